@@ -1,0 +1,3 @@
+from gradprobe.cli.main import main
+
+main()

@@ -1,0 +1,191 @@
+"""What goes into the network, drawn at random or read from a file, and the loss at its end."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gradprobe.config import DEFAULT_BATCH_SIZE
+from gradprobe.errors import InputError
+from gradprobe.seeds import derive
+from gradprobe.spec import InputSpec
+
+INPUT_KEYS = ("x", "X", "inputs", "input", "data", "images")
+LABEL_KEYS = ("y", "Y", "labels", "label", "targets", "target")
+DATA_SUFFIXES = (".npy", ".npz", ".safetensors")
+
+
+class Batch(NamedTuple):
+    """``inputs`` of shape (batch, …) and, where a file has them, ``labels``."""
+
+    inputs: Tensor
+    labels: Tensor | None = None
+
+
+def random_batch(spec: InputSpec, size: int, seed: int) -> Batch:
+    """Standard normal samples, or uniformly drawn tokens."""
+    generator = torch.Generator().manual_seed(derive(seed, "input"))
+    shape = (size, *spec.shape)
+    if spec.tokens is None:
+        return Batch(torch.randn(shape, generator=generator))
+    return Batch(torch.randint(spec.tokens, shape, generator=generator))
+
+
+def load_batch(path: str, spec: InputSpec, size: int | None, max_bytes: int) -> Batch:
+    """The first ``size`` samples (default 32) of a .npy, .npz or .safetensors file.
+
+    Raises:
+        InputError: no such file, not such data, or data that does not fit the spec's input.
+    """
+    arrays = _read_arrays(path, max_bytes)
+    inputs = _pick(arrays, INPUT_KEYS)
+    if inputs is None:
+        if len(arrays) != 1:
+            names = ", ".join(sorted(arrays)[:8])
+            raise InputError(f"{path}: none of {', '.join(INPUT_KEYS)} among its arrays: {names}")
+        [inputs] = arrays.values()
+    shape = tuple(inputs.shape)
+    if shape[1:] != spec.shape or not shape:
+        raise InputError(
+            f"{path}: samples have shape {list(shape[1:])}, the spec's input {list(spec.shape)}"
+        )
+    size = min(size or DEFAULT_BATCH_SIZE, shape[0])
+    if size == 0:
+        raise InputError(f"{path}: the file holds no samples")
+    inputs = inputs[:size]
+    if spec.tokens is not None:
+        if inputs.is_floating_point():
+            raise InputError(
+                f"{path}: the spec takes integer tokens, the file holds {inputs.dtype}"
+            )
+        low, high = int(inputs.min()), int(inputs.max())
+        if low < 0 or high >= spec.tokens:
+            raise InputError(
+                f"{path}: tokens from {low} to {high}, the spec has 0 to {spec.tokens - 1}"
+            )
+        inputs = inputs.long()
+    else:
+        inputs = inputs.to(torch.float64 if inputs.dtype is torch.float64 else torch.float32)
+        bad = (~torch.isfinite(inputs.flatten(1))).any(1).nonzero()
+        if bad.numel():
+            raise InputError(f"{path}: sample {int(bad[0])} holds NaN or infinity")
+    labels = _pick(arrays, LABEL_KEYS)
+    if labels is not None:
+        if labels.dim() == 0 or labels.shape[0] < size:
+            raise InputError(f"{path}: {size} samples but fewer labels")
+        labels = labels[:size]
+    return Batch(inputs, labels)
+
+
+def _read_arrays(path: str, max_bytes: int) -> dict[str, Tensor]:
+    suffix = Path(path).suffix.lower()
+    if suffix not in DATA_SUFFIXES:
+        hint = ""
+        if suffix in (".pt", ".pth", ".pkl", ".pickle", ".bin"):
+            hint = "a pickle can run code when it is read: save the batch with safetensors"
+        raise InputError(f"{path}: expected a {', '.join(DATA_SUFFIXES)} file", hint=hint)
+    import numpy  # here, since only --data needs it
+
+    try:
+        size = _unpacked_size(path) if suffix == ".npz" else Path(path).stat().st_size
+        if size > max_bytes:
+            raise InputError(f"{path} holds {size / 2**30:.3g} GiB", hint="see --max-memory")
+        if suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(path))
+        loaded = numpy.load(path, allow_pickle=False)
+        arrays = {"x": loaded} if suffix == ".npy" else {k: loaded[k] for k in loaded.files}
+        return {k: torch.from_numpy(numpy.ascontiguousarray(v)) for k, v in arrays.items()}
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # zlib, zipfile, safetensors, numpy: each has its own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} is not a readable {suffix} file: {reason[:120]}") from error
+
+
+def _unpacked_size(path: str) -> int:
+    with zipfile.ZipFile(path) as archive:
+        return sum(entry.file_size for entry in archive.infolist())
+
+
+def _pick(arrays: dict[str, Tensor], keys: tuple[str, ...]) -> Tensor | None:
+    return next((arrays[key] for key in keys if key in arrays), None)
+
+
+# ---- losses: (output, labels, seed) → scalar
+
+
+def projection(output: Tensor, labels: Tensor | None, seed: int) -> Tensor:
+    """⟨output, r⟩ with r a fixed random direction of norm 1: ∂L/∂output has norm 1."""
+    generator = torch.Generator().manual_seed(derive(seed, "loss"))
+    direction = torch.randn(output.shape, generator=generator, dtype=torch.float32)
+    direction = direction / torch.linalg.vector_norm(direction)
+    loss: Tensor = (output * direction.to(output)).sum()
+    return loss
+
+
+def cross_entropy(output: Tensor, labels: Tensor | None, seed: int) -> Tensor:
+    """Mean cross entropy; without labels, against classes drawn at random.
+
+    Classes are the last dimension of (batch, classes) and (batch, positions, classes), and the
+    first after the batch of images (batch, classes, height, width).
+    """
+    logits = output.movedim(1, -1) if output.dim() > 3 else output
+    classes = logits.shape[-1]
+    logits = logits.reshape(-1, classes)
+    if labels is None:
+        generator = torch.Generator().manual_seed(derive(seed, "loss"))
+        labels = torch.randint(classes, (logits.shape[0],), generator=generator)
+    labels = labels.reshape(-1)
+    if labels.is_floating_point() or labels.numel() != logits.shape[0]:
+        raise InputError(
+            f"cross_entropy needs {logits.shape[0]} integer labels; the data has "
+            f"{labels.numel()} of {labels.dtype}"
+        )
+    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        raise InputError(f"a label is outside the {classes} classes that the network gives")
+    loss: Tensor = F.cross_entropy(logits, labels.long().to(logits.device))
+    return loss
+
+
+def mse(output: Tensor, labels: Tensor | None, seed: int) -> Tensor:
+    """Mean squared error; without labels, against standard normal targets."""
+    if labels is None:
+        generator = torch.Generator().manual_seed(derive(seed, "loss"))
+        labels = torch.randn(output.shape, generator=generator)
+    if labels.numel() != output.numel():
+        raise InputError(
+            f"mse needs targets of shape {list(output.shape[1:])}, the data has "
+            f"{list(labels.shape[1:])}"
+        )
+    loss: Tensor = F.mse_loss(output, labels.reshape(output.shape).to(output))
+    return loss
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor | None, int], Tensor]] = {
+    "projection": projection,
+    "cross_entropy": cross_entropy,
+    "mse": mse,
+}
+
+
+def first_tensor(value: Any) -> Tensor | None:
+    """The first floating point tensor in a tensor, tuple, list, dict or dataclass."""
+    if isinstance(value, Tensor):
+        return value if value.is_floating_point() else None
+    if isinstance(value, dict):
+        value = list(value.values())
+    elif hasattr(value, "__dataclass_fields__"):
+        value = [getattr(value, name) for name in value.__dataclass_fields__]
+    if isinstance(value, (list, tuple)):
+        return next((t for t in map(first_tensor, value) if t is not None), None)
+    return None

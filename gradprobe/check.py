@@ -1,0 +1,214 @@
+"""The pipeline: target → module and batch → profile → report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gradprobe import rules
+from gradprobe._version import __version__
+from gradprobe.config import DEFAULT_BATCH_SIZE, ProbeOptions
+from gradprobe.errors import InputError, ModelError
+from gradprobe.report import Report
+from gradprobe.sources import stack
+from gradprobe.sources import yaml as yaml_source
+from gradprobe.sources.stack import STACKS, StackOptions
+from gradprobe.spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from gradprobe.batch import Batch
+
+
+def load_target(target: str, options: StackOptions | None = None) -> NetworkSpec:
+    """The network that ``target`` names: a spec file, ``-``, or a built-in stack.
+
+    Raises:
+        InputError: there is no such target, or it is no spec.
+    """
+    if target in STACKS and not Path(target).is_file():
+        return stack.load(target, options or StackOptions())
+    return yaml_source.load(target)
+
+
+def probe_spec(
+    spec: NetworkSpec, options: ProbeOptions | None = None, inputs: Tensor | None = None
+) -> Report:
+    """Build the network of ``spec``, measure it, and say what is wrong with it.
+
+    Raises:
+        InputError: the spec, an option or the data do not fit.
+        ModelError: the network failed while it ran.
+    """
+    from gradprobe.build import build
+
+    options = options or ProbeOptions()
+    device, dtype = _device(options.device), _dtype(options.dtype)
+    batch = _batch(spec, options, inputs)
+    try:
+        network = build(
+            spec,
+            seed=options.seed,
+            batch_size=batch.inputs.shape[0],
+            dtype=dtype,
+            device=device,
+            limits=options.limits,
+        )
+    except (RuntimeError, MemoryError) as error:
+        raise ModelError(f"the network could not be built: {_first_line(error)}") from error
+    values = batch.inputs.to(device)
+    values = values.to(dtype) if values.is_floating_point() else values
+    loss = options.loss or spec.loss
+    resolved = replace(options, loss=loss, batch_size=batch.inputs.shape[0])
+    loss_of = _loss(loss, batch.labels, options.seed)
+    return _report(network, [values], {}, loss_of, spec.source, resolved, spec)
+
+
+def probe(
+    model: nn.Module | NetworkSpec,
+    inputs: Any = None,
+    *,
+    loss: str | Callable[[Any], Tensor] = "projection",
+    seed: int = 0,
+    level: str = "blocks",
+    thresholds: dict[str, float] | None = None,
+) -> Report:
+    """Probe any ``nn.Module``, or a spec: one forward and one backward pass.
+
+    The model is probed in the mode and dtype that it is in, and is left as it was.
+
+    Args:
+        model: the module; or a spec from ``gradprobe.load``, which needs no inputs.
+        inputs: a tensor (batch first), a tuple of positional arguments, or a dict of keyword
+            arguments.
+        loss: ``projection`` (a fixed random direction), ``cross_entropy`` or ``mse`` of the first
+            floating tensor in the output, or a function from the output to a scalar tensor.
+        seed: of the loss's direction, and of what the forward pass draws.
+        level: ``blocks``, or ``leaves`` for the layers inside them too.
+        thresholds: of the reach bands, see ``gradprobe rules GP101``.
+
+    Returns:
+        Profile, findings and verdict.
+
+    Raises:
+        InputError: an argument does not fit.
+        ModelError: the model raised while it ran, or has nothing to train.
+    """
+    options = ProbeOptions(seed=seed, level=level)
+    options = replace(options, thresholds={**options.thresholds, **(thresholds or {})})
+    named = loss if isinstance(loss, str) else None
+    if named:
+        options = replace(options, loss=named)
+    if isinstance(model, NetworkSpec):
+        if named is None:
+            raise InputError("a spec takes the name of a loss, not a function")
+        chosen = None if named == "projection" else named
+        return probe_spec(model, replace(options, loss=chosen), inputs)
+    if inputs is None:
+        raise InputError(
+            "probe(model, inputs): a module needs inputs, and only a spec knows its own"
+        )
+    if not any(p.requires_grad for p in model.parameters()):
+        raise InputError("the model has no trainable parameters")
+    args = list(inputs) if isinstance(inputs, tuple) else []
+    kwargs = inputs if isinstance(inputs, dict) else {}
+    if not isinstance(inputs, (tuple, dict)):
+        args = [inputs]
+    loss_of = _loss(named, None, seed) if named else loss
+    assert callable(loss_of)
+    return _report(model, args, kwargs, loss_of, type(model).__name__, options, None)
+
+
+def _report(
+    model: nn.Module,
+    args: list[Any],
+    kwargs: dict[str, Any],
+    loss: Callable[[Any], Tensor],
+    target: str,
+    options: ProbeOptions,
+    spec: NetworkSpec | None,
+) -> Report:
+    import torch
+
+    from gradprobe.measure import measure
+
+    profile = measure(model, args, kwargs, loss, seed=options.seed, level=options.level)
+    check = spec.check if spec else None
+    findings, verdict = rules.diagnose(profile, options.thresholds, check)
+    own = check.thresholds if check else {}
+    config = {
+        "seed": options.seed,
+        "batch_size": options.batch_size,
+        "dtype": options.dtype,
+        "device": options.device,
+        "loss": options.loss or "custom",
+        "data": options.data,
+        "level": options.level,
+        "thresholds": {**options.thresholds, **own},
+    }
+    if spec is None:  # the module's own
+        parameter = next(model.parameters())
+        config["dtype"] = str(parameter.dtype).removeprefix("torch.")
+        config["device"] = str(parameter.device)
+    versions = {"gradprobe": __version__, "torch": torch.__version__}
+    name = spec.name if spec else None
+    return Report(target, profile, findings, verdict, config, versions, name)
+
+
+def _batch(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None) -> Batch:
+    from gradprobe.batch import Batch, load_batch, random_batch
+
+    if inputs is not None:
+        return Batch(inputs)
+    if options.data is not None:
+        size = options.batch_size or spec.input.batch_size
+        return load_batch(options.data, spec.input, size, options.limits.memory)
+    size = options.batch_size or spec.input.batch_size or DEFAULT_BATCH_SIZE
+    elements = size
+    for length in spec.input.shape:
+        elements *= length
+    if elements * 4 > options.limits.memory:
+        message = f"an input batch of {size} needs {elements * 4 / 2**30:,.3g} GiB"
+        raise spec.error(message, spec.input.place, "see --max-memory")
+    return random_batch(spec.input, size, options.seed)
+
+
+def _loss(name: str, labels: Tensor | None, seed: int) -> Callable[[Any], Tensor]:
+    from gradprobe.batch import LOSSES, first_tensor
+
+    def of(output: Any) -> Tensor:
+        tensor = first_tensor(output)
+        if tensor is None:
+            raise ModelError("the model's output holds no floating point tensor")
+        return LOSSES[name](tensor, labels, seed)
+
+    return of
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(
+            f"--device: unknown device '{name}'", hint="cpu, cuda, cuda:1, mps"
+        ) from error
+    try:
+        torch.empty(1, device=device)
+    except Exception as error:
+        raise InputError(f"--device {name} is not to be had here: {_first_line(error)}") from error
+    return device
+
+
+def _dtype(name: str) -> Any:
+    import torch
+
+    return getattr(torch, name)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,62 @@
+"""``gradprobe compare``: several targets, their heat bars side by side."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gradprobe.check import load_target, probe_spec
+from gradprobe.cli import options as o
+from gradprobe.cli.output import emit, progress, style_for
+from gradprobe.errors import InputError
+from gradprobe.render.compare import render_comparison
+from gradprobe.render.json import render_comparison as render_json
+
+
+def compare(
+    targets: Annotated[list[str], typer.Argument(help="Spec files, -, plain, residual.")],
+    depth: o.Depth = 20,
+    width: o.Width = 64,
+    activation: o.Activation = "tanh",
+    init: o.Init = None,
+    norm: o.NormOption = o.Norm.NONE,
+    zero_init: o.ZeroInit = False,
+    seed: o.Seed = 0,
+    batch_size: o.BatchSize = None,
+    dtype: o.DtypeOption = o.Dtype.FLOAT32,
+    device: o.Device = "cpu",
+    loss: o.LossOption = None,
+    data: o.Data = None,
+    max_parameters: o.MaxParameters = o.DEFAULT_LIMITS.parameters,
+    max_memory: o.MaxMemory = o.DEFAULT_MEMORY,
+    format: o.FormatOption = o.Format.TEXT,
+    output: o.Output = None,
+    all_rows: o.All = False,
+    color: o.ColorOption = o.Color.AUTO,
+    fail_on: o.FailOnOrNot = None,
+) -> int:
+    """Show how far the gradient reaches in several networks, row against row.
+
+    The same layer has the same weights in each built-in stack, so that the skip is the only
+    difference. It is for looking: it exits 0 unless --fail-on is given.
+    """
+    if targets.count("-") > 1:
+        raise InputError("standard input ('-') can be read only once")
+    settings = o.probe_options(
+        seed, batch_size, dtype, device, loss, data, max_parameters, max_memory
+    )
+    specs = []
+    for target in targets:
+        branch_zero = zero_init and target != "plain"
+        stack = o.stack_options(depth, width, activation, init, norm, branch_zero)
+        specs.append(load_target(target, stack))
+    reports = []
+    for spec in specs:
+        with progress(f"probing {spec.source}"):
+            reports.append(probe_spec(spec, settings))
+    if format is o.Format.JSON:
+        emit(render_json(reports), output)
+    else:
+        emit(render_comparison(reports, style_for(color, output), everything=all_rows), output)
+    return o.exit_code(reports, fail_on)

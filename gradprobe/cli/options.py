@@ -1,0 +1,165 @@
+"""The options that several commands share, each in one place."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from gradprobe.config import Limits, ProbeOptions, parse_bytes
+from gradprobe.errors import ExitCode
+from gradprobe.report import Report, Severity
+from gradprobe.sources.stack import StackOptions
+from gradprobe.sources.yaml import parse_init
+
+
+class Format(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+class Color(StrEnum):
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class FailOn(StrEnum):
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Dtype(StrEnum):
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+    BFLOAT16 = "bfloat16"
+
+
+class Level(StrEnum):
+    BLOCKS = "blocks"
+    LEAVES = "leaves"
+
+
+class LossName(StrEnum):
+    PROJECTION = "projection"
+    CROSS_ENTROPY = "cross_entropy"
+    MSE = "mse"
+
+
+class Norm(StrEnum):
+    NONE = "none"
+    BATCH = "batch"
+    LAYER = "layer"
+    RMS = "rms"
+
+
+_STACK, _PROBE, _LIMITS = "Built-in stacks", "Probe", "Limits"
+_OUTPUT = "Output"
+
+Depth = Annotated[int, typer.Option(help="Blocks.", rich_help_panel=_STACK)]
+Width = Annotated[int, typer.Option(help="Units per layer.", rich_help_panel=_STACK)]
+Activation = Annotated[
+    str, typer.Option(help="tanh, relu, gelu, … or none.", rich_help_panel=_STACK)
+]
+Init = Annotated[
+    str | None,
+    typer.Option(help="Weight init, such as kaiming_normal.", rich_help_panel=_STACK),
+]
+NormOption = Annotated[
+    Norm, typer.Option("--norm", help="Normalisation in each block.", rich_help_panel=_STACK)
+]
+ZeroInit = Annotated[
+    bool, typer.Option("--zero-init", help="Start each branch at zero.", rich_help_panel=_STACK)
+]
+Seed = Annotated[int, typer.Option(help="Of weights, inputs, loss.", rich_help_panel=_PROBE)]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Samples; default the spec's, or 32.", rich_help_panel=_PROBE)
+]
+DtypeOption = Annotated[
+    Dtype, typer.Option("--dtype", help="Of weights and gradients.", rich_help_panel=_PROBE)
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=_PROBE)]
+LossOption = Annotated[
+    LossName | None,
+    typer.Option("--loss", help="Default: the spec's, or projection.", rich_help_panel=_PROBE),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(help="A batch: .npy, .npz or .safetensors.", rich_help_panel=_PROBE),
+]
+LevelOption = Annotated[
+    Level, typer.Option("--level", help="Rows, or the leaves inside too.", rich_help_panel=_PROBE)
+]
+MaxParameters = Annotated[
+    int, typer.Option(help="Refuse larger networks.", rich_help_panel=_LIMITS)
+]
+MaxMemory = Annotated[str, typer.Option(help="Refuse larger networks.", rich_help_panel=_LIMITS)]
+FormatOption = Annotated[
+    Format, typer.Option("--format", help="Of the output.", rich_help_panel=_OUTPUT)
+]
+Output = Annotated[
+    str | None,
+    typer.Option("-o", "--output", help="Write to FILE.", metavar="FILE", rich_help_panel=_OUTPUT),
+]
+All = Annotated[bool, typer.Option("--all", help="Show every row.", rich_help_panel=_OUTPUT)]
+ColorOption = Annotated[
+    Color, typer.Option("--color", help="When to colour.", rich_help_panel=_OUTPUT)
+]
+FailOnOption = Annotated[
+    FailOn, typer.Option("--fail-on", help="Least severity for exit 1.", rich_help_panel=_OUTPUT)
+]
+FailOnOrNot = Annotated[
+    FailOn | None,
+    typer.Option(
+        "--fail-on", help="Exit 1 from this severity; default never.", rich_help_panel=_OUTPUT
+    ),
+]
+ExitZero = Annotated[
+    bool, typer.Option("--exit-zero", help="Exit 0 whatever is found.", rich_help_panel=_OUTPUT)
+]
+
+DEFAULT_LIMITS = Limits()
+DEFAULT_MEMORY = f"{DEFAULT_LIMITS.memory // 2**30}GiB"
+
+
+def stack_options(
+    depth: int, width: int, activation: str, init: str | None, norm: str, zero_init: bool
+) -> StackOptions:
+    """The stack that the options describe."""
+    parsed = None if init in (None, "default") else parse_init(str(init))
+    return StackOptions(depth, width, activation, parsed, str(norm), zero_init)
+
+
+def probe_options(
+    seed: int,
+    batch_size: int | None,
+    dtype: str,
+    device: str,
+    loss: str | None,
+    data: str | None,
+    max_parameters: int,
+    max_memory: str,
+    level: str = "blocks",
+) -> ProbeOptions:
+    """The probe that the options describe."""
+    return ProbeOptions(
+        seed=seed,
+        batch_size=batch_size,
+        dtype=str(dtype),
+        device=device,
+        loss=str(loss) if loss else None,
+        data=data,
+        level=str(level),
+        limits=Limits(max_parameters, parse_bytes(max_memory)),
+    )
+
+
+def exit_code(reports: list[Report], fail_on: FailOn | None) -> int:
+    """0, or 1 if a finding that counts is at or above ``fail_on``."""
+    if fail_on is None:
+        return int(ExitCode.OK)
+    severity = Severity[fail_on.name]
+    failed = any(report.fails(severity) for report in reports)
+    return int(ExitCode.FINDINGS if failed else ExitCode.OK)

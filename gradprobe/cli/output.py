@@ -1,0 +1,82 @@
+"""Where the text goes: the terminal's width and colour are found here, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gradprobe.errors import write_atomically
+from gradprobe.render.canvas import Style
+
+_MARKS = "█▏×→⋮…∂"
+_WIDTHS = (40, 240)
+_PIPED_WIDTH = 80
+
+
+def style_for(color: str, output: str | None) -> Style:
+    """The style of standard output, or of a file where ``output`` names one.
+
+    ``color`` is auto, always or never; for auto, ``NO_COLOR`` beats ``FORCE_COLOR`` beats whether
+    standard output is a terminal.
+    """
+    terminal = output is None and sys.stdout.isatty()
+    if color == "auto":
+        if os.environ.get("NO_COLOR"):
+            painted = False
+        elif os.environ.get("FORCE_COLOR") and output is None:
+            painted = True
+        else:
+            painted = terminal and os.environ.get("TERM") != "dumb"
+    else:
+        painted = color == "always"
+    encoding = "utf-8" if output else (sys.stdout.encoding or "ascii")
+    try:
+        _MARKS.encode(encoding)
+        plain = False
+    except (UnicodeEncodeError, LookupError):
+        plain = True
+    return Style(_width(terminal), painted, plain)
+
+
+def emit(text: str, output: str | None = None) -> None:
+    """Write ``text`` to standard output, or to the file ``output``, whole or not at all.
+
+    A reader that has closed the pipe is no error: the exit code stays what it was.
+    """
+    if output is not None:
+        write_atomically(output, text)
+        return
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def progress(what: str) -> Iterator[None]:
+    """Say on standard error what is going on, where that is a terminal, and take it back."""
+    if not sys.stderr.isatty() or not sys.stdout.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status(Text(what)):
+        yield
+
+
+def _width(terminal: bool) -> int:
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and 0 < int(columns) < 10_000:
+        width = int(columns)
+    elif terminal:
+        width = shutil.get_terminal_size((_PIPED_WIDTH, 24)).columns
+    else:
+        width = _PIPED_WIDTH
+    return min(_WIDTHS[1], max(_WIDTHS[0], width))

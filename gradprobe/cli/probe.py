@@ -1,0 +1,67 @@
+"""``gradprobe probe``: one target, one report."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gradprobe.check import load_target, probe_spec
+from gradprobe.cli import options as o
+from gradprobe.cli.output import emit, progress, style_for
+from gradprobe.render.json import render_report as render_json
+from gradprobe.render.spec import render_spec
+from gradprobe.render.text import render_report as render_text
+
+
+def probe(
+    target: Annotated[str, typer.Argument(help="A spec file, -, plain or residual.")],
+    depth: o.Depth = 20,
+    width: o.Width = 64,
+    activation: o.Activation = "tanh",
+    init: o.Init = None,
+    norm: o.NormOption = o.Norm.NONE,
+    zero_init: o.ZeroInit = False,
+    emit_spec: Annotated[
+        bool,
+        typer.Option(
+            "--emit-spec", help="Print the stack as YAML.", rich_help_panel="Built-in stacks"
+        ),
+    ] = False,
+    seed: o.Seed = 0,
+    batch_size: o.BatchSize = None,
+    dtype: o.DtypeOption = o.Dtype.FLOAT32,
+    device: o.Device = "cpu",
+    loss: o.LossOption = None,
+    data: o.Data = None,
+    level: o.LevelOption = o.Level.BLOCKS,
+    max_parameters: o.MaxParameters = o.DEFAULT_LIMITS.parameters,
+    max_memory: o.MaxMemory = o.DEFAULT_MEMORY,
+    format: o.FormatOption = o.Format.TEXT,
+    output: o.Output = None,
+    all_rows: o.All = False,
+    color: o.ColorOption = o.Color.AUTO,
+    fail_on: o.FailOnOption = o.FailOn.ERROR,
+    exit_zero: o.ExitZero = False,
+) -> int:
+    """Run one backward pass and show where the gradient goes.
+
+    Each row shows its reach (the gradient that arrives there, 1 at the end of the trunk), the norm
+    of that gradient, the RMS of its output, the output's exact zeros, and how far the output still
+    tells the inputs apart (1: fully, 0: all inputs look alike).
+    """
+    stack = o.stack_options(depth, width, activation, init, norm, zero_init)
+    settings = o.probe_options(
+        seed, batch_size, dtype, device, loss, data, max_parameters, max_memory, level
+    )
+    spec = load_target(target, stack)
+    if emit_spec:
+        emit(render_spec(spec), output)
+        return 0
+    with progress(f"probing {target}"):
+        report = probe_spec(spec, settings)
+    if format is o.Format.JSON:
+        emit(render_json(report), output)
+    else:
+        emit(render_text(report, style_for(color, output), everything=all_rows), output)
+    return o.exit_code([report], None if exit_zero else fail_on)

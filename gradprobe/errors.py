@@ -1,0 +1,133 @@
+"""What goes wrong, and the exit code it ends in."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+# C0 and C1 controls, zero-width and bidirectional marks, line separators, the byte-order mark.
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+)
+
+
+class ExitCode(IntEnum):
+    """How a command ends; over several targets the highest of 3 > 2 > 1 > 0."""
+
+    OK = 0
+    FINDINGS = 1
+    USAGE = 2
+    FAILURE = 3
+    INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A position in a file. Lines and columns count from 1, as editors do."""
+
+    file: str
+    line: int
+    column: int = 1
+
+    def __str__(self) -> str:
+        return f"{printable(self.file)}:{self.line}:{self.column}"
+
+
+class GradprobeError(Exception):
+    """Base of every error that gradprobe raises on purpose.
+
+    ``str(error)`` is what a terminal shows: ``file:line:col: error: message``, the line with a
+    caret where there is one, and a hint.
+    """
+
+    exit_code = ExitCode.FAILURE
+
+    def __init__(
+        self, message: str, *, place: Place | None = None, excerpt: str = "", hint: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.place = place
+        self.excerpt = excerpt
+        self.hint = hint
+
+    def __str__(self) -> str:
+        lines = [f"{self.place or 'gradprobe'}: error: {printable(self.message)}"]
+        if self.place is not None and self.excerpt:
+            lines += caret_lines(self.excerpt, self.place)
+        if self.hint:
+            lines.append(f"hint: {printable(self.hint)}")
+        return "\n".join(lines)
+
+
+class InputError(GradprobeError):
+    """The user's input is wrong: an option, a file, a spec (exit code 2)."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ModelError(GradprobeError):
+    """The model could not be built or run (exit code 3)."""
+
+
+def printable(text: str) -> str:
+    """``text`` with control, bidirectional and zero-width characters shown as escapes."""
+    return _UNPRINTABLE.sub(lambda m: m[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """``did you mean 'width'?``, or an empty string when nothing known is near."""
+    lowered = {candidate.lower(): candidate for candidate in known}
+    near = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
+    return f"did you mean '{lowered[near[0]]}'?" if near else ""
+
+
+def write_atomically(path: str, text: str) -> None:
+    """Write ``text`` to ``path``, whole or not at all: an old file stays intact on failure.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    target = Path(path)
+    try:
+        if target.exists() and not target.is_file():  # /dev/stdout, a pipe
+            target.write_text(text, encoding="utf-8")
+            return
+        if target.exists() and not os.access(target, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                stream.write(text)
+            mode = target.stat().st_mode if target.exists() else 0o666 & ~_umask()
+            os.chmod(name, mode & 0o777)
+            os.replace(name, target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def caret_lines(line: str, place: Place) -> list[str]:
+    """``line`` with its number, and a caret under the place's column; at most 76 columns wide."""
+    number = f"{place.line:>5} | "
+    column = place.column - 1
+    start = max(0, column - 48)
+    shown = "".join(c if c.isprintable() and not _UNPRINTABLE.match(c) else " " for c in line)
+    return [
+        f"{number}{shown[start : start + 66].rstrip()}",
+        " " * (len(number) + column - start) + "^",
+    ]
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

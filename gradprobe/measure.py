@@ -1,0 +1,487 @@
+"""One forward, one backward: module + batch → ``GradientProfile``.
+
+Two ways to collect the same numbers. A network built from a spec is a chain of rows, so its graph
+is cut into segments and run backward one segment at a time: only one segment's gradients are alive
+at once, and no hook is called. Any other module is measured through hooks that are removed again;
+there a large gradient is reduced to its norm as soon as autograd has made it.
+
+The subject is left as it was: state dict, buffers, modes, ``.grad``, hooks, random state.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
+
+from gradprobe.batch import first_tensor
+from gradprobe.build import Network
+from gradprobe.errors import GradprobeError, ModelError
+from gradprobe.norms import ActivationStats, activation_stats, norms
+from gradprobe.report import GradientProfile, ParameterProfile, RowProfile, RowStatus
+from gradprobe.rows import Row, find_rows, leaves_of, with_leaves
+from gradprobe.seeds import derive
+
+_SEGMENT_ROWS = 64
+_SEGMENT_ELEMENTS = 1 << 18  # 1 MiB in float32: what a core's cache holds
+_LARGE = 1 << 15  # elements: from here a gradient is reduced as soon as it is made
+
+_NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+_BIASED = (nn.Linear, nn.modules.conv._ConvNd)
+
+Loss = Callable[[Any], Tensor]
+
+
+class _Measured(NamedTuple):
+    """What was measured of one call of one row."""
+
+    row: Row
+    status: RowStatus
+    stats: ActivationStats | None = None
+    gradient_norm: float | None = None
+
+
+class _ParameterNorms(NamedTuple):
+    norm: float
+    gradient_norm: float | None
+
+
+def measure(
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    loss: Loss,
+    *,
+    seed: int = 0,
+    level: str = "blocks",
+) -> GradientProfile:
+    """One forward and one backward pass, in the mode that each submodule is in.
+
+    Args:
+        model: any module; it is left as it was, also when it raises.
+        args, kwargs: what it is called with.
+        loss: from the model's output to a scalar.
+        seed: of what the forward pass draws, dropout for one.
+        level: ``blocks`` for the rows alone, ``leaves`` for the leaves inside them too.
+
+    Raises:
+        ModelError: the forward or backward pass raised; names the row.
+    """
+    with undisturbed(model), torch.enable_grad():
+        torch.manual_seed(derive(seed, "forward"))
+        if isinstance(model, Network) and level == "blocks" and _can_be_cut(model):
+            rows, parameters, value = _measure_chain(model, args[0], loss)
+        else:
+            rows, parameters, value = _measure_hooked(model, args, kwargs, loss, level)
+    return _profile(model, rows, parameters, value)
+
+
+# ---- a chain of rows
+
+
+def _can_be_cut(network: Network) -> bool:
+    """Whether the row boundaries may be leaves: not where a row overwrites its input."""
+    return not any(getattr(module, "inplace", False) for module in network.modules())
+
+
+class _Segment(NamedTuple):
+    start: int  # index of its first row
+    leaf: Tensor
+    outputs: list[GradientEdge | None]
+    parameters: list[nn.Parameter]
+    end: Tensor
+
+
+def _measure_chain(
+    network: Network, x: Tensor, loss: Loss
+) -> tuple[list[_Measured], dict[nn.Parameter, _ParameterNorms], float]:
+    rows = network.rows
+    stats: list[ActivationStats] = []
+    segments: list[_Segment] = []
+    own = [list(row.module.parameters()) for row in rows]
+    # The input needs a gradient only if a row before the first weights is to have one.
+    x = x.detach()
+    if not own[0] and x.is_floating_point():
+        x.requires_grad_()
+    position = 0
+    while position < len(rows):
+        leaf = x if position == 0 else x.detach().requires_grad_()
+        x, start, elements = leaf, position, 0
+        edges: list[GradientEdge | None] = []
+        outputs: list[Tensor] = []
+        inside: list[nn.Parameter] = []
+        while position < len(rows) and elements < _SEGMENT_ELEMENTS and len(edges) < _SEGMENT_ROWS:
+            with _naming(rows[position], rows[:position]):
+                x = rows[position].module(x)
+            edges.append(_edge(x))
+            outputs.append(x.detach())
+            inside += own[position]
+            elements += x.numel() + sum(p.numel() for p in own[position])
+            position += 1
+        stats += activation_stats(outputs)
+        segments.append(_Segment(start, leaf, edges, inside, x))
+    with _naming(None, rows):
+        value = loss(x)
+    gradients, parameters = _backward_chain(segments, value, len(rows))
+    measured = []
+    for row, stat, gradient in zip(rows, stats, gradients, strict=True):
+        status = RowStatus.OK if gradient is not None else RowStatus.NO_GRADIENT
+        measured.append(_Measured(row, status, stat, gradient))
+    return measured, parameters, float(value.detach())
+
+
+def _backward_chain(
+    segments: list[_Segment], value: Tensor, row_count: int
+) -> tuple[list[float | None], dict[nn.Parameter, _ParameterNorms]]:
+    """Backward, one segment at a time from the last; each is freed when it is done."""
+    row_norms: list[float | None] = [None] * row_count
+    parameter_norms: dict[nn.Parameter, _ParameterNorms] = {}
+    arriving: Tensor | None = None  # ∂L/∂(end of the segment); the loss is a scalar and needs none
+    segments[-1] = segments[-1]._replace(end=value)
+    while segments:
+        segment = segments.pop()
+        trainable = [p for p in segment.parameters if p.requires_grad]
+        indices = [i for i, edge in enumerate(segment.outputs) if edge is not None]
+        wanted: list[Any] = [segment.outputs[i] for i in indices]
+        leaf = [segment.leaf] if segment.leaf.requires_grad else []
+        gradients: Sequence[Tensor | None] = [None] * (len(wanted) + len(trainable) + len(leaf))
+        inputs = [*wanted, *trainable, *leaf]
+        if segment.end.requires_grad:
+            with _naming(None, []):
+                gradients = torch.autograd.grad(segment.end, inputs, arriving, allow_unused=True)
+        arriving = gradients[-1] if leaf else None
+        counted = gradients[: len(wanted) + len(trainable)]
+        weights = [p.detach() for p in segment.parameters]
+        present = [g for g in counted if g is not None]
+        values = iter(norms([*present, *weights]))
+        found = [None if g is None else next(values) for g in counted]
+        for index, norm in zip(indices, found, strict=False):
+            row_norms[segment.start + index] = norm
+        by_parameter = dict(zip(trainable, found[len(wanted) :], strict=True))
+        for parameter, norm in zip(segment.parameters, values, strict=True):
+            parameter_norms[parameter] = _ParameterNorms(norm, by_parameter.get(parameter))
+        if arriving is None:
+            break
+    for segment in segments:  # below a cut: no gradient arrives
+        for parameter in segment.parameters:
+            parameter_norms[parameter] = _ParameterNorms(norms([parameter.detach()])[0], None)
+    return row_norms, parameter_norms
+
+
+# ---- any module, through hooks
+
+
+class _Call(NamedTuple):
+    """One call of a row's module, as its forward hook saw it."""
+
+    row: Row
+    edge: GradientEdge | None
+    output: Tensor | None  # a copy: an in-place layer may overwrite the original
+    large: bool
+
+
+def _measure_hooked(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], loss: Loss, level: str
+) -> tuple[list[_Measured], dict[nn.Parameter, _ParameterNorms], float]:
+    rows = model.rows if isinstance(model, Network) else find_rows(model)
+    if level == "leaves":
+        rows = with_leaves(rows, model.lines if isinstance(model, Network) else None)
+    calls: list[_Call] = []
+    stats: dict[int, ActivationStats] = {}
+    reduced: dict[object, float] = {}  # norms of large gradients, taken when they were made
+    recording = True  # checkpointing runs the forward again during the backward pass
+
+    def reduce(key: object) -> Callable[[Tensor], Tensor]:
+        def hook(gradient: Tensor) -> Tensor:
+            reduced[key] = norms([gradient.detach()])[0]
+            return gradient
+
+        return hook
+
+    def shrink(key: object) -> Callable[[Tensor], Tensor]:
+        # autograd hands this back instead of the gradient, which is freed at once.
+        def hook(gradient: Tensor) -> Tensor:
+            reduced[key] = norms([gradient.detach()])[0]
+            return gradient.new_zeros(()).expand(gradient.shape)
+
+        return hook
+
+    def record(row: Row) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if not recording:
+                return
+            index, tensor = len(calls), first_tensor(output)
+            if tensor is None:
+                calls.append(_Call(row, None, None, False))
+                return
+            large = tensor.numel() >= _LARGE
+            if large:
+                stats[index] = activation_stats([tensor.detach()])[0]
+                if tensor.requires_grad:
+                    tensor.register_hook(reduce(index))  # type: ignore[no-untyped-call]
+            copy = None if large else tensor.detach().clone()
+            calls.append(_Call(row, _edge(tensor), copy, large))
+
+        return hook
+
+    parameters = list(model.parameters())
+    trainable = [p for p in parameters if p.requires_grad]
+    with ExitStack() as hooks:
+        for row in rows:
+            hooks.callback(row.module.register_forward_hook(record(row)).remove)
+        for parameter in trainable:
+            if parameter.numel() >= _LARGE and not parameter.is_sparse:
+                hook = parameter.register_hook(shrink(parameter))  # type: ignore[no-untyped-call]
+                hooks.callback(hook.remove)
+        leaves: list[Tensor] = []
+        args = [_with_gradient(a, leaves) for a in args]
+        kwargs = {key: _with_gradient(a, leaves) for key, a in kwargs.items()}
+        with _naming_calls(calls):
+            value = loss(model(*args, **kwargs))
+        recording = False
+        captured = [i for i, call in enumerate(calls) if call.edge is not None and not call.large]
+        wanted: list[Any] = [*(calls[i].edge for i in captured), *trainable]
+        gradients: Sequence[Tensor | None] = [None] * len(wanted)
+        if value.requires_grad and (wanted or leaves):
+            with _naming(None, []):
+                # The inputs are asked for so that a gradient flows through rows without weights.
+                gradients = torch.autograd.grad(value, [*wanted, *leaves], allow_unused=True)
+    kept = [i for i, call in enumerate(calls) if call.output is not None]
+    small = activation_stats([t for i in kept if (t := calls[i].output) is not None])
+    stats |= dict(zip(kept, small, strict=True))
+    gradient_norms = _norms_of([*captured, *trainable], gradients, reduced)
+    weight_norms = norms([p.detach() for p in parameters])
+    result = {
+        p: _ParameterNorms(norm, gradient_norms.get(p))
+        for p, norm in zip(parameters, weight_norms, strict=True)
+    }
+    measured = []
+    for index, call in enumerate(calls):
+        norm = gradient_norms.get(index, reduced.get(index))
+        status = RowStatus.OK if norm is not None else RowStatus.NO_GRADIENT
+        if index not in stats:
+            status = RowStatus.NO_TENSOR
+        measured.append(_Measured(call.row, status, stats.get(index), norm))
+    return _in_order(rows, measured), result, float(value.detach())
+
+
+def _norms_of(
+    keys: Sequence[Any], gradients: Sequence[Tensor | None], reduced: Mapping[object, float]
+) -> dict[Any, float]:
+    """Norms by key; absent where there is no gradient, from ``reduced`` where taken early."""
+    pairs = [(k, g) for k, g in zip(keys, gradients, strict=False) if g is not None]
+    small = [(k, g) for k, g in pairs if k not in reduced]
+    values = dict(zip([k for k, _ in small], norms([g for _, g in small]), strict=True))
+    return values | {k: reduced[k] for k, _ in pairs if k in reduced}
+
+
+def _in_order(rows: list[Row], measured: list[_Measured]) -> list[_Measured]:
+    """In the order of the calls, a leaf below its block; a row that never ran comes last.
+
+    A module that ran more than once has a row for each call, numbered from the second.
+    """
+    counts: dict[str, int] = {}
+    result: list[_Measured] = []
+    leaves: list[_Measured] = []
+    for one in measured:  # a block's hook fires after its leaves'
+        counts[one.row.name] = counts.get(one.row.name, 0) + 1
+        if counts[one.row.name] > 1:
+            name = f"{one.row.name} ({counts[one.row.name]})"
+            one = one._replace(row=one.row._replace(name=name))
+        if one.row.level:
+            leaves.append(one)
+        else:
+            result += [one, *leaves]
+            leaves = []
+    result += leaves
+    missing = [row for row in rows if row.name not in counts]
+    return result + [_Measured(row, RowStatus.NOT_RUN) for row in missing]
+
+
+def _with_gradient(argument: Any, leaves: list[Tensor]) -> Any:
+    """A floating tensor as a copy, which the model may overwrite, of a leaf with a gradient."""
+    if not isinstance(argument, Tensor) or not argument.is_floating_point():
+        return argument
+    leaves.append(argument.detach().requires_grad_())
+    return leaves[-1].clone()
+
+
+def _edge(tensor: Tensor) -> GradientEdge | None:
+    """Where the gradient of ``tensor`` arrives, whatever overwrites the tensor later."""
+    node = tensor.grad_fn
+    return None if node is None else GradientEdge(node, tensor.output_nr)
+
+
+# ---- the profile
+
+
+def _profile(
+    model: nn.Module,
+    measured: list[_Measured],
+    parameter_norms: Mapping[nn.Parameter, _ParameterNorms],
+    value: float,
+) -> GradientProfile:
+    before_norm = _biases_before_norm(model, parameter_norms)
+    names = {p: n for n, p in model.named_parameters()}
+    profiles = {
+        p: ParameterProfile(
+            names[p], p.numel(), p.dim(), n.norm, n.gradient_norm, p.requires_grad, p in before_norm
+        )
+        for p, n in parameter_norms.items()
+    }
+    rows, seen, owned = [], set[nn.Module](), set[nn.Parameter]()
+    for row, status, stats, gradient in measured:
+        own: tuple[ParameterProfile, ...] = ()
+        if row.module not in seen:  # a shared module's parameters are counted once
+            parameters = list(row.module.parameters())
+            owned.update(parameters)
+            own = tuple(profiles[p] for p in parameters)
+        seen.add(row.module)
+        rms, dependence, zeros = stats if stats else (None, None, None)
+        if not _finite(rms, gradient):
+            status = RowStatus.NON_FINITE
+        rows.append(
+            RowProfile(
+                row.name,
+                row.kind,
+                row.level,
+                row.line,
+                status,
+                sum(p.size for p in own),
+                gradient,
+                rms,
+                dependence,
+                zeros,
+                own,
+                row.contains,
+            )
+        )
+    return GradientProfile(
+        rows=tuple(rows),
+        parameters=sum(p.size for p in profiles.values()),
+        loss=value,
+        smallest_gradient=_smallest_gradient(model),
+        orphans=tuple(profile for p, profile in profiles.items() if p not in owned),
+    )
+
+
+def _finite(*values: float | None) -> bool:
+    return all(v is None or abs(v) < float("inf") for v in values)
+
+
+def _smallest_gradient(model: nn.Module) -> float:
+    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()} or {torch.float32}
+    return max(torch.finfo(dtype).tiny for dtype in dtypes)
+
+
+def _biases_before_norm(
+    model: nn.Module, parameter_norms: Mapping[nn.Parameter, _ParameterNorms]
+) -> set[nn.Parameter]:
+    """Biases whose layer feeds a normalisation over the batch, which subtracts them again.
+
+    The order of registration stands for the order of execution, so the gradient must agree: it is
+    zero up to rounding.
+    """
+    found = set()
+    for (_, layer), (_, after) in pairwise(leaves_of(model)):
+        if not isinstance(layer, _BIASED) or not isinstance(after, _NORMALISATIONS):
+            continue
+        bias, weight = layer.bias, layer.weight
+        if not isinstance(bias, nn.Parameter) or not isinstance(weight, nn.Parameter):
+            continue
+        of_bias, of_weight = (parameter_norms[p].gradient_norm for p in (bias, weight))
+        if of_bias is not None and of_weight and of_bias < 1e-3 * of_weight:
+            found.add(bias)
+    return found
+
+
+# ---- leaving no trace
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Restore buffers, modes and the global random states, whatever happens inside."""
+    modules = list(model.modules())
+    training = [module.training for module in modules]
+    kept = [(module, tensors) for module in modules if (tensors := _snapshot(module))]
+    with ExitStack() as stack:
+        stack.callback(_restore, modules, training, kept)
+        stack.callback(torch.random.set_rng_state, torch.random.get_rng_state())
+        devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+        for device in devices:
+            stack.callback(torch.cuda.set_rng_state, torch.cuda.get_rng_state(device), device)
+        stack.callback(random.setstate, random.getstate())
+        if "numpy" in sys.modules:
+            import numpy
+
+            stack.callback(numpy.random.set_state, numpy.random.get_state())
+        yield
+
+
+_Kept = dict[str, tuple[Tensor, Tensor]]
+
+
+def _snapshot(module: nn.Module) -> _Kept:
+    """The tensors that a forward pass may change, each with a copy."""
+    if not module._buffers and getattr(module, "max_norm", None) is None:
+        return {}
+    kept = {name: (b, b.detach().clone()) for name, b in module._buffers.items() if b is not None}
+    if getattr(module, "max_norm", None) is not None:  # Embedding renormalises its weight in place
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        kept["weight"] = (weight, weight.detach().clone())
+    return kept
+
+
+def _restore(
+    modules: list[nn.Module], training: list[bool], kept: list[tuple[nn.Module, _Kept]]
+) -> None:
+    for module, mode in zip(modules, training, strict=True):
+        module.training = mode
+    with torch.no_grad():
+        for module, tensors in kept:
+            for name, (tensor, copy) in tensors.items():
+                if name in module._buffers:
+                    module._buffers[name] = tensor
+                # Untouched tensors are not written: a write would count as a change.
+                if not torch.equal(tensor, copy):
+                    tensor.copy_(copy)
+
+
+# ---- errors that name the row
+
+
+@contextmanager
+def _naming(row: Row | None, ran: Sequence[Row]) -> Iterator[None]:
+    try:
+        yield
+    except GradprobeError:
+        raise
+    except Exception as error:
+        where = f"in row {row.name} ({row.kind})" if row else "behind the last row"
+        raise ModelError(_explain(error, where, [r.name for r in ran])) from error
+
+
+@contextmanager
+def _naming_calls(calls: Sequence[_Call]) -> Iterator[None]:
+    try:
+        yield
+    except GradprobeError:
+        raise
+    except Exception as error:
+        names = [call.row.name for call in calls if call.row.level == 0]
+        where = f"after row {names[-1]}" if names else "before the first row ended"
+        raise ModelError(_explain(error, where, names)) from error
+
+
+def _explain(error: Exception, where: str, ran: list[str]) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    what = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+    return f"the model failed {where}, {len(ran)} rows ran: {what}"

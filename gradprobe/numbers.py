@@ -1,0 +1,55 @@
+"""How numbers and names are written: two or three significant digits, nothing cut short."""
+
+from __future__ import annotations
+
+import math
+
+from gradprobe.errors import printable
+
+
+def number(value: float | None) -> str:
+    """``0.577``, ``15.6``, ``1,230``, ``1.2e-12``; at most 8 characters for any double."""
+    if value is None:
+        return "-"
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    if value == 0:
+        return "0"
+    size = abs(value)
+    if 1e-3 <= size < 9999.5:
+        if size >= 999.5:
+            return f"{value:,.0f}"
+        digits = 2 - math.floor(math.log10(size))
+        return f"{value:.{max(0, digits)}f}"
+    mantissa, _, exponent = f"{value:.1e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def fraction(value: float | None) -> str:
+    """``12 %``"""
+    if value is None or math.isnan(value):
+        return number(value)
+    percent = 100 * value
+    if 0 < percent < 0.5:
+        return "<1 %"
+    if 99.5 <= percent < 100:
+        return ">99 %"
+    return f"{percent:.0f} %"
+
+
+def name(text: str, width: int) -> str:
+    """A printable name of at most ``width`` characters, elided on the left: the end tells more."""
+    shown = printable(text)
+    return shown if len(shown) <= width else "…" + shown[len(shown) - width + 1 :]
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 row``, ``52 rows``"""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def finite(value: float | None) -> float | None:
+    """``value`` for JSON, which has no NaN and no infinity."""
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,137 @@
+"""What every text rendering shares: style, heat bar, folding, and rich at work on a string."""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from gradprobe.report import Severity, Verdict
+from gradprobe.vocabulary import THRESHOLDS
+
+# The heat bar is empty at 1e-8 and full at 1e4, in every report: bars can be compared.
+LOW, HIGH = -8.0, 4.0
+
+# A colour means one thing: green passes, yellow is to be looked at, red fails, cyan informs.
+GOOD, DOUBTFUL, BAD, NOTE, FAINT = "green", "yellow", "red", "cyan", "bright_black"
+
+SEVERITY_COLOURS = {Severity.ERROR: BAD, Severity.WARNING: DOUBTFUL, Severity.INFO: NOTE}
+VERDICT_COLOURS = {Verdict.HEALTHY: GOOD, Verdict.WEAK: DOUBTFUL}
+
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_ASCII = str.maketrans({"×": "x", "→": ">", "⋮": ":", "…": "~", "∂": "d", "÷": "/", "±": "~"})
+_ASCII_BLOCKS = str.maketrans(dict.fromkeys("█▉▊▋▌", "#") | dict.fromkeys("▍▎▏", " "))
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What a renderer is told about the place where its text goes."""
+
+    width: int = 80
+    color: bool = False
+    ascii: bool = False
+
+
+def paint(parts: Iterable[RenderableType], style: Style) -> str:
+    """Rich renderables → a string of lines without trailing blanks, none wider than the style."""
+    stream = io.StringIO()
+    console = Console(
+        file=stream,
+        width=style.width,
+        color_system="standard" if style.color else None,
+        force_terminal=style.color,
+        no_color=not style.color,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        legacy_windows=False,
+        _environ={},
+    )
+    for part in parts:
+        console.print(part, no_wrap=True, crop=False)
+    text = "\n".join(line.rstrip() for line in stream.getvalue().split("\n"))
+    if style.ascii:
+        text = text.translate(_ASCII).translate(_ASCII_BLOCKS)
+        text = text.encode("ascii", "backslashreplace").decode("ascii")
+        text = "\n".join(line.rstrip() for line in text.split("\n"))
+    return text
+
+
+def grid(columns: Sequence[tuple[str | Text, str]]) -> Table:
+    """A borderless table of (header, justify) columns that never wraps."""
+    table = Table(
+        box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=True, header_style="bold"
+    )
+    for header, justify in columns:
+        table.add_column(header, justify=justify, no_wrap=True, overflow="crop")  # type: ignore[arg-type]
+    return table
+
+
+def wrapped(text: str, style: Style, indent: int, first: str = "") -> list[str]:
+    """``text`` in lines within the width, indented; ``first`` stands in the first line's indent."""
+    pad = " " * indent
+    lines = textwrap.wrap(
+        text, max(20, style.width - indent), break_long_words=True, break_on_hyphens=False
+    )
+    return [(first.ljust(indent) if i == 0 else pad) + line for i, line in enumerate(lines or [""])]
+
+
+def band_colour(reach: float | None) -> str:
+    """The colour of a reach: green in the healthy band, yellow in the weak ones, red beyond."""
+    if reach is None or not math.isfinite(reach):
+        return BAD
+    if THRESHOLDS["weak_low"] <= reach <= THRESHOLDS["weak_high"]:
+        return GOOD
+    return DOUBTFUL if THRESHOLDS["vanishing"] <= reach <= THRESHOLDS["exploding"] else BAD
+
+
+def heat_bar(reach: float | None, width: int) -> Text:
+    """A bar whose length, on a log scale, and colour both carry the reach."""
+    if reach is None:
+        return Text("no gradient" if width >= 11 else "none", style=BAD)
+    if not math.isfinite(reach):
+        return Text("not finite" if width >= 10 else "NaN", style=BAD)
+    return Text(_blocks(_filled(reach) * width, width), style=band_colour(reach))
+
+
+def scale(width: int) -> str:
+    """The header of a heat bar: where 1e-8, 1 and 1e4 stand."""
+    one = round(width * -LOW / (HIGH - LOW)) - 1
+    if width < 12:
+        return "reach"
+    line = "1e-8".ljust(one) + "1"
+    return line.ljust(width - 3) + "1e4" if width >= one + 6 else line
+
+
+def _filled(reach: float) -> float:
+    if reach <= 0:
+        return 0.0
+    return min(1.0, max(0.0, (math.log10(reach) - LOW) / (HIGH - LOW)))
+
+
+def _blocks(cells: float, width: int) -> str:
+    eighths = min(round(cells * 8), width * 8)
+    return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip()
+
+
+def fold(count: int, keep: Iterable[int], most: int) -> list[int]:
+    """Which of ``count`` rows to show: those to keep, and evenly spread ones, about ``most``."""
+    if count <= most:
+        return list(range(count))
+    chosen = {0, 1, 2, count - 3, count - 2, count - 1}
+    for index in keep:
+        if len(chosen) >= most:
+            break
+        chosen.add(index)
+    free = (most - len(chosen)) // 2  # each comes with a line that counts the gap
+    if free > 0:
+        chosen |= {round((i + 1) * (count - 1) / (free + 1)) for i in range(free)}
+    # A gap of one row is shown rather than counted.
+    chosen |= {i for i in range(count) if i - 1 in chosen and i + 1 in chosen}
+    return sorted(chosen)

@@ -1,0 +1,130 @@
+"""Several reports → their heat bars side by side, row against row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from gradprobe.errors import printable
+from gradprobe.numbers import name, number, plural
+from gradprobe.render.canvas import (
+    BAD,
+    FAINT,
+    VERDICT_COLOURS,
+    Style,
+    fold,
+    grid,
+    heat_bar,
+    paint,
+    scale,
+)
+from gradprobe.report import Report, RowProfile
+
+MOST_ROWS = 20
+_LEAST_BAR, _MOST_BAR, _REACH = 8, 40, 8
+
+
+def render_comparison(
+    reports: Sequence[Report], style: Style | None = None, *, everything: bool = False
+) -> str:
+    """The reports side by side; as many at a time as the width holds."""
+    style = style or Style()
+    aligned = _align([[r for r in report.rows if r.level == 0] for report in reports])
+    names = [next(row.name for row in line if row is not None) for line in aligned]
+    name_width = min(max(len("row"), *(len(printable(n)) for n in names)), max(8, style.width // 5))
+    each = _LEAST_BAR + 2 + _REACH + 2
+    at_once = max(1, (style.width - name_width - 2) // each)
+    parts: list[RenderableType] = []
+    for start in range(0, len(reports), at_once):
+        group = range(start, min(start + at_once, len(reports)))
+        room = (style.width - name_width - 2) // len(group) - (_REACH + 4)
+        bar_width = max(_LEAST_BAR, min(_MOST_BAR, room))
+        if parts:
+            parts.append(Text(""))
+        lines = [[line[i] for i in group] for line in aligned]
+        chosen = [reports[i] for i in group]
+        shown = (
+            range(len(lines))
+            if everything
+            else fold(len(lines), _telling(names, reports), MOST_ROWS)
+        )
+        parts.append(_table(chosen, lines, names, list(shown), name_width, bar_width))
+    return paint(parts, style)
+
+
+def _table(
+    reports: list[Report],
+    lines: list[list[RowProfile | None]],
+    names: list[str],
+    shown: list[int],
+    name_width: int,
+    bar_width: int,
+) -> RenderableType:
+    width = bar_width + 2 + _REACH
+    headers: list[tuple[str | Text, str]] = [("", "left")]
+    for report in reports:
+        headers += [(Text(name(report.target, width)[:bar_width]), "left"), (" " * _REACH, "right")]
+    table = grid(headers)
+    scales: list[str | Text] = ["row"]
+    for _ in reports:
+        scales += [scale(bar_width), "reach"]
+    table.add_row(*scales, style="bold")
+    previous = -1
+    for index in shown:
+        if index - previous > 1:
+            gap = plural(index - previous - 1, "row")
+            table.add_row(
+                "⋮", *[gap if i == 0 else "" for i in range(2 * len(reports))], style=FAINT
+            )
+        previous = index
+        cells: list[Text] = [Text(name(names[index], name_width))]
+        for report, row in zip(reports, lines[index], strict=True):
+            reach = report.profile.reach_of(row) if row else None
+            cells += [
+                heat_bar(reach, bar_width) if row else Text(""),
+                Text(number(reach) if row else ""),
+            ]
+        table.add_row(*cells)
+    table.add_row()
+    for label, read in (("", _verdict), ("", _factor), ("", _half_life)):
+        cells = [Text(label)]
+        for report in reports:
+            cells += [read(report), Text("")]
+        table.add_row(*cells)
+    return table
+
+
+def _verdict(report: Report) -> Text:
+    return Text(str(report.verdict), style=f"bold {VERDICT_COLOURS.get(report.verdict, BAD)}")
+
+
+def _factor(report: Report) -> Text:
+    decay = report.profile.decay
+    return Text(f"×{number(decay)} per row" if decay and report.profile.steps > 1 else "")
+
+
+def _half_life(report: Report) -> Text:
+    half_life = report.profile.half_life
+    if half_life is None or not math.isfinite(half_life) or abs(half_life) >= 1000:
+        return Text("")
+    return Text(f"{'half' if half_life > 0 else 'twice'} in {number(abs(half_life))} rows")
+
+
+def _align(columns: list[list[RowProfile]]) -> list[list[RowProfile | None]]:
+    """By name where one network's rows hold all the others', else by position."""
+    longest = max(columns, key=len)
+    known = {row.name for row in longest}
+    if all(row.name in known for column in columns for row in column):
+        by_name = [{row.name: row for row in column} for column in columns]
+        return [[rows.get(row.name) for rows in by_name] for row in longest]
+    return [
+        [column[i] if i < len(column) else None for column in columns] for i in range(len(longest))
+    ]
+
+
+def _telling(names: list[str], reports: Sequence[Report]) -> list[int]:
+    named = {f.row for report in reports for f in report.findings}
+    return [index for index, row in enumerate(names) if row in named]

@@ -1,0 +1,101 @@
+"""Report → JSON: one object, stable bytes, ``null`` for what is missing or not finite."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from gradprobe.numbers import finite
+from gradprobe.report import Finding, Report, RowProfile, RowStatus
+
+SCHEMA_VERSION = 1
+
+
+def render_report(report: Report) -> str:
+    """The report as one JSON object, with a newline at its end.
+
+    A number is ``null`` where there is none; the ``status`` beside it says why: ``ok``,
+    ``no-gradient``, ``zero-gradient``, ``non-finite``, ``no-tensor``, ``not-run``.
+    """
+    return _dump(report_object(report))
+
+
+def render_comparison(reports: Sequence[Report]) -> str:
+    """Several reports, in the order in which their targets were named."""
+    body = {"schema_version": SCHEMA_VERSION, "reports": [report_object(r) for r in reports]}
+    return _dump(body)
+
+
+def report_object(report: Report) -> dict[str, Any]:
+    """The report as plain Python values that JSON can hold."""
+    profile = report.profile
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "target": report.target,
+        "name": report.name,
+        "verdict": str(report.verdict),
+        "status": _status(report),
+        "reach": finite(report.reach),
+        "decay": finite(report.decay),
+        "half_life": finite(profile.half_life),
+        "steps": profile.steps,
+        "parameters": profile.parameters,
+        "loss": finite(profile.loss),
+        "trunk": [profile.trunk[0].name, profile.trunk[-1].name] if profile.trunk else None,
+        "rows": [_row(row, profile.reach_of(row)) for row in report.rows],
+        "findings": [_finding(finding) for finding in report.findings],
+        "config": dict(report.config),
+        "versions": dict(report.versions),
+    }
+
+
+def _status(report: Report) -> str:
+    """Why ``reach`` is a number, or is not."""
+    trunk = report.profile.trunk
+    ends = [trunk[0].gradient_norm, trunk[-1].gradient_norm] if trunk else [None]
+    if any(end is None for end in ends):
+        return str(RowStatus.NO_GRADIENT)
+    if report.reach is None:
+        return "zero-gradient"
+    return str(RowStatus.OK if math.isfinite(report.reach) else RowStatus.NON_FINITE)
+
+
+def _row(row: RowProfile, reach: float | None) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "kind": row.kind,
+        "level": row.level,
+        "line": row.line,
+        "status": str(row.status),
+        "parameters": row.size,
+        "gradient_norm": finite(row.gradient_norm),
+        "reach": finite(reach),
+        "weight_gradient_norm": finite(row.weight_gradient_norm),
+        "weight_norm": finite(row.weight_norm),
+        "activation_rms": finite(row.activation_rms),
+        "input_dependence": finite(row.input_dependence),
+        "zero_fraction": finite(row.zero_fraction),
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    value_ok = finding.value is None or math.isfinite(finding.value)
+    return {
+        "rule": finding.rule,
+        "name": finding.name,
+        "severity": str(finding.severity),
+        "row": finding.row,
+        "line": finding.line,
+        "message": finding.message,
+        "advice": finding.advice,
+        "value": finite(finding.value),
+        "threshold": finding.threshold,
+        "status": "ok" if value_ok else "non-finite",
+        "ignored": finding.ignored,
+    }
+
+
+def _dump(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=True) + "\n"

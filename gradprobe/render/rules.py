@@ -1,0 +1,36 @@
+"""Rules → their list, or the explanation of one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from gradprobe.render.canvas import SEVERITY_COLOURS, Style, grid, paint, wrapped
+from gradprobe.rules import Rule
+
+
+def render_rules(rules: Sequence[Rule], style: Style) -> str:
+    """One line a rule: code, name, severity, the first sentence of its explanation."""
+    table = grid([("code", "left"), ("name", "left"), ("severity", "left"), ("", "left")])
+    for rule in rules:
+        colour = SEVERITY_COLOURS[rule.severity]
+        summary = rule.explanation.split("\n")[0]
+        room = style.width - 36
+        short = summary if len(summary) <= room else wrapped(summary, Style(room - 2), 0)[0] + " …"
+        table.add_row(rule.code, rule.name, Text(str(rule.severity), style=colour), short)
+    return paint([table], style)
+
+
+def render_rule(rule: Rule, style: Style) -> str:
+    """A rule's code, name and severity, and its docstring."""
+    head = Text.assemble(
+        (f"{rule.code} {rule.name}", "bold"),
+        "  ",
+        (str(rule.severity), SEVERITY_COLOURS[rule.severity]),
+    )
+    lines = []
+    for paragraph in inspect.cleandoc(rule.explanation).split("\n\n"):
+        lines += ["", *wrapped(" ".join(paragraph.split()), Style(min(style.width, 88)), 0)]
+    return paint([head, *(Text(line) for line in lines)], style)

@@ -1,0 +1,190 @@
+"""Report → the text that a terminal shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from gradprobe.errors import printable
+from gradprobe.numbers import fraction, name, number, plural
+from gradprobe.render.canvas import (
+    BAD,
+    FAINT,
+    SEVERITY_COLOURS,
+    VERDICT_COLOURS,
+    Style,
+    fold,
+    grid,
+    heat_bar,
+    paint,
+    scale,
+    wrapped,
+)
+from gradprobe.report import Finding, GradientProfile, Report, RowProfile, RowStatus, Severity
+
+MOST_ROWS = 24
+_BAR = (14, 40)  # cells, at least and at most
+
+
+class Column(NamedTuple):
+    """One column of numbers: its header, its width, and how it reads a row."""
+
+    header: str
+    width: int
+    read: Callable[[RowProfile], str]
+
+
+# In the order in which they find room; `reach` and the bar always do.
+COLUMNS = (
+    Column("gradient", 8, lambda row: number(row.gradient_norm)),
+    Column("output", 8, lambda row: number(row.activation_rms)),
+    Column("zeros", 5, lambda row: fraction(row.zero_fraction)),
+    Column("inputs", 6, lambda row: number(row.input_dependence)),
+    Column("∂weights", 8, lambda row: number(row.weight_gradient_norm)),
+    Column("weights", 8, lambda row: number(row.weight_norm)),
+    Column("parameters", 11, lambda row: f"{row.size:,}"),
+)
+
+
+def render_report(report: Report, style: Style | None = None, *, everything: bool = False) -> str:
+    """The report as text: header, table with heat bars, verdict, findings.
+
+    Args:
+        report: what to show.
+        style: width in columns, and whether colour and other characters than ASCII may be used.
+        everything: all rows, also where there are more than 24.
+    """
+    style = style or Style()
+    parts: list[RenderableType] = [*_header(report, style), Text("")]
+    parts += [_table(report, style, everything), Text("")]
+    parts += verdict_lines(report, style)
+    for finding in report.findings:
+        parts += [Text(""), *_finding(finding, style)]
+    return paint(parts, style)
+
+
+def verdict_lines(report: Report, style: Style) -> list[Text]:
+    """The verdict, the factor per row and its half-life, on one line where it fits."""
+    verdict = Text(str(report.verdict), style=f"bold {VERDICT_COLOURS.get(report.verdict, BAD)}")
+    return [Text("  ").join([verdict, Text(decay_story(report.profile))])]
+
+
+def decay_story(profile: GradientProfile) -> str:
+    """``reach 1.2e-12 over 50 rows, ×0.577 per row, halving every 1.26 rows``"""
+    reach = profile.reach
+    if reach is None or not math.isfinite(reach):
+        return ""
+    story = f"reach {number(reach)} over {plural(profile.steps, 'row')}"
+    decay, half_life = profile.decay, profile.half_life
+    if decay and profile.steps > 1:
+        story += f", ×{number(decay)} per row"
+    if half_life and abs(half_life) < 1000:
+        verb = "halving" if half_life > 0 else "doubling"
+        story += f", {verb} every {number(abs(half_life))} rows"
+    return story
+
+
+def _header(report: Report, style: Style) -> list[Text]:
+    config = report.config
+    rows = [row for row in report.rows if row.level == 0]
+    facts = [
+        plural(len(rows), "row"),
+        plural(report.profile.parameters, "parameter"),
+        f"{config.get('loss')} loss",
+        f"batch {config['batch_size']}" if config.get("batch_size") else "",
+        f"seed {config.get('seed')}",
+        f"{config.get('dtype')}",
+    ]
+    line = ", ".join(fact for fact in facts if fact)
+    title = f"{report.target}: {report.name}" if report.name else report.target
+    shown = printable(title)
+    head = shown if len(shown) <= style.width else name(report.target, style.width)
+    return [
+        Text(head, style="bold"),
+        *(Text(part, style=FAINT) for part in wrapped(line, style, 0)),
+    ]
+
+
+def _table(report: Report, style: Style, everything: bool) -> RenderableType:
+    profile = report.profile
+    rows = report.rows
+    names = [("  " * min(row.level, 1)) + printable(row.name) for row in rows]
+    name_width = min(max(len("row"), *(len(n) for n in names)), max(8, style.width // 4))
+    kind_width = min(max(len("layer"), *(len(row.kind) for row in rows)), max(8, style.width // 5))
+    room = style.width - (name_width + 2) - (kind_width + 2) - (8 + 2) - _BAR[0]
+    columns = []
+    for column in COLUMNS:
+        if room < column.width + 2:
+            break
+        columns.append(column)
+        room -= column.width + 2
+    bar_width = min(_BAR[1], _BAR[0] + max(0, room))
+    table = grid(
+        [("row", "left"), ("layer", "left"), ("reach", "right"), (scale(bar_width), "left")]
+        + [(column.header, "right") for column in columns]
+    )
+    shown = list(range(len(rows))) if everything else fold(len(rows), _telling(report), MOST_ROWS)
+    previous = -1
+    for index in shown:
+        if index - previous > 1:
+            table.add_row("⋮", plural(index - previous - 1, "row"), style=FAINT)
+        previous = index
+        row = rows[index]
+        reach = profile.reach_of(row)
+        table.add_row(
+            Text(_indented(row, name_width)),
+            Text(name(row.kind, kind_width)),
+            Text(number(reach)),
+            _bar(row, reach, bar_width),
+            *(Text(column.read(row)) for column in columns),
+        )
+    return table
+
+
+def _bar(row: RowProfile, reach: float | None, width: int) -> Text:
+    if row.status in (RowStatus.NOT_RUN, RowStatus.NO_TENSOR):
+        return Text(row.status.replace("-", " "), style=BAD)
+    return heat_bar(reach, width)
+
+
+def _indented(row: RowProfile, width: int) -> str:
+    indent = "  " * min(row.level, 1)
+    return indent + name(row.name, width - len(indent))
+
+
+def _telling(report: Report) -> list[int]:
+    """Rows that must not be folded away: with a finding, or where the trend breaks."""
+    rows = report.rows
+    named = {finding.row for finding in report.findings if finding.severity > Severity.INFO}
+    with_finding = [i for i, row in enumerate(rows) if row.name in named or row.status != "ok"]
+    decay = report.profile.decay
+    breaks: list[tuple[float, int]] = []
+    for i, (row, after) in enumerate(pairwise(rows)):
+        if decay and row.gradient_norm and after.gradient_norm:
+            factor = row.gradient_norm / after.gradient_norm
+            surprise = abs(math.log(factor / decay)) if math.isfinite(factor) else 0.0
+            if surprise > math.log(3):
+                breaks += [(surprise, i), (surprise, i + 1)]
+    return with_finding + [index for _, index in sorted(breaks, reverse=True)]
+
+
+def _finding(finding: Finding, style: Style) -> list[Text]:
+    colour = SEVERITY_COLOURS[finding.severity] if finding.ignored is None else FAINT
+    where = []
+    if finding.row:
+        where.append(f"row {printable(finding.row)}")
+    if finding.line:
+        where.append(f"line {finding.line}")
+    head = f"{finding.rule} {finding.name}"
+    place = f"  {', '.join(where)}" if where else ""
+    lines = [Text.assemble((head, f"bold {colour}"), (name(place, style.width - len(head)), FAINT))]
+    lines += [Text(line) for line in wrapped(printable(finding.message), style, 6)]
+    if finding.ignored is not None:
+        told = wrapped(f"ignored: {printable(finding.ignored)}", style, 6)
+        return lines + [Text(line, style=FAINT) for line in told]
+    return lines + [Text(line) for line in wrapped(printable(finding.advice), style, 6, "    →")]

@@ -1,0 +1,208 @@
+"""The values that pass between the floors: profile, finding, report. No torch, no formatting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from functools import cached_property
+from typing import NamedTuple
+
+
+class Verdict(StrEnum):
+    """What becomes of the gradient, worst last."""
+
+    HEALTHY = "healthy"
+    WEAK = "weak"
+    VANISHING = "vanishing"
+    EXPLODING = "exploding"
+    DEAD = "dead"
+    DISCONNECTED = "disconnected"
+    NON_FINITE = "non-finite"
+
+
+class Severity(IntEnum):
+    """How much a finding matters; the order is what ``--fail-on`` compares."""
+
+    INFO = 0
+    WARNING = 1
+    ERROR = 2
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+class RowStatus(StrEnum):
+    """Why a row's numbers are, or are not, there."""
+
+    OK = "ok"
+    NO_GRADIENT = "no-gradient"  # it ran, and autograd found no path from the loss to its output
+    NO_TENSOR = "no-tensor"  # it ran, and its output held no floating tensor
+    NOT_RUN = "not-run"  # the forward pass never called it
+    NON_FINITE = "non-finite"  # NaN or infinity in its output or in its gradient
+
+
+class ParameterProfile(NamedTuple):
+    """One parameter tensor.
+
+    ``gradient_norm`` is ``None`` where autograd found no path, which is not the same as 0.
+    ``before_norm``: a bias whose layer feeds a normalisation that subtracts it again.
+    """
+
+    name: str
+    size: int
+    dimensions: int
+    norm: float
+    gradient_norm: float | None
+    trainable: bool = True
+    before_norm: bool = False
+
+
+class RowProfile(NamedTuple):
+    """One row: a top-level layer, an iteration of a repeat, or (``level`` > 0) a leaf inside one.
+
+    Norms are 2-norms over the whole batch, accumulated so that nothing under- or overflows.
+    """
+
+    name: str
+    kind: str
+    level: int
+    line: int | None
+    status: RowStatus
+    size: int = 0  # number of parameters
+    gradient_norm: float | None = None  # of the loss with respect to the row's output
+    activation_rms: float | None = None
+    input_dependence: float | None = None  # variance across the batch / mean square, in [0, 1]
+    zero_fraction: float | None = None  # of the output's elements that are exactly 0
+    parameters: tuple[ParameterProfile, ...] = ()
+    contains: tuple[str, ...] = ()  # the kinds of layer inside, itself included
+
+    @property
+    def weight_norm(self) -> float | None:
+        """2-norm of the row's own parameters, all of them together."""
+        return math.hypot(*(p.norm for p in self.parameters)) if self.parameters else None
+
+    @property
+    def weight_gradient_norm(self) -> float | None:
+        """2-norm of the gradient of the row's own parameters."""
+        norms = [p.gradient_norm for p in self.parameters if p.gradient_norm is not None]
+        return math.hypot(*norms) if norms else None
+
+
+@dataclass(frozen=True)
+class GradientProfile:
+    """Everything measured in one probe: immutable, no tensors."""
+
+    rows: tuple[RowProfile, ...]
+    parameters: int  # of the whole model, shared ones counted once
+    loss: float
+    smallest_gradient: float  # the smallest positive number of the dtype that gradients flow in
+    orphans: tuple[ParameterProfile, ...] = ()  # parameters that belong to no row
+
+    @cached_property
+    def trunk(self) -> tuple[RowProfile, ...]:
+        """From the first row that holds weights to the one that feeds the last that holds weights.
+
+        With fewer than three weight-bearing rows: all rows that ran.
+        """
+        ran = [r for r in self.rows if r.level == 0 and r.status is not RowStatus.NOT_RUN]
+        weighty = [index for index, row in enumerate(ran) if row.parameters]
+        if len(weighty) < 3:
+            return tuple(ran)
+        return tuple(ran[weighty[0] : weighty[-1]])
+
+    @property
+    def reach(self) -> float | None:
+        """Gradient norm of the trunk's first row / that of its last; ``None`` where undefined."""
+        trunk = self.trunk
+        return self.reach_of(trunk[0]) if trunk else None
+
+    def reach_of(self, row: RowProfile) -> float | None:
+        """Gradient norm of ``row`` / gradient norm of the trunk's last row."""
+        trunk = self.trunk
+        return _ratio(row.gradient_norm, trunk[-1].gradient_norm) if trunk else None
+
+    @property
+    def steps(self) -> int:
+        """Rows that the gradient crosses between the two ends of the trunk."""
+        return max(0, len(self.trunk) - 1)
+
+    @property
+    def decay(self) -> float | None:
+        """reach ** (1 / steps): the factor per row, going back."""
+        reach, steps = self.reach, self.steps
+        if reach is None or not math.isfinite(reach) or steps == 0:
+            return None
+        return float(reach ** (1 / steps))
+
+    @property
+    def half_life(self) -> float | None:
+        """Rows over which the gradient halves (positive) or doubles (negative)."""
+        decay = self.decay
+        if not decay or decay == 1:
+            return None
+        return -math.log(2) / math.log(decay)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one rule has to say about one row, or (``row`` is ``None``) about the network."""
+
+    rule: str
+    name: str
+    severity: Severity
+    message: str
+    advice: str
+    row: str | None = None
+    line: int | None = None
+    value: float | None = None
+    threshold: float | None = None
+    ignored: str | None = None  # the reason given in the spec, if it says to ignore this rule
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Profile, findings and verdict: the one object that every renderer reads."""
+
+    target: str
+    profile: GradientProfile
+    findings: tuple[Finding, ...]
+    verdict: Verdict
+    config: Mapping[str, object] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    name: str | None = None  # what the spec calls the network
+
+    @property
+    def rows(self) -> tuple[RowProfile, ...]:
+        return self.profile.rows
+
+    @property
+    def reach(self) -> float | None:
+        return self.profile.reach
+
+    @property
+    def decay(self) -> float | None:
+        return self.profile.decay
+
+    @property
+    def healthy(self) -> bool:
+        """Whether no finding that counts is an error."""
+        return not self.fails(Severity.ERROR)
+
+    def fails(self, fail_on: Severity) -> bool:
+        """Whether a finding that is not ignored is at or above ``fail_on``."""
+        return any(f.severity >= fail_on and f.ignored is None for f in self.findings)
+
+    def __str__(self) -> str:
+        head = f"{self.target}: {self.verdict}"
+        told = [f"  {f.rule} {f.name}: {f.message} {f.advice}" for f in self.findings]
+        return "\n".join([head, *told])
+
+
+def _ratio(numerator: float | None, denominator: float | None) -> float | None:
+    if numerator is None or denominator is None:
+        return None
+    if denominator == 0:
+        return None
+    return numerator / denominator

@@ -1,0 +1,84 @@
+"""Which modules are the rows of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from torch import nn
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+class Row(NamedTuple):
+    """One row to be: a module, by its ``named_modules()`` path."""
+
+    name: str
+    kind: str
+    module: nn.Module
+    line: int | None = None
+    level: int = 0
+    contains: tuple[str, ...] = ()  # the kinds of layer inside, itself included
+
+
+def find_rows(model: nn.Module) -> list[Row]:
+    """The rows of a module that nobody described: its children, with containers opened.
+
+    A model that only wraps one child (``self.model = …``) is looked through.
+    """
+    named = list(model.named_children())
+    prefix = ""
+    while len(named) == 1:
+        name, child = named[0]
+        inner = list(child.named_children())
+        if not inner or isinstance(child, nn.MultiheadAttention):
+            break
+        prefix = f"{prefix}{name}."
+        named = inner
+    if not named:
+        return [_row("(model)", model)]
+    found = [row for name, child in named for row in _open(f"{prefix}{name}", child)]
+    return list({row.module: row for row in reversed(found)}.values())[::-1]  # a shared one once
+
+
+def with_leaves(rows: list[Row], lines: dict[nn.Module, int] | None = None) -> list[Row]:
+    """``rows``, each followed by the leaves inside it as rows of level 1."""
+    result = []
+    for row in rows:
+        result.append(row)
+        for path, module in _leaf_modules(row.module):
+            if path:
+                line = (lines or {}).get(module, row.line)
+                name = f"{row.name}.{path}"
+                kind = type(module).__name__
+                result.append(Row(name, kind, module, line, 1, (kind,)))
+    return result
+
+
+def leaves_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The modules that compute by themselves, by path, in the order of their registration."""
+    return list(_leaf_modules(module))
+
+
+def _open(name: str, module: nn.Module) -> Iterator[Row]:
+    children = list(module.named_children())
+    if type(module) in _CONTAINERS and children:
+        for child_name, child in children:
+            yield from _open(f"{name}.{child_name}", child)
+    else:
+        yield _row(name, module)
+
+
+def _row(name: str, module: nn.Module) -> Row:
+    kinds = sorted({type(inside).__name__ for inside in module.modules()})
+    return Row(name, type(module).__name__, module, contains=tuple(kinds))
+
+
+def _leaf_modules(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    children = list(module.named_children())
+    # An attention computes with its projection's weight and never calls it.
+    if not children or isinstance(module, nn.MultiheadAttention):
+        yield path, module
+        return
+    for name, child in children:
+        yield from _leaf_modules(child, f"{path}.{name}" if path else name)

@@ -1,0 +1,414 @@
+"""The rules: each reads a profile and yields findings; its docstring is the user's explanation.
+
+The verdict follows from the findings by the table ``RULES``; nothing else decides it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
+from typing import NamedTuple
+
+from gradprobe.numbers import number
+from gradprobe.report import (
+    Finding,
+    GradientProfile,
+    ParameterProfile,
+    RowProfile,
+    RowStatus,
+    Severity,
+    Verdict,
+)
+from gradprobe.spec import CheckSpec
+
+Thresholds = Mapping[str, float]
+
+
+class Clue(NamedTuple):
+    """What a rule found: a finding without the rule's own name, code and severity."""
+
+    message: str
+    advice: str
+    row: RowProfile | None = None
+    value: float | None = None
+    threshold: float | None = None
+
+
+class Rule(NamedTuple):
+    """One rule: its code, name, severity, function, and the verdict that it leads to, if any."""
+
+    code: str
+    name: str
+    severity: Severity
+    find: Callable[[GradientProfile, Thresholds], Iterator[Clue]]
+    verdict: Verdict | None = None
+
+    @property
+    def explanation(self) -> str:
+        return (self.find.__doc__ or "").strip()
+
+
+def diagnose(
+    profile: GradientProfile, thresholds: Thresholds, check: CheckSpec | None = None
+) -> tuple[tuple[Finding, ...], Verdict]:
+    """All findings, the gravest first, and the verdict, which no ignore changes.
+
+    Args:
+        profile: what was measured.
+        thresholds: by the names in ``vocabulary.THRESHOLDS``.
+        check: the spec's own section; a rule that it ignores is reported with its reason and does
+            not count towards the exit code.
+    """
+    check = check or CheckSpec()
+    reasons = {ignore.rule: ignore.reason for ignore in check.ignore}
+    limits = {**thresholds, **check.thresholds}
+    findings = [
+        Finding(
+            rule=rule.code,
+            name=rule.name,
+            severity=rule.severity,
+            message=clue.message,
+            advice=clue.advice,
+            row=clue.row.name if clue.row else None,
+            line=clue.row.line if clue.row else None,
+            value=clue.value,
+            threshold=clue.threshold,
+            ignored=reasons.get(rule.code, reasons.get(rule.name)),
+        )
+        for rule in RULES
+        for clue in rule.find(profile, limits)
+    ]
+    codes = {finding.rule for finding in findings}
+    verdicts = [rule.verdict for rule in RULES if rule.verdict and rule.code in codes]
+    findings.sort(key=lambda finding: -finding.severity)
+    order = list(Verdict)
+    return tuple(findings), max(verdicts, key=order.index, default=Verdict.HEALTHY)
+
+
+# ---- the bands of reach
+
+
+def vanishing(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """The gradient that arrives at the first row is too small a part of what left the last.
+
+    Reach is the gradient norm at the trunk's first row ÷ that at its last; below 1e-4 the first
+    layers hardly learn. Of the labelled networks with such a reach before training, {vanishing}
+    reached 90 % training accuracy under the best of eight optimizer settings, and {vanishing_sgd}
+    under SGD (benchmarks/bands.py).
+
+    Mend it where the factor per row is below 1: an init whose gain fits the activation, a
+    normalisation, or skip connections, which add 1 to every factor.
+    """
+    reach = profile.reach
+    if reach is None or not reach < limits["vanishing"] or _cut(profile):
+        return
+    yield Clue(
+        f"the gradient {_shrinks(profile)}",
+        _advice_for_small(profile),
+        _place(profile),
+        reach,
+        limits["vanishing"],
+    )
+
+
+def exploding(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """The gradient grows on its way back until a step of any useful size overshoots.
+
+    Reach is the gradient norm at the trunk's first row ÷ that at its last. Of the labelled networks
+    with a reach above 1e4 before training, {exploding} reached 90 % training accuracy under the
+    best of eight optimizer settings, and {exploding_sgd} under SGD (benchmarks/bands.py). Adam is
+    harmed later than SGD.
+
+    Mend it where the factor per row is above 1: a smaller init, a normalisation in front of each
+    branch, or a branch scaled by 1/sqrt(depth). A skip alone does not help: it adds to the factor.
+    """
+    reach = profile.reach
+    if reach is None or not limits["exploding"] < reach < math.inf:
+        return
+    yield Clue(
+        f"the gradient {_grows(profile)}",
+        _advice_for_large(profile),
+        _place(profile),
+        reach,
+        limits["exploding"],
+    )
+
+
+def weak(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """The gradient reaches the first row, much weaker or stronger than it left the last.
+
+    Between 1e-4 and 1e-2, {weak_low} of the labelled networks reached 90 % training accuracy under
+    the best of eight optimizer settings and {weak_low_sgd} under SGD; between 1e2 and 1e4,
+    {weak_high} and {weak_high_sgd} (benchmarks/bands.py). Adam or a few more normalisations often
+    save such a network; deeper, it is lost.
+    """
+    reach = profile.reach
+    if reach is None or not math.isfinite(reach):
+        return
+    if limits["vanishing"] <= reach < limits["weak_low"]:
+        story, advice, threshold = _shrinks(profile), _advice_for_small(profile), limits["weak_low"]
+    elif limits["weak_high"] < reach <= limits["exploding"]:
+        story, advice, threshold = _grows(profile), _advice_for_large(profile), limits["weak_high"]
+    else:
+        return
+    yield Clue(f"the gradient {story}", advice, _place(profile), reach, threshold)
+
+
+# ---- no gradient at all
+
+
+def dead(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A gradient of exactly zero, where it did not underflow and no zero-initialised weight is why.
+
+    A row whose outputs are zero for every sample (a dead ReLU) passes nothing back, and nothing
+    upstream of it ever changes. Weights with a gradient of exactly zero are stuck in the same way.
+    A smaller learning rate does not help: the init, the biases or the activation must change.
+    """
+    cut = _cut(profile)
+    if cut:
+        silent = "its outputs are all zero" if cut.zero_fraction == 1 else "its slope is zero"
+        advice = "use a smaller or zero bias, LeakyReLU or GELU, or normalise in front of it"
+        yield Clue(f"no gradient passes row {cut.name}: {silent}", advice, cut, 0.0)
+        return
+    for row in profile.rows:
+        if row.level or not row.gradient_norm or row.gradient_norm < _underflow(profile):
+            continue
+        stuck = [p for p in row.parameters if p.dimensions > 1 and p.gradient_norm == 0]
+        if stuck and not any(_wakes_up(p) for p in row.parameters):
+            message = f"exactly zero gradient: {_listed(p.name for p in stuck)}"
+            advice = "its inputs or its outputs are zero for every sample: look for a dead ReLU"
+            yield Clue(message, advice, row, 0.0)
+
+
+def disconnected(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """Parameters that get no gradient, because no path leads from the loss to them.
+
+    Not a small gradient and not zero: autograd found no path. Either the forward pass never used
+    them, or something on the way cut the graph: ``detach()``, ``.data``, ``torch.no_grad()``, a
+    conversion to NumPy, an argmax. Parameters that were frozen by ``requires_grad = False`` do not
+    count.
+    """
+    unused: list[str] = []
+    detached: list[str] = []
+    first = None
+    for row in profile.rows:
+        lost = [p for p in row.parameters if p.trainable and p.gradient_norm is None]
+        if lost and row.level == 0:
+            first = first or row
+            whole = len(lost) == len(row.parameters) > 1
+            names = [f"{row.name} ({len(lost)} parameters)"] if whole else [p.name for p in lost]
+            (unused if row.status is RowStatus.NOT_RUN else detached).extend(names)
+    unused += [p.name for p in profile.orphans if p.trainable and p.gradient_norm is None]
+    if detached:
+        message = f"no gradient, the graph is cut: {_listed(detached)}"
+        advice = "look for detach(), .data, no_grad() or argmax between them and the loss"
+        yield Clue(message, advice, first)
+    if unused:
+        message = f"no gradient, never used in the forward pass: {_listed(unused)}"
+        yield Clue(message, "delete them, freeze them, or use them", first)
+
+
+def non_finite(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """NaN or infinity: the row that made the first one, not those that passed it on.
+
+    On the way forward it is the first row whose output is not finite while its input is; on the way
+    back the row behind which the gradient is still finite. A larger dtype shows whether it was an
+    overflow (``--dtype float64``).
+    """
+    advice = "lower the scale of its init, or see whether --dtype float64 mends it"
+    ran = [row for row in profile.rows if row.activation_rms is not None]
+    for row in ran:
+        broken = [p.name for p in row.parameters if not math.isfinite(p.norm)]
+        if broken:
+            yield Clue(f"parameters hold NaN or infinity: {_listed(broken)}", advice, row, math.nan)
+            return
+    bad = [row for row in ran if not _finite(row.activation_rms)]
+    if bad:
+        inside = [row for row in bad if row.level and row.name.startswith(bad[0].name)]
+        row = inside[0] if inside else bad[0]
+        message = f"row {row.name} ({row.kind}) makes the first NaN or infinity"
+        yield Clue(message, advice, row, row.activation_rms)
+        return
+    if not math.isfinite(profile.loss):
+        message = "the loss is NaN or infinite though every row's output is finite"
+        yield Clue(
+            message, "look at the loss, or at the layers behind the last row", None, profile.loss
+        )
+        return
+    yield from _non_finite_gradient(profile)
+
+
+def _non_finite_gradient(profile: GradientProfile) -> Iterator[Clue]:
+    advice = "look for a square root or a logarithm near 0, or try --dtype float64"
+    after: RowProfile | None = None
+    for row in reversed([r for r in profile.rows if r.level == 0]):
+        if row.gradient_norm is not None and not math.isfinite(row.gradient_norm):
+            maker = after or row
+            message = f"the backward pass through row {maker.name} makes the first NaN or infinity"
+            yield Clue(message, advice, maker, row.gradient_norm)
+            return
+        after = row
+    for row in profile.rows:
+        broken = [p.name for p in row.parameters if not _finite(p.gradient_norm)]
+        if broken:
+            message = f"the gradient holds NaN or infinity: {_listed(broken)}"
+            yield Clue(message, advice, row, math.nan)
+            return
+
+
+# ---- what is worth knowing and not wrong
+
+
+def useless_bias(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A bias right before a normalisation over the batch, which subtracts it again.
+
+    Its gradient is zero up to rounding (about 1e-9), so it never learns. That is no vanishing
+    gradient; the bias is merely of no use: ``bias: false`` saves its memory.
+    """
+    found = [
+        (r, p.name) for r in profile.rows for p in r.parameters if p.before_norm and not r.level
+    ]
+    if found:
+        names = _listed(name for _, name in found)
+        message = f"a bias before a normalisation does nothing: {names}"
+        yield Clue(message, "set bias: false on the layer before the normalisation", found[0][0])
+
+
+def zero_initialised(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A weight that starts at zero with a gradient that is not: alive after the first step.
+
+    A zero-initialised residual branch, head or LoRA matrix gives a gradient of exactly zero to what
+    lies behind it, at the first step only. That is not dead, and for residual branches it is good
+    practice: the network starts as the identity, and depth cannot hurt.
+    """
+    found = [
+        (r, p.name) for r in profile.rows for p in r.parameters if _wakes_up(p) and not r.level
+    ]
+    if found:
+        names = _listed(name for _, name in found)
+        message = f"zero at the start, alive after one step: {names}"
+        yield Clue(message, "nothing to do: zero gradients behind it are meant", found[0][0])
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("GP101", "vanishing", Severity.ERROR, vanishing, Verdict.VANISHING),
+    Rule("GP102", "exploding", Severity.ERROR, exploding, Verdict.EXPLODING),
+    Rule("GP103", "weak", Severity.WARNING, weak, Verdict.WEAK),
+    Rule("GP201", "dead", Severity.ERROR, dead, Verdict.DEAD),
+    Rule("GP202", "disconnected", Severity.ERROR, disconnected, Verdict.DISCONNECTED),
+    Rule("GP301", "non-finite", Severity.ERROR, non_finite, Verdict.NON_FINITE),
+    Rule("GP401", "useless-bias", Severity.INFO, useless_bias),
+    Rule("GP402", "zero-initialised", Severity.INFO, zero_initialised),
+)
+
+# ---- what the rules share
+
+
+def _cut(profile: GradientProfile) -> RowProfile | None:
+    """The trunk row that a gradient enters and nothing leaves, if there is one.
+
+    Not where it faded below what its dtype can hold, nor behind a zero-initialised weight.
+    """
+    trunk = profile.trunk
+    for row, after in zip(reversed(trunk[:-1]), reversed(trunk[1:]), strict=True):
+        if row.gradient_norm == 0 and after.gradient_norm:
+            faded = after.gradient_norm < _underflow(profile)
+            return None if faded or any(_wakes_up(p) for p in after.parameters) else after
+    return None
+
+
+def _underflow(profile: GradientProfile) -> float:
+    """Below this norm, a zero one row further on is an underflow and no dead row."""
+    return profile.smallest_gradient * 1e8
+
+
+def _wakes_up(parameter: ParameterProfile) -> bool:
+    """Whether a weight is zero now and will not be after one step."""
+    is_bias = "bias" in parameter.name.rpartition(".")[2]
+    return parameter.norm == 0 and bool(parameter.gradient_norm) and not is_bias
+
+
+class _Step(NamedTuple):
+    """The row across which the gradient changes most, and the factor by which it does."""
+
+    row: RowProfile
+    factor: float
+
+
+def _culprit(profile: GradientProfile) -> _Step | None:
+    """The one row across which more than half of the loss or growth (in decades) happens."""
+    reach, trunk = profile.reach, profile.trunk
+    if not reach or len(trunk) < 3:
+        return None
+    steps = [
+        _Step(after, row.gradient_norm / after.gradient_norm)
+        for row, after in pairwise(trunk)
+        if row.gradient_norm and after.gradient_norm
+    ]
+    worst = max(steps, key=lambda step: math.log(step.factor) / math.log(reach))
+    return worst if math.log(worst.factor) / math.log(reach) > 0.5 else None
+
+
+def _place(profile: GradientProfile) -> RowProfile:
+    """The row to point at: where the gradient is lost or, where that is everywhere, the first."""
+    culprit = _culprit(profile)
+    return culprit.row if culprit else profile.trunk[0]
+
+
+def _shrinks(profile: GradientProfile) -> str:
+    reach = profile.reach or 0.0
+    if reach == 0:
+        return "falls below the smallest number of its dtype (--dtype float64 shows how far)"
+    return f"shrinks to {number(reach)} of itself over {_where(profile)}"
+
+
+def _grows(profile: GradientProfile) -> str:
+    return f"grows {number(profile.reach)} times over {_where(profile)}"
+
+
+def _where(profile: GradientProfile) -> str:
+    """``50 rows, ×0.577 per row``, or the one row across which most of it happens."""
+    rows = f"{profile.steps} rows" if profile.steps != 1 else "one row"
+    culprit = _culprit(profile)
+    if culprit:
+        return f"{rows}, most of it across row {culprit.row.name} (×{number(culprit.factor)})"
+    return f"{rows}, ×{number(profile.decay)} per row" if profile.steps > 1 else rows
+
+
+_SATURATING = {"Sigmoid": "at most 0.25", "Hardsigmoid": "at most 0.17"}
+
+
+def _advice_for_small(profile: GradientProfile) -> str:
+    inside = {kind for row in profile.trunk for kind in row.contains}
+    for kind, slope in _SATURATING.items():
+        if kind in inside:
+            return f"{kind}'s slope is {slope}: use Tanh, ReLU or GELU, and skip connections"
+    if "residual" in inside:
+        return "keep the skip clean: skip_scale 1, and no layer between the blocks"
+    if inside & {"RNN"}:
+        return "use LSTM or GRU, or an orthogonal recurrent matrix"
+    if inside & {"ReLU", "LeakyReLU", "PReLU", "ReLU6"}:
+        return "init: {weight: kaiming_normal, bias: zeros}, or wrap each block in residual: […]"
+    return "raise the gain of the init, normalise, or wrap each block in residual: […]"
+
+
+def _advice_for_large(profile: GradientProfile) -> str:
+    inside = {kind for row in profile.trunk for kind in row.contains}
+    if "residual" in inside:
+        depth = max(2, profile.steps)
+        scale = number(1 / math.sqrt(depth))
+        return f"branch_scale: {scale} (1/sqrt(depth)), zero_init: true, or pre-norm"
+    if any("BatchNorm" in kind for kind in inside):
+        return "BatchNorm without a skip explodes with depth: wrap each block in residual: […]"
+    return "lower the gain of the init, or normalise inside residual blocks"
+
+
+def _listed(names: Iterable[str], most: int = 4) -> str:
+    found = list(names)
+    rest = f" and {len(found) - most} more" if len(found) > most else ""
+    return ", ".join(found[:most]) + rest
+
+
+def _finite(value: float | None) -> bool:
+    return value is None or math.isfinite(value)

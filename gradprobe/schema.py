@@ -1,0 +1,134 @@
+"""The JSON Schema (draft-07) of a spec, made from the vocabulary's tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradprobe.vocabulary import (
+    COMBINATORS,
+    INITS,
+    LAYERS,
+    LOSSES,
+    MAX_SIZE,
+    THRESHOLDS,
+    TYPES,
+    Argument,
+    arguments_of,
+    layer_arguments,
+)
+
+_SIZE = {"type": "integer", "minimum": 1, "maximum": MAX_SIZE}
+_LAYERS = {"$ref": "#/definitions/layers"}
+_NAME = {"type": "string", "minLength": 1}
+
+
+def spec_schema() -> dict[str, Any]:
+    """A schema that accepts what the parser accepts, as far as draft-07 can say it."""
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "gradprobe network spec",
+        **_object(
+            {
+                "name": {"type": "string"},
+                "input": _object(
+                    {
+                        "shape": {"type": "array", "items": _SIZE},
+                        "tokens": _SIZE,
+                        "batch_size": _SIZE,
+                    },
+                    ["shape"],
+                ),
+                "layers": _LAYERS,
+                "loss": {"enum": list(LOSSES)},
+                "init": _object({kind: {"$ref": "#/definitions/inits"} for kind in LAYERS}),
+                "check": _check(),
+            },
+            ["input", "layers"],
+        ),
+        "definitions": {
+            "layers": {"type": "array", "minItems": 1, "items": {"$ref": "#/definitions/layer"}},
+            "layer": _layer(),
+            "init": _init(),
+            "inits": {"type": "object", "additionalProperties": {"$ref": "#/definitions/init"}},
+        },
+    }
+
+
+def _object(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+    }
+    return schema | ({"required": required} if required else {})
+
+
+def _one_key(properties: dict[str, Any]) -> dict[str, Any]:
+    return _object(properties) | {"minProperties": 1, "maxProperties": 1}
+
+
+def _layer() -> dict[str, Any]:
+    bare = [kind for kind in LAYERS if not any(a.required for a in layer_arguments(kind).values())]
+    bodies: dict[str, Any] = {kind: _leaf(kind) for kind in LAYERS}
+    bodies |= {kind: _combination(kind) for kind in COMBINATORS}
+    return {"anyOf": [{"enum": bare}, _one_key(bodies)]}
+
+
+def _leaf(kind: str) -> dict[str, Any]:
+    arguments = layer_arguments(kind)
+    inits: dict[str, Any] = {"$ref": "#/definitions/inits"}
+    properties = _properties(arguments)
+    properties["init"] = {"anyOf": [properties["init"], inits]} if "init" in properties else inits
+    properties["name"] = _NAME
+    return _nullable(_object(properties, _required(arguments)), arguments)
+
+
+def _combination(kind: str) -> dict[str, Any]:
+    arguments = layer_arguments(kind)
+    properties = _properties(arguments) | {"name": _NAME}
+    if kind == "concat":
+        inside: dict[str, Any] = {
+            "type": "array",
+            "minItems": 1,
+            "items": {"type": "array", "items": {"$ref": "#/definitions/layer"}},
+        }
+        full = _object(properties | {"branches": inside}, ["branches"])
+    else:
+        inside = _LAYERS
+        if kind == "residual":
+            properties["shortcut"] = {"anyOf": [_LAYERS, {"$ref": "#/definitions/layer"}]}
+        full = _object(properties | {"layers": inside}, ["layers", *_required(arguments)])
+    return full if _required(arguments) else {"anyOf": [inside, full]}
+
+
+def _check() -> dict[str, Any]:
+    limits = {key: {"type": "number", "exclusiveMinimum": 0} for key in THRESHOLDS}
+    ignore = _object({"rule": {"type": "string"}, "reason": {"type": "string"}}, ["rule", "reason"])
+    return _object({"thresholds": _object(limits), "ignore": {"type": "array", "items": ignore}})
+
+
+def _init() -> dict[str, Any]:
+    bare = [n for n, e in INITS.items() if not any(a.required for a in arguments_of(e).values())]
+    bodies = {}
+    for name, entry in INITS.items():
+        arguments = arguments_of(entry)
+        bodies[name] = _object(_properties(arguments), _required(arguments))
+    return {"anyOf": [{"enum": bare}, _one_key(bodies)]}
+
+
+def _properties(arguments: dict[str, Argument]) -> dict[str, Any]:
+    return {name: _type(argument.types) for name, argument in arguments.items()}
+
+
+def _type(types: tuple[str, ...]) -> dict[str, Any]:
+    schemas = [TYPES[name].schema for name in types]
+    return dict(schemas[0]) if len(schemas) == 1 else {"anyOf": schemas}
+
+
+def _required(arguments: dict[str, Argument]) -> list[str]:
+    return [name for name, argument in arguments.items() if argument.required]
+
+
+def _nullable(schema: dict[str, Any], arguments: dict[str, Argument]) -> dict[str, Any]:
+    """``- Linear:`` with nothing behind it is a layer without arguments, if none is required."""
+    return schema if _required(arguments) else {"anyOf": [{"type": "null"}, schema]}

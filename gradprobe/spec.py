@@ -1,0 +1,120 @@
+"""A network as data: what a spec file, a built-in stack or any other source comes down to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from gradprobe.errors import InputError, Place
+
+Value: TypeAlias = "bool | int | float | str | tuple[Value, ...] | None"
+
+MAX_LAYERS = 50_000  # after `repeat` is unrolled; 100,000 take 20 s to build
+MAX_DEPTH = 64  # of nesting
+
+
+@dataclass(frozen=True, slots=True)
+class InitSpec:
+    """One initialisation of one parameter: a name from ``vocabulary.INITS`` and its arguments."""
+
+    name: str
+    arguments: Mapping[str, Value] = field(default_factory=dict)
+    place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpec:
+    """A layer, or a combination of layers (``repeat``, ``residual``, ``concat``, ``sequential``).
+
+    ``branches`` holds the layers inside: one branch, several for ``concat``, and for ``residual``
+    the branch F followed by the shortcut where there is one.
+    """
+
+    kind: str
+    arguments: Mapping[str, Value] = field(default_factory=dict)
+    branches: tuple[tuple[LayerSpec, ...], ...] = ()
+    init: Mapping[str, InitSpec] = field(default_factory=dict)
+    name: str | None = None
+    place: Place | None = None
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.kind[0].isupper()
+
+    @property
+    def times(self) -> int:
+        """How often the layer stands in the network: ``repeat`` unrolls, all else is once."""
+        times = self.arguments.get("times", 1) if self.kind == "repeat" else 1
+        assert isinstance(times, int)
+        return times
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """One sample's shape, without the batch; ``tokens`` is the vocabulary size of integer input."""
+
+    shape: tuple[int, ...]
+    tokens: int | None = None
+    batch_size: int | None = None
+    place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ignore:
+    """A rule that does not count for this network, and why."""
+
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckSpec:
+    """A spec's own ``check:`` section."""
+
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    ignore: tuple[Ignore, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """A whole network: input, layers, loss, and what its author said about the check."""
+
+    input: InputSpec
+    layers: tuple[LayerSpec, ...]
+    name: str | None = None
+    loss: str = "projection"
+    init: Mapping[str, Mapping[str, InitSpec]] = field(default_factory=dict)
+    check: CheckSpec = field(default_factory=CheckSpec)
+    source: str = "spec"  # the target as the user named it
+    lines: tuple[str, ...] = ()  # of the source file, for the excerpts in errors
+
+    def error(self, message: str, place: Place | None, hint: str = "") -> InputError:
+        """An ``InputError`` that shows the line of ``place``."""
+        known = place is not None and place.line <= len(self.lines)
+        excerpt = self.lines[place.line - 1] if known and place else ""
+        return InputError(message, place=place, excerpt=excerpt, hint=hint)
+
+
+def walk(layers: tuple[LayerSpec, ...], times: int = 1) -> Iterator[tuple[LayerSpec, int]]:
+    """Every layer, outermost first, with how often it stands in the unrolled network."""
+    for layer in layers:
+        yield layer, times
+        for branch in layer.branches:
+            yield from walk(branch, times * layer.times)
+
+
+def check_layer_count(spec: NetworkSpec) -> None:
+    """Refuse a network of more than ``MAX_LAYERS`` layers, by arithmetic alone.
+
+    Raises:
+        InputError: too many layers.
+    """
+    total = 0
+    for layer, times in walk(spec.layers):
+        total += times
+        if layer.kind == "repeat":
+            total += times * (layer.times - 1)
+        if total > MAX_LAYERS:
+            message = f"the network has more than {MAX_LAYERS:,} layers"
+            raise spec.error(message, layer.place, "lower 'times' or the depth")
