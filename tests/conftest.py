@@ -1,0 +1,75 @@
+"""Ways to run the command line, and to write a spec, that the tests share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gradprobe.cli.main import main
+from gradprobe.spec import NetworkSpec
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass
+class Result:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The terminal of the person who runs the tests does not show in their results."""
+    for name in ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "TERMINAL_WIDTH", "PYTHONIOENCODING"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Run gradprobe in this process: fast, since torch is imported once."""
+
+    def call(*arguments: str) -> Result:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return Result(int(stopped.value.code or 0), out, err)
+
+    return call
+
+
+@pytest.fixture
+def run_process() -> Callable[..., Result]:
+    """Run gradprobe in a process of its own, with ``stdin`` and further environment variables."""
+
+    def call(
+        *arguments: str, stdin: bytes = b"", timeout: float = 60, **environment: str
+    ) -> Result:
+        done = subprocess.run(
+            [sys.executable, "-m", "gradprobe", *map(str, arguments)],
+            input=stdin,
+            capture_output=True,
+            timeout=timeout,
+            env={**os.environ, **environment},
+            check=False,
+        )
+        return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    return call
+
+
+@pytest.fixture
+def parse() -> Callable[[str], NetworkSpec]:
+    """A spec from YAML text."""
+    from gradprobe.sources.yaml import parse as parse_bytes
+
+    return lambda text: parse_bytes(text.encode(), "net.yaml")
