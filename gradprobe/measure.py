@@ -26,7 +26,7 @@ from gradprobe.build import Network
 from gradprobe.errors import GradprobeError, ModelError
 from gradprobe.norms import ActivationStats, activation_stats, norms
 from gradprobe.report import GradientProfile, ParameterProfile, RowProfile, RowStatus
-from gradprobe.rows import Row, find_rows, leaves_of, with_leaves
+from gradprobe.rows import Row, find_rows, leaves_of, modules_of, parameters_of, with_leaves
 from gradprobe.seeds import derive
 
 _SEGMENT_ROWS = 64
@@ -48,9 +48,8 @@ class _Measured(NamedTuple):
     gradient_norm: float | None = None
 
 
-class _ParameterNorms(NamedTuple):
-    norm: float
-    gradient_norm: float | None
+# Norm of a parameter and of its gradient, by the parameter's id.
+_ParameterNorms = dict[int, tuple[float, float | None]]
 
 
 def measure(
@@ -77,10 +76,10 @@ def measure(
     with undisturbed(model), torch.enable_grad():
         torch.manual_seed(derive(seed, "forward"))
         if isinstance(model, Network) and level == "blocks" and _can_be_cut(model):
-            rows, parameters, value = _measure_chain(model, args[0], loss)
+            measured, norms_by_id, value = _measure_chain(model, args[0], loss)
         else:
-            rows, parameters, value = _measure_hooked(model, args, kwargs, loss, level)
-    return _profile(model, rows, parameters, value)
+            measured, norms_by_id, value = _measure_hooked(model, args, kwargs, loss, level)
+    return _profile(model, measured, norms_by_id, value)
 
 
 # ---- a chain of rows
@@ -88,7 +87,7 @@ def measure(
 
 def _can_be_cut(network: Network) -> bool:
     """Whether the row boundaries may be leaves: not where a row overwrites its input."""
-    return not any(getattr(module, "inplace", False) for module in network.modules())
+    return not any(module.__dict__.get("inplace") for module in modules_of(network))
 
 
 class _Segment(NamedTuple):
@@ -101,11 +100,11 @@ class _Segment(NamedTuple):
 
 def _measure_chain(
     network: Network, x: Tensor, loss: Loss
-) -> tuple[list[_Measured], dict[nn.Parameter, _ParameterNorms], float]:
+) -> tuple[list[_Measured], _ParameterNorms, float]:
     rows = network.rows
     stats: list[ActivationStats] = []
     segments: list[_Segment] = []
-    own = [list(row.module.parameters()) for row in rows]
+    own = [[p for _, p in parameters_of(row.module)] for row in rows]
     # The input needs a gradient only if a row before the first weights is to have one.
     x = x.detach()
     if not own[0] and x.is_floating_point():
@@ -118,18 +117,22 @@ def _measure_chain(
         outputs: list[Tensor] = []
         inside: list[nn.Parameter] = []
         while position < len(rows) and elements < _SEGMENT_ELEMENTS and len(edges) < _SEGMENT_ROWS:
-            with _naming(rows[position], rows[:position]):
+            try:
                 x = rows[position].module(x)
+            except Exception as error:
+                raise _failed(error, rows[position], rows[:position]) from error
             edges.append(_edge(x))
             outputs.append(x.detach())
             inside += own[position]
-            elements += x.numel() + sum(p.numel() for p in own[position])
+            elements += x.numel() + sum([p.numel() for p in own[position]])
             position += 1
         stats += activation_stats(outputs)
         segments.append(_Segment(start, leaf, edges, inside, x))
-    with _naming(None, rows):
+    try:
         value = loss(x)
-    gradients, parameters = _backward_chain(segments, value, len(rows))
+        gradients, parameters = _backward_chain(segments, value, len(rows))
+    except Exception as error:
+        raise _failed(error, None, rows) from error
     measured = []
     for row, stat, gradient in zip(rows, stats, gradients, strict=True):
         status = RowStatus.OK if gradient is not None else RowStatus.NO_GRADIENT
@@ -139,39 +142,32 @@ def _measure_chain(
 
 def _backward_chain(
     segments: list[_Segment], value: Tensor, row_count: int
-) -> tuple[list[float | None], dict[nn.Parameter, _ParameterNorms]]:
+) -> tuple[list[float | None], _ParameterNorms]:
     """Backward, one segment at a time from the last; each is freed when it is done."""
     row_norms: list[float | None] = [None] * row_count
-    parameter_norms: dict[nn.Parameter, _ParameterNorms] = {}
+    parameter_norms: _ParameterNorms = {}
     arriving: Tensor | None = None  # ∂L/∂(end of the segment); the loss is a scalar and needs none
     segments[-1] = segments[-1]._replace(end=value)
     while segments:
         segment = segments.pop()
         trainable = [p for p in segment.parameters if p.requires_grad]
         indices = [i for i, edge in enumerate(segment.outputs) if edge is not None]
-        wanted: list[Any] = [segment.outputs[i] for i in indices]
+        edges: list[Any] = [segment.outputs[i] for i in indices]
         leaf = [segment.leaf] if segment.leaf.requires_grad else []
-        gradients: Sequence[Tensor | None] = [None] * (len(wanted) + len(trainable) + len(leaf))
-        inputs = [*wanted, *trainable, *leaf]
-        if segment.end.requires_grad:
-            with _naming(None, []):
-                gradients = torch.autograd.grad(segment.end, inputs, arriving, allow_unused=True)
+        wanted = [*edges, *trainable, *leaf]
+        gradients: Sequence[Tensor | None] = [None] * len(wanted)
+        if segment.end.requires_grad and (arriving is not None or segment.end is value):
+            gradients = torch.autograd.grad(segment.end, wanted, arriving, allow_unused=True)
         arriving = gradients[-1] if leaf else None
-        counted = gradients[: len(wanted) + len(trainable)]
+        counted = gradients[: len(edges) + len(trainable)]
         weights = [p.detach() for p in segment.parameters]
-        present = [g for g in counted if g is not None]
-        values = iter(norms([*present, *weights]))
+        values = iter(norms([*(g for g in counted if g is not None), *weights]))
         found = [None if g is None else next(values) for g in counted]
         for index, norm in zip(indices, found, strict=False):
             row_norms[segment.start + index] = norm
-        by_parameter = dict(zip(trainable, found[len(wanted) :], strict=True))
+        of_gradients = dict(zip(map(id, trainable), found[len(edges) :], strict=True))
         for parameter, norm in zip(segment.parameters, values, strict=True):
-            parameter_norms[parameter] = _ParameterNorms(norm, by_parameter.get(parameter))
-        if arriving is None:
-            break
-    for segment in segments:  # below a cut: no gradient arrives
-        for parameter in segment.parameters:
-            parameter_norms[parameter] = _ParameterNorms(norms([parameter.detach()])[0], None)
+            parameter_norms[id(parameter)] = (norm, of_gradients.get(id(parameter)))
     return row_norms, parameter_norms
 
 
@@ -189,7 +185,7 @@ class _Call(NamedTuple):
 
 def _measure_hooked(
     model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], loss: Loss, level: str
-) -> tuple[list[_Measured], dict[nn.Parameter, _ParameterNorms], float]:
+) -> tuple[list[_Measured], _ParameterNorms, float]:
     rows = model.rows if isinstance(model, Network) else find_rows(model)
     if level == "leaves":
         rows = with_leaves(rows, model.lines if isinstance(model, Network) else None)
@@ -238,28 +234,34 @@ def _measure_hooked(
             hooks.callback(row.module.register_forward_hook(record(row)).remove)
         for parameter in trainable:
             if parameter.numel() >= _LARGE and not parameter.is_sparse:
-                hook = parameter.register_hook(shrink(parameter))  # type: ignore[no-untyped-call]
+                hook = parameter.register_hook(shrink((id(parameter),)))  # type: ignore[no-untyped-call]
                 hooks.callback(hook.remove)
         leaves: list[Tensor] = []
         args = [_with_gradient(a, leaves) for a in args]
         kwargs = {key: _with_gradient(a, leaves) for key, a in kwargs.items()}
-        with _naming_calls(calls):
+        try:
             value = loss(model(*args, **kwargs))
+        except Exception as error:
+            ran = [call.row for call in calls if call.row.level == 0]
+            raise _failed(error, None, ran) from error
         recording = False
         captured = [i for i, call in enumerate(calls) if call.edge is not None and not call.large]
         wanted: list[Any] = [*(calls[i].edge for i in captured), *trainable]
         gradients: Sequence[Tensor | None] = [None] * len(wanted)
         if value.requires_grad and (wanted or leaves):
-            with _naming(None, []):
-                # The inputs are asked for so that a gradient flows through rows without weights.
+            # The inputs are asked for so that a gradient flows through rows without weights.
+            try:
                 gradients = torch.autograd.grad(value, [*wanted, *leaves], allow_unused=True)
+            except Exception as error:
+                raise _failed(error, None, rows) from error
     kept = [i for i, call in enumerate(calls) if call.output is not None]
     small = activation_stats([t for i in kept if (t := calls[i].output) is not None])
     stats |= dict(zip(kept, small, strict=True))
-    gradient_norms = _norms_of([*captured, *trainable], gradients, reduced)
+    keys = [*captured, *((id(p),) for p in trainable)]
+    gradient_norms = _norms_of(keys, gradients, reduced)
     weight_norms = norms([p.detach() for p in parameters])
     result = {
-        p: _ParameterNorms(norm, gradient_norms.get(p))
+        id(p): (norm, gradient_norms.get((id(p),)))
         for p, norm in zip(parameters, weight_norms, strict=True)
     }
     measured = []
@@ -323,52 +325,43 @@ def _edge(tensor: Tensor) -> GradientEdge | None:
 
 
 def _profile(
-    model: nn.Module,
-    measured: list[_Measured],
-    parameter_norms: Mapping[nn.Parameter, _ParameterNorms],
-    value: float,
+    model: nn.Module, measured: list[_Measured], parameter_norms: _ParameterNorms, value: float
 ) -> GradientProfile:
-    before_norm = _biases_before_norm(model, parameter_norms)
-    names = {p: n for n, p in model.named_parameters()}
-    profiles = {
-        p: ParameterProfile(
-            names[p], p.numel(), p.dim(), n.norm, n.gradient_norm, p.requires_grad, p in before_norm
+    useless = _biases_before_norm(model, parameter_norms)
+
+    def profile(name: str, parameter: nn.Parameter) -> ParameterProfile:
+        key = id(parameter)
+        norm, gradient = parameter_norms[key]
+        size, dimensions = parameter.numel(), parameter.dim()
+        return ParameterProfile(
+            name, size, dimensions, norm, gradient, parameter.requires_grad, key in useless
         )
-        for p, n in parameter_norms.items()
-    }
-    rows, seen, owned = [], set[nn.Module](), set[nn.Parameter]()
+
+    rows: list[RowProfile] = []
+    seen: set[nn.Module] = set()
+    owned: dict[int, int] = {}  # size by id: a shared parameter counts once
     for row, status, stats, gradient in measured:
         own: tuple[ParameterProfile, ...] = ()
-        if row.module not in seen:  # a shared module's parameters are counted once
-            parameters = list(row.module.parameters())
-            owned.update(parameters)
-            own = tuple(profiles[p] for p in parameters)
-        seen.add(row.module)
-        rms, dependence, zeros = stats if stats else (None, None, None)
+        if row.module not in seen:  # a module that runs twice has its parameters at its first row
+            seen.add(row.module)
+            named = {id(p): (n, p) for n, p in parameters_of(row.module, f"{row.name}.")}
+            own = tuple([profile(n, p) for n, p in named.values()])
+            if row.level == 0:
+                owned |= {key: p.numel() for key, (_, p) in named.items()}
+        rms, dependence, zeros = stats or (None, None, None)
         if not _finite(rms, gradient):
             status = RowStatus.NON_FINITE
-        rows.append(
-            RowProfile(
-                row.name,
-                row.kind,
-                row.level,
-                row.line,
-                status,
-                sum(p.size for p in own),
-                gradient,
-                rms,
-                dependence,
-                zeros,
-                own,
-                row.contains,
-            )
-        )
+        size = sum([p.size for p in own])
+        name, kind, _, line, level, contains = row
+        numbers = (gradient, rms, dependence, zeros)
+        rows.append(RowProfile(name, kind, level, line, status, size, *numbers, own, contains))
+    orphans = {id(p): (n, p) for n, p in parameters_of(model) if id(p) not in owned}
     return GradientProfile(
         rows=tuple(rows),
-        parameters=sum(p.size for p in profiles.values()),
+        parameters=sum(owned.values()) + sum(p.numel() for _, p in orphans.values()),
         loss=value,
         smallest_gradient=_smallest_gradient(model),
-        orphans=tuple(profile for p, profile in profiles.items() if p not in owned),
+        orphans=tuple(profile(n, p) for n, p in orphans.values()),
     )
 
 
@@ -377,28 +370,27 @@ def _finite(*values: float | None) -> bool:
 
 
 def _smallest_gradient(model: nn.Module) -> float:
-    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()} or {torch.float32}
+    dtypes = {p.dtype for _, p in parameters_of(model) if p.is_floating_point()}
     return max(torch.finfo(dtype).tiny for dtype in dtypes)
 
 
-def _biases_before_norm(
-    model: nn.Module, parameter_norms: Mapping[nn.Parameter, _ParameterNorms]
-) -> set[nn.Parameter]:
-    """Biases whose layer feeds a normalisation over the batch, which subtracts them again.
+def _biases_before_norm(model: nn.Module, parameter_norms: _ParameterNorms) -> set[int]:
+    """Ids of biases whose layer feeds a normalisation over the batch, which subtracts them again.
 
     The order of registration stands for the order of execution, so the gradient must agree: it is
     zero up to rounding.
     """
-    found = set()
+    found: set[int] = set()
+    if not any(isinstance(module, _NORMALISATIONS) for module in modules_of(model)):
+        return found
     for (_, layer), (_, after) in pairwise(leaves_of(model)):
         if not isinstance(layer, _BIASED) or not isinstance(after, _NORMALISATIONS):
             continue
-        bias, weight = layer.bias, layer.weight
-        if not isinstance(bias, nn.Parameter) or not isinstance(weight, nn.Parameter):
-            continue
-        of_bias, of_weight = (parameter_norms[p].gradient_norm for p in (bias, weight))
-        if of_bias is not None and of_weight and of_bias < 1e-3 * of_weight:
-            found.add(bias)
+        bias, weight = (
+            parameter_norms.get(id(p), (0.0, None))[1] for p in (layer.bias, layer.weight)
+        )
+        if bias is not None and weight and bias < 1e-3 * weight:
+            found.add(id(layer.bias))
     return found
 
 
@@ -408,14 +400,13 @@ def _biases_before_norm(
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Restore buffers, modes and the global random states, whatever happens inside."""
-    modules = list(model.modules())
+    modules = modules_of(model)
     training = [module.training for module in modules]
     kept = [(module, tensors) for module in modules if (tensors := _snapshot(module))]
     with ExitStack() as stack:
         stack.callback(_restore, modules, training, kept)
         stack.callback(torch.random.set_rng_state, torch.random.get_rng_state())
-        devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-        for device in devices:
+        for device in {p.device for _, p in parameters_of(model) if p.is_cuda}:
             stack.callback(torch.cuda.set_rng_state, torch.cuda.get_rng_state(device), device)
         stack.callback(random.setstate, random.getstate())
         if "numpy" in sys.modules:
@@ -430,10 +421,11 @@ _Kept = dict[str, tuple[Tensor, Tensor]]
 
 def _snapshot(module: nn.Module) -> _Kept:
     """The tensors that a forward pass may change, each with a copy."""
-    if not module._buffers and getattr(module, "max_norm", None) is None:
+    renormalised = module.__dict__.get("max_norm") is not None
+    if not module._buffers and not renormalised:
         return {}
     kept = {name: (b, b.detach().clone()) for name, b in module._buffers.items() if b is not None}
-    if getattr(module, "max_norm", None) is not None:  # Embedding renormalises its weight in place
+    if renormalised:  # Embedding renormalises its weight in place
         weight = module.weight
         assert isinstance(weight, Tensor)
         kept["weight"] = (weight, weight.detach().clone())
@@ -458,30 +450,14 @@ def _restore(
 # ---- errors that name the row
 
 
-@contextmanager
-def _naming(row: Row | None, ran: Sequence[Row]) -> Iterator[None]:
-    try:
-        yield
-    except GradprobeError:
-        raise
-    except Exception as error:
-        where = f"in row {row.name} ({row.kind})" if row else "behind the last row"
-        raise ModelError(_explain(error, where, [r.name for r in ran])) from error
-
-
-@contextmanager
-def _naming_calls(calls: Sequence[_Call]) -> Iterator[None]:
-    try:
-        yield
-    except GradprobeError:
-        raise
-    except Exception as error:
-        names = [call.row.name for call in calls if call.row.level == 0]
-        where = f"after row {names[-1]}" if names else "before the first row ended"
-        raise ModelError(_explain(error, where, names)) from error
-
-
-def _explain(error: Exception, where: str, ran: list[str]) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    what = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
-    return f"the model failed {where}, {len(ran)} rows ran: {what}"
+def _failed(error: Exception, row: Row | None, ran: Sequence[Row]) -> GradprobeError:
+    """What the model raised, with the row it happened in, or the last that had ended."""
+    if isinstance(error, GradprobeError):
+        return error
+    if row is not None:
+        where = f"in row {row.name} ({row.kind})"
+    else:
+        where = f"after row {ran[-1].name} ({ran[-1].kind})" if ran else "before a row had ended"
+    reason = str(error).strip().splitlines()
+    what = f"{type(error).__name__}: {reason[0]}" if reason else type(error).__name__
+    return ModelError(f"the model failed {where}: {what}")

@@ -37,21 +37,28 @@ def norms(tensors: Sequence[Tensor]) -> list[float]:
         if len(group) == 1:
             values = [_norm(group[0])]
         else:
-            values = _wide(
-                torch.linalg.vector_norm(_wide(torch.stack(group)).flatten(1), dim=1)
-            ).tolist()
+            stacked = _wide(torch.stack(group)).flatten(1)
+            values = torch.linalg.vector_norm(stacked, dim=1).tolist()
+            if not all(_SAFE[0] < value < _SAFE[1] for value in values):
+                values = _exact_norms(stacked)
         for index, value in zip(shape_group, values, strict=True):
-            results[index] = value if _SAFE[0] < value < _SAFE[1] else exact_norm(tensors[index])
+            results[index] = value
     return results
 
 
-def exact_norm(tensor: Tensor) -> float:
-    """The 2-norm, scaled so that float64 neither under- nor overflows."""
-    dense = tensor.coalesce().values() if tensor.is_sparse else tensor
-    largest = float(dense.abs().max()) if dense.numel() else 0.0
-    if largest == 0 or not math.isfinite(largest):
-        return largest
-    return float(torch.linalg.vector_norm(dense.double() / largest)) * largest
+def _exact_norms(stacked: Tensor) -> list[float]:
+    """The 2-norm of each row of a matrix, each scaled by its largest element first."""
+    if not stacked.shape[1]:
+        return [0.0] * stacked.shape[0]
+    largest = torch.linalg.vector_norm(stacked, ord=math.inf, dim=1)
+    results: list[float] = largest.tolist()  # right for zeros, infinities and NaN
+    usual = [i for i, value in enumerate(results) if 0 < value < math.inf]
+    if usual:
+        # In float64, where the reciprocal of a subnormal float32 is still finite.
+        rows = stacked[usual].double() / largest[usual].double()[:, None]
+        for index, norm in zip(usual, torch.linalg.vector_norm(rows, dim=1).tolist(), strict=True):
+            results[index] *= norm
+    return results
 
 
 def activation_stats(tensors: Sequence[Tensor]) -> list[ActivationStats]:
@@ -66,26 +73,22 @@ def activation_stats(tensors: Sequence[Tensor]) -> list[ActivationStats]:
         stacked = torch.stack(group) if len(group) > 1 else group[0][None]
         for index, stats in zip(shape_group, _stats(_wide(stacked)), strict=True):
             trusted = _SAFE[0] < stats.rms < _SAFE[1]
-            if trusted and (stats.input_dependence is None or stats.input_dependence > 1e-2):
-                results[index] = stats
-            else:
-                results[index] = _exact_stats(tensors[index])
+            results[index] = stats if trusted else _exact_stats(tensors[index])
     return results
 
 
 def _stats(stacked: Tensor) -> list[ActivationStats]:
-    """For a (tensors, batch, …) stack; variance as E[x²] - E[x]², right when it is not small."""
+    """For a (tensors, batch, …) stack; the variance as E[x²] - E[x]² where it is not small."""
     batch = stacked.shape[1]
     mean = stacked.mean(1)
     squares = stacked.square()
     mean_square = squares.mean(1)
     nonzero = torch.sign(stacked, out=squares).square_().mean(1)
-    dependence = mean.square_().div_(mean_square).nan_to_num_(1.0).neg_().add_(1.0)
-    columns = [
-        torch.sqrt(_mean(mean_square)),
-        _mean(dependence).clamp_(0.0, 1.0),
-        1 - _mean(nonzero),
-    ]
+    dependence = _mean(1 - (mean.square() / mean_square).nan_to_num_(1.0))
+    if bool((dependence < 1e-2).any()):  # that difference has lost its digits
+        variance = torch.sub(stacked, mean[:, None], out=squares).square_().mean(1)
+        dependence = _mean((variance / mean_square).nan_to_num_(0.0))
+    columns = [torch.sqrt(_mean(mean_square)), dependence.clamp_(0.0, 1.0), 1 - _mean(nonzero)]
     rows = torch.stack(columns, 1).tolist()
     return [ActivationStats(rms, d if batch > 1 else None, z) for rms, d, z in rows]
 
@@ -116,20 +119,19 @@ def _mean(x: Tensor) -> Tensor:
 
 
 def _norm(tensor: Tensor) -> float:
-    if tensor.is_sparse or tensor.numel() <= _CHUNK or not tensor.is_contiguous():
-        return (
-            exact_norm(tensor)
-            if tensor.is_sparse
-            else float(torch.linalg.vector_norm(tensor, dtype=_wide_dtype(tensor.dtype)))
-        )
-    flat = tensor.view(-1)
-    whole = flat.numel() // _CHUNK * _CHUNK
-    parts = torch.linalg.vector_norm(
-        flat[:whole].view(-1, _CHUNK), dim=1, dtype=_wide_dtype(tensor.dtype)
-    )
-    total = float(torch.linalg.vector_norm(parts, dtype=torch.float64))
-    rest = flat[whole:]
-    return math.hypot(total, exact_norm(rest)) if rest.numel() else total
+    dense = tensor.coalesce().values() if tensor.is_sparse else tensor
+    dtype = _wide_dtype(dense.dtype)
+    if dense.numel() <= _CHUNK or not dense.is_contiguous():
+        value = float(torch.linalg.vector_norm(dense, dtype=dtype))
+    else:
+        flat = dense.view(-1)
+        whole = flat.numel() // _CHUNK * _CHUNK
+        parts = torch.linalg.vector_norm(flat[:whole].view(-1, _CHUNK), dim=1, dtype=dtype)
+        value = float(torch.linalg.vector_norm(parts, dtype=torch.float64))
+        if whole < flat.numel():
+            rest = torch.linalg.vector_norm(flat[whole:], dtype=dtype)
+            value = math.hypot(value, float(rest))
+    return value if _SAFE[0] < value < _SAFE[1] else _exact_norms(dense.reshape(1, -1))[0]
 
 
 def _wide_dtype(dtype: torch.dtype) -> torch.dtype:

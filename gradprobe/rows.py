@@ -55,6 +55,27 @@ def with_leaves(rows: list[Row], lines: dict[nn.Module, int] | None = None) -> l
     return result
 
 
+def modules_of(model: nn.Module) -> list[nn.Module]:
+    """Every module inside, itself included, each once; ``Module.modules()`` without its cost."""
+    found: dict[nn.Module, None] = {}
+    stack = [model]
+    while stack:
+        module = stack.pop()
+        if module not in found:
+            found[module] = None
+            stack += [child for child in module._modules.values() if child is not None]
+    return list(found)
+
+
+def parameters_of(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Parameter]]:
+    """Names, behind ``prefix``, and parameters, shared ones as often as they are registered."""
+    found = [(prefix + name, p) for name, p in module._parameters.items() if p is not None]
+    for name, child in module._modules.items():
+        if child is not None:
+            found += parameters_of(child, f"{prefix}{name}.")
+    return found
+
+
 def leaves_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
     """The modules that compute by themselves, by path, in the order of their registration."""
     return list(_leaf_modules(module))

@@ -96,7 +96,7 @@ def _header(report: Report, style: Style) -> list[Text]:
         plural(len(rows), "row"),
         plural(report.profile.parameters, "parameter"),
         f"{config.get('loss')} loss",
-        f"batch {config['batch_size']}" if config.get("batch_size") else "",
+        _batch(report),
         f"seed {config.get('seed')}",
         f"{config.get('dtype')}",
     ]
@@ -108,6 +108,12 @@ def _header(report: Report, style: Style) -> list[Text]:
         Text(head, style="bold"),
         *(Text(part, style=FAINT) for part in wrapped(line, style, 0)),
     ]
+
+
+def _batch(report: Report) -> str:
+    size, data = report.config.get("batch_size"), report.config.get("data")
+    source = f" of {printable(str(data))}" if data else ""
+    return f"batch {size}{source}" if size else ""
 
 
 def _table(report: Report, style: Style, everything: bool) -> RenderableType:

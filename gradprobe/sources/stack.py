@@ -23,7 +23,7 @@ class StackOptions:
 
     depth: int = 20
     width: int = 64
-    activation: str = "relu"
+    activation: str = "tanh"
     init: InitSpec | None = None  # None: torch's own default
     norm: str = "none"
     zero_init: bool = False

@@ -1,0 +1,132 @@
+"""Time and peak memory of one probe ÷ those of a bare forward and backward.
+
+    python benchmarks/overhead.py
+
+For each network, in one run and in turn: a bare step (forward, loss, backward into ``.grad``), the
+forum's loop over ``named_parameters()`` after such a step, and ``gradprobe.measure.measure`` with
+every column of the table. Times are ratios of medians; memory is the peak resident set of a
+process that takes one step, less what it held before, ÷ the same for the bare step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from gradprobe.batch import projection
+from gradprobe.build import build
+from gradprobe.check import load_target
+from gradprobe.measure import measure
+from gradprobe.sources.stack import StackOptions
+
+RESNET = str(Path(__file__).parent.parent / "model_specs" / "resnet50.yaml")
+CASES: dict[str, tuple[str, StackOptions, int]] = {
+    "50 x 64": ("plain", StackOptions(depth=50, width=64), 32),
+    "1000 x 64": ("plain", StackOptions(depth=1000, width=64), 32),
+    "50 x 1024": ("plain", StackOptions(depth=50, width=1024), 64),
+    "ResNet-50": (RESNET, StackOptions(), 4),
+}
+
+
+def steps(case: str) -> dict[str, Callable[[], object]]:
+    """The three things to time, on one network."""
+    target, options, batch_size = CASES[case]
+    spec = load_target(target, options)
+    network = build(spec, batch_size=batch_size)
+    x = torch.randn(batch_size, *spec.input.shape)
+
+    def loss(output: torch.Tensor) -> torch.Tensor:
+        return projection(output, None, 0)
+
+    def bare() -> None:
+        network.zero_grad(set_to_none=True)
+        loss(network(x)).backward()
+
+    def forum() -> list[float]:
+        bare()
+        return average_gradients(network)
+
+    def probe() -> object:
+        network.zero_grad(set_to_none=True)
+        return measure(network, [x], {}, loss)
+
+    return {"bare": bare, "forum loop": forum, "gradprobe": probe}
+
+
+def average_gradients(network: nn.Module) -> list[float]:
+    """The loop that the PyTorch forum hands on: the mean |gradient| of every weight."""
+    return [
+        parameter.grad.abs().mean().item()
+        for name, parameter in network.named_parameters()
+        if parameter.grad is not None and "bias" not in name
+    ]
+
+
+def peak_memory(case: str, what: str) -> int:
+    """Bytes by which one step raises the peak resident set, in a process of its own."""
+    command = [sys.executable, __file__, "--child", case, "--what", what]
+    return int(json.loads(subprocess.check_output(command, text=True)))
+
+
+def child(case: str, what: str) -> None:
+    step = steps(case)[what]
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = resident("VmRSS")
+    step()
+    print(json.dumps(resident("VmHWM") - before))
+
+
+def resident(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"no {key} in /proc/self/status")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--case", choices=CASES, action="append")
+    parser.add_argument("--child", choices=CASES)
+    parser.add_argument("--what", default="bare")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.child:
+        child(arguments.child, arguments.what)
+        return
+    print(
+        f"torch {torch.__version__}, {arguments.threads} thread(s); ÷ bare forward and backward\n"
+    )
+    print(f"{'':12}{'time':>24}{'peak memory':>28}")
+    print(f"{'':12}{'forum loop':>14}{'gradprobe':>12}{'forum loop':>16}{'gradprobe':>12}")
+    for case in arguments.case or CASES:
+        todo = steps(case)
+        for step in todo.values():
+            step()
+        rounds = max(3, arguments.rounds // (5 if case == "ResNet-50" else 1))
+        times: dict[str, list[float]] = {name: [] for name in todo}
+        for _ in range(rounds):
+            for name, step in todo.items():
+                start = time.perf_counter()
+                step()
+                times[name].append(time.perf_counter() - start)
+        bare = statistics.median(times["bare"])
+        memory = {name: peak_memory(case, name) for name in todo}
+        others = ("forum loop", "gradprobe")
+        ratios = [statistics.median(times[name]) / bare for name in others]
+        peaks = [memory[name] / memory["bare"] for name in others]
+        print(f"{case:12}{ratios[0]:>14.2f}{ratios[1]:>12.2f}{peaks[0]:>16.2f}{peaks[1]:>12.2f}")
+
+
+if __name__ == "__main__":
+    main()
