@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gradprobe import rules
 from gradprobe._version import __version__
+from gradprobe.anatomy import BlockProfile, PathProfile
 from gradprobe.config import DEFAULT_BATCH_SIZE, ProbeOptions
 from gradprobe.errors import InputError, ModelError
-from gradprobe.report import Report
+from gradprobe.report import GradientProfile, Report
 from gradprobe.sources import stack
 from gradprobe.sources import yaml as yaml_source
 from gradprobe.sources.stack import STACKS, StackOptions
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from gradprobe.batch import Batch
+    from gradprobe.build import Network
 
 
 def load_target(target: str, options: StackOptions | None = None) -> NetworkSpec:
@@ -34,6 +37,15 @@ def load_target(target: str, options: StackOptions | None = None) -> NetworkSpec
     return yaml_source.load(target)
 
 
+class Prepared(NamedTuple):
+    """A network that was built, with what it takes to run it once."""
+
+    network: Network
+    x: Tensor
+    loss: Callable[[Any], Tensor]
+    options: ProbeOptions  # resolved: nothing in them is ``None`` for "the default"
+
+
 def probe_spec(
     spec: NetworkSpec, options: ProbeOptions | None = None, inputs: Tensor | None = None
 ) -> Report:
@@ -43,28 +55,80 @@ def probe_spec(
         InputError: the spec, an option or the data do not fit.
         ModelError: the network failed while it ran.
     """
+    network, x, loss, resolved = prepare(spec, options or ProbeOptions(), inputs)
+    if resolved.by == "position":
+        from gradprobe.positions import measure_positions
+
+        with _running(network):
+            profile = measure_positions(network, x, loss, resolved.seed)
+    else:
+        profile = _measure(network, [x], {}, loss, resolved)
+    if resolved.blocks:
+        from gradprobe.blocks import jacobians
+
+        with _running(network):
+            found = jacobians(network, x, resolved.seed)
+        rows = tuple(row._replace(jacobian=found.get(row.name)) for row in profile.rows)
+        profile = replace(profile, rows=rows)
+    return _report(profile, spec.source, resolved, spec)
+
+
+def take_apart(spec: NetworkSpec, options: ProbeOptions, row: str | None) -> BlockProfile:
+    """One block of the network of ``spec`` with its real numbers.
+
+    Raises:
+        InputError, ModelError: as ``probe_spec``; there is no such block.
+    """
+    from gradprobe import blocks
+
+    network, x, loss, resolved = prepare(spec, options)
+    with _running(network):
+        return blocks.take_apart(network, x, loss, resolved.seed, row)
+
+
+def expand(spec: NetworkSpec, options: ProbeOptions, max_paths: int | None) -> PathProfile:
+    """The gradient at the first row of the trunk as a sum over paths.
+
+    Raises:
+        InputError, ModelError: as ``probe_spec``; there is no residual block.
+    """
+    from gradprobe import paths
+
+    network, x, loss, resolved = prepare(spec, options)
+    weighty = [row.name for row in network.rows if any(True for _ in row.module.parameters())]
+    first = weighty[0] if len(weighty) > 2 else network.rows[0].name
+    with _running(network):
+        return paths.expand(network, x, loss, resolved.seed, first, max_paths)
+
+
+def prepare(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None = None) -> Prepared:
+    """Build the network of ``spec`` and its batch; resolve what the options leave open.
+
+    Raises:
+        InputError: the spec, an option or the data do not fit.
+        ModelError: the network could not be built.
+    """
     from gradprobe.build import build
 
-    options = options or ProbeOptions()
     device, dtype = _device(options.device), _dtype(options.dtype)
     batch = _batch(spec, options, inputs)
+    size = batch.inputs.shape[0]
     try:
         network = build(
             spec,
             seed=options.seed,
-            batch_size=batch.inputs.shape[0],
+            batch_size=size,
             dtype=dtype,
             device=device,
             limits=options.limits,
         )
     except (RuntimeError, MemoryError) as error:
         raise ModelError(f"the network could not be built: {_first_line(error)}") from error
-    values = batch.inputs.to(device)
-    values = values.to(dtype) if values.is_floating_point() else values
+    x = batch.inputs.to(device)
+    x = x.to(dtype) if x.is_floating_point() else x
     loss = options.loss or spec.loss
-    resolved = replace(options, loss=loss, batch_size=batch.inputs.shape[0])
-    loss_of = _loss(loss, batch.labels, options.seed)
-    return _report(network, [values], {}, loss_of, spec.source, resolved, spec)
+    resolved = replace(options, loss=loss, batch_size=size)
+    return Prepared(network, x, _loss(loss, batch.labels, options.seed), resolved)
 
 
 def probe(
@@ -119,26 +183,48 @@ def probe(
         args = [inputs]
     loss_of = _loss(named, None, seed) if named else loss
     assert callable(loss_of)
-    return _report(model, args, kwargs, loss_of, type(model).__name__, options, None)
+    parameter = next(model.parameters())
+    own = {"dtype": str(parameter.dtype).removeprefix("torch."), "device": str(parameter.device)}
+    profile = _measure(model, args, kwargs, loss_of, options)
+    return _report(profile, type(model).__name__, options, None, own)
 
 
-def _report(
+def _measure(
     model: nn.Module,
     args: list[Any],
     kwargs: dict[str, Any],
     loss: Callable[[Any], Tensor],
+    options: ProbeOptions,
+) -> GradientProfile:
+    from gradprobe.measure import measure
+
+    return measure(model, args, kwargs, loss, seed=options.seed, level=options.level)
+
+
+@contextmanager
+def _running(network: Network) -> Iterator[None]:
+    """Leave the network and the random state as they were; say plainly what failed."""
+    from gradprobe.measure import failed, undisturbed
+
+    with undisturbed(network):
+        try:
+            yield
+        except Exception as error:
+            raise failed(error) from error
+
+
+def _report(
+    profile: GradientProfile,
     target: str,
     options: ProbeOptions,
     spec: NetworkSpec | None,
+    own: dict[str, str] | None = None,
 ) -> Report:
+    """The profile with findings and verdict; ``own`` overrides options that did not apply."""
     import torch
 
-    from gradprobe.measure import measure
-
-    profile = measure(model, args, kwargs, loss, seed=options.seed, level=options.level)
     check = spec.check if spec else None
     findings, verdict = rules.diagnose(profile, options.thresholds, check)
-    own = check.thresholds if check else {}
     config = {
         "seed": options.seed,
         "batch_size": options.batch_size,
@@ -147,12 +233,9 @@ def _report(
         "loss": options.loss or "custom",
         "data": options.data,
         "level": options.level,
-        "thresholds": {**options.thresholds, **own},
+        "thresholds": {**options.thresholds, **(check.thresholds if check else {})},
+        **(own or {}),
     }
-    if spec is None:  # the module's own
-        parameter = next(model.parameters())
-        config["dtype"] = str(parameter.dtype).removeprefix("torch.")
-        config["device"] = str(parameter.device)
     versions = {"gradprobe": __version__, "torch": torch.__version__}
     name = spec.name if spec else None
     return Report(target, profile, findings, verdict, config, versions, name)

@@ -11,6 +11,7 @@ from gradprobe.vocabulary import LOSSES, THRESHOLDS
 
 DTYPES = ("float32", "float64", "bfloat16")
 LEVELS = ("blocks", "leaves")
+UNITS = ("row", "position")
 DEFAULT_BATCH_SIZE = 32
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -35,12 +36,15 @@ class ProbeOptions:
     loss: str | None = None
     data: str | None = None
     level: str = "blocks"
+    by: str = "row"
+    blocks: bool = False  # measure each block's Jacobian too
     limits: Limits = field(default_factory=Limits)
     thresholds: Mapping[str, float] = field(default_factory=lambda: dict(THRESHOLDS))
 
     def __post_init__(self) -> None:
         choose("dtype", self.dtype, DTYPES)
         choose("level", self.level, LEVELS)
+        choose("by", self.by, UNITS)
         if self.loss is not None:
             choose("loss", self.loss, LOSSES)
         if self.batch_size is not None and not 1 <= self.batch_size <= 2**20:

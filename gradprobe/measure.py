@@ -120,7 +120,7 @@ def _measure_chain(
             try:
                 x = rows[position].module(x)
             except Exception as error:
-                raise _failed(error, rows[position], rows[:position]) from error
+                raise failed(error, rows[position], rows[:position]) from error
             edges.append(_edge(x))
             outputs.append(x.detach())
             inside += own[position]
@@ -132,7 +132,7 @@ def _measure_chain(
         value = loss(x)
         gradients, parameters = _backward_chain(segments, value, len(rows))
     except Exception as error:
-        raise _failed(error, None, rows) from error
+        raise failed(error, None, rows) from error
     measured = []
     for row, stat, gradient in zip(rows, stats, gradients, strict=True):
         status = RowStatus.OK if gradient is not None else RowStatus.NO_GRADIENT
@@ -243,7 +243,7 @@ def _measure_hooked(
             value = loss(model(*args, **kwargs))
         except Exception as error:
             ran = [call.row for call in calls if call.row.level == 0]
-            raise _failed(error, None, ran) from error
+            raise failed(error, None, ran) from error
         recording = False
         captured = [i for i, call in enumerate(calls) if call.edge is not None and not call.large]
         wanted: list[Any] = [*(calls[i].edge for i in captured), *trainable]
@@ -253,7 +253,7 @@ def _measure_hooked(
             try:
                 gradients = torch.autograd.grad(value, [*wanted, *leaves], allow_unused=True)
             except Exception as error:
-                raise _failed(error, None, rows) from error
+                raise failed(error, None, rows) from error
     kept = [i for i, call in enumerate(calls) if call.output is not None]
     small = activation_stats([t for i in kept if (t := calls[i].output) is not None])
     stats |= dict(zip(kept, small, strict=True))
@@ -450,14 +450,18 @@ def _restore(
 # ---- errors that name the row
 
 
-def _failed(error: Exception, row: Row | None, ran: Sequence[Row]) -> GradprobeError:
+def failed(
+    error: Exception, row: Row | None = None, ran: Sequence[Row] | None = None
+) -> GradprobeError:
     """What the model raised, with the row it happened in, or the last that had ended."""
     if isinstance(error, GradprobeError):
         return error
     if row is not None:
-        where = f"in row {row.name} ({row.kind})"
+        where = f" in row {row.name} ({row.kind})"
+    elif ran:
+        where = f" after row {ran[-1].name} ({ran[-1].kind})"
     else:
-        where = f"after row {ran[-1].name} ({ran[-1].kind})" if ran else "before a row had ended"
+        where = "" if ran is None else " before a row had ended"
     reason = str(error).strip().splitlines()
     what = f"{type(error).__name__}: {reason[0]}" if reason else type(error).__name__
-    return ModelError(f"the model failed {where}: {what}")
+    return ModelError(f"the model failed{where}: {what}")

@@ -15,8 +15,8 @@ def number(value: float | None) -> str:
         return "NaN"
     if math.isinf(value):
         return "inf" if value > 0 else "-inf"
-    if value == 0:
-        return "0"
+    if value in (0, 1):
+        return str(int(value))  # exactly: 1.00 is near 1
     size = abs(value)
     if 1e-3 <= size < 9999.5:
         if size >= 999.5:
@@ -48,6 +48,15 @@ def name(text: str, width: int) -> str:
 def plural(count: int, noun: str) -> str:
     """``1 row``, ``52 rows``"""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def count(value: int) -> str:
+    """``1,225``, or ``1.3e14`` where it is long; any size of integer."""
+    if value < 10**7:
+        return f"{value:,}"
+    digits = len(str(value)) - 1
+    mantissa = value // 10 ** (digits - 1) / 10
+    return f"{mantissa:.1f}e{digits}"
 
 
 def finite(value: float | None) -> float | None:

@@ -9,6 +9,8 @@ from enum import IntEnum, StrEnum
 from functools import cached_property
 from typing import NamedTuple
 
+from gradprobe.anatomy import JacobianProfile
+
 
 class Verdict(StrEnum):
     """What becomes of the gradient, worst last."""
@@ -77,6 +79,7 @@ class RowProfile(NamedTuple):
     zero_fraction: float | None = None  # of the output's elements that are exactly 0
     parameters: tuple[ParameterProfile, ...] = ()
     contains: tuple[str, ...] = ()  # the kinds of layer inside, itself included
+    jacobian: JacobianProfile | None = None  # measured on request, where the shape is kept
 
     @property
     def weight_norm(self) -> float | None:
@@ -99,6 +102,7 @@ class GradientProfile:
     loss: float
     smallest_gradient: float  # the smallest positive number of the dtype that gradients flow in
     orphans: tuple[ParameterProfile, ...] = ()  # parameters that belong to no row
+    unit: str = "row"  # what one row stands for: a layer, or a position of a sequence
 
     @cached_property
     def trunk(self) -> tuple[RowProfile, ...]:

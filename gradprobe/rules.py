@@ -368,11 +368,12 @@ def _grows(profile: GradientProfile) -> str:
 
 def _where(profile: GradientProfile) -> str:
     """``50 rows, ×0.577 per row``, or the one row across which most of it happens."""
-    rows = f"{profile.steps} rows" if profile.steps != 1 else "one row"
+    unit = profile.unit
+    rows = f"{profile.steps} {unit}s" if profile.steps != 1 else f"one {unit}"
     culprit = _culprit(profile)
     if culprit:
-        return f"{rows}, most of it across row {culprit.row.name} (×{number(culprit.factor)})"
-    return f"{rows}, ×{number(profile.decay)} per row" if profile.steps > 1 else rows
+        return f"{rows}, most of it across {unit} {culprit.row.name} (×{number(culprit.factor)})"
+    return f"{rows}, ×{number(profile.decay)} per {unit}" if profile.steps > 1 else rows
 
 
 _SATURATING = {"Sigmoid": "at most 0.25", "Hardsigmoid": "at most 0.17"}

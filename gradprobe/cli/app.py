@@ -7,13 +7,16 @@ from typing import Annotated
 import typer
 
 from gradprobe._version import __version__
+from gradprobe.cli.block import block
 from gradprobe.cli.compare import compare
 from gradprobe.cli.output import emit
+from gradprobe.cli.paths import paths
 from gradprobe.cli.probe import probe
 from gradprobe.cli.rules import rules
 from gradprobe.cli.schema import schema
+from gradprobe.cli.sweep import sweep
 
-COMMANDS = (probe, compare, schema, rules)
+COMMANDS = (probe, compare, block, paths, sweep, schema, rules)
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from gradprobe.check import load_target, probe_spec
 from gradprobe.cli import options as o
 from gradprobe.cli.output import emit, progress, style_for
@@ -15,7 +11,7 @@ from gradprobe.render.json import render_comparison as render_json
 
 
 def compare(
-    targets: Annotated[list[str], typer.Argument(help="Spec files, -, plain, residual.")],
+    targets: o.Targets,
     depth: o.Depth = 20,
     width: o.Width = 64,
     activation: o.Activation = "tanh",

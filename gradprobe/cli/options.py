@@ -42,6 +42,11 @@ class Level(StrEnum):
     LEAVES = "leaves"
 
 
+class By(StrEnum):
+    ROW = "row"
+    POSITION = "position"
+
+
 class LossName(StrEnum):
     PROJECTION = "projection"
     CROSS_ENTROPY = "cross_entropy"
@@ -58,6 +63,8 @@ class Norm(StrEnum):
 _STACK, _PROBE, _LIMITS = "Built-in stacks", "Probe", "Limits"
 _OUTPUT = "Output"
 
+Target = Annotated[str, typer.Argument(help="A spec file, -, plain or residual.")]
+Targets = Annotated[list[str], typer.Argument(help="Spec files, -, plain, residual.")]
 Depth = Annotated[int, typer.Option(help="Blocks.", rich_help_panel=_STACK)]
 Width = Annotated[int, typer.Option(help="Units per layer.", rich_help_panel=_STACK)]
 Activation = Annotated[
@@ -91,6 +98,13 @@ Data = Annotated[
 ]
 LevelOption = Annotated[
     Level, typer.Option("--level", help="Rows, or the leaves inside too.", rich_help_panel=_PROBE)
+]
+ByOption = Annotated[
+    By, typer.Option("--by", help="Rows, or positions of a sequence.", rich_help_panel=_PROBE)
+]
+Blocks = Annotated[
+    bool,
+    typer.Option("--blocks", help="Show highway, branch and gain.", rich_help_panel=_PROBE),
 ]
 MaxParameters = Annotated[
     int, typer.Option(help="Refuse larger networks.", rich_help_panel=_LIMITS)
@@ -142,6 +156,8 @@ def probe_options(
     max_parameters: int,
     max_memory: str,
     level: str = "blocks",
+    by: str = "row",
+    blocks: bool = False,
 ) -> ProbeOptions:
     """The probe that the options describe."""
     return ProbeOptions(
@@ -152,6 +168,8 @@ def probe_options(
         loss=str(loss) if loss else None,
         data=data,
         level=str(level),
+        by=str(by),
+        blocks=blocks,
         limits=Limits(max_parameters, parse_bytes(max_memory)),
     )
 

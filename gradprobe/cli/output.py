@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from gradprobe.errors import write_atomically
 from gradprobe.render.canvas import Style
+
+Item = TypeVar("Item")
 
 _MARKS = "█▏×→⋮…∂"
 _WIDTHS = (40, 240)
@@ -69,6 +72,17 @@ def progress(what: str) -> Iterator[None]:
 
     with Console(stderr=True).status(Text(what)):
         yield
+
+
+def steps(what: str, items: Iterable[Item], total: int) -> Iterator[Item]:
+    """``items``, with a progress bar on standard error where that is a terminal."""
+    if not sys.stderr.isatty() or total < 2:
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, what, total, console=Console(stderr=True), transient=True)
 
 
 def _width(terminal: bool) -> int:

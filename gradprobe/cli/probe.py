@@ -15,7 +15,7 @@ from gradprobe.render.text import render_report as render_text
 
 
 def probe(
-    target: Annotated[str, typer.Argument(help="A spec file, -, plain or residual.")],
+    target: o.Target,
     depth: o.Depth = 20,
     width: o.Width = 64,
     activation: o.Activation = "tanh",
@@ -35,6 +35,8 @@ def probe(
     loss: o.LossOption = None,
     data: o.Data = None,
     level: o.LevelOption = o.Level.BLOCKS,
+    by: o.ByOption = o.By.ROW,
+    blocks: o.Blocks = False,
     max_parameters: o.MaxParameters = o.DEFAULT_LIMITS.parameters,
     max_memory: o.MaxMemory = o.DEFAULT_MEMORY,
     format: o.FormatOption = o.Format.TEXT,
@@ -48,11 +50,12 @@ def probe(
 
     Each row shows its reach (the gradient that arrives there, 1 at the end of the trunk), the norm
     of that gradient, the RMS of its output, the output's exact zeros, and how far the output still
-    tells the inputs apart (1: fully, 0: all inputs look alike).
+    tells the inputs apart (1: fully, 0: all inputs look alike). --blocks adds each block's Jacobian
+    J: highway is tr(J)/n, branch the RMS gain of what is not the skip, gain that of the whole.
     """
     stack = o.stack_options(depth, width, activation, init, norm, zero_init)
     settings = o.probe_options(
-        seed, batch_size, dtype, device, loss, data, max_parameters, max_memory, level
+        seed, batch_size, dtype, device, loss, data, max_parameters, max_memory, level, by, blocks
     )
     spec = load_target(target, stack)
     if emit_spec:

@@ -25,7 +25,10 @@ SEVERITY_COLOURS = {Severity.ERROR: BAD, Severity.WARNING: DOUBTFUL, Severity.IN
 VERDICT_COLOURS = {Verdict.HEALTHY: GOOD, Verdict.WEAK: DOUBTFUL}
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
-_ASCII = str.maketrans({"×": "x", "→": ">", "⋮": ":", "…": "~", "∂": "d", "÷": "/", "±": "~"})
+_ASCII = str.maketrans(
+    {"×": "x", "→": ">", "⋮": ":", "…": "~", "∂": "d", "÷": "/", "±": "+"}
+    | {"·": ".", "°": " ", "─": "-", "│": "|", "├": "+", "┐": "+", "┘": "+"}
+)
 _ASCII_BLOCKS = str.maketrans(dict.fromkeys("█▉▊▋▌", "#") | dict.fromkeys("▍▎▏", " "))
 
 
@@ -97,7 +100,7 @@ def heat_bar(reach: float | None, width: int) -> Text:
         return Text("no gradient" if width >= 11 else "none", style=BAD)
     if not math.isfinite(reach):
         return Text("not finite" if width >= 10 else "NaN", style=BAD)
-    return Text(_blocks(_filled(reach) * width, width), style=band_colour(reach))
+    return Text(bar(_filled(reach), width), style=band_colour(reach))
 
 
 def scale(width: int) -> str:
@@ -115,8 +118,9 @@ def _filled(reach: float) -> float:
     return min(1.0, max(0.0, (math.log10(reach) - LOW) / (HIGH - LOW)))
 
 
-def _blocks(cells: float, width: int) -> str:
-    eighths = min(round(cells * 8), width * 8)
+def bar(filled: float, width: int) -> str:
+    """A bar of ``filled`` (0 to 1) of ``width`` cells, to an eighth of a cell."""
+    eighths = round(min(1.0, max(0.0, filled)) * width * 8)
     return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip()
 
 

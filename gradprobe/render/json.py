@@ -31,6 +31,7 @@ def render_comparison(reports: Sequence[Report]) -> str:
 def report_object(report: Report) -> dict[str, Any]:
     """The report as plain Python values that JSON can hold."""
     profile = report.profile
+    with_jacobian = any(row.jacobian is not None for row in report.rows)
     return {
         "schema_version": SCHEMA_VERSION,
         "target": report.target,
@@ -44,7 +45,8 @@ def report_object(report: Report) -> dict[str, Any]:
         "parameters": profile.parameters,
         "loss": finite(profile.loss),
         "trunk": [profile.trunk[0].name, profile.trunk[-1].name] if profile.trunk else None,
-        "rows": [_row(row, profile.reach_of(row)) for row in report.rows],
+        "unit": profile.unit,
+        "rows": [_row(row, profile.reach_of(row), with_jacobian) for row in report.rows],
         "findings": [_finding(finding) for finding in report.findings],
         "config": dict(report.config),
         "versions": dict(report.versions),
@@ -62,7 +64,7 @@ def _status(report: Report) -> str:
     return str(RowStatus.OK if math.isfinite(report.reach) else RowStatus.NON_FINITE)
 
 
-def _row(row: RowProfile, reach: float | None) -> dict[str, Any]:
+def _row(row: RowProfile, reach: float | None, with_jacobian: bool) -> dict[str, Any]:
     return {
         "name": row.name,
         "kind": row.kind,
@@ -77,6 +79,17 @@ def _row(row: RowProfile, reach: float | None) -> dict[str, Any]:
         "activation_rms": finite(row.activation_rms),
         "input_dependence": finite(row.input_dependence),
         "zero_fraction": finite(row.zero_fraction),
+        **({"jacobian": _jacobian(row)} if with_jacobian else {}),
+    }
+
+
+def _jacobian(row: RowProfile) -> dict[str, Any] | None:
+    """The block's Jacobian; ``null`` where the row does not keep its input's shape."""
+    if row.jacobian is None:
+        return None
+    return {
+        name: {"value": finite(estimate.value), "error": finite(estimate.error)}
+        for name, estimate in row.jacobian._asdict().items()
     }
 
 

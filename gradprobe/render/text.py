@@ -49,6 +49,12 @@ COLUMNS = (
     Column("weights", 8, lambda row: number(row.weight_norm)),
     Column("parameters", 11, lambda row: f"{row.size:,}"),
 )
+# With --blocks, before the others.
+JACOBIAN_COLUMNS = (
+    Column("highway", 7, lambda row: number(row.jacobian and row.jacobian.highway.value)),
+    Column("branch", 7, lambda row: number(row.jacobian and row.jacobian.branch.value)),
+    Column("gain", 7, lambda row: number(row.jacobian and row.jacobian.gain.value)),
+)
 
 
 def render_report(report: Report, style: Style | None = None, *, everything: bool = False) -> str:
@@ -64,7 +70,7 @@ def render_report(report: Report, style: Style | None = None, *, everything: boo
     parts += [_table(report, style, everything), Text("")]
     parts += verdict_lines(report, style)
     for finding in report.findings:
-        parts += [Text(""), *_finding(finding, style)]
+        parts += [Text(""), *_finding(finding, report.profile.unit, style)]
     return paint(parts, style)
 
 
@@ -79,13 +85,13 @@ def decay_story(profile: GradientProfile) -> str:
     reach = profile.reach
     if reach is None or not math.isfinite(reach):
         return ""
-    story = f"reach {number(reach)} over {plural(profile.steps, 'row')}"
+    story = f"reach {number(reach)} over {plural(profile.steps, profile.unit)}"
     decay, half_life = profile.decay, profile.half_life
     if decay and profile.steps > 1:
-        story += f", ×{number(decay)} per row"
+        story += f", ×{number(decay)} per {profile.unit}"
     if half_life and abs(half_life) < 1000:
         verb = "halving" if half_life > 0 else "doubling"
-        story += f", {verb} every {number(abs(half_life))} rows"
+        story += f", {verb} every {number(abs(half_life))} {profile.unit}s"
     return story
 
 
@@ -93,7 +99,7 @@ def _header(report: Report, style: Style) -> list[Text]:
     config = report.config
     rows = [row for row in report.rows if row.level == 0]
     facts = [
-        plural(len(rows), "row"),
+        plural(len(rows), report.profile.unit),
         plural(report.profile.parameters, "parameter"),
         f"{config.get('loss')} loss",
         _batch(report),
@@ -120,25 +126,31 @@ def _table(report: Report, style: Style, everything: bool) -> RenderableType:
     profile = report.profile
     rows = report.rows
     names = [("  " * min(row.level, 1)) + printable(row.name) for row in rows]
-    name_width = min(max(len("row"), *(len(n) for n in names)), max(8, style.width // 4))
+    name_width = min(max(len(profile.unit), *(len(n) for n in names)), max(8, style.width // 4))
     kind_width = min(max(len("layer"), *(len(row.kind) for row in rows)), max(8, style.width // 5))
     room = style.width - (name_width + 2) - (kind_width + 2) - (8 + 2) - _BAR[0]
     columns = []
-    for column in COLUMNS:
+    with_jacobian = any(row.jacobian is not None for row in rows)
+    for column in (*JACOBIAN_COLUMNS, *COLUMNS) if with_jacobian else COLUMNS:
         if room < column.width + 2:
             break
         columns.append(column)
         room -= column.width + 2
     bar_width = min(_BAR[1], _BAR[0] + max(0, room))
     table = grid(
-        [("row", "left"), ("layer", "left"), ("reach", "right"), (scale(bar_width), "left")]
+        [
+            (profile.unit[:name_width], "left"),
+            ("layer", "left"),
+            ("reach", "right"),
+            (scale(bar_width), "left"),
+        ]
         + [(column.header, "right") for column in columns]
     )
     shown = list(range(len(rows))) if everything else fold(len(rows), _telling(report), MOST_ROWS)
     previous = -1
     for index in shown:
         if index - previous > 1:
-            table.add_row("⋮", plural(index - previous - 1, "row"), style=FAINT)
+            table.add_row("⋮", plural(index - previous - 1, profile.unit), style=FAINT)
         previous = index
         row = rows[index]
         reach = profile.reach_of(row)
@@ -179,11 +191,11 @@ def _telling(report: Report) -> list[int]:
     return with_finding + [index for _, index in sorted(breaks, reverse=True)]
 
 
-def _finding(finding: Finding, style: Style) -> list[Text]:
+def _finding(finding: Finding, unit: str, style: Style) -> list[Text]:
     colour = SEVERITY_COLOURS[finding.severity] if finding.ignored is None else FAINT
     where = []
     if finding.row:
-        where.append(f"row {printable(finding.row)}")
+        where.append(f"{unit} {printable(finding.row)}")
     if finding.line:
         where.append(f"line {finding.line}")
     head = f"{finding.rule} {finding.name}"

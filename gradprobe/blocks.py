@@ -1,0 +1,241 @@
+"""A block taken apart: the Jacobian of each row, and one block's numbers step by step.
+
+y = skip(x) + F(x), so ∂y/∂x = s + ∂F/∂x: what comes back through a block is what comes back through
+its skip, plus what comes back through its branch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from gradprobe.anatomy import BlockProfile, BranchLayer, Estimate, JacobianProfile
+from gradprobe.build import Network, Residual
+from gradprobe.chain import Element, as_leaf, elements_of, trace
+from gradprobe.errors import InputError
+from gradprobe.norms import activation_stats, norms
+from gradprobe.seeds import derive
+
+EXACT_FEATURES = (
+    64  # up to so many features the Jacobian is taken apart basis vector by basis vector
+)
+PROBES = 32  # random ±1 vectors for larger ones
+_TILED_ELEMENTS = 1 << 21
+
+# Layers in whose Jacobian one sample's output depends on another sample's input, or on chance.
+_COUPLED = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+
+
+def jacobians(network: Network, x: Tensor, seed: int) -> dict[str, JacobianProfile]:
+    """highway, branch and gain of each row whose output has its input's shape, by row name."""
+    found = {}
+    rows = [Element(row.name, i, row.module) for i, row in enumerate(network.rows)]
+    values = trace(rows, x, seed)
+    for row, value, out in zip(rows, values, values[1:], strict=False):
+        if value.shape == out.shape and value.is_floating_point() and value.dim() > 1:
+            found[row.name] = jacobian(row, value, seed)
+    return found
+
+
+def jacobian(element: Element, x: Tensor, seed: int) -> JacobianProfile:
+    """The Jacobian of one shape-preserving element at ``x`` of shape (batch, …).
+
+    Exact where samples do not depend on each other and have at most 64 features; else estimated
+    from 32 random ±1 vectors (Hutchinson 1990), with standard errors.
+    """
+    scale = element.residual.skip_scale if element.residual is not None else 1.0
+    features = x[0].numel()
+    coupled = any(isinstance(module, _COUPLED) for module in element.module.modules())
+    if features <= EXACT_FEATURES and not coupled:
+        pulled = _basis_pullbacks(element, x, seed)  # (features, batch, features): e_iᵀJ
+        diagonal = torch.diagonal(pulled, dim1=0, dim2=2)
+        eye = torch.eye(features, dtype=pulled.dtype, device=pulled.device)[:, None, :]
+        highway = float(diagonal.mean())
+        gain = float(pulled.square().sum((0, 2)).mean() / features)
+        branch = float((pulled - scale * eye).square().sum((0, 2)).mean() / features)
+        return JacobianProfile(
+            Estimate(highway), Estimate(math.sqrt(branch)), Estimate(math.sqrt(gain))
+        )
+    generator = torch.Generator().manual_seed(derive(seed, f"jacobian/{element.name}"))
+    leaf = as_leaf(x)
+    with torch.enable_grad():
+        out = element.run(leaf.clone(), seed)
+    samples = []
+    for _ in range(PROBES):
+        signs = torch.randint(2, x.shape, generator=generator) * 2 - 1
+        v = signs.to(x)
+        (back,) = torch.autograd.grad(out, leaf, v, retain_graph=True)
+        back, v = back.double(), v.double()
+        parts = (v * back, (back - scale * v).square(), back.square())
+        samples.append(torch.stack([part.flatten(1).mean(1) for part in parts]))
+    highway_, branch_, gain_ = _estimates(torch.stack(samples), coupled)
+    return JacobianProfile(highway_, _root(branch_), _root(gain_))
+
+
+def _basis_pullbacks(element: Element, x: Tensor, seed: int) -> Tensor:
+    """Row i of each sample's Jacobian for all i, from copies of the batch run side by side."""
+    batch, features = x.shape[0], x[0].numel()
+    at_once = max(1, min(features, _TILED_ELEMENTS // max(1, x.numel())))
+    pulled = []
+    for start in range(0, features, at_once):
+        count = min(at_once, features - start)
+        leaf = as_leaf(x.repeat(count, *[1] * (x.dim() - 1)))
+        with torch.enable_grad():
+            out = element.run(leaf.clone(), seed)
+        v = torch.zeros(count, batch, features, dtype=x.dtype, device=x.device)
+        for i in range(count):
+            v[i, :, start + i] = 1
+        (back,) = torch.autograd.grad(out, leaf, v.view(out.shape))
+        pulled.append(back.view(count, batch, features).double())
+    return torch.cat(pulled)
+
+
+def _estimates(samples: Tensor, coupled: bool) -> list[Estimate]:
+    """Means over probes and batch of a (probes, quantities, batch) tensor, with standard errors.
+
+    Only the random vectors are a source of error. Samples that do not depend on each other each
+    have a variance of their own; coupled ones share one.
+    """
+    probes, _, batch = samples.shape
+    if coupled:
+        variance = samples.mean(2).var(0) / probes
+    else:
+        variance = samples.var(0).mean(1) / (probes * batch)
+    means = samples.mean((0, 2))
+    return [
+        Estimate(float(mean), math.sqrt(float(v))) for mean, v in zip(means, variance, strict=True)
+    ]
+
+
+def _root(square: Estimate) -> Estimate:
+    """The square root of an estimate, its error to first order."""
+    value = math.sqrt(max(0.0, square.value))
+    return Estimate(value, square.error / (2 * value) if value else 0.0)
+
+
+# ---- one block, step by step
+
+
+def take_apart(
+    network: Network, x: Tensor, loss: Callable[[Tensor], Tensor], seed: int, name: str | None
+) -> BlockProfile:
+    """One block with its real numbers: the one called ``name``, else the middle residual block,
+    else the middle row that holds weights.
+
+    Raises:
+        InputError: there is no such block.
+    """
+    elements = elements_of(network)
+    index = _find(network, elements, name)
+    element = elements[index]
+    values = trace(elements, x, seed)
+    tail = as_leaf(values[index + 1])
+    with torch.enable_grad():
+        out = tail.clone()
+        for after in elements[index + 1 :]:
+            out = after.run(out, seed)
+        (arriving,) = torch.autograd.grad(loss(out), tail)
+    return _block(network, element, values[index], arriving, seed)
+
+
+def _block(
+    network: Network, element: Element, value: Tensor, arriving: Tensor, seed: int
+) -> BlockProfile:
+    residual = element.residual
+    leaf = as_leaf(value)
+    if not leaf.requires_grad:
+        raise InputError(f"row {element.name} takes tokens: no gradient leaves it")
+    with torch.enable_grad():
+        y = element.run(leaf.clone(), seed)
+        (total,) = torch.autograd.grad(y, leaf, arriving)
+        element.reseed(seed)
+        skip = residual.skip_of(leaf.clone()) if residual is not None else None
+        layers, branch = _branch(element, leaf)
+        (through_branch,) = torch.autograd.grad(branch, leaf, arriving)
+        through_skip = torch.zeros_like(total)
+        if skip is not None:
+            (through_skip,) = torch.autograd.grad(skip, leaf, arriving)
+    a, b = through_skip.double().flatten(), through_branch.double().flatten()
+    both = [arriving, through_skip, through_branch, total, through_skip + through_branch - total]
+    sizes = norms([t.contiguous() for t in both])
+    cosine = float(a @ b) / (sizes[1] * sizes[2]) if sizes[1] and sizes[2] else None
+    shown = [leaf, branch, skip if skip is not None else torch.zeros_like(y), y]
+    rms = [stats.rms for stats in activation_stats([t.detach() for t in shown])]
+    row = network.rows[element.row]
+    return BlockProfile(
+        name=element.name,
+        kind=row.kind if row.name == element.name else type(element.module).__name__.lower(),
+        residual=residual is not None,
+        skip_scale=residual.skip_scale if residual is not None else 0.0,
+        branch_scale=residual.branch_scale if residual is not None else 1.0,
+        shortcut=residual is not None and residual.shortcut is not None,
+        layers=layers,
+        input_rms=rms[0],
+        branch_rms=rms[1],
+        skip_rms=rms[2],
+        output_rms=rms[3],
+        arriving=sizes[0],
+        skip_part=sizes[1],
+        branch_part=sizes[2],
+        total=sizes[3],
+        cosine=cosine,
+        error=sizes[4] / sizes[3] if sizes[3] else sizes[4],
+        jacobian=jacobian(element, value, seed) if y.shape == value.shape else None,
+    )
+
+
+def _branch(element: Element, leaf: Tensor) -> tuple[tuple[BranchLayer, ...], Tensor]:
+    """The layers of F with the RMS of their outputs, and F(x)."""
+    module = element.module
+    if isinstance(module, Residual):
+        names = [name for name, child in module.named_children() if child is not module.shortcut]
+        chain = list(zip(names, module.branch, strict=True))
+        scale = module.branch_scale
+    else:
+        children = list(module.named_children())
+        opened = type(module) is nn.Sequential
+        chain = children if opened else [("", module)]
+        scale = 1.0
+    x = leaf.clone()
+    layers = []
+    for name, layer in chain:
+        x = layer(x)
+        [stats] = activation_stats([x.detach()])
+        path = f"{element.name}.{name}" if name else element.name
+        layers.append(BranchLayer(path, _kind(layer), stats.rms))
+    return tuple(layers), x if scale == 1 else x * scale
+
+
+def _kind(module: nn.Module) -> str:
+    if type(module) is nn.Sequential:
+        return "sequential"
+    name = type(module).__name__
+    return {"SelfAttention": "MultiheadAttention", "Residual": "residual", "Concat": "concat"}.get(
+        name, name
+    )
+
+
+def _find(network: Network, elements: list[Element], name: str | None) -> int:
+    """The index of the element to take apart; ``elements`` become the rows where it is a row."""
+    residual = [i for i, element in enumerate(elements) if element.residual is not None]
+    if name is None and residual:
+        return residual[len(residual) // 2]
+    for i, element in enumerate(elements):
+        if element.name == name:
+            return i
+    for i in residual:
+        if elements[i].name.startswith(f"{name}."):
+            return i
+    # No residual block is meant: a row is taken as one block without a skip.
+    elements[:] = [Element(row.name, i, row.module) for i, row in enumerate(network.rows)]
+    weighty = [i for i, row in enumerate(elements) if any(True for _ in row.module.parameters())]
+    if name is None and weighty:
+        return weighty[len(weighty) // 2]
+    known = [row.name for row in elements]
+    if name in known:
+        return known.index(name)
+    listed = ", ".join([*known[:6], "…"] if len(known) > 6 else known)
+    raise InputError(f"no row '{name}'", hint=f"rows: {listed}")

@@ -1,0 +1,67 @@
+"""A network built from a spec as a chain of elements, run one at a time.
+
+Rows that are chains themselves are opened, so that each residual block stands for itself: in a
+transformer the attention and the feed-forward block, in a ResNet the block and the ReLU behind it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gradprobe.build import Network, Residual
+from gradprobe.seeds import derive
+
+
+class Element(NamedTuple):
+    """One link of the chain: a residual block, or whatever stands between two."""
+
+    name: str
+    row: int  # index of its row
+    module: nn.Module
+
+    @property
+    def residual(self) -> Residual | None:
+        return self.module if isinstance(self.module, Residual) else None
+
+    def reseed(self, seed: int) -> None:
+        """Set the global random state that the element draws from (dropout)."""
+        torch.manual_seed(derive(seed, f"forward/{self.name}"))
+
+    def run(self, x: Tensor, seed: int) -> Tensor:
+        """The output; what it draws is the same each time."""
+        self.reseed(seed)
+        out: Tensor = self.module(x)
+        return out
+
+
+def elements_of(network: Network) -> list[Element]:
+    """The chain, in the order in which it runs."""
+    found: list[Element] = []
+    for index, row in enumerate(network.rows):
+        _open(row.name, index, row.module, found)
+    return found
+
+
+def _open(name: str, row: int, module: nn.Module, found: list[Element]) -> None:
+    if type(module) is nn.Sequential:
+        for child_name, child in module.named_children():
+            _open(f"{name}.{child_name}", row, child, found)
+    else:
+        found.append(Element(name, row, module))
+
+
+def trace(elements: list[Element], x: Tensor, seed: int) -> list[Tensor]:
+    """The input of each element, and the last output, without a graph."""
+    values = [x]
+    with torch.no_grad():
+        for element in elements:
+            values.append(element.run(values[-1].clone(), seed))
+    return values
+
+
+def as_leaf(x: Tensor) -> Tensor:
+    """A copy of ``x`` that gradients end in."""
+    return x.detach().clone().requires_grad_(x.is_floating_point())

@@ -1,0 +1,57 @@
+"""``gradprobe paths``: the product over blocks, expanded."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gradprobe._version import __version__
+from gradprobe.check import expand, load_target
+from gradprobe.cli import options as o
+from gradprobe.cli.output import emit, progress, style_for
+from gradprobe.render.paths import render_paths, render_paths_json
+
+
+def paths(
+    target: o.Target,
+    max_paths: Annotated[
+        int | None,
+        typer.Option("--max-paths", min=0, help="Leave out paths through more branches."),
+    ] = None,
+    depth: o.Depth = 20,
+    width: o.Width = 64,
+    activation: o.Activation = "tanh",
+    init: o.Init = None,
+    norm: o.NormOption = o.Norm.NONE,
+    zero_init: o.ZeroInit = False,
+    seed: o.Seed = 0,
+    batch_size: o.BatchSize = None,
+    dtype: o.DtypeOption = o.Dtype.FLOAT64,
+    device: o.Device = "cpu",
+    loss: o.LossOption = None,
+    data: o.Data = None,
+    max_parameters: o.MaxParameters = o.DEFAULT_LIMITS.parameters,
+    max_memory: o.MaxMemory = o.DEFAULT_MEMORY,
+    format: o.FormatOption = o.Format.TEXT,
+    output: o.Output = None,
+    all_rows: o.All = False,
+    color: o.ColorOption = o.Color.AUTO,
+) -> int:
+    """Expand the product over residual blocks: how much gradient comes through which paths.
+
+    Each path goes through each block by its skip or by its branch. Grouped by the number of
+    branches on the way, the groups add up to the gradient at the first row, exactly.
+    """
+    stack = o.stack_options(depth, width, activation, init, norm, zero_init)
+    settings = o.probe_options(
+        seed, batch_size, dtype, device, loss, data, max_parameters, max_memory
+    )
+    spec = load_target(target, stack)
+    with progress(f"expanding {target}"):
+        found = expand(spec, settings, max_paths)
+    if format is o.Format.JSON:
+        emit(render_paths_json(found, target, {"gradprobe": __version__}), output)
+    else:
+        emit(render_paths(found, target, style_for(color, output), everything=all_rows), output)
+    return 0

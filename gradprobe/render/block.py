@@ -1,0 +1,147 @@
+"""``BlockProfile`` → the block drawn with its numbers, step by step, as one would on a board."""
+
+from __future__ import annotations
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from gradprobe.anatomy import BlockProfile, Estimate
+from gradprobe.errors import printable
+from gradprobe.numbers import name, number
+from gradprobe.render.canvas import FAINT, NOTE, Style, paint, wrapped
+
+_LEFT, _GAP = 34, 4  # columns of the branch, and between it and the skip
+
+
+def render_block(block: BlockProfile, target: str, style: Style | None = None) -> str:
+    """All steps, one below the other."""
+    return "\n".join(block_steps(block, target, style or Style()))
+
+
+def block_steps(block: BlockProfile, target: str, style: Style) -> list[str]:
+    """The steps, each as text that ends in a newline."""
+    steps: list[list[RenderableType]] = [
+        [Text(name(f"{target}, block {printable(block.name)}", style.width), style="bold")],
+        [Text("forward", style="bold"), *_forward(block, style)],
+        [Text("backward", style="bold"), *_backward(block, style)],
+    ]
+    if block.jacobian is not None:
+        steps.append([Text("Jacobian", style="bold"), *_jacobian(block, style)])
+    steps.append([Text(line) for line in wrapped(_meaning(block), style, 0)])
+    return [paint(step, style) for step in steps]
+
+
+def _forward(block: BlockProfile, style: Style) -> list[Text]:
+    """The block from above: x splits, F on the left, the skip on the right, the sum."""
+    lines = [f"  x{_value('rms', block.input_rms):>{_LEFT - 3}}"]
+    if block.residual:
+        lines += [_split("├", "┐"), _two("│ F", f"│ skip ×{number(block.skip_scale)}")]
+    else:
+        lines += ["  │", "  │ F, without a skip"]
+    for layer in block.layers:
+        label = f"│   {name(layer.kind, 18)}"
+        lines.append(_two(_padded(label, "rms", layer.rms), "│" if block.residual else ""))
+    if block.branch_scale != 1:
+        label = f"│   ×{number(block.branch_scale)}"
+        lines.append(_two(_padded(label, "rms", block.branch_rms), "│"))
+    if block.residual:
+        if block.shortcut:
+            lines.append(_two("│", "│ shortcut"))
+        lines.append(
+            _two(_padded("│ F(x)", "rms", block.branch_rms), f"│{_value('rms', block.skip_rms)}")
+        )
+        lines.append(_split("+", "┘"))
+    else:
+        lines.append("  │")
+    lines.append(f"  y{_value('rms', block.output_rms):>{_LEFT - 3}}")
+    return [Text(line) for line in lines]
+
+
+def _backward(block: BlockProfile, style: Style) -> list[Text]:
+    """The block from below: the gradient arrives, splits, comes back both ways, adds up."""
+    lines = [f"  ∂L/∂y{_value('norm', block.arriving):>{_LEFT - 7}}"]
+    if block.residual:
+        angle = block.angle
+        lines += [
+            _split("├", "┐"),
+            _two(
+                _padded("│ through F", "norm", block.branch_part),
+                f"│ through the skip{_value('norm', block.skip_part)}",
+            ),
+            _split("+", "┘") + (f"  at {angle:.0f}° to each other" if angle is not None else ""),
+        ]
+    else:
+        lines += ["  │", _padded("  │ through F", "norm", block.branch_part)]
+    lines.append(f"  ∂L/∂x{_value('norm', block.total):>{_LEFT - 7}}")
+    told = f"parts - autograd's ∂L/∂x: {number(block.error)} of it"
+    return [*(Text(line) for line in lines), Text(f"  {told}", style=FAINT)]
+
+
+def _jacobian(block: BlockProfile, style: Style) -> list[Text]:
+    jacobian = block.jacobian
+    assert jacobian is not None
+    rows = (
+        ("highway", jacobian.highway, 'tr(J)/n, the "+1" as it really is'),
+        ("branch", jacobian.branch, "RMS gain of ∂F/∂x"),
+        ("gain", jacobian.gain, "RMS singular value; above 1 the gradient grows"),
+    )
+    lines = []
+    for label, estimate, words in rows:
+        line = Text.assemble(f"  {label:8}", (f"{number(estimate.value):>7}", NOTE))
+        line.append(f" {_error(estimate):9}")
+        line.append(f" {words}", style=FAINT)
+        lines.append(line)
+    return lines
+
+
+def _meaning(block: BlockProfile) -> str:
+    """One sentence on what the numbers mean for this block."""
+    if block.jacobian is None:
+        share = block.total / block.arriving if block.arriving else 0.0
+        return (
+            f"The block changes the shape; its gradient leaves with {number(share)} of the norm "
+            "that arrived."
+        )
+    gain, highway = block.jacobian.gain.value, block.jacobian.highway.value
+    effect = (
+        "keeps the gradient as it is"
+        if abs(gain - 1) < 0.005
+        else f"makes the gradient {number(gain)} times as large"
+    )
+    if block.residual and block.branch_part == 0:
+        return "The branch passes nothing yet: the block is its skip, and depth cannot hurt."
+    if not block.residual:
+        return (
+            f"Without a skip the highway is {number(highway)}: all that returns is what F lets "
+            f"through, and it {effect}; many such blocks raise that factor to their number."
+        )
+    if abs(highway - block.skip_scale) < 0.25 * max(abs(block.skip_scale), 1e-12):
+        return (
+            f"The skip brings back {number(block.skip_scale)} of the gradient whatever F does; F "
+            f"adds a branch of gain {number(block.jacobian.branch.value)}, and together the block "
+            f"{effect}."
+        )
+    return (
+        f"The highway is {number(highway)}, not the skip's {number(block.skip_scale)}: F works "
+        f"along or against the skip, and together the block {effect}."
+    )
+
+
+def _error(estimate: Estimate) -> str:
+    return f"±{number(estimate.error)}" if estimate.error else "exact"
+
+
+def _value(label: str, value: float) -> str:
+    return f" {label} {number(value)}"
+
+
+def _padded(label: str, word: str, value: float) -> str:
+    return f"{label}{_value(word, value):>{max(1, _LEFT - 2 - len(label))}}"
+
+
+def _two(left: str, right: str) -> str:
+    return f"  {left:{_LEFT - 2}}{' ' * _GAP}{right}".rstrip()
+
+
+def _split(corner: str, end: str) -> str:
+    return f"  {corner}{'─' * (_LEFT + _GAP - 3)}{end}"

@@ -1,0 +1,117 @@
+"""``PathProfile`` → how much of the gradient comes through paths of each length."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from gradprobe.anatomy import PathProfile
+from gradprobe.numbers import count, finite, fraction, name, number
+from gradprobe.render.canvas import FAINT, GOOD, NOTE, Style, bar, grid, paint, wrapped
+from gradprobe.render.json import SCHEMA_VERSION
+
+MOST_ROWS = 24
+_NUMBERS = 40  # columns before the bars
+_CLEAN = "  the clean 1·1·…·1"
+
+
+def render_paths(
+    paths: PathProfile, target: str, style: Style | None = None, *, everything: bool = False
+) -> str:
+    """The groups as a table with bars, the lengths that matter, and the check against autograd."""
+    style = style or Style()
+    blocks = f"{paths.blocks} block" + ("" if paths.blocks == 1 else "s")
+    head = f"{target}: {blocks}, 2^{paths.blocks} paths to row {paths.row}"
+    parts: list[RenderableType] = [Text(name(head, style.width), style="bold"), Text("")]
+    parts += [_table(paths, style, everything), Text("")]
+    low, high = paths.effective
+    story = (
+        f"The gradient that arrives has gone through {number(paths.mean_length)} of "
+        f"{paths.blocks} branches on average; 95 % of it through {low} to {high}."
+    )
+    parts += [Text(line) for line in wrapped(story, style, 0)]
+    parts.append(Text(_check(paths), style=FAINT))
+    return paint(parts, style)
+
+
+def _table(paths: PathProfile, style: Style, everything: bool) -> RenderableType:
+    bar_width = max(8, min(40, style.width - _NUMBERS - len(_CLEAN)))
+    table = grid(
+        [
+            ("branches", "right"),
+            ("paths", "right"),
+            ("norm", "right"),
+            ("share", "right"),
+            ("", "left"),
+        ]
+    )
+    shares = paths.shares
+    shown = range(len(shares)) if everything else _telling(paths)
+    largest = max(shares, default=0.0)
+    previous = -1
+    for j in shown:
+        if j - previous > 1:
+            _gap(table, paths, previous + 1, j)
+        previous = j
+        filled = shares[j] / largest if largest else 0.0
+        table.add_row(
+            str(j),
+            count(paths.paths(j)),
+            number(paths.norms[j]),
+            fraction(shares[j]),
+            Text(
+                bar(filled, bar_width) + (_CLEAN if j == 0 else ""), style=GOOD if j == 0 else NOTE
+            ),
+        )
+    if previous < len(shares) - 1:
+        _gap(table, paths, previous + 1, len(shares))
+    return table
+
+
+def _gap(table: object, paths: PathProfile, start: int, end: int) -> None:
+    share = sum(paths.shares[start:end])
+    lengths = f"{start}…{end - 1}" if end - start > 1 else str(start)
+    table.add_row("⋮", "", lengths, fraction(share), style=FAINT)  # type: ignore[attr-defined]
+
+
+def _telling(paths: PathProfile) -> list[int]:
+    """The clean path and the lengths that carry the gradient, thinned out where they are many."""
+    shares = paths.shares
+    if len(shares) <= MOST_ROWS:
+        return list(range(len(shares)))
+    low, high = paths.effective
+    low, high = max(0, low - 1), min(len(shares) - 1, high + 1)
+    step = max(1, -(-(high - low + 1) // (MOST_ROWS - 2)))
+    return sorted({0, *range(low, high + 1, step), high})
+
+
+def _check(paths: PathProfile) -> str:
+    if paths.error is None:
+        out = f"left out: paths through more than {len(paths.norms) - 1} branches, "
+        return out + f"norm {number(paths.left_out)} of {number(paths.total)}"
+    return f"sum of the groups - autograd's gradient: {number(paths.error)} of its norm"
+
+
+def render_paths_json(paths: PathProfile, target: str, versions: Mapping[str, str]) -> str:
+    """The same as one JSON object."""
+    low, high = paths.effective
+    body = {
+        "schema_version": SCHEMA_VERSION,
+        "target": target,
+        "row": paths.row,
+        "blocks": paths.blocks,
+        "gradient_norm": finite(paths.total),
+        "mean_length": finite(paths.mean_length),
+        "effective": [low, high],
+        "error": finite(paths.error),
+        "left_out": finite(paths.left_out),
+        "groups": [
+            {"branches": j, "paths": paths.paths(j), "norm": finite(norm), "share": finite(share)}
+            for j, (norm, share) in enumerate(zip(paths.norms, paths.shares, strict=True))
+        ],
+        "versions": dict(versions),
+    }
+    return json.dumps(body, indent=2, allow_nan=False) + "\n"

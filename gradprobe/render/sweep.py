@@ -1,0 +1,185 @@
+"""``Sweep`` → a table and a log-log plot over one axis, or a heat map over two."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from gradprobe.curves import Fit, Point, Sweep, fit, greatest_healthy
+from gradprobe.numbers import finite, name, number
+from gradprobe.render.canvas import (
+    BAD,
+    FAINT,
+    VERDICT_COLOURS,
+    Style,
+    band_colour,
+    grid,
+    heat_bar,
+    paint,
+    scale,
+)
+from gradprobe.render.json import SCHEMA_VERSION
+from gradprobe.report import Verdict
+
+_PLOT_ROWS = 13
+_MARKS = "ox+*sd^v"
+
+
+def render_sweep(sweep: Sweep, style: Style | None = None) -> str:
+    """One axis: a table, a plot and what was fitted. Two: a heat map for each target."""
+    style = style or Style()
+    if len(sweep.axes) == 2:
+        parts: list[RenderableType] = []
+        for target in sweep.targets:
+            parts += [*_heat_map(sweep, target, style), Text("")]
+        return paint(parts[:-1], style)
+    parts = [_table(sweep, style)]
+    if sweep.axes[0][0] == "depth" and len(sweep.axes[0][1]) > 1:
+        parts += [Text(""), *_plot(sweep, style), Text(""), _fits(sweep, style)]
+    return paint(parts, style)
+
+
+def _table(sweep: Sweep, style: Style) -> RenderableType:
+    axis, values = sweep.axes[0]
+    label_width = min(24, max(len(axis), *(len(value) for value in values)))
+    each = (style.width - label_width - 2) // len(sweep.targets)
+    bar_width = max(0, min(30, each - 12))
+    headers: list[tuple[str | Text, str]] = [(axis, "right")]
+    for target in sweep.targets:
+        headers.append((Text(name(target, 10)), "right"))
+        if bar_width >= 6:
+            headers.append((scale(bar_width) if bar_width >= 12 else "", "left"))
+    table = grid(headers)
+    curves = [sweep.curve(target) for target in sweep.targets]
+    for i, value in enumerate(values):
+        cells = [Text(name(value, label_width))]
+        for curve in curves:
+            reach = curve[i].reach
+            cells.append(Text(number(reach), style=band_colour(reach)))
+            if bar_width >= 6:
+                cells.append(heat_bar(reach, bar_width))
+        table.add_row(*cells)
+    return table
+
+
+def _plot(sweep: Sweep, style: Style) -> list[Text]:
+    """Reach over depth, both logarithmic; a point below the axis is drawn on its floor."""
+    width = min(64, style.width - 12)
+    depths = [int(value) for value in sweep.axes[0][1]]
+    left, right = math.log10(min(depths)), math.log10(max(depths))
+    heights = [math.log10(p.reach) for p in sweep.points if p.reach and math.isfinite(p.reach)]
+    low = max(-16.0, min([-1.0, *heights]))
+    high = min(16.0, max([1.0, *heights]))
+    low, high = math.floor(low), math.ceil(high)
+    canvas: list[list[tuple[str, str]]] = [[(" ", "")] * width for _ in range(_PLOT_ROWS)]
+
+    def place(height: float) -> int:
+        ratio = (high - max(low, min(high, height))) / (high - low)
+        return round(ratio * (_PLOT_ROWS - 1))
+
+    one = place(0.0)
+    canvas[one] = [("·", FAINT)] * width
+    for target in reversed(sweep.targets):
+        mark = _mark(sweep, target)
+        for point in sweep.curve(target):
+            if point.reach is None or math.isnan(point.reach):
+                continue
+            height = math.log10(point.reach) if point.reach > 0 else -math.inf
+            ratio = (math.log10(point.depth) - left) / (right - left) if right > left else 0.0
+            canvas[place(height)][round(ratio * (width - 1))] = (mark, band_colour(point.reach))
+    lines = []
+    labels = {0: f"1e{high}", one: "1", _PLOT_ROWS - 1: f"1e{low}"}
+    for i, cells in enumerate(canvas):
+        line = Text(f"{labels.get(i, ''):>6} │")
+        for character, colour in cells:
+            line.append(character, style=colour or None)
+        lines.append(line)
+    axis = f"{min(depths)}".ljust(width - len(str(max(depths)))) + f"{max(depths)}"
+    legend = "   ".join(f"{_mark(sweep, t)} {t}" for t in sweep.targets)
+    return [*lines, Text(" " * 8 + axis), Text(f"{'':8}reach over depth, both log   {legend}")]
+
+
+def _mark(sweep: Sweep, target: str) -> str:
+    return _MARKS[sweep.targets.index(target) % len(_MARKS)]
+
+
+def _fits(sweep: Sweep, style: Style) -> RenderableType:
+    table = grid([("target", "left"), ("healthy up to", "right"), ("reach over depth", "left")])
+    for target in sweep.targets:
+        curve = sweep.curve(target)
+        deepest = greatest_healthy(curve)
+        table.add_row(
+            Text(name(target, 30)),
+            Text("-" if deepest is None else f"{deepest:,}"),
+            Text(_fit_story(fit(curve))),
+        )
+    return table
+
+
+def _fit_story(found: Fit) -> str:
+    if found.kind == "exponential":
+        return f"exponential, ×{number(found.factor)} per block"
+    if found.kind == "polynomial":
+        return f"polynomial, depth^{number(found.power)}"
+    return {"flat": "flat", "none": "too few depths with a reach above 0"}[found.kind]
+
+
+def _heat_map(sweep: Sweep, target: str, style: Style) -> list[RenderableType]:
+    """One cell a network: log10 of its reach, coloured by its band."""
+    (down, rows), (across, columns) = sweep.axes
+    points = {point.at: point for point in sweep.curve(target)}
+    label_width = min(20, max(len(down), *(len(value) for value in rows)))
+    room = (style.width - label_width - 2) // len(columns)
+    cell = max(4, min(8, room))
+    fit_columns = columns[: max(1, (style.width - label_width - 2) // cell)]
+    head = Text(f"{target}: log10 of the reach, {down} down, {across} across", style="bold")
+    top = Text(
+        " " * (label_width + 2) + "".join(f"{name(v, cell - 1):>{cell}}" for v in fit_columns)
+    )
+    lines: list[RenderableType] = [head, top]
+    for row in rows:
+        line = Text(f"{name(row, label_width):>{label_width}}  ")
+        for column in fit_columns:
+            line.append(*_cell(points[(row, column)], cell))
+        lines.append(line)
+    if len(fit_columns) < len(columns):
+        lines.append(Text(f"{len(columns) - len(fit_columns)} columns more: use a wider terminal"))
+    return lines
+
+
+def _cell(point: Point, width: int) -> tuple[str, str]:
+    reach = point.reach
+    if reach is None or not math.isfinite(reach):
+        return f"{'NaN' if point.verdict is Verdict.NON_FINITE else '-':>{width}}", BAD
+    text = "0" if reach == 0 else f"{math.log10(reach):.1f}"
+    return f"{'-inf' if reach == 0 else text:>{width}}", VERDICT_COLOURS.get(point.verdict, BAD)
+
+
+def render_sweep_json(sweep: Sweep, versions: Mapping[str, str]) -> str:
+    """The same as one JSON object."""
+    curves = []
+    for target in sweep.targets:
+        curve = sweep.curve(target)
+        found = fit(curve) if sweep.axes[0][0] == "depth" and len(sweep.axes) == 1 else None
+        curves.append(
+            {
+                "target": target,
+                "points": [
+                    {
+                        **dict(zip([axis for axis, _ in sweep.axes], point.at, strict=True)),
+                        "depth": point.depth,
+                        "reach": finite(point.reach),
+                        "verdict": str(point.verdict),
+                    }
+                    for point in curve
+                ],
+                "healthy_up_to": greatest_healthy(curve) if found else None,
+                "fit": found._asdict() if found else None,
+            }
+        )
+    body = {"schema_version": SCHEMA_VERSION, "curves": curves, "versions": dict(versions)}
+    return json.dumps(body, indent=2, allow_nan=False) + "\n"

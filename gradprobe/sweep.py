@@ -1,0 +1,141 @@
+"""A sweep: the same targets at every point of one or two axes, spread over processes."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from typing import NamedTuple
+
+from gradprobe.check import load_target, probe_spec
+from gradprobe.config import ProbeOptions
+from gradprobe.curves import Point, Sweep
+from gradprobe.errors import InputError
+from gradprobe.sources.stack import STACKS, StackOptions
+from gradprobe.sources.yaml import parse_init
+from gradprobe.spec import InitSpec, LayerSpec, NetworkSpec
+
+MAX_POINTS = 10_000
+
+
+class Job(NamedTuple):
+    """One network to probe."""
+
+    target: str
+    at: tuple[str, ...]
+    depth: int
+    spec: NetworkSpec
+    options: ProbeOptions
+
+
+# What a value on each axis does to the options of a stack.
+AXES: dict[str, Callable[[StackOptions, str], StackOptions]] = {
+    "depth": lambda stack, text: replace(stack, depth=_whole("depth", text)),
+    "width": lambda stack, text: replace(stack, width=_whole("width", text)),
+    "activation": lambda stack, text: replace(stack, activation=text),
+    "init": lambda stack, text: replace(stack, init=parse_init(text)),
+    "gain": lambda stack, text: replace(stack, init=_gain(text)),
+}
+
+
+def plan(
+    targets: list[str], stack: StackOptions, axes: dict[str, list[str]], options: ProbeOptions
+) -> tuple[list[Job], Sweep]:
+    """Every network of the sweep, and the sweep without its points.
+
+    Axes of one value are settings; of the others there may be one or two.
+
+    Raises:
+        InputError: more than two axes, an axis that a spec does not have, a value out of range.
+    """
+    for name, values in axes.items():
+        if len(values) == 1:
+            stack = AXES[name](stack, values[0])
+    varied = {name: values for name, values in axes.items() if len(values) > 1}
+    if len(varied) > 2:
+        raise InputError(f"at most two axes: {', '.join(varied)} have several values")
+    if not varied:
+        varied = {"depth": axes.get("depth", [str(stack.depth)])}
+    jobs: list[Job] = []
+    for target in targets:
+        for at in itertools.product(*varied.values()):
+            if len(jobs) >= MAX_POINTS:
+                raise InputError(f"the sweep has more than {MAX_POINTS:,} networks")
+            jobs.append(_job(target, dict(zip(varied, at, strict=True)), stack, options))
+    names = tuple((name, tuple(values)) for name, values in varied.items())
+    return jobs, Sweep(tuple(targets), names, ())
+
+
+def run(jobs: list[Job], workers: int) -> Iterator[Point]:
+    """The points, in the order of the jobs, each as soon as those before it are done."""
+    if workers <= 1 or len(jobs) < 2:
+        yield from map(probe_job, jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_one_thread)
+    try:
+        yield from pool.map(probe_job, jobs)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def probe_job(job: Job) -> Point:
+    """Probe one network of the sweep."""
+    report = probe_spec(job.spec, job.options)
+    return Point(job.target, job.at, job.depth, report.reach, report.verdict)
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _job(target: str, at: dict[str, str], stack: StackOptions, options: ProbeOptions) -> Job:
+    if target in STACKS:
+        for name, value in at.items():
+            stack = AXES[name](stack, value)
+        if target == "plain":
+            stack = replace(stack, zero_init=False)
+        spec = load_target(target, stack)
+        return Job(target, tuple(at.values()), stack.depth, spec, options)
+    others = [name for name in at if name != "depth"]
+    if others:
+        raise InputError(f"--{others[0]} varies built-in stacks only; {target} is a spec")
+    spec = load_target(target)
+    depth = _whole("depth", at["depth"])
+    return Job(target, tuple(at.values()), depth, _deepened(spec, depth), options)
+
+
+def _deepened(spec: NetworkSpec, depth: int) -> NetworkSpec:
+    """The spec with its longest top-level repeat made ``depth`` iterations long."""
+    repeats = [layer for layer in spec.layers if layer.kind == "repeat"]
+    if not repeats:
+        raise InputError(f"{spec.source} has no repeat at its top level to deepen")
+    longest = max(repeats, key=lambda layer: layer.times)
+
+    def deepen(layer: LayerSpec) -> LayerSpec:
+        if layer is not longest:
+            return layer
+        return replace(layer, arguments={**layer.arguments, "times": depth})
+
+    return replace(spec, layers=tuple(map(deepen, spec.layers)))
+
+
+def _whole(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 10**9):
+        raise InputError(f"--{name}: '{text}' is not a whole number of at least 1")
+    return int(text)
+
+
+def _gain(text: str) -> InitSpec:
+    """Weights of standard deviation gain / sqrt(fan_in), biases zero."""
+    try:
+        gain = float(text)
+    except ValueError:
+        gain = -1.0
+    if not 0 < gain < 1e6:
+        raise InputError(f"--gain: '{text}' is not a number between 0 and 1e6")
+    return InitSpec("variance_scaling", {"scale": gain**2, "mode": "fan_in"})
