@@ -22,6 +22,7 @@ from gradprobe.config import Limits
 from gradprobe.errors import GradprobeError, Place
 from gradprobe.rows import Row
 from gradprobe.seeds import derive
+from gradprobe.shapes import output_shape
 from gradprobe.spec import InitSpec, LayerSpec, NetworkSpec, walk
 from gradprobe.vocabulary import layer_arguments
 
@@ -155,7 +156,7 @@ class Network(nn.Sequential):
     """The module of a ``NetworkSpec``: a chain of layers, where a ``repeat`` is a chain itself.
 
     ``rows`` are its rows of level 0, in the order in which they run; ``lines`` says where in its
-    file each leaf stands.
+    file each leaf stands; ``work`` is about how many multiplications one forward pass takes.
     """
 
     def __init__(
@@ -171,6 +172,7 @@ class Network(nn.Sequential):
         self.spec = spec
         self.rows = rows
         self.lines = lines
+        self.work = 0
 
 
 # ---- the plan
@@ -184,6 +186,7 @@ class Planned(NamedTuple):
     branches: tuple[tuple[Planned, ...], ...] = ()
     parameters: int = 0
     activations: int = 0  # elements of all outputs inside, for the whole batch
+    work: int = 0  # multiplications of one forward pass, about
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +199,7 @@ class Plan:
     output_shape: tuple[int, ...]  # with the batch
     parameters: int
     activations: int
+    work: int  # multiplications of one forward pass, about
 
 
 def plan(spec: NetworkSpec, batch_size: int, limits: Limits | None = None) -> Plan:
@@ -207,7 +211,7 @@ def plan(spec: NetworkSpec, batch_size: int, limits: Limits | None = None) -> Pl
     planner = _Planner(spec)
     shape = (batch_size, *spec.input.shape)
     limits = limits or Limits()
-    _check_bytes(spec, "one input batch", math.prod(shape), limits, spec.input.place)
+    _check_bytes(spec, "one input batch needs", math.prod(shape), limits, spec.input.place)
     dtype = torch.float32 if spec.input.tokens is None else torch.int64
     with torch.no_grad():
         x = torch.empty(shape, device="meta", dtype=dtype)
@@ -217,15 +221,16 @@ def plan(spec: NetworkSpec, batch_size: int, limits: Limits | None = None) -> Pl
     if parameters == 0:
         raise spec.error("the network has no trainable parameters", spec.layers[0].place)
     largest = max(layers, key=lambda layer: layer.parameters).spec.place
-    _check_bytes(spec, f"{parameters:,} parameters", parameters, limits, largest)
+    _check_bytes(spec, f"{parameters:,} parameters need", parameters, limits, largest)
     if parameters > limits.parameters:
         message = f"the network has {parameters:,} parameters"
         raise spec.error(message, largest, f"--max-parameters is {limits.parameters:,}")
     # Each output, and its gradient on the way back.
-    what = f"the activations of a batch of {batch_size}"
+    what = f"the activations of a batch of {batch_size} need"
     widest = max(layers, key=lambda layer: layer.activations).spec.place
     _check_bytes(spec, what, 2 * activations + parameters, limits, widest)
-    return Plan(spec, tuple(layers), batch_size, tuple(out.shape), parameters, activations)
+    work = sum(layer.work for layer in layers)
+    return Plan(spec, tuple(layers), batch_size, tuple(out.shape), parameters, activations, work)
 
 
 def _check_bytes(
@@ -233,9 +238,7 @@ def _check_bytes(
 ) -> None:
     needed = elements * 4
     if needed > limits.memory:
-        message = f"{what} needs {format_bytes(needed)}".replace(
-            "parameters needs", "parameters need"
-        )
+        message = f"{what} {format_bytes(needed)}"
         raise spec.error(message, place, f"--max-memory is {format_bytes(limits.memory)}")
 
 
@@ -279,7 +282,7 @@ class _Planner:
         try:
             with torch.device("meta"):
                 module = layer_class(layer.kind)(**arguments)
-            out = module(x)
+            out = self._output(layer, arguments, module, x)
         except Exception as error:
             self._refuse(layer, x, error)
         if not isinstance(out, Tensor):
@@ -288,7 +291,15 @@ class _Planner:
             shape = list(out.shape[1:])
             raise self.spec.error(f"{layer.kind} gives an empty output, {shape}", layer.place)
         parameters = sum(p.numel() for p in module.parameters())
-        return Planned(layer, arguments, (), parameters, out.numel()), out
+        # Each weight of an output feature is used once for each of that feature's values.
+        work = out.numel() * parameters // (arguments.get("out_channels") or out.shape[-1])
+        return Planned(layer, arguments, (), parameters, out.numel(), work), out
+
+    @staticmethod
+    def _output(layer: LayerSpec, arguments: dict[str, Any], module: nn.Module, x: Tensor) -> Any:
+        floats = x.is_floating_point() != (layer.kind == "Embedding")
+        shape = output_shape(layer.kind, arguments, tuple(x.shape)) if floats else None
+        return module(x) if shape is None else torch.empty(shape, device="meta")
 
     def _resolve(self, layer: LayerSpec, x: Tensor) -> dict[str, Any]:
         """The arguments of a leaf, with those that follow from the input filled in."""
@@ -388,13 +399,16 @@ class _Planner:
             inside, out = self.chain(branch, x)
             branches.append(tuple(inside))
             outputs.append(out)
-        dim = layer.arguments.get("dim", 1)
-        try:
-            joined = torch.cat(outputs, dim=cast(int, dim))
-        except Exception as error:
+        dim = cast(int, layer.arguments.get("dim", 1))
+        first = list(outputs[0].shape)
+        across = dim + len(first) if dim < 0 else dim
+        rests = {(*out.shape[:across], *out.shape[across + 1 :]) for out in outputs}
+        if not 0 < across < len(first) or len(rests) > 1:
             shapes = ", ".join(str(list(out.shape[1:])) for out in outputs)
             message = f"concat: outputs of shapes {shapes} cannot be joined along dim {dim}"
-            raise self.spec.error(message, layer.place) from error
+            raise self.spec.error(message, layer.place)
+        first[across] = sum(out.shape[across] for out in outputs)
+        joined = torch.empty(first, device="meta", dtype=outputs[0].dtype)
         self.previous = layer
         return _combine(layer, tuple(branches)), joined
 
@@ -403,7 +417,8 @@ def _combine(layer: LayerSpec, branches: tuple[tuple[Planned, ...], ...]) -> Pla
     inside = [planned for branch in branches for planned in branch]
     parameters = sum(planned.parameters for planned in inside)
     activations = sum(planned.activations for planned in inside)
-    return Planned(layer, dict(layer.arguments), branches, parameters, activations)
+    work = sum(planned.work for planned in inside)
+    return Planned(layer, dict(layer.arguments), branches, parameters, activations, work)
 
 
 def _shape(x: Tensor) -> str:
@@ -446,7 +461,9 @@ def build(
     builder = _Builder(spec, seed)
     with _own_generator():
         layers = builder.children(planned.layers, "")
+    builder.check_inits()
     network = Network(spec, layers, builder.rows(planned.layers, layers), builder.lines)
+    network.work = planned.work
     network.to(dtype=dtype, device=device)
     return network
 
@@ -467,6 +484,15 @@ class _Builder:
         self.spec = spec
         self.seed = seed
         self.lines: dict[nn.Module, int] = {}
+        self.used_inits: set[int] = set()  # ids of those that matched a parameter
+
+    def check_inits(self) -> None:
+        """Refuse a top-level initialisation that matched no parameter: it is misspelt."""
+        for kind, inits in self.spec.init.items():
+            for key, init in inits.items():
+                if id(init) not in self.used_inits:
+                    message = f"init: no {kind} of the network has a parameter '{key}'"
+                    raise self.spec.error(message, init.place)
 
     def children(self, layers: tuple[Planned, ...], path: str) -> dict[str, nn.Module]:
         names = [layer.spec.name or str(index) for index, layer in enumerate(layers)]
@@ -507,6 +533,7 @@ class _Builder:
                 for key in sorted(inits, key=len, reverse=True):
                     if _names(key, name):
                         used.add(key)
+                        self.used_inits.add(id(inits[key]))
                         self.initialise(parameter, inits[key], f"{path}.{name}")
                         break
         for key in layer.spec.init:
@@ -589,8 +616,14 @@ def _leaves(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _row(name: str, module: nn.Module, layers: tuple[Planned, ...]) -> Row:
-    kinds = [layer.spec.kind for layer in layers]
-    kind = "+".join(kinds) if len(kinds) <= 3 else f"block of {len(kinds)}"
+    inner = layers
+    if len(layers) == 1 and layers[0].spec.kind == "sequential":  # described by what it holds
+        inner = layers[0].branches[0]
+    kinds = [layer.spec.kind for layer in inner]
+    if len(kinds) > 1 and len(set(kinds)) == 1:
+        kind = f"{len(kinds)} × {kinds[0]}"
+    else:
+        kind = "+".join(kinds) if len(kinds) <= 3 else f"block of {len(kinds)}"
     place = layers[0].spec.place
     inside = {layer.kind for layer, _ in walk(tuple(planned.spec for planned in layers))}
     return Row(name, kind, module, place.line if place else None, 0, tuple(sorted(inside)))

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from gradprobe.batch import Batch
     from gradprobe.build import Network
 
+_SMALL_WORK = 200_000_000  # multiplications of a forward pass
+
 
 def load_target(target: str, options: StackOptions | None = None) -> NetworkSpec:
     """The network that ``target`` names: a spec file, ``-``, or a built-in stack.
@@ -62,7 +64,8 @@ def probe_spec(
         with _running(network):
             profile = measure_positions(network, x, loss, resolved.seed)
     else:
-        profile = _measure(network, [x], {}, loss, resolved)
+        with _enough_threads(network):
+            profile = _measure(network, [x], {}, loss, resolved)
     if resolved.blocks:
         from gradprobe.blocks import jacobians
 
@@ -206,11 +209,25 @@ def _running(network: Network) -> Iterator[None]:
     """Leave the network and the random state as they were; say plainly what failed."""
     from gradprobe.measure import failed, undisturbed
 
-    with undisturbed(network):
+    with undisturbed(network), _enough_threads(network):
         try:
             yield
         except Exception as error:
             raise failed(error) from error
+
+
+@contextmanager
+def _enough_threads(network: Network) -> Iterator[None]:
+    """One thread for a small network: on a busy machine, waiting for a second takes longer."""
+    import torch
+
+    threads = torch.get_num_threads()
+    if network.work < _SMALL_WORK:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _report(

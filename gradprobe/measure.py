@@ -156,8 +156,14 @@ def _backward_chain(
         leaf = [segment.leaf] if segment.leaf.requires_grad else []
         wanted = [*edges, *trainable, *leaf]
         gradients: Sequence[Tensor | None] = [None] * len(wanted)
-        if segment.end.requires_grad and (arriving is not None or segment.end is value):
-            gradients = torch.autograd.grad(segment.end, wanted, arriving, allow_unused=True)
+        root = segment.end
+        if root is not value and arriving is not None:
+            # ⟨end, ∂L/∂end⟩ has the gradients of L. Handed over as grad_outputs, ∂L/∂end would make
+            # torch import sympy, which takes half as long as importing torch.
+            with torch.enable_grad():
+                root = (root * arriving).sum()
+        if root.requires_grad and (root is value or arriving is not None):
+            gradients = torch.autograd.grad(root, wanted, allow_unused=True)
         arriving = gradients[-1] if leaf else None
         counted = gradients[: len(edges) + len(trainable)]
         weights = [p.detach() for p in segment.parameters]

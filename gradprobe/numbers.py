@@ -18,11 +18,10 @@ def number(value: float | None) -> str:
     if value in (0, 1):
         return str(int(value))  # exactly: 1.00 is near 1
     size = abs(value)
-    if 1e-3 <= size < 9999.5:
-        if size >= 999.5:
-            return f"{value:,.0f}"
-        digits = 2 - math.floor(math.log10(size))
-        return f"{value:.{max(0, digits)}f}"
+    if 999.5 <= size < 9999.5:
+        return f"{value:,.0f}"
+    if 1e-3 <= size < 999.5:
+        return f"{value:#.3g}".rstrip(".")
     mantissa, _, exponent = f"{value:.1e}".partition("e")
     return f"{mantissa}e{int(exponent)}"
 
@@ -43,6 +42,12 @@ def name(text: str, width: int) -> str:
     """A printable name of at most ``width`` characters, elided on the left: the end tells more."""
     shown = printable(text)
     return shown if len(shown) <= width else "…" + shown[len(shown) - width + 1 :]
+
+
+def kind(text: str, width: int) -> str:
+    """A printable kind of layer of at most ``width`` characters, elided on the right."""
+    shown = printable(text)
+    return shown if len(shown) <= width else shown[: width - 1] + "…"
 
 
 def plural(count: int, noun: str) -> str:

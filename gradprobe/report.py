@@ -144,7 +144,7 @@ class GradientProfile:
     def half_life(self) -> float | None:
         """Rows over which the gradient halves (positive) or doubles (negative)."""
         decay = self.decay
-        if not decay or decay == 1:
+        if not decay or decay == 1 or self.steps < 2:
             return None
         return -math.log(2) / math.log(decay)
 

@@ -382,12 +382,14 @@ _SATURATING = {"Sigmoid": "at most 0.25", "Hardsigmoid": "at most 0.17"}
 def _advice_for_small(profile: GradientProfile) -> str:
     inside = {kind for row in profile.trunk for kind in row.contains}
     for kind, slope in _SATURATING.items():
-        if kind in inside:
+        if kind in inside and profile.unit == "row":
             return f"{kind}'s slope is {slope}: use Tanh, ReLU or GELU, and skip connections"
     if "residual" in inside:
         return "keep the skip clean: skip_scale 1, and no layer between the blocks"
-    if inside & {"RNN"}:
+    if "RNN" in inside:
         return "use LSTM or GRU, or an orthogonal recurrent matrix"
+    if profile.unit == "position":
+        return "shorten the sequence, raise the forget gate's bias, or attend over it"
     if inside & {"ReLU", "LeakyReLU", "PReLU", "ReLU6"}:
         return "init: {weight: kaiming_normal, bias: zeros}, or wrap each block in residual: […]"
     return "raise the gain of the init, normalise, or wrap each block in residual: […]"

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from gradprobe.errors import printable
-from gradprobe.numbers import fraction, name, number, plural
+from gradprobe.numbers import fraction, kind, name, number, plural
 from gradprobe.render.canvas import (
     BAD,
     FAINT,
@@ -75,9 +75,12 @@ def render_report(report: Report, style: Style | None = None, *, everything: boo
 
 
 def verdict_lines(report: Report, style: Style) -> list[Text]:
-    """The verdict, the factor per row and its half-life, on one line where it fits."""
-    verdict = Text(str(report.verdict), style=f"bold {VERDICT_COLOURS.get(report.verdict, BAD)}")
-    return [Text("  ").join([verdict, Text(decay_story(report.profile))])]
+    """The verdict, the factor per row and its half-life."""
+    verdict = str(report.verdict)
+    colour = VERDICT_COLOURS.get(report.verdict, BAD)
+    lines = [Text(line) for line in wrapped(decay_story(report.profile), style, len(verdict) + 2)]
+    head = Text(verdict, style=f"bold {colour}")
+    return [head + lines[0][len(verdict) :], *lines[1:]]
 
 
 def decay_story(profile: GradientProfile) -> str:
@@ -107,13 +110,12 @@ def _header(report: Report, style: Style) -> list[Text]:
         f"{config.get('dtype')}",
     ]
     line = ", ".join(fact for fact in facts if fact)
-    title = f"{report.target}: {report.name}" if report.name else report.target
-    shown = printable(title)
-    head = shown if len(shown) <= style.width else name(report.target, style.width)
-    return [
-        Text(head, style="bold"),
-        *(Text(part, style=FAINT) for part in wrapped(line, style, 0)),
-    ]
+    title = printable(f"{report.target}: {report.name}" if report.name else report.target)
+    heads = [title]
+    if len(title) > style.width:
+        heads = [name(report.target, style.width), *wrapped(printable(report.name or ""), style, 0)]
+    faint = [Text(part, style=FAINT) for part in wrapped(line, style, 0)]
+    return [*(Text(head, style="bold") for head in heads if head), *faint]
 
 
 def _batch(report: Report) -> str:
@@ -156,7 +158,7 @@ def _table(report: Report, style: Style, everything: bool) -> RenderableType:
         reach = profile.reach_of(row)
         table.add_row(
             Text(_indented(row, name_width)),
-            Text(name(row.kind, kind_width)),
+            Text(kind(row.kind, kind_width)),
             Text(number(reach)),
             _bar(row, reach, bar_width),
             *(Text(column.read(row)) for column in columns),

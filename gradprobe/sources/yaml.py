@@ -148,10 +148,11 @@ def _layers(document: Document, node: Node, what: str) -> tuple[LayerSpec, ...]:
     if not items:
         document.fail(f"{what}: the list is empty", node)
     layers = tuple(_layer(document, item) for item in items)
-    names = [layer.name for layer in layers if layer.name is not None]
+    names: set[str | None] = set()
     for layer, item in zip(layers, items, strict=True):
-        if layer.name is not None and names.count(layer.name) > 1:
+        if layer.name is not None and layer.name in names:
             document.fail(f"two layers are named '{layer.name}'", item)
+        names.add(layer.name)
     return layers
 
 
