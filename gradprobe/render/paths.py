@@ -49,11 +49,11 @@ def _table(paths: PathProfile, style: Style, everything: bool) -> RenderableType
         ]
     )
     shares = paths.shares
-    shown = range(len(shares)) if everything else _telling(paths)
+    step, shown = (1, list(range(len(shares)))) if everything else _telling(paths)
     largest = max(shares, default=0.0)
     previous = -1
     for j in shown:
-        if j - previous > 1:
+        if j - previous > step:
             _gap(table, paths, previous + 1, j)
         previous = j
         filled = shares[j] / largest if largest else 0.0
@@ -77,15 +77,15 @@ def _gap(table: object, paths: PathProfile, start: int, end: int) -> None:
     table.add_row("⋮", "", lengths, fraction(share), style=FAINT)  # type: ignore[attr-defined]
 
 
-def _telling(paths: PathProfile) -> list[int]:
-    """The clean path and the lengths that carry the gradient, thinned out where they are many."""
+def _telling(paths: PathProfile) -> tuple[int, list[int]]:
+    """The clean path and the lengths that carry the gradient; every ``step``-th of many."""
     shares = paths.shares
     if len(shares) <= MOST_ROWS:
-        return list(range(len(shares)))
+        return 1, list(range(len(shares)))
     low, high = paths.effective
     low, high = max(0, low - 1), min(len(shares) - 1, high + 1)
-    step = max(1, -(-(high - low + 1) // (MOST_ROWS - 2)))
-    return sorted({0, *range(low, high + 1, step), high})
+    step = max(1, -(-(high - low + 1) // MOST_ROWS))
+    return step, sorted({0, *range(low, high + 1, step), high})
 
 
 def _check(paths: PathProfile) -> str:
