@@ -10,6 +10,7 @@ The subject is left as it was: state dict, buffers, modes, ``.grad``, hooks, ran
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,21 +74,34 @@ def measure(
     Raises:
         ModelError: the forward or backward pass raised; names the row.
     """
-    with undisturbed(model), torch.enable_grad():
+    modules = modules_of(model)
+    rows = _rows(model, level)
+    own = {row.module: parameters_of(row.module, f"{row.name}.") for row in rows}
+    with undisturbed(model, modules), torch.enable_grad():
         torch.manual_seed(derive(seed, "forward"))
-        if isinstance(model, Network) and level == "blocks" and _can_be_cut(model):
-            measured, norms_by_id, value = _measure_chain(model, args[0], loss)
+        if isinstance(model, Network) and level == "blocks" and _can_be_cut(modules):
+            measured, norms_by_id, value = _measure_chain(rows, own, args[0], loss)
         else:
-            measured, norms_by_id, value = _measure_hooked(model, args, kwargs, loss, level)
-    return _profile(model, measured, norms_by_id, value)
+            measured, norms_by_id, value = _measure_hooked(model, rows, args, kwargs, loss)
+    with _no_collection():
+        return _profile(model, modules, own, measured, norms_by_id, value)
+
+
+_Own = Mapping[nn.Module, list[tuple[str, nn.Parameter]]]  # names and parameters of each row
+
+
+def _rows(model: nn.Module, level: str) -> list[Row]:
+    rows = model.rows if isinstance(model, Network) else find_rows(model)
+    lines = model.lines if isinstance(model, Network) else None
+    return with_leaves(rows, lines) if level == "leaves" else rows
 
 
 # ---- a chain of rows
 
 
-def _can_be_cut(network: Network) -> bool:
+def _can_be_cut(modules: list[nn.Module]) -> bool:
     """Whether the row boundaries may be leaves: not where a row overwrites its input."""
-    return not any(module.__dict__.get("inplace") for module in modules_of(network))
+    return not any(module.__dict__.get("inplace") for module in modules)
 
 
 class _Segment(NamedTuple):
@@ -99,12 +113,11 @@ class _Segment(NamedTuple):
 
 
 def _measure_chain(
-    network: Network, x: Tensor, loss: Loss
+    rows: list[Row], owned: _Own, x: Tensor, loss: Loss
 ) -> tuple[list[_Measured], _ParameterNorms, float]:
-    rows = network.rows
     stats: list[ActivationStats] = []
     segments: list[_Segment] = []
-    own = [[p for _, p in parameters_of(row.module)] for row in rows]
+    own = [[p for _, p in owned[row.module]] for row in rows]
     # The input needs a gradient only if a row before the first weights is to have one.
     x = x.detach()
     if not own[0] and x.is_floating_point():
@@ -190,11 +203,12 @@ class _Call(NamedTuple):
 
 
 def _measure_hooked(
-    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], loss: Loss, level: str
+    model: nn.Module,
+    rows: list[Row],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    loss: Loss,
 ) -> tuple[list[_Measured], _ParameterNorms, float]:
-    rows = model.rows if isinstance(model, Network) else find_rows(model)
-    if level == "leaves":
-        rows = with_leaves(rows, model.lines if isinstance(model, Network) else None)
     calls: list[_Call] = []
     stats: dict[int, ActivationStats] = {}
     reduced: dict[object, float] = {}  # norms of large gradients, taken when they were made
@@ -331,9 +345,14 @@ def _edge(tensor: Tensor) -> GradientEdge | None:
 
 
 def _profile(
-    model: nn.Module, measured: list[_Measured], parameter_norms: _ParameterNorms, value: float
+    model: nn.Module,
+    modules: list[nn.Module],
+    own: _Own,
+    measured: list[_Measured],
+    parameter_norms: _ParameterNorms,
+    value: float,
 ) -> GradientProfile:
-    useless = _biases_before_norm(model, parameter_norms)
+    useless = _biases_before_norm(model, modules, parameter_norms)
 
     def profile(name: str, parameter: nn.Parameter) -> ParameterProfile:
         key = id(parameter)
@@ -345,29 +364,35 @@ def _profile(
 
     rows: list[RowProfile] = []
     seen: set[nn.Module] = set()
-    owned: dict[int, int] = {}  # size by id: a shared parameter counts once
+    owned: dict[int, nn.Parameter] = {}  # by id: a shared parameter counts once
     for row, status, stats, gradient in measured:
-        own: tuple[ParameterProfile, ...] = ()
+        parameters: tuple[ParameterProfile, ...] = ()
         if row.module not in seen:  # a module that runs twice has its parameters at its first row
             seen.add(row.module)
-            named = {id(p): (n, p) for n, p in parameters_of(row.module, f"{row.name}.")}
-            own = tuple([profile(n, p) for n, p in named.values()])
-            if row.level == 0:
-                owned |= {key: p.numel() for key, (_, p) in named.items()}
+            named = {id(p): (name, p) for name, p in own[row.module]}
+            parameters = tuple([profile(name, p) for name, p in named.values()])
+            owned |= {key: p for key, (_, p) in named.items()}
         rms, dependence, zeros = stats or (None, None, None)
         if not _finite(rms, gradient):
             status = RowStatus.NON_FINITE
-        size = sum([p.size for p in own])
+        size = sum([p.size for p in parameters])
         name, kind, _, line, level, contains = row
         numbers = (gradient, rms, dependence, zeros)
-        rows.append(RowProfile(name, kind, level, line, status, size, *numbers, own, contains))
-    orphans = {id(p): (n, p) for n, p in parameters_of(model) if id(p) not in owned}
+        rows.append(
+            RowProfile(name, kind, level, line, status, size, *numbers, parameters, contains)
+        )
+    orphans: list[ParameterProfile] = []
+    if len(owned) < len(parameter_norms):
+        others = {id(p): (n, p) for n, p in parameters_of(model) if id(p) not in owned}
+        owned |= {key: p for key, (_, p) in others.items()}
+        orphans = [profile(name, p) for name, p in others.values()]
+    dtypes = {p.dtype for p in owned.values() if p.is_floating_point()}
     return GradientProfile(
         rows=tuple(rows),
-        parameters=sum(owned.values()) + sum(p.numel() for _, p in orphans.values()),
+        parameters=sum([p.numel() for p in owned.values()]),
         loss=value,
-        smallest_gradient=_smallest_gradient(model),
-        orphans=tuple(profile(n, p) for n, p in orphans.values()),
+        smallest_gradient=max(torch.finfo(dtype).tiny for dtype in dtypes),
+        orphans=tuple(orphans),
     )
 
 
@@ -375,19 +400,16 @@ def _finite(*values: float | None) -> bool:
     return all(v is None or abs(v) < float("inf") for v in values)
 
 
-def _smallest_gradient(model: nn.Module) -> float:
-    dtypes = {p.dtype for _, p in parameters_of(model) if p.is_floating_point()}
-    return max(torch.finfo(dtype).tiny for dtype in dtypes)
-
-
-def _biases_before_norm(model: nn.Module, parameter_norms: _ParameterNorms) -> set[int]:
+def _biases_before_norm(
+    model: nn.Module, modules: list[nn.Module], parameter_norms: _ParameterNorms
+) -> set[int]:
     """Ids of biases whose layer feeds a normalisation over the batch, which subtracts them again.
 
     The order of registration stands for the order of execution, so the gradient must agree: it is
     zero up to rounding.
     """
     found: set[int] = set()
-    if not any(isinstance(module, _NORMALISATIONS) for module in modules_of(model)):
+    if not any(isinstance(module, _NORMALISATIONS) for module in modules):
         return found
     for (_, layer), (_, after) in pairwise(leaves_of(model)):
         if not isinstance(layer, _BIASED) or not isinstance(after, _NORMALISATIONS):
@@ -400,19 +422,32 @@ def _biases_before_norm(model: nn.Module, parameter_norms: _ParameterNorms) -> s
     return found
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Thousands of small values are made at once and all are kept: no use to search for garbage."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 # ---- leaving no trace
 
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
+def undisturbed(model: nn.Module, modules: list[nn.Module] | None = None) -> Iterator[None]:
     """Restore buffers, modes and the global random states, whatever happens inside."""
-    modules = modules_of(model)
+    modules = modules or modules_of(model)
     training = [module.training for module in modules]
     kept = [(module, tensors) for module in modules if (tensors := _snapshot(module))]
     with ExitStack() as stack:
         stack.callback(_restore, modules, training, kept)
         stack.callback(torch.random.set_rng_state, torch.random.get_rng_state())
-        for device in {p.device for _, p in parameters_of(model) if p.is_cuda}:
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            device = torch.cuda.current_device()
             stack.callback(torch.cuda.set_rng_state, torch.cuda.get_rng_state(device), device)
         stack.callback(random.setstate, random.getstate())
         if "numpy" in sys.modules:
@@ -442,7 +477,8 @@ def _restore(
     modules: list[nn.Module], training: list[bool], kept: list[tuple[nn.Module, _Kept]]
 ) -> None:
     for module, mode in zip(modules, training, strict=True):
-        module.training = mode
+        if module.training is not mode:
+            module.training = mode
     with torch.no_grad():
         for module, tensors in kept:
             for name, (tensor, copy) in tensors.items():

@@ -1,8 +1,9 @@
 """Norms and activation statistics of many tensors at once: exact where it matters, cheap elsewhere.
 
-A float32 sum of squares is right unless it under- or overflows, so it is tried first and checked
-against a safe range; what falls outside is done again in float64. Small tensors of one shape are
-stacked, so that a thousand narrow layers do not cost a thousand calls.
+A sum of squares is right unless it under- or overflows, so it is tried first and checked against a
+safe range; what falls outside is done again, scaled by a power of two, which changes no digit.
+Float32 sums are short and add up in float64. Small tensors of one shape are stacked, so that a
+thousand narrow layers do not cost a thousand calls.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Where the norm of a float32 tensor can be trusted: below, squares of elements that count fall
-# under 1.2e-38 and are lost; above, they pass 3.4e38.
-_SAFE = (1e-13, 1e18)
+# Where a norm can be trusted, and the scale that brings what lies outside into it. In float32,
+# below 1e-13 squares of elements that count fall under 1.2e-38 and are lost; above 1e18 they pass
+# 3.4e38.
+_SAFE = {torch.float32: (1e-13, 1e18), torch.float64: (1e-140, 1e150)}
+_SCALE = {torch.float32: 2.0**100, torch.float64: 2.0**600}
 _STACKED = 1 << 15  # elements: larger tensors are taken one by one
 _CHUNK = 1 << 12  # elements summed in float32 before the float64 sum takes over
 
@@ -39,26 +42,24 @@ def norms(tensors: Sequence[Tensor]) -> list[float]:
         else:
             stacked = _wide(torch.stack(group)).flatten(1)
             values = torch.linalg.vector_norm(stacked, dim=1).tolist()
-            if not all(_SAFE[0] < value < _SAFE[1] for value in values):
-                values = _exact_norms(stacked)
+            _correct(values, stacked)
         for index, value in zip(shape_group, values, strict=True):
             results[index] = value
     return results
 
 
-def _exact_norms(stacked: Tensor) -> list[float]:
-    """The 2-norm of each row of a matrix, each scaled by its largest element first."""
-    if not stacked.shape[1]:
-        return [0.0] * stacked.shape[0]
-    largest = torch.linalg.vector_norm(stacked, ord=math.inf, dim=1)
-    results: list[float] = largest.tolist()  # right for zeros, infinities and NaN
-    usual = [i for i, value in enumerate(results) if 0 < value < math.inf]
-    if usual:
-        # In float64, where the reciprocal of a subnormal float32 is still finite.
-        rows = stacked[usual].double() / largest[usual].double()[:, None]
-        for index, norm in zip(usual, torch.linalg.vector_norm(rows, dim=1).tolist(), strict=True):
-            results[index] *= norm
-    return results
+def _correct(values: list[float], stacked: Tensor) -> None:
+    """Take the norms that are out of the safe range (0, small, large, not finite) again, scaled."""
+    low, high = _SAFE[stacked.dtype]
+    scale = _SCALE[stacked.dtype]
+    for factor, wrong in (
+        (scale, [i for i, value in enumerate(values) if value <= low]),
+        (1 / scale, [i for i, value in enumerate(values) if not value < high]),
+    ):
+        if wrong:
+            again = torch.linalg.vector_norm(stacked[wrong] * factor, dim=1).tolist()
+            for i, value in zip(wrong, again, strict=True):
+                values[i] = value / factor
 
 
 def activation_stats(tensors: Sequence[Tensor]) -> list[ActivationStats]:
@@ -72,8 +73,8 @@ def activation_stats(tensors: Sequence[Tensor]) -> list[ActivationStats]:
         group = [tensors[i] for i in shape_group]
         stacked = torch.stack(group) if len(group) > 1 else group[0][None]
         for index, stats in zip(shape_group, _stats(_wide(stacked)), strict=True):
-            trusted = _SAFE[0] < stats.rms < _SAFE[1]
-            results[index] = stats if trusted else _exact_stats(tensors[index])
+            low, high = _SAFE[torch.float32]
+            results[index] = stats if low < stats.rms < high else _exact_stats(tensors[index])
     return results
 
 
@@ -120,18 +121,15 @@ def _mean(x: Tensor) -> Tensor:
 
 def _norm(tensor: Tensor) -> float:
     dense = tensor.coalesce().values() if tensor.is_sparse else tensor
-    dtype = _wide_dtype(dense.dtype)
-    if dense.numel() <= _CHUNK or not dense.is_contiguous():
-        value = float(torch.linalg.vector_norm(dense, dtype=dtype))
-    else:
-        flat = dense.view(-1)
-        whole = flat.numel() // _CHUNK * _CHUNK
-        parts = torch.linalg.vector_norm(flat[:whole].view(-1, _CHUNK), dim=1, dtype=dtype)
-        value = float(torch.linalg.vector_norm(parts, dtype=torch.float64))
-        if whole < flat.numel():
-            rest = torch.linalg.vector_norm(flat[whole:], dtype=dtype)
-            value = math.hypot(value, float(rest))
-    return value if _SAFE[0] < value < _SAFE[1] else _exact_norms(dense.reshape(1, -1))[0]
+    flat = _wide(dense.reshape(-1))
+    whole = flat.numel() // _CHUNK * _CHUNK
+    parts = [torch.linalg.vector_norm(flat[:whole].view(-1, _CHUNK), dim=1)] if whole else []
+    if whole < flat.numel():
+        parts.append(torch.linalg.vector_norm(flat[whole:])[None])
+    value = float(torch.linalg.vector_norm(torch.cat(parts), dtype=torch.float64)) if parts else 0.0
+    values = [value]
+    _correct(values, flat[None])
+    return values[0]
 
 
 def _wide_dtype(dtype: torch.dtype) -> torch.dtype:
