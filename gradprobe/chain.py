@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.build import Network, Residual
+from gradprobe.rng import reseed
 from gradprobe.seeds import derive
 
 
@@ -28,7 +29,7 @@ class Element(NamedTuple):
 
     def reseed(self, seed: int) -> None:
         """Set the global random state that the element draws from (dropout)."""
-        torch.manual_seed(derive(seed, f"forward/{self.name}"))
+        reseed(derive(seed, f"forward/{self.name}"))
 
     def run(self, x: Tensor, seed: int) -> Tensor:
         """The output; what it draws is the same each time."""

@@ -27,6 +27,7 @@ from gradprobe.build import Network
 from gradprobe.errors import GradprobeError, ModelError
 from gradprobe.norms import ActivationStats, activation_stats, norms
 from gradprobe.report import GradientProfile, ParameterProfile, RowProfile, RowStatus
+from gradprobe.rng import reseed
 from gradprobe.rows import Row, find_rows, leaves_of, modules_of, parameters_of, with_leaves
 from gradprobe.seeds import derive
 
@@ -78,7 +79,7 @@ def measure(
     rows = _rows(model, level)
     own = {row.module: parameters_of(row.module, f"{row.name}.") for row in rows}
     with undisturbed(model, modules), torch.enable_grad():
-        torch.manual_seed(derive(seed, "forward"))
+        reseed(derive(seed, "forward"))
         if isinstance(model, Network) and level == "blocks" and _can_be_cut(modules):
             measured, norms_by_id, value = _measure_chain(rows, own, args[0], loss)
         else:
@@ -445,7 +446,7 @@ def undisturbed(model: nn.Module, modules: list[nn.Module] | None = None) -> Ite
     kept = [(module, tensors) for module in modules if (tensors := _snapshot(module))]
     with ExitStack() as stack:
         stack.callback(_restore, modules, training, kept)
-        stack.callback(torch.random.set_rng_state, torch.random.get_rng_state())
+        stack.callback(torch.default_generator.set_state, torch.default_generator.get_state())
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             device = torch.cuda.current_device()
             stack.callback(torch.cuda.set_rng_state, torch.cuda.get_rng_state(device), device)
