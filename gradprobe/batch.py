@@ -33,7 +33,7 @@ def random_batch(spec: InputSpec, size: int, seed: int) -> Batch:
     generator = torch.Generator().manual_seed(derive(seed, "input"))
     shape = (size, *spec.shape)
     if spec.tokens is None:
-        return Batch(torch.randn(shape, generator=generator))
+        return Batch(torch.randn(shape, generator=generator, dtype=torch.float32))
     return Batch(torch.randint(spec.tokens, shape, generator=generator))
 
 
@@ -70,6 +70,8 @@ def load_batch(path: str, spec: InputSpec, size: int | None, max_bytes: int) -> 
                 f"{path}: tokens from {low} to {high}, the spec has 0 to {spec.tokens - 1}"
             )
         inputs = inputs.long()
+    elif inputs.is_complex():
+        raise InputError(f"{path}: samples are complex: a spec takes real numbers")
     else:
         inputs = inputs.to(torch.float64 if inputs.dtype is torch.float64 else torch.float32)
         bad = (~torch.isfinite(inputs.flatten(1))).any(1).nonzero()
@@ -100,8 +102,11 @@ def _read_arrays(path: str, max_bytes: int) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return dict(load_file(path))
-        loaded = numpy.load(path, allow_pickle=False)
-        arrays = {"x": loaded} if suffix == ".npy" else {k: loaded[k] for k in loaded.files}
+        if suffix == ".npy":
+            arrays = {"x": numpy.load(path, allow_pickle=False)}
+        else:
+            with numpy.load(path, allow_pickle=False) as archive:
+                arrays = {key: archive[key] for key in archive.files}
         return {k: torch.from_numpy(numpy.ascontiguousarray(v)) for k, v in arrays.items()}
     except InputError:
         raise
@@ -161,7 +166,7 @@ def mse(output: Tensor, labels: Tensor | None, seed: int) -> Tensor:
     """Mean squared error; without labels, against standard normal targets."""
     if labels is None:
         generator = torch.Generator().manual_seed(derive(seed, "loss"))
-        labels = torch.randn(output.shape, generator=generator)
+        labels = torch.randn(output.shape, generator=generator, dtype=torch.float32)
     if labels.numel() != output.numel():
         raise InputError(
             f"mse needs targets of shape {list(output.shape[1:])}, the data has "

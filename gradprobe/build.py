@@ -135,6 +135,7 @@ LAYER_CLASSES: dict[str, Callable[..., nn.Module]] = {
 
 # Parameter-free layers that do not map 0 to 0: a branch that ends in one cannot start as zero.
 NONZERO_AT_ZERO = frozenset(
+    "AlphaDropout FeatureAlphaDropout "
     "Sigmoid LogSigmoid Softplus Hardsigmoid Softmax Softmin LogSoftmax Softmax2d Threshold "
     "ConstantPad1d ConstantPad2d ConstantPad3d".split()
 )
@@ -278,6 +279,10 @@ class _Planner:
         return getattr(self, f"_{layer.kind}")(layer, x)  # type: ignore[no-any-return]
 
     def _leaf(self, layer: LayerSpec, x: Tensor) -> tuple[Planned, Tensor]:
+        if not x.is_floating_point() and "Embedding" not in layer.kind:
+            message = f"{layer.kind} takes floating point input, not tokens"
+            hint = "begin with Embedding: {embedding_dim: 64}"
+            raise self.spec.error(message, layer.place, hint)
         arguments = self._resolve(layer, x)
         try:
             with torch.device("meta"):
@@ -297,9 +302,11 @@ class _Planner:
 
     @staticmethod
     def _output(layer: LayerSpec, arguments: dict[str, Any], module: nn.Module, x: Tensor) -> Any:
-        floats = x.is_floating_point() != (layer.kind == "Embedding")
-        shape = output_shape(layer.kind, arguments, tuple(x.shape)) if floats else None
-        return module(x) if shape is None else torch.empty(shape, device="meta")
+        fits = x.is_floating_point() != ("Embedding" in layer.kind)
+        shape = output_shape(layer.kind, arguments, tuple(x.shape)) if fits else None
+        return (
+            module(x) if shape is None else torch.empty(shape, device="meta", dtype=torch.float32)
+        )
 
     def _resolve(self, layer: LayerSpec, x: Tensor) -> dict[str, Any]:
         """The arguments of a leaf, with those that follow from the input filled in."""
@@ -353,10 +360,6 @@ class _Planner:
                 f"{layer.kind} needs more than one value per channel; the batch has one sample"
             )
             raise self.spec.error(message, layer.place, "use --batch-size 2 or more") from error
-        if not x.is_floating_point() and "Embedding" not in layer.kind:
-            message = f"{layer.kind} takes floating point input, not tokens"
-            hint = "begin with Embedding: {embedding_dim: 64}"
-            raise self.spec.error(message, layer.place, hint) from error
         message = f"{layer.kind} cannot take the output of {self._source()}, {_shape(x)}: "
         raise self.spec.error(message + reason[:200], layer.place) from error
 
@@ -470,13 +473,15 @@ def build(
 
 @contextmanager
 def _own_generator() -> Iterator[None]:
-    """Lend the global CPU generator to the builder, and hand it back as it was."""
+    """Lend the global CPU generator to the builder, in float32, and hand it back as it was."""
     with _BUILDING:
-        state = torch.random.get_rng_state()
+        state, dtype = torch.random.get_rng_state(), torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
         try:
             yield
         finally:
             torch.random.set_rng_state(state)
+            torch.set_default_dtype(dtype)
 
 
 class _Builder:
@@ -570,7 +575,10 @@ class _Builder:
         """Set the last layer with parameters to zero, so that the branch starts as F(x) = 0."""
         leaves = [leaf for module in branch for leaf in _leaves(module)]
         holders = [
-            index for index, leaf in enumerate(leaves) if any(True for _ in leaf.parameters())
+            index
+            for index, leaf in enumerate(leaves)
+            # A PReLU of slope 0 is a ReLU, and lets half of its input through.
+            if any(True for _ in leaf.parameters()) and not isinstance(leaf, nn.PReLU)
         ]
         if not holders:
             message = "zero_init: the branch has no parameters"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gradprobe import rules
 from gradprobe._version import __version__
 from gradprobe.anatomy import BlockProfile, PathProfile
-from gradprobe.config import DEFAULT_BATCH_SIZE, ProbeOptions
+from gradprobe.config import DEFAULT_BATCH_SIZE, ProbeOptions, choose
 from gradprobe.errors import InputError, ModelError
 from gradprobe.report import GradientProfile, Report
 from gradprobe.sources import stack
@@ -165,6 +165,8 @@ def probe(
         ModelError: the model raised while it ran, or has nothing to train.
     """
     options = ProbeOptions(seed=seed, level=level)
+    for name in thresholds or {}:
+        choose("thresholds", name, tuple(options.thresholds))
     options = replace(options, thresholds={**options.thresholds, **(thresholds or {})})
     named = loss if isinstance(loss, str) else None
     if named:

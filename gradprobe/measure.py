@@ -15,6 +15,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from torch.autograd.graph import GradientEdge
 
 from gradprobe.batch import first_tensor
 from gradprobe.build import Network
-from gradprobe.errors import GradprobeError, ModelError
+from gradprobe.errors import GradprobeError, InputError, ModelError
 from gradprobe.norms import ActivationStats, activation_stats, norms
 from gradprobe.report import GradientProfile, ParameterProfile, RowProfile, RowStatus
 from gradprobe.rng import reseed
@@ -84,8 +85,10 @@ def measure(
             measured, norms_by_id, value = _measure_chain(rows, own, args[0], loss)
         else:
             measured, norms_by_id, value = _measure_hooked(model, rows, args, kwargs, loss)
+    finite = all(bool(torch.isfinite(t).all()) for t in _floats([args, kwargs]))
     with _no_collection():
-        return _profile(model, modules, own, measured, norms_by_id, value)
+        profile = _profile(model, modules, own, measured, norms_by_id, value)
+    return profile if finite else replace(profile, input_finite=False)
 
 
 _Own = Mapping[nn.Module, list[tuple[str, nn.Parameter]]]  # names and parameters of each row
@@ -119,9 +122,9 @@ def _measure_chain(
     stats: list[ActivationStats] = []
     segments: list[_Segment] = []
     own = [[p for _, p in owned[row.module]] for row in rows]
-    # The input needs a gradient only if a row before the first weights is to have one.
+    # The input needs a gradient only if a row before the first trained weights is to have one.
     x = x.detach()
-    if not own[0] and x.is_floating_point():
+    if x.is_floating_point() and not any(p.requires_grad for p in own[0]):
         x.requires_grad_()
     position = 0
     while position < len(rows):
@@ -143,7 +146,7 @@ def _measure_chain(
         stats += activation_stats(outputs)
         segments.append(_Segment(start, leaf, edges, inside, x))
     try:
-        value = loss(x)
+        value = _scalar(loss(x))
         gradients, parameters = _backward_chain(segments, value, len(rows))
     except Exception as error:
         raise failed(error, None, rows) from error
@@ -213,6 +216,7 @@ def _measure_hooked(
     calls: list[_Call] = []
     stats: dict[int, ActivationStats] = {}
     reduced: dict[object, float] = {}  # norms of large gradients, taken when they were made
+    aliases: dict[int, tuple[int]] = {}
     recording = True  # checkpointing runs the forward again during the backward pass
 
     def reduce(key: object) -> Callable[[Tensor], Tensor]:
@@ -226,6 +230,8 @@ def _measure_hooked(
         # autograd hands this back instead of the gradient, which is freed at once.
         def hook(gradient: Tensor) -> Tensor:
             reduced[key] = norms([gradient.detach()])[0]
+            if gradient.is_sparse:
+                return torch.zeros_like(gradient)
             return gradient.new_zeros(()).expand(gradient.shape)
 
         return hook
@@ -241,8 +247,11 @@ def _measure_hooked(
             large = tensor.numel() >= _LARGE
             if large:
                 stats[index] = activation_stats([tensor.detach()])[0]
-                if tensor.requires_grad:
-                    tensor.register_hook(reduce(index))  # type: ignore[no-untyped-call]
+                if tensor.requires_grad and not isinstance(tensor, nn.Parameter):
+                    handle = tensor.register_hook(reduce(index))  # type: ignore[no-untyped-call]
+                    hooks.callback(handle.remove)
+            if isinstance(tensor, nn.Parameter):  # a row may hand out a parameter of its own
+                aliases[index] = (id(tensor),)
             copy = None if large else tensor.detach().clone()
             calls.append(_Call(row, _edge(tensor), copy, large))
 
@@ -258,10 +267,9 @@ def _measure_hooked(
                 hook = parameter.register_hook(shrink((id(parameter),)))  # type: ignore[no-untyped-call]
                 hooks.callback(hook.remove)
         leaves: list[Tensor] = []
-        args = [_with_gradient(a, leaves) for a in args]
-        kwargs = {key: _with_gradient(a, leaves) for key, a in kwargs.items()}
+        args, kwargs = _prepared(list(args), leaves), _prepared(dict(kwargs), leaves)
         try:
-            value = loss(model(*args, **kwargs))
+            value = _scalar(loss(model(*args, **kwargs)))
         except Exception as error:
             ran = [call.row for call in calls if call.row.level == 0]
             raise failed(error, None, ran) from error
@@ -287,7 +295,7 @@ def _measure_hooked(
     }
     measured = []
     for index, call in enumerate(calls):
-        norm = gradient_norms.get(index, reduced.get(index))
+        norm = gradient_norms.get(aliases.get(index, index), reduced.get(index))
         status = RowStatus.OK if norm is not None else RowStatus.NO_GRADIENT
         if index not in stats:
             status = RowStatus.NO_TENSOR
@@ -306,34 +314,71 @@ def _norms_of(
 
 
 def _in_order(rows: list[Row], measured: list[_Measured]) -> list[_Measured]:
-    """In the order of the calls, a leaf below its block; a row that never ran comes last.
+    """In the order of the calls, a leaf below the block that called it; what never ran comes last.
 
     A module that ran more than once has a row for each call, numbered from the second.
     """
+    home = ""
+    homes: dict[str, str] = {}  # of each leaf: the block in which it is registered
+    for row in rows:
+        home = home if row.level else row.name
+        homes[row.name] = home
     counts: dict[str, int] = {}
     result: list[_Measured] = []
     leaves: list[_Measured] = []
+    ran = set()
+
+    def numbered(one: _Measured, name: str) -> _Measured:
+        counts[name] = counts.get(name, 0) + 1
+        name = name if counts[name] == 1 else f"{name} ({counts[name]})"
+        return one._replace(row=one.row._replace(name=name))
+
     for one in measured:  # a block's hook fires after its leaves'
-        counts[one.row.name] = counts.get(one.row.name, 0) + 1
-        if counts[one.row.name] > 1:
-            name = f"{one.row.name} ({counts[one.row.name]})"
-            one = one._replace(row=one.row._replace(name=name))
+        ran.add(one.row.name)
         if one.row.level:
             leaves.append(one)
-        else:
-            result += [one, *leaves]
-            leaves = []
-    result += leaves
-    missing = [row for row in rows if row.name not in counts]
-    return result + [_Measured(row, RowStatus.NOT_RUN) for row in missing]
+            continue
+        result.append(numbered(one, one.row.name))
+        for leaf in leaves:
+            path = leaf.row.name.removeprefix(homes[leaf.row.name])
+            result.append(numbered(leaf, one.row.name + path))
+        leaves = []
+    result += [numbered(leaf, leaf.row.name) for leaf in leaves]
+    return result + [_Measured(row, RowStatus.NOT_RUN) for row in rows if row.name not in ran]
 
 
-def _with_gradient(argument: Any, leaves: list[Tensor]) -> Any:
-    """A floating tensor as a copy, which the model may overwrite, of a leaf with a gradient."""
-    if not isinstance(argument, Tensor) or not argument.is_floating_point():
-        return argument
-    leaves.append(argument.detach().requires_grad_())
-    return leaves[-1].clone()
+def _floats(value: Any) -> Iterator[Tensor]:
+    """Every floating tensor in nested lists, tuples and dicts."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _floats(item)
+    elif isinstance(value, Mapping):
+        yield from _floats(list(value.values()))
+
+
+def _scalar(value: Any) -> Tensor:
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        found = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise InputError(f"the loss must be a scalar tensor, not {found}")
+    return value.reshape(())
+
+
+def _prepared(argument: Any, leaves: list[Tensor]) -> Any:
+    """The same with copies for tensors, which the model may overwrite: of leaves with a gradient
+    where they are floating."""
+    if isinstance(argument, Tensor):
+        if not argument.is_floating_point():
+            return argument.clone()
+        leaves.append(argument.detach().requires_grad_())
+        return leaves[-1].clone()
+    if type(argument) in (list, tuple):
+        return type(argument)(_prepared(item, leaves) for item in argument)
+    if type(argument) is dict:
+        return {key: _prepared(value, leaves) for key, value in argument.items()}
+    return argument
 
 
 def _edge(tensor: Tensor) -> GradientEdge | None:
@@ -374,7 +419,7 @@ def _profile(
             parameters = tuple([profile(name, p) for name, p in named.values()])
             owned |= {key: p for key, (_, p) in named.items()}
         rms, dependence, zeros = stats or (None, None, None)
-        if not _finite(rms, gradient):
+        if not _finite(rms, gradient, *(n for p in parameters for n in (p.norm, p.gradient_norm))):
             status = RowStatus.NON_FINITE
         size = sum([p.size for p in parameters])
         name, kind, _, line, level, contains = row
@@ -443,9 +488,10 @@ def undisturbed(model: nn.Module, modules: list[nn.Module] | None = None) -> Ite
     """Restore buffers, modes and the global random states, whatever happens inside."""
     modules = modules or modules_of(model)
     training = [module.training for module in modules]
-    kept = [(module, tensors) for module in modules if (tensors := _snapshot(module))]
+    buffers = [dict(module._buffers) if module._buffers else None for module in modules]
+    kept = [copies for module in modules if (copies := _copies(module))]
     with ExitStack() as stack:
-        stack.callback(_restore, modules, training, kept)
+        stack.callback(_restore, modules, training, buffers, kept)
         stack.callback(torch.default_generator.set_state, torch.default_generator.get_state())
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             device = torch.cuda.current_device()
@@ -458,33 +504,29 @@ def undisturbed(model: nn.Module, modules: list[nn.Module] | None = None) -> Ite
         yield
 
 
-_Kept = dict[str, tuple[Tensor, Tensor]]
-
-
-def _snapshot(module: nn.Module) -> _Kept:
-    """The tensors that a forward pass may change, each with a copy."""
-    renormalised = module.__dict__.get("max_norm") is not None
-    if not module._buffers and not renormalised:
-        return {}
-    kept = {name: (b, b.detach().clone()) for name, b in module._buffers.items() if b is not None}
-    if renormalised:  # Embedding renormalises its weight in place
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        kept["weight"] = (weight, weight.detach().clone())
-    return kept
+def _copies(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """The tensors that a forward pass may change in place, each with a copy."""
+    changing = [buffer for buffer in module._buffers.values() if buffer is not None]
+    if module.__dict__.get("max_norm") is not None:  # Embedding renormalises its weight in place
+        changing += [p for p in module._parameters.values() if p is not None]
+    return [(tensor, tensor.detach().clone()) for tensor in changing]
 
 
 def _restore(
-    modules: list[nn.Module], training: list[bool], kept: list[tuple[nn.Module, _Kept]]
+    modules: list[nn.Module],
+    training: list[bool],
+    buffers: list[dict[str, Tensor | None] | None],
+    kept: list[list[tuple[Tensor, Tensor]]],
 ) -> None:
-    for module, mode in zip(modules, training, strict=True):
+    for module, mode, before in zip(modules, training, buffers, strict=True):
         if module.training is not mode:
             module.training = mode
+        if module._buffers or before:
+            module._buffers.clear()
+            module._buffers.update(before or {})
     with torch.no_grad():
-        for module, tensors in kept:
-            for name, (tensor, copy) in tensors.items():
-                if name in module._buffers:
-                    module._buffers[name] = tensor
+        for copies in kept:
+            for tensor, copy in copies:
                 # Untouched tensors are not written: a write would count as a change.
                 if not torch.equal(tensor, copy):
                     tensor.copy_(copy)

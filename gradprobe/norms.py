@@ -21,7 +21,7 @@ from torch import Tensor
 _SAFE = {torch.float32: (1e-13, 1e18), torch.float64: (1e-140, 1e150)}
 _SCALE = {torch.float32: 2.0**100, torch.float64: 2.0**600}
 _STACKED = 1 << 15  # elements: larger tensors are taken one by one
-_CHUNK = 1 << 12  # elements summed in float32 before the float64 sum takes over
+_CHUNK = 1 << 10  # elements summed in float32 before the float64 sum takes over
 
 
 class ActivationStats(NamedTuple):
@@ -35,31 +35,52 @@ class ActivationStats(NamedTuple):
 def norms(tensors: Sequence[Tensor]) -> list[float]:
     """The 2-norm of each tensor, right from 1e-300 to 1e300."""
     results = [math.nan] * len(tensors)
-    for shape_group in _groups(tensors):
-        group = [tensors[i] for i in shape_group]
+    for alike in _groups(tensors):
+        group = [tensors[i] for i in alike]
         if len(group) == 1:
             values = [_norm(group[0])]
         else:
-            stacked = _wide(torch.stack(group)).flatten(1)
+            stacked = _wide(torch.stack(group)).reshape(len(group), -1)
             values = torch.linalg.vector_norm(stacked, dim=1).tolist()
-            _correct(values, stacked)
-        for index, value in zip(shape_group, values, strict=True):
+            low, high = _SAFE[stacked.dtype]
+            wrong = [i for i, value in enumerate(values) if not low < value < high]
+            for i, value in zip(wrong, _scaled(stacked, wrong, values), strict=True):
+                values[i] = value
+        for index, value in zip(alike, values, strict=True):
             results[index] = value
     return results
 
 
-def _correct(values: list[float], stacked: Tensor) -> None:
-    """Take the norms that are out of the safe range (0, small, large, not finite) again, scaled."""
-    low, high = _SAFE[stacked.dtype]
+def _scaled(stacked: Tensor, wrong: list[int], values: list[float]) -> list[float]:
+    """The norms of the rows ``wrong`` of a matrix: of small rows times a power of two, of large
+    ones divided by it."""
+    if not wrong or not stacked.shape[1]:
+        return [values[i] for i in wrong]
     scale = _SCALE[stacked.dtype]
-    for factor, wrong in (
-        (scale, [i for i, value in enumerate(values) if value <= low]),
-        (1 / scale, [i for i, value in enumerate(values) if not value < high]),
-    ):
-        if wrong:
-            again = torch.linalg.vector_norm(stacked[wrong] * factor, dim=1).tolist()
-            for i, value in zip(wrong, again, strict=True):
-                values[i] = value / factor
+    factors = [scale if values[i] < 1 else 1 / scale for i in wrong]
+    column = torch.tensor(factors, dtype=stacked.dtype, device=stacked.device)[:, None]
+    again = torch.linalg.vector_norm(stacked[wrong] * column, dim=1).tolist()
+    return [value / factor for value, factor in zip(again, factors, strict=True)]
+
+
+def _norm(tensor: Tensor) -> float:
+    """The norm of one tensor, in short float32 sums that add up in float64."""
+    dense = tensor.coalesce().values() if tensor.is_sparse else tensor
+    flat = _wide(dense.reshape(-1))
+    value = _chunked(flat)
+    low, high = _SAFE[flat.dtype]
+    if low < value < high or not flat.numel():
+        return value
+    factor = _SCALE[flat.dtype] if value < 1 else 1 / _SCALE[flat.dtype]
+    return _chunked(flat * factor) / factor
+
+
+def _chunked(flat: Tensor) -> float:
+    whole = flat.numel() // _CHUNK * _CHUNK
+    parts = [torch.linalg.vector_norm(flat[:whole].view(-1, _CHUNK), dim=1)] if whole else []
+    if whole < flat.numel() or not parts:
+        parts.append(torch.linalg.vector_norm(flat[whole:])[None])
+    return float(torch.linalg.vector_norm(torch.cat(parts), dtype=torch.float64))
 
 
 def activation_stats(tensors: Sequence[Tensor]) -> list[ActivationStats]:
@@ -69,33 +90,50 @@ def activation_stats(tensors: Sequence[Tensor]) -> list[ActivationStats]:
     feature that is zero for every sample counts as 0, and a batch of one has none.
     """
     results: list[ActivationStats] = [None] * len(tensors)  # type: ignore[list-item]
-    for shape_group in _groups(tensors):
-        group = [tensors[i] for i in shape_group]
-        stacked = torch.stack(group) if len(group) > 1 else group[0][None]
-        for index, stats in zip(shape_group, _stats(_wide(stacked)), strict=True):
-            low, high = _SAFE[torch.float32]
-            results[index] = stats if low < stats.rms < high else _exact_stats(tensors[index])
+    for alike in _groups(tensors):
+        group = [tensors[i] for i in alike]
+        if group[0].dim() < 1 or not group[0].numel():
+            found = [_exact_stats(tensor) for tensor in group]
+        else:
+            stacked = torch.stack(group) if len(group) > 1 else group[0][None]
+            found = [
+                stats if stats is not None else _exact_stats(tensor)
+                for stats, tensor in zip(_stats(_wide(stacked)), group, strict=True)
+            ]
+        for index, stats in zip(alike, found, strict=True):
+            results[index] = stats
     return results
 
 
-def _stats(stacked: Tensor) -> list[ActivationStats]:
-    """For a (tensors, batch, …) stack; the variance as E[x²] - E[x]² where it is not small."""
-    batch = stacked.shape[1]
+def _stats(stacked: Tensor) -> list[ActivationStats | None]:
+    """For a (tensors, batch, …) stack; ``None`` where a square under- or overflowed."""
+    count, batch = stacked.shape[:2]
     mean = stacked.mean(1)
     squares = stacked.square()
     mean_square = squares.mean(1)
     nonzero = torch.sign(stacked, out=squares).square_().mean(1)
+    lost = ((mean_square < _SAFE[torch.float32][0] ** 2) & (nonzero > 0)).reshape(count, -1).any(1)
+    # The variance as E[x²] - E[x]² where that is not small, and else from the differences.
     dependence = _mean(1 - (mean.square() / mean_square).nan_to_num_(1.0))
-    if bool((dependence < 1e-2).any()):  # that difference has lost its digits
+    if bool((dependence < 1e-2).any()):
         variance = torch.sub(stacked, mean[:, None], out=squares).square_().mean(1)
         dependence = _mean((variance / mean_square).nan_to_num_(0.0))
-    columns = [torch.sqrt(_mean(mean_square)), dependence.clamp_(0.0, 1.0), 1 - _mean(nonzero)]
-    rows = torch.stack(columns, 1).tolist()
-    return [ActivationStats(rms, d if batch > 1 else None, z) for rms, d, z in rows]
+    columns = [
+        torch.sqrt(_mean(mean_square)),
+        dependence.clamp_(0.0, 1.0),
+        1 - _mean(nonzero),
+        lost,
+    ]
+    rows = torch.stack([column.double() for column in columns], 1).tolist()
+    high = _SAFE[torch.float32][1]
+    return [
+        ActivationStats(rms, d if batch > 1 else None, zeros) if rms < high and not bad else None
+        for rms, d, zeros, bad in rows
+    ]
 
 
 def _exact_stats(tensor: Tensor) -> ActivationStats:
-    """The same for one tensor, in float64, two passes."""
+    """The same for one tensor of any shape, in float64, two passes."""
     x = tensor.double()
     if not x.numel():
         return ActivationStats(0.0, None, 0.0)
@@ -104,40 +142,28 @@ def _exact_stats(tensor: Tensor) -> ActivationStats:
         rms = math.nan if bool(torch.isnan(x).any()) else math.inf
         return ActivationStats(rms, None, zeros)
     scale = float(x.abs().max())
+    several = x.dim() > 0 and x.shape[0] > 1
     if scale == 0:
-        return ActivationStats(0.0, 0.0 if x.shape[0] > 1 else None, zeros)
-    x = x / scale
-    rms = scale * float(x.square().mean().sqrt())
-    if x.shape[0] < 2:
+        return ActivationStats(0.0, 0.0 if several else None, zeros)
+    rms = scale * float((x / scale).square().mean().sqrt())
+    if not several:
         return ActivationStats(rms, None, zeros)
+    # Each feature by its own scale: a small one is not a dead one.
+    largest = x.abs().amax(0)
+    x = x / largest.where(largest > 0, 1.0)
     mean_square = x.square().mean(0)
     ratio = (x - x.mean(0)).square().mean(0) / mean_square.where(mean_square > 0, 1.0)
     return ActivationStats(rms, float(ratio.mean()), zeros)
 
 
 def _mean(x: Tensor) -> Tensor:
-    return x.flatten(1).mean(1) if x.dim() > 1 else x
-
-
-def _norm(tensor: Tensor) -> float:
-    dense = tensor.coalesce().values() if tensor.is_sparse else tensor
-    flat = _wide(dense.reshape(-1))
-    whole = flat.numel() // _CHUNK * _CHUNK
-    parts = [torch.linalg.vector_norm(flat[:whole].view(-1, _CHUNK), dim=1)] if whole else []
-    if whole < flat.numel():
-        parts.append(torch.linalg.vector_norm(flat[whole:])[None])
-    value = float(torch.linalg.vector_norm(torch.cat(parts), dtype=torch.float64)) if parts else 0.0
-    values = [value]
-    _correct(values, flat[None])
-    return values[0]
-
-
-def _wide_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype is torch.float64 else torch.float32
+    return x.reshape(x.shape[0], -1).mean(1)
 
 
 def _wide(tensor: Tensor) -> Tensor:
-    return tensor.to(_wide_dtype(tensor.dtype))
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    return tensor if tensor.dtype is torch.float64 else tensor.to(torch.float32)
 
 
 def _groups(tensors: Sequence[Tensor]) -> list[list[int]]:
@@ -145,7 +171,6 @@ def _groups(tensors: Sequence[Tensor]) -> list[list[int]]:
     alike: dict[object, list[int]] = {}
     for index, tensor in enumerate(tensors):
         small = tensor.numel() <= _STACKED and not tensor.is_sparse
-        alike.setdefault(
-            (tensor.shape, tensor.dtype, tensor.device) if small else index, []
-        ).append(index)
+        key = (tensor.shape, tensor.dtype, tensor.device) if small else index
+        alike.setdefault(key, []).append(index)
     return list(alike.values())

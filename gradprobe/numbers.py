@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from rich.cells import cell_len
+
 from gradprobe.errors import printable
 
 
@@ -39,15 +41,25 @@ def fraction(value: float | None) -> str:
 
 
 def name(text: str, width: int) -> str:
-    """A printable name of at most ``width`` characters, elided on the left: the end tells more."""
+    """A printable name of at most ``width`` cells, elided on the left: the end tells more."""
     shown = printable(text)
-    return shown if len(shown) <= width else "…" + shown[len(shown) - width + 1 :]
+    if cell_len(shown) <= width:
+        return shown
+    while shown and cell_len(shown) >= width:
+        shown = shown[1:]
+    return "…" + shown
 
 
 def kind(text: str, width: int) -> str:
-    """A printable kind of layer of at most ``width`` characters, elided on the right."""
+    """A printable kind of layer of at most ``width`` cells; of ``A+B+C`` the first are kept."""
     shown = printable(text)
-    return shown if len(shown) <= width else shown[: width - 1] + "…"
+    if cell_len(shown) > width:
+        parts = shown.split("+")
+        while len(parts) > 1:
+            parts.pop()
+            if cell_len("+".join(parts)) + 2 <= width:
+                return "+".join(parts) + "+…"
+    return name(shown, width)
 
 
 def plural(count: int, noun: str) -> str:

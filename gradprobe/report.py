@@ -102,6 +102,7 @@ class GradientProfile:
     loss: float
     smallest_gradient: float  # the smallest positive number of the dtype that gradients flow in
     orphans: tuple[ParameterProfile, ...] = ()  # parameters that belong to no row
+    input_finite: bool = True  # no NaN and no infinity in what went in
     unit: str = "row"  # what one row stands for: a layer, or a position of a sequence
 
     @cached_property

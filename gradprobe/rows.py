@@ -44,14 +44,15 @@ def find_rows(model: nn.Module) -> list[Row]:
 def with_leaves(rows: list[Row], lines: dict[nn.Module, int] | None = None) -> list[Row]:
     """``rows``, each followed by the leaves inside it as rows of level 1."""
     result = []
+    seen: set[nn.Module] = set()  # a leaf that several blocks share has one hook
     for row in rows:
         result.append(row)
         for path, module in _leaf_modules(row.module):
-            if path:
+            if path and module not in seen:
+                seen.add(module)
                 line = (lines or {}).get(module, row.line)
-                name = f"{row.name}.{path}"
                 kind = type(module).__name__
-                result.append(Row(name, kind, module, line, 1, (kind,)))
+                result.append(Row(f"{row.name}.{path}", kind, module, line, 1, (kind,)))
     return result
 
 

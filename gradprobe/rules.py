@@ -123,7 +123,9 @@ def exploding(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     branch, or a branch scaled by 1/sqrt(depth). A skip alone does not help: it adds to the factor.
     """
     reach = profile.reach
-    if reach is None or not limits["exploding"] < reach < math.inf:
+    if reach is None or not reach > limits["exploding"]:
+        return
+    if not _finite(profile.trunk[0].gradient_norm):  # that is another rule's
         return
     yield Clue(
         f"the gradient {_grows(profile)}",
@@ -164,6 +166,11 @@ def dead(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     upstream of it ever changes. Weights with a gradient of exactly zero are stuck in the same way.
     A smaller learning rate does not help: the init, the biases or the activation must change.
     """
+    rows = _ran(profile)
+    if rows and rows[-1].gradient_norm == 0:
+        message = f"the loss passes no gradient on to row {rows[-1].name}"
+        yield Clue(message, "look at the loss: a constant, or saturated", rows[-1], 0.0)
+        return
     cut = _cut(profile)
     if cut:
         silent = "its outputs are all zero" if cut.zero_fraction == 1 else "its slope is zero"
@@ -216,15 +223,19 @@ def non_finite(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     overflow (``--dtype float64``).
     """
     advice = "lower the scale of its init, or see whether --dtype float64 mends it"
-    ran = [row for row in profile.rows if row.activation_rms is not None]
-    for row in ran:
-        broken = [p.name for p in row.parameters if not math.isfinite(p.norm)]
+    for owner, parameters in _owners(profile):
+        broken = [p.name for p in parameters if not math.isfinite(p.norm)]
         if broken:
-            yield Clue(f"parameters hold NaN or infinity: {_listed(broken)}", advice, row, math.nan)
+            message = f"parameters hold NaN or infinity: {_listed(broken)}"
+            yield Clue(message, advice, owner, math.nan)
             return
+    if not profile.input_finite:
+        yield Clue("the input holds NaN or infinity", "look at the data", None, math.nan)
+        return
+    ran = [row for row in profile.rows if row.activation_rms is not None]
     bad = [row for row in ran if not _finite(row.activation_rms)]
     if bad:
-        inside = [row for row in bad if row.level and row.name.startswith(bad[0].name)]
+        inside = [row for row in bad if row.level and row.name.startswith(f"{bad[0].name}.")]
         row = inside[0] if inside else bad[0]
         message = f"row {row.name} ({row.kind}) makes the first NaN or infinity"
         yield Clue(message, advice, row, row.activation_rms)
@@ -243,16 +254,16 @@ def _non_finite_gradient(profile: GradientProfile) -> Iterator[Clue]:
     after: RowProfile | None = None
     for row in reversed([r for r in profile.rows if r.level == 0]):
         if row.gradient_norm is not None and not math.isfinite(row.gradient_norm):
-            maker = after or row
-            message = f"the backward pass through row {maker.name} makes the first NaN or infinity"
-            yield Clue(message, advice, maker, row.gradient_norm)
+            maker = f"row {after.name}" if after else "the loss"
+            message = f"the backward pass through {maker} makes the first NaN or infinity"
+            yield Clue(message, advice, after or row, row.gradient_norm)
             return
         after = row
-    for row in profile.rows:
-        broken = [p.name for p in row.parameters if not _finite(p.gradient_norm)]
+    for owner, parameters in _owners(profile):
+        broken = [p.name for p in parameters if not _finite(p.gradient_norm)]
         if broken:
             message = f"the gradient holds NaN or infinity: {_listed(broken)}"
-            yield Clue(message, advice, row, math.nan)
+            yield Clue(message, advice, owner, math.nan)
             return
 
 
@@ -301,7 +312,19 @@ RULES: tuple[Rule, ...] = (
     Rule("GP402", "zero-initialised", Severity.INFO, zero_initialised),
 )
 
+# What a spec may call a rule.
+RULE_WORDS = tuple(word for rule in RULES for word in (rule.code, rule.name))
+
 # ---- what the rules share
+
+
+def _owners(
+    profile: GradientProfile,
+) -> Iterator[tuple[RowProfile | None, tuple[ParameterProfile, ...]]]:
+    """Each row with its parameters, and those that belong to no row."""
+    for row in profile.rows:
+        yield row, row.parameters
+    yield None, profile.orphans
 
 
 def _cut(profile: GradientProfile) -> RowProfile | None:
@@ -309,17 +332,23 @@ def _cut(profile: GradientProfile) -> RowProfile | None:
 
     Not where it faded below what its dtype can hold, nor behind a zero-initialised weight.
     """
-    trunk = profile.trunk
-    for row, after in zip(reversed(trunk[:-1]), reversed(trunk[1:]), strict=True):
+    for after, row in pairwise(reversed(_ran(profile))):
         if row.gradient_norm == 0 and after.gradient_norm:
             faded = after.gradient_norm < _underflow(profile)
             return None if faded or any(_wakes_up(p) for p in after.parameters) else after
     return None
 
 
+def _ran(profile: GradientProfile) -> list[RowProfile]:
+    """The rows from the first of the trunk to the last of the network, as far as they ran."""
+    trunk = profile.trunk
+    ran = [r for r in profile.rows if r.level == 0 and r.status is not RowStatus.NOT_RUN]
+    return ran[ran.index(trunk[0]) :] if trunk else []
+
+
 def _underflow(profile: GradientProfile) -> float:
     """Below this norm, a zero one row further on is an underflow and no dead row."""
-    return profile.smallest_gradient * 1e8
+    return profile.smallest_gradient * 10
 
 
 def _wakes_up(parameter: ParameterProfile) -> bool:
@@ -338,15 +367,17 @@ class _Step(NamedTuple):
 def _culprit(profile: GradientProfile) -> _Step | None:
     """The one row across which more than half of the loss or growth (in decades) happens."""
     reach, trunk = profile.reach, profile.trunk
-    if not reach or len(trunk) < 3:
+    if not reach or reach == 1 or not math.isfinite(reach) or len(trunk) < 3:
         return None
     steps = [
         _Step(after, row.gradient_norm / after.gradient_norm)
         for row, after in pairwise(trunk)
         if row.gradient_norm and after.gradient_norm
     ]
-    worst = max(steps, key=lambda step: math.log(step.factor) / math.log(reach))
-    return worst if math.log(worst.factor) / math.log(reach) > 0.5 else None
+    shares = [math.log(step.factor) / math.log(reach) for step in steps if step.factor > 0]
+    if len(shares) < len(steps) or max(shares, default=0.0) <= 0.5:
+        return None
+    return steps[shares.index(max(shares))]
 
 
 def _place(profile: GradientProfile) -> RowProfile:
@@ -373,7 +404,8 @@ def _where(profile: GradientProfile) -> str:
     culprit = _culprit(profile)
     if culprit:
         return f"{rows}, most of it across {unit} {culprit.row.name} (×{number(culprit.factor)})"
-    return f"{rows}, ×{number(profile.decay)} per {unit}" if profile.steps > 1 else rows
+    decay = profile.decay
+    return f"{rows}, ×{number(decay)} per {unit}" if decay and profile.steps > 1 else rows
 
 
 _SATURATING = {"Sigmoid": "at most 0.25", "Hardsigmoid": "at most 0.17"}

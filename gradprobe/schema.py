@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gradprobe.rules import RULE_WORDS
 from gradprobe.vocabulary import (
     COMBINATORS,
     INITS,
@@ -19,7 +20,7 @@ from gradprobe.vocabulary import (
 
 _SIZE = {"type": "integer", "minimum": 1, "maximum": MAX_SIZE}
 _LAYERS = {"$ref": "#/definitions/layers"}
-_NAME = {"type": "string", "minLength": 1}
+_NAME = {"type": "string", "pattern": r"^(?![0-9]+$)[^.]+$"}
 
 
 def spec_schema() -> dict[str, Any]:
@@ -103,7 +104,10 @@ def _combination(kind: str) -> dict[str, Any]:
 
 def _check() -> dict[str, Any]:
     limits = {key: {"type": "number", "exclusiveMinimum": 0} for key in THRESHOLDS}
-    ignore = _object({"rule": {"type": "string"}, "reason": {"type": "string"}}, ["rule", "reason"])
+    ignore = _object(
+        {"rule": {"enum": list(RULE_WORDS)}, "reason": {"type": "string", "pattern": r"\S"}},
+        ["rule", "reason"],
+    )
     return _object({"thresholds": _object(limits), "ignore": {"type": "array", "items": ignore}})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 
@@ -29,7 +30,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     from gradprobe.errors import ExitCode, GradprobeError, printable
 
     try:
-        result = app(args=arguments, prog_name="gradprobe", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice on how it was called is not the user's
+            result = app(args=arguments, prog_name="gradprobe", standalone_mode=False)
         return int(result or 0)
     except GradprobeError as error:
         print(error, file=sys.stderr)

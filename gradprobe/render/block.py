@@ -6,7 +6,6 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from gradprobe.anatomy import BlockProfile, Estimate
-from gradprobe.errors import printable
 from gradprobe.numbers import name, number
 from gradprobe.render.canvas import FAINT, NOTE, Style, paint, wrapped
 
@@ -21,7 +20,7 @@ def render_block(block: BlockProfile, target: str, style: Style | None = None) -
 def block_steps(block: BlockProfile, target: str, style: Style) -> list[str]:
     """The steps, each as text that ends in a newline."""
     steps: list[list[RenderableType]] = [
-        [Text(name(f"{target}, block {printable(block.name)}", style.width), style="bold")],
+        [Text(name(style.safe(f"{target}, block {block.name}"), style.width), style="bold")],
         [Text("forward", style="bold"), *_forward(block, style)],
         [Text("backward", style="bold"), *_backward(block, style)],
     ]
@@ -39,7 +38,7 @@ def _forward(block: BlockProfile, style: Style) -> list[Text]:
     else:
         lines += ["  │", "  │ F, without a skip"]
     for layer in block.layers:
-        label = f"│   {name(layer.kind, 18)}"
+        label = f"│   {name(style.safe(layer.kind), 18)}"
         lines.append(_two(_padded(label, "rms", layer.rms), "│" if block.residual else ""))
     if block.branch_scale != 1:
         label = f"│   ×{number(block.branch_scale)}"

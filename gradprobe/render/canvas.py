@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gradprobe.errors import printable
 from gradprobe.report import Severity, Verdict
 from gradprobe.vocabulary import THRESHOLDS
 
@@ -24,6 +26,8 @@ GOOD, DOUBTFUL, BAD, NOTE, FAINT = "green", "yellow", "red", "cyan", "bright_bla
 SEVERITY_COLOURS = {Severity.ERROR: BAD, Severity.WARNING: DOUBTFUL, Severity.INFO: NOTE}
 VERDICT_COLOURS = {Verdict.HEALTHY: GOOD, Verdict.WEAK: DOUBTFUL}
 
+_BLANKS = re.compile(r"(?:\x1b\[[0-9;]*m| )+$")
+_NOTHING = re.compile(r"(?:\x1b\[[1-9][0-9;]*m)+\x1b\[0m")
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _ASCII = str.maketrans(
     {"×": "x", "→": ">", "⋮": ":", "…": "~", "∂": "d", "÷": "/", "±": "+"}
@@ -39,6 +43,16 @@ class Style:
     width: int = 80
     color: bool = False
     ascii: bool = False
+
+    def safe(self, text: str) -> str:
+        """``text`` as it can be shown: no control characters, and ASCII where that is asked for.
+
+        Before it is laid out: an escape is wider than what it stands for.
+        """
+        shown = printable(text)
+        if not self.ascii:
+            return shown
+        return shown.translate(_ASCII).encode("ascii", "backslashreplace").decode("ascii")
 
 
 def paint(parts: Iterable[RenderableType], style: Style) -> str:
@@ -58,12 +72,19 @@ def paint(parts: Iterable[RenderableType], style: Style) -> str:
     )
     for part in parts:
         console.print(part, no_wrap=True, crop=False)
-    text = "\n".join(line.rstrip() for line in stream.getvalue().split("\n"))
+    text = stream.getvalue()
     if style.ascii:
         text = text.translate(_ASCII).translate(_ASCII_BLOCKS)
         text = text.encode("ascii", "backslashreplace").decode("ascii")
-        text = "\n".join(line.rstrip() for line in text.split("\n"))
-    return text
+    return "\n".join(_without_blanks(line) for line in text.split("\n"))
+
+
+def _without_blanks(line: str) -> str:
+    """The line without blanks at its end, coloured ones included."""
+    end = _BLANKS.search(line)
+    if end is None:
+        return line
+    return _NOTHING.sub("", line[: end.start()] + end[0].replace(" ", ""))
 
 
 def grid(columns: Sequence[tuple[str | Text, str]]) -> Table:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.text import Text
 
-from gradprobe.errors import printable
 from gradprobe.numbers import name, number, plural
 from gradprobe.render.canvas import (
     BAD,
@@ -34,7 +34,9 @@ def render_comparison(
     style = style or Style()
     aligned = _align([[r for r in report.rows if r.level == 0] for report in reports])
     names = [next(row.name for row in line if row is not None) for line in aligned]
-    name_width = min(max(len("row"), *(len(printable(n)) for n in names)), max(8, style.width // 5))
+    name_width = min(
+        max(len("row"), *(cell_len(style.safe(n)) for n in names)), max(8, style.width // 5)
+    )
     each = _LEAST_BAR + 2 + _REACH + 2
     at_once = max(1, (style.width - name_width - 2) // each)
     parts: list[RenderableType] = []
@@ -51,7 +53,7 @@ def render_comparison(
             if everything
             else fold(len(lines), _telling(names, reports), MOST_ROWS)
         )
-        parts.append(_table(chosen, lines, names, list(shown), name_width, bar_width))
+        parts.append(_table(chosen, lines, names, list(shown), name_width, bar_width, style))
     return paint(parts, style)
 
 
@@ -62,11 +64,14 @@ def _table(
     shown: list[int],
     name_width: int,
     bar_width: int,
+    style: Style,
 ) -> RenderableType:
-    width = bar_width + 2 + _REACH
     headers: list[tuple[str | Text, str]] = [("", "left")]
     for report in reports:
-        headers += [(Text(name(report.target, width)[:bar_width]), "left"), (" " * _REACH, "right")]
+        headers += [
+            (Text(name(style.safe(report.target), bar_width)), "left"),
+            (" " * _REACH, "right"),
+        ]
     table = grid(headers)
     scales: list[str | Text] = ["row"]
     for _ in reports:
@@ -80,7 +85,7 @@ def _table(
                 "⋮", *[gap if i == 0 else "" for i in range(2 * len(reports))], style=FAINT
             )
         previous = index
-        cells: list[Text] = [Text(name(names[index], name_width))]
+        cells: list[Text] = [Text(name(style.safe(names[index]), name_width))]
         for report, row in zip(reports, lines[index], strict=True):
             reach = report.profile.reach_of(row) if row else None
             cells += [

@@ -104,7 +104,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "message": finding.message,
         "advice": finding.advice,
         "value": finite(finding.value),
-        "threshold": finding.threshold,
+        "threshold": finite(finding.threshold),
         "status": "ok" if value_ok else "non-finite",
         "ignored": finding.ignored,
     }

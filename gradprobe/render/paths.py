@@ -25,7 +25,10 @@ def render_paths(
     style = style or Style()
     blocks = f"{paths.blocks} block" + ("" if paths.blocks == 1 else "s")
     head = f"{target}: {blocks}, 2^{paths.blocks} paths to row {paths.row}"
-    parts: list[RenderableType] = [Text(name(head, style.width), style="bold"), Text("")]
+    parts: list[RenderableType] = [
+        Text(name(style.safe(head), style.width), style="bold"),
+        Text(""),
+    ]
     parts += [_table(paths, style, everything), Text("")]
     low, high = paths.effective
     story = (

@@ -50,13 +50,13 @@ def _table(sweep: Sweep, style: Style) -> RenderableType:
     bar_width = max(0, min(30, each - 12))
     headers: list[tuple[str | Text, str]] = [(axis, "right")]
     for target in sweep.targets:
-        headers.append((Text(name(target, 10)), "right"))
+        headers.append((Text(name(style.safe(target), 10)), "right"))
         if bar_width >= 6:
             headers.append((scale(bar_width) if bar_width >= 12 else "", "left"))
     table = grid(headers)
     curves = [sweep.curve(target) for target in sweep.targets]
     for i, value in enumerate(values):
-        cells = [Text(name(value, label_width))]
+        cells = [Text(name(style.safe(value), label_width))]
         for curve in curves:
             reach = curve[i].reach
             cells.append(Text(number(reach), style=band_colour(reach)))
@@ -113,7 +113,7 @@ def _fits(sweep: Sweep, style: Style) -> RenderableType:
         curve = sweep.curve(target)
         deepest = greatest_healthy(curve)
         table.add_row(
-            Text(name(target, 30)),
+            Text(name(style.safe(target), 30)),
             Text("-" if deepest is None else f"{deepest:,}"),
             Text(_fit_story(fit(curve))),
         )
@@ -138,11 +138,12 @@ def _heat_map(sweep: Sweep, target: str, style: Style) -> list[RenderableType]:
     fit_columns = columns[: max(1, (style.width - label_width - 2) // cell)]
     head = Text(f"{target}: log10 of the reach, {down} down, {across} across", style="bold")
     top = Text(
-        " " * (label_width + 2) + "".join(f"{name(v, cell - 1):>{cell}}" for v in fit_columns)
+        " " * (label_width + 2)
+        + "".join(f"{name(style.safe(v), cell - 1):>{cell}}" for v in fit_columns)
     )
     lines: list[RenderableType] = [head, top]
     for row in rows:
-        line = Text(f"{name(row, label_width):>{label_width}}  ")
+        line = Text(f"{name(style.safe(row), label_width):>{label_width}}  ")
         for column in fit_columns:
             line.append(*_cell(points[(row, column)], cell))
         lines.append(line)

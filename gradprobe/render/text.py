@@ -7,10 +7,10 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
+from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.text import Text
 
-from gradprobe.errors import printable
 from gradprobe.numbers import fraction, kind, name, number, plural
 from gradprobe.render.canvas import (
     BAD,
@@ -105,31 +105,39 @@ def _header(report: Report, style: Style) -> list[Text]:
         plural(len(rows), report.profile.unit),
         plural(report.profile.parameters, "parameter"),
         f"{config.get('loss')} loss",
-        _batch(report),
+        _batch(report, style),
         f"seed {config.get('seed')}",
         f"{config.get('dtype')}",
     ]
     line = ", ".join(fact for fact in facts if fact)
-    title = printable(f"{report.target}: {report.name}" if report.name else report.target)
+    title = style.safe(f"{report.target}: {report.name}" if report.name else report.target)
     heads = [title]
-    if len(title) > style.width:
-        heads = [name(report.target, style.width), *wrapped(printable(report.name or ""), style, 0)]
+    if cell_len(title) > style.width:
+        heads = [
+            name(style.safe(report.target), style.width),
+            *wrapped(style.safe(report.name or ""), style, 0),
+        ]
     faint = [Text(part, style=FAINT) for part in wrapped(line, style, 0)]
     return [*(Text(head, style="bold") for head in heads if head), *faint]
 
 
-def _batch(report: Report) -> str:
+def _batch(report: Report, style: Style) -> str:
     size, data = report.config.get("batch_size"), report.config.get("data")
-    source = f" of {printable(str(data))}" if data else ""
+    source = f" of {style.safe(str(data))}" if data else ""
     return f"batch {size}{source}" if size else ""
 
 
 def _table(report: Report, style: Style, everything: bool) -> RenderableType:
     profile = report.profile
     rows = report.rows
-    names = [("  " * min(row.level, 1)) + printable(row.name) for row in rows]
-    name_width = min(max(len(profile.unit), *(len(n) for n in names)), max(8, style.width // 4))
-    kind_width = min(max(len("layer"), *(len(row.kind) for row in rows)), max(8, style.width // 5))
+    names = [("  " * min(row.level, 1)) + style.safe(row.name) for row in rows]
+    name_width = min(
+        max(len(profile.unit), *(cell_len(n) for n in names)), max(8, style.width // 4)
+    )
+    kind_width = min(
+        max(len("layer"), *(cell_len(style.safe(row.kind)) for row in rows)),
+        max(8, style.width // 5),
+    )
     room = style.width - (name_width + 2) - (kind_width + 2) - (8 + 2) - _BAR[0]
     columns = []
     with_jacobian = any(row.jacobian is not None for row in rows)
@@ -157,8 +165,8 @@ def _table(report: Report, style: Style, everything: bool) -> RenderableType:
         row = rows[index]
         reach = profile.reach_of(row)
         table.add_row(
-            Text(_indented(row, name_width)),
-            Text(kind(row.kind, kind_width)),
+            Text(_indented(row, name_width, style)),
+            Text(kind(style.safe(row.kind), kind_width)),
             Text(number(reach)),
             _bar(row, reach, bar_width),
             *(Text(column.read(row)) for column in columns),
@@ -172,9 +180,9 @@ def _bar(row: RowProfile, reach: float | None, width: int) -> Text:
     return heat_bar(reach, width)
 
 
-def _indented(row: RowProfile, width: int) -> str:
+def _indented(row: RowProfile, width: int, style: Style) -> str:
     indent = "  " * min(row.level, 1)
-    return indent + name(row.name, width - len(indent))
+    return indent + name(style.safe(row.name), width - len(indent))
 
 
 def _telling(report: Report) -> list[int]:
@@ -197,14 +205,14 @@ def _finding(finding: Finding, unit: str, style: Style) -> list[Text]:
     colour = SEVERITY_COLOURS[finding.severity] if finding.ignored is None else FAINT
     where = []
     if finding.row:
-        where.append(f"{unit} {printable(finding.row)}")
+        where.append(f"{unit} {style.safe(finding.row)}")
     if finding.line:
         where.append(f"line {finding.line}")
     head = f"{finding.rule} {finding.name}"
     place = f"  {', '.join(where)}" if where else ""
     lines = [Text.assemble((head, f"bold {colour}"), (name(place, style.width - len(head)), FAINT))]
-    lines += [Text(line) for line in wrapped(printable(finding.message), style, 6)]
+    lines += [Text(line) for line in wrapped(style.safe(finding.message), style, 6)]
     if finding.ignored is not None:
-        told = wrapped(f"ignored: {printable(finding.ignored)}", style, 6)
+        told = wrapped(f"ignored: {style.safe(finding.ignored)}", style, 6)
         return lines + [Text(line, style=FAINT) for line in told]
-    return lines + [Text(line) for line in wrapped(printable(finding.advice), style, 6, "    →")]
+    return lines + [Text(line) for line in wrapped(style.safe(finding.advice), style, 6, "    →")]

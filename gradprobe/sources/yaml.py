@@ -9,6 +9,7 @@ from pathlib import Path
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from gradprobe.errors import InputError, suggestion
+from gradprobe.rules import RULE_WORDS
 from gradprobe.sources.nodes import MAX_BYTES, Document, describe
 from gradprobe.spec import (
     CheckSpec,
@@ -136,7 +137,13 @@ def _check(document: Document, node: Node) -> CheckSpec:
         for key in ("rule", "reason"):
             if key not in entry:
                 document.fail(f"ignore: '{key}' is missing", item)
-        ignores.append(Ignore(*(document.string(entry[key], key) for key in ("rule", "reason"))))
+        rule, reason = (document.string(entry[key], key) for key in ("rule", "reason"))
+        if rule not in RULE_WORDS:
+            hint = suggestion(rule, RULE_WORDS) or "gradprobe rules lists them"
+            document.fail(f"ignore: no rule '{rule}'", entry["rule"], hint=hint)
+        if not reason.strip():
+            document.fail("ignore: the reason is empty", entry["reason"])
+        ignores.append(Ignore(rule, reason))
     return CheckSpec(thresholds=thresholds, ignore=tuple(ignores))
 
 
