@@ -24,7 +24,7 @@ from gradprobe.rows import Row
 from gradprobe.seeds import derive
 from gradprobe.shapes import output_shape
 from gradprobe.spec import InitSpec, LayerSpec, NetworkSpec, walk
-from gradprobe.vocabulary import layer_arguments
+from gradprobe.vocabulary import SEQUENCE_LAYERS, layer_arguments
 
 _BUILDING = threading.Lock()  # torch's default initialisations draw from the global generator
 
@@ -283,6 +283,9 @@ class _Planner:
             message = f"{layer.kind} takes floating point input, not tokens"
             hint = "begin with Embedding: {embedding_dim: 64}"
             raise self.spec.error(message, layer.place, hint)
+        if layer.kind in SEQUENCE_LAYERS and x.dim() != 3:
+            message = f"{layer.kind} takes a sequence, [positions, features], and gets {_shape(x)}"
+            raise self.spec.error(message, layer.place)
         arguments = self._resolve(layer, x)
         try:
             with torch.device("meta"):
@@ -484,6 +487,12 @@ def _own_generator() -> Iterator[None]:
             torch.set_default_dtype(dtype)
 
 
+# Names that a module's children cannot have.
+_TAKEN = frozenset(dir(nn.Sequential())) | {
+    *("shortcut", "branch", "skip_scale", "branch_scale", "rows", "spec", "lines", "work")
+}
+
+
 class _Builder:
     def __init__(self, spec: NetworkSpec, seed: int) -> None:
         self.spec = spec
@@ -500,6 +509,10 @@ class _Builder:
                     raise self.spec.error(message, init.place)
 
     def children(self, layers: tuple[Planned, ...], path: str) -> dict[str, nn.Module]:
+        for layer in layers:
+            if layer.spec.name in _TAKEN:
+                message = f"the name '{layer.spec.name}' is taken by torch or gradprobe"
+                raise self.spec.error(message, layer.spec.place, "choose another name")
         names = [layer.spec.name or str(index) for index, layer in enumerate(layers)]
         return {
             name: self.module(layer, f"{path}.{name}" if path else name)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import tempfile
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-# C0 and C1 controls, zero-width and bidirectional marks, line separators, the byte-order mark.
-_UNPRINTABLE = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
-)
+# Controls, formats (zero-width, bidirectional, the byte-order mark), surrogates, line separators:
+# what a terminal acts on instead of showing it.
+_OBEYED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 class ExitCode(IntEnum):
@@ -58,11 +57,11 @@ class GradprobeError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        lines = [f"{self.place or 'gradprobe'}: error: {printable(self.message)}"]
+        lines = [f"{self.place or 'gradprobe'}: error: {_shortened(self.message)}"]
         if self.place is not None and self.excerpt:
             lines += caret_lines(self.excerpt, self.place)
         if self.hint:
-            lines.append(f"hint: {printable(self.hint)}")
+            lines.append(f"hint: {_shortened(self.hint)}")
         return "\n".join(lines)
 
 
@@ -78,7 +77,12 @@ class ModelError(GradprobeError):
 
 def printable(text: str) -> str:
     """``text`` with control, bidirectional and zero-width characters shown as escapes."""
-    return _UNPRINTABLE.sub(lambda m: m[0].encode("unicode_escape").decode("ascii"), text)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        c.encode("unicode_escape").decode("ascii") if unicodedata.category(c) in _OBEYED else c
+        for c in text
+    )
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
@@ -103,7 +107,7 @@ def write_atomically(path: str, text: str) -> None:
             raise PermissionError(13, "Permission denied")
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
                 stream.write(text)
             mode = target.stat().st_mode if target.exists() else 0o666 & ~_umask()
             os.chmod(name, mode & 0o777)
@@ -116,15 +120,22 @@ def write_atomically(path: str, text: str) -> None:
 
 
 def caret_lines(line: str, place: Place) -> list[str]:
-    """``line`` with its number, and a caret under the place's column; at most 76 columns wide."""
+    """``line`` with its number, and a caret under the place's column; about 76 columns wide."""
     number = f"{place.line:>5} | "
     column = place.column - 1
     start = max(0, column - 48)
-    shown = "".join(c if c.isprintable() and not _UNPRINTABLE.match(c) else " " for c in line)
-    return [
-        f"{number}{shown[start : start + 66].rstrip()}",
-        " " * (len(number) + column - start) + "^",
-    ]
+    shown = "".join(c if unicodedata.category(c) not in _OBEYED else " " for c in line)
+    before = shown[start:column]
+    indent = sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in before)
+    indent += max(0, column - start - len(before))
+    return [f"{number}{shown[start : start + 66].rstrip()}", " " * (len(number) + indent) + "^"]
+
+
+def _shortened(text: str, most: int = 300) -> str:
+    """Printable, and without the middle of what a megabyte-long name made long."""
+    shown = printable(text[: 2 * most] + text[-most:] if len(text) > 3 * most else text)
+    half = most // 2
+    return shown if len(shown) <= most else f"{shown[:half]}…{shown[-half:]}"
 
 
 def _umask() -> int:

@@ -12,9 +12,7 @@ from gradprobe.chain import Element, as_leaf, trace
 from gradprobe.errors import InputError
 from gradprobe.norms import activation_stats, norms
 from gradprobe.report import GradientProfile, RowProfile, RowStatus
-
-# Layers through which one position's output depends on another position's input.
-MIXING = frozenset({"RNN", "LSTM", "GRU", "MultiheadAttention", "TransformerEncoderLayer"})
+from gradprobe.vocabulary import SEQUENCE_LAYERS
 
 
 def measure_positions(
@@ -30,9 +28,9 @@ def measure_positions(
         InputError: no row mixes positions.
     """
     rows = [Element(row.name, i, row.module) for i, row in enumerate(network.rows)]
-    mixing = [i for i, row in enumerate(network.rows) if MIXING & set(row.contains)]
+    mixing = [i for i, row in enumerate(network.rows) if SEQUENCE_LAYERS & set(row.contains)]
     if not mixing:
-        known = ", ".join(sorted(MIXING))
+        known = ", ".join(sorted(SEQUENCE_LAYERS))
         raise InputError("no row mixes the positions of a sequence", hint=f"one of {known} does")
     first = mixing[0]
     values = trace(rows, x, seed)

@@ -33,7 +33,7 @@ def spec_schema() -> dict[str, Any]:
                 "name": {"type": "string"},
                 "input": _object(
                     {
-                        "shape": {"type": "array", "items": _SIZE},
+                        "shape": {"type": "array", "items": _SIZE, "minItems": 1},
                         "tokens": _SIZE,
                         "batch_size": _SIZE,
                     },

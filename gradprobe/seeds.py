@@ -7,5 +7,7 @@ import hashlib
 
 def derive(seed: int, path: str) -> int:
     """A 63-bit seed for the thing at ``path``, the same on every machine."""
-    digest = hashlib.blake2b(f"{seed}/{path}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(
+        f"{seed}/{path}".encode("utf-8", "surrogatepass"), digest_size=8
+    ).digest()
     return int.from_bytes(digest) >> 1

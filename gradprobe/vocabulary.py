@@ -242,6 +242,9 @@ INITS: dict[str, str] = {
     "variance_scaling": "scale:float mode:str distribution:str",
 }
 
+# Layers through which one position's output depends on another position's input.
+SEQUENCE_LAYERS = frozenset({"RNN", "LSTM", "GRU", "MultiheadAttention", "TransformerEncoderLayer"})
+
 LOSSES: tuple[str, ...] = ("projection", "cross_entropy", "mse")
 
 THRESHOLDS: dict[str, float] = {

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from gradprobe.errors import printable
 from gradprobe.spec import InitSpec, LayerSpec, NetworkSpec
 
 
@@ -25,7 +26,10 @@ def render_spec(spec: NetworkSpec) -> str:
     if spec.check.thresholds or spec.check.ignore:
         ignore = [{"rule": i.rule, "reason": i.reason} for i in spec.check.ignore]
         body["check"] = {"thresholds": dict(spec.check.thresholds), "ignore": ignore}
-    return yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=100)
+    text = yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=100)
+    if all(printable(line) == line for line in text.splitlines()):
+        return text
+    return yaml.safe_dump(body, sort_keys=False, width=100)  # ASCII: the rest as escapes
 
 
 def _layers(layers: tuple[LayerSpec, ...]) -> list[Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -30,6 +30,13 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000
 _NAMES: dict[type[Node], str] = {MappingNode: "a mapping", SequenceNode: "a list"}
 
 
+class _Extent(NamedTuple):
+    """How much an anchor stands for: its nodes, aliases expanded, and how deep they nest."""
+
+    nodes: int
+    depth: int
+
+
 class Document:
     """One YAML document: its root node, and errors that know the file and the line."""
 
@@ -42,8 +49,8 @@ class Document:
             self._walk_events(text)
             root = yaml.SafeLoader(text).get_single_node()
         except yaml.MarkedYAMLError as error:
-            inside_flow = error.context is not None and "flow" in error.context
-            mark = error.context_mark if inside_flow else error.problem_mark
+            unclosed = any(word in (error.context or "") for word in ("flow", "quoted"))
+            mark = error.context_mark if unclosed else error.problem_mark
             self.fail(self._explain(error), mark=mark)
         except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
             self.fail(f"not valid YAML: {str(error).splitlines()[0]}")
@@ -78,6 +85,8 @@ class Document:
             return "a tab cannot indent YAML: use spaces"
         if error.context and "flow" in error.context:
             return f"this bracket is not closed ({problem})"
+        if error.context and "quoted" in error.context and "end of stream" in problem:
+            return "this quote is not closed"
         return problem
 
     # ---- from bytes to events
@@ -88,46 +97,60 @@ class Document:
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            self.fail(f"not UTF-8: byte 0x{data[error.start]:02x} at byte offset {error.start}")
+            offset = error.start
+            byte = f"byte 0x{data[offset]:02x} at byte offset {offset}"
+            self._fail_after(data[:offset].decode("utf-8-sig", "ignore"), f"not UTF-8: {byte}")
         if bad := _FORBIDDEN.search(text):
             offset = len(text[: bad.start()].encode()) + (3 if data[:3] == b"\xef\xbb\xbf" else 0)
             code = f"U+{ord(bad[0]):04X}"
-            self.fail(f"the control character {code} at byte offset {offset} is not allowed")
+            message = f"the control character {code} at byte offset {offset} is not allowed"
+            self._fail_after(text[: bad.start()], message)
         return text
+
+    def _fail_after(self, before: str, message: str) -> NoReturn:
+        """Fail at the place where the text ``before`` ends."""
+        lines = before.split("\n")
+        raise InputError(message, place=Place(self.file, len(lines), len(lines[-1]) + 1))
 
     def _walk_events(self, text: str) -> None:
         """Limits on count, depth and expansion; no tags, no second document, no undefined alias."""
         loader = yaml.SafeLoader(text)
-        sizes: dict[str, int] = {}  # nodes that an anchor expands to
-        open_nodes: list[tuple[str | None, int]] = []  # anchor and the count when it was opened
+        known: dict[str, _Extent] = {}  # of each anchor
+        opened: list[tuple[str | None, int, int]] = []  # anchor, nodes before it, depth inside it
         count = documents = 0
         while loader.check_event():
             event = loader.get_event()  # type: ignore[no-untyped-call]
+            deep = 0  # below the collections that are open
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
                     self.fail("a second document starts here: a spec is one", mark=event.start_mark)
             elif isinstance(event, yaml.AliasEvent):
-                if any(anchor == event.anchor for anchor, _ in open_nodes):
+                if any(anchor == event.anchor for anchor, _, _ in opened):
                     self.fail(f"alias '{event.anchor}' contains itself", mark=event.start_mark)
-                if event.anchor not in sizes:
+                if event.anchor not in known:
                     self.fail(f"undefined alias '{event.anchor}'", mark=event.start_mark)
-                count += sizes[event.anchor]
+                count += known[event.anchor].nodes
+                deep = known[event.anchor].depth
             elif isinstance(event, yaml.NodeEvent):
                 count += 1
                 tag = getattr(event, "tag", None)
                 if tag is not None:
-                    self.fail(f"unsupported tag '{tag}': a spec has none", mark=event.start_mark)
+                    shown = tag.replace("tag:yaml.org,2002:", "!!")
+                    self.fail(f"unsupported tag '{shown}': a spec has none", mark=event.start_mark)
                 if isinstance(event, yaml.CollectionStartEvent):
-                    open_nodes.append((event.anchor, count - 1))
-                    if len(open_nodes) > MAX_DEPTH:
-                        self.fail(f"nested more than {MAX_DEPTH} deep", mark=event.start_mark)
+                    opened.append((event.anchor, count - 1, 0))
                 elif event.anchor is not None:
-                    sizes[event.anchor] = 1
+                    known[event.anchor] = _Extent(1, 0)
             elif isinstance(event, yaml.CollectionEndEvent):
-                anchor, before = open_nodes.pop()
+                anchor, before, inside = opened.pop()
+                deep = inside + 1
                 if anchor is not None:
-                    sizes[anchor] = count - before
+                    known[anchor] = _Extent(count - before, deep)
+            if opened and deep > opened[-1][2]:
+                opened[-1] = (*opened[-1][:2], deep)
+            if len(opened) + deep > MAX_DEPTH:
+                self.fail(f"nested more than {MAX_DEPTH} deep", mark=event.start_mark)
             if count > MAX_NODES:
                 what = f"more than {MAX_NODES:,} nodes, aliases expanded"
                 self.fail(f"the spec is too large: {what}", mark=event.start_mark)
@@ -213,6 +236,8 @@ class Document:
         text = node.value if isinstance(node, ScalarNode) and not node.style else ""
         if re.fullmatch(r"[-+]?\.(inf|nan)", text, re.IGNORECASE):
             self.fail(f"{what}: must be finite, found '{text}'", node)
+        if re.match(r"[-+]?0[0-9]", text):
+            self.fail(f"{what}: '{text}' is ambiguous: write it without the leading zero", node)
         if not _NUMBER.fullmatch(text):
             self.fail(f"{what}: expected a number, found {describe(node)}", node)
         value = float(text)

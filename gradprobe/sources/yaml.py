@@ -106,6 +106,8 @@ def _input(document: Document, node: Node) -> InputSpec:
     if "shape" not in fields:
         document.fail("input: 'shape' is missing", node, hint="shape: [64] is one sample, no batch")
     sizes = document.sequence(fields["shape"], "input shape")
+    if not sizes:
+        document.fail("input shape: the list is empty", fields["shape"])
     optional = {
         key: document.integer(fields[key], f"input {key}") if key in fields else None
         for key in ("tokens", "batch_size")
