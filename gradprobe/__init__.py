@@ -5,15 +5,35 @@
 >>> report.verdict
 <Verdict.VANISHING: 'vanishing'>
 
-``import gradprobe`` does not import torch; ``gradprobe.probe`` does.
+``import gradprobe`` imports next to nothing; ``gradprobe.probe`` imports torch when it is called.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from gradprobe._version import __version__
-from gradprobe.check import probe
-from gradprobe.errors import GradprobeError, InputError, ModelError
-from gradprobe.report import Finding, GradientProfile, Report, RowProfile, Severity, Verdict
-from gradprobe.sources.yaml import load
-from gradprobe.spec import NetworkSpec
+
+if TYPE_CHECKING:
+    from gradprobe.check import probe
+    from gradprobe.errors import GradprobeError, InputError, ModelError
+    from gradprobe.report import Finding, GradientProfile, Report, RowProfile, Severity, Verdict
+    from gradprobe.sources.yaml import load
+    from gradprobe.spec import NetworkSpec
+
+_HOMES = {
+    "Finding": "report",
+    "GradientProfile": "report",
+    "GradprobeError": "errors",
+    "InputError": "errors",
+    "ModelError": "errors",
+    "NetworkSpec": "spec",
+    "Report": "report",
+    "RowProfile": "report",
+    "Severity": "report",
+    "Verdict": "report",
+    "load": "sources.yaml",
+    "probe": "check",
+}
 
 __all__ = [
     "Finding",
@@ -30,3 +50,15 @@ __all__ = [
     "load",
     "probe",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gradprobe' has no attribute '{name}'")
+    value = getattr(import_module(f"gradprobe.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -9,6 +9,7 @@ from (seed, path), never from a stream that another layer shares.
 from __future__ import annotations
 
 import math
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -358,6 +359,8 @@ class _Planner:
         if isinstance(error, GradprobeError):
             raise error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # A set has another order in each process.
+        reason = re.sub(r"\{('[^{}]*')\}", lambda m: ", ".join(sorted(m[1].split(", "))), reason)
         if "more than 1 value per channel" in reason:
             message = (
                 f"{layer.kind} needs more than one value per channel; the batch has one sample"

@@ -39,7 +39,8 @@ def block(
     """Walk through one block: forward, backward, and its Jacobian taken apart.
 
     x splits; one copy goes through F, the skip carries the other, and they add up to y. On the way
-    back ∂L/∂y splits the same way: ∂L/∂x is what the skip brings back plus what F brings back.
+    back the gradient splits the same way: what arrives at x is what the skip brings back plus what
+    F brings back.
     """
     stack = o.stack_options(depth, width, activation, init, norm, zero_init)
     settings = o.probe_options(

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
+from types import FrameType
+from typing import Any, TextIO
+
+INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0, 1, 2, 3, or 130 when interrupted."""
+    before = _catch_interrupts()
+    _mend_streams()
+    _mend_environment()
     try:
         code = _run(arguments)
-        sys.stdout.flush()
     except KeyboardInterrupt:
-        code = 130
-    except BrokenPipeError:  # of something that was not a report: help, for one
-        code = 0
-    except OSError as error:
-        print(f"gradprobe: error: cannot write: {error.strerror or error}", file=sys.stderr)
-        code = 2
+        code = INTERRUPTED
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
     _leave(code)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    if not os.environ.get("TERMINAL_WIDTH", "1").isdigit():
-        del os.environ["TERMINAL_WIDTH"]  # typer reads it at import and takes nothing but a number
     from gradprobe.cli.app import app
     from gradprobe.errors import ExitCode, GradprobeError, printable
 
@@ -33,30 +39,86 @@ def _run(arguments: Sequence[str] | None) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's advice on how it was called is not the user's
             result = app(args=arguments, prog_name="gradprobe", standalone_mode=False)
+        sys.stdout.flush()
         return int(result or 0)
     except GradprobeError as error:
-        print(error, file=sys.stderr)
+        _tell(str(error))
         return int(error.exit_code)
-    except (KeyboardInterrupt, OSError):
-        raise
+    except SystemExit:  # typer's answer to a reader of the help who has gone
+        return int(ExitCode.OK)
+    except BrokenPipeError:
+        return int(ExitCode.OK)
+    except OSError as error:
+        _tell(f"gradprobe: error: cannot write: {error.strerror or error}")
+        return int(ExitCode.USAGE)
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # typer's own usage errors
-            error.show()
+            _show(error)
             return int(error.exit_code)
-        if type(error).__name__ == "Abort":  # typer turns an interrupt inside a prompt into it
-            return int(ExitCode.INTERRUPTED)
+        if type(error).__name__ == "Abort":  # an interrupt, as typer passes it on
+            return INTERRUPTED
         if os.environ.get("GRADPROBE_TRACEBACK"):
             raise
         what = f"{type(error).__name__}: {printable(str(error)[:500])}"
-        print(f"gradprobe: internal error: {what}", file=sys.stderr)
-        print("hint: GRADPROBE_TRACEBACK=1 shows where; please report it", file=sys.stderr)
+        _tell(f"gradprobe: internal error: {what}")
+        _tell("hint: GRADPROBE_TRACEBACK=1 shows where; please report it")
         return int(ExitCode.FAILURE)
 
 
-def _leave(code: int) -> None:
-    """Exit without the interpreter's own complaint about a pipe or a disk that is gone."""
+def _catch_interrupts() -> Any:
+    """End at once with 130, also in the middle of an import that would swallow the exception."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+
+    def leave(signum: int, frame: FrameType | None) -> None:
+        os._exit(INTERRUPTED)
+
+    return signal.signal(signal.SIGINT, leave)
+
+
+def _mend_streams() -> None:
+    """A stream that was closed before the start is ``None``: put a file that acts alike there."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull)  # noqa: SIM115 - a write fails, as it should
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+
+
+def _mend_environment() -> None:
+    """typer and rich read these at import, and take nothing but a sensible number."""
+    for name in ("TERMINAL_WIDTH", "COLUMNS"):
+        value = os.environ.get(name, "")
+        if value and not re.fullmatch("[1-9][0-9]{0,3}", value):
+            del os.environ[name]
+
+
+def _tell(text: str) -> None:
     try:
-        sys.stdout.flush()
+        print(text, file=sys.stderr, flush=True)
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stderr)
+
+
+def _show(error: Any) -> None:
+    try:
+        error.show()
+        sys.stderr.flush()
+    except OSError:
+        _discard(sys.stderr)
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what is left in a stream's buffer to nowhere, so that no flush at exit complains."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _leave(code: int) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            _discard(stream)
     sys.exit(code)

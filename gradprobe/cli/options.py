@@ -68,7 +68,7 @@ Targets = Annotated[list[str], typer.Argument(help="Spec files, -, plain, residu
 Depth = Annotated[int, typer.Option(help="Blocks.", rich_help_panel=_STACK)]
 Width = Annotated[int, typer.Option(help="Units per layer.", rich_help_panel=_STACK)]
 Activation = Annotated[
-    str, typer.Option(help="tanh, relu, gelu, … or none.", rich_help_panel=_STACK)
+    str, typer.Option(help="tanh, relu, gelu, ... or none.", rich_help_panel=_STACK)
 ]
 Init = Annotated[
     str | None,

@@ -87,7 +87,7 @@ def steps(what: str, items: Iterable[Item], total: int) -> Iterator[Item]:
 
 def _width(terminal: bool) -> int:
     columns = os.environ.get("COLUMNS", "")
-    if columns.isdigit() and 0 < int(columns) < 10_000:
+    if columns:  # main() has seen to it that it is a sensible number
         width = int(columns)
     elif terminal:
         width = shutil.get_terminal_size((_PIPED_WIDTH, 24)).columns

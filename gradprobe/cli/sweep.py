@@ -28,7 +28,7 @@ def sweep(
     init: Annotated[str | None, typer.Option(help="Weight inits.", rich_help_panel=_AXES)] = None,
     gain: Annotated[
         str | None,
-        typer.Option(help="Weight std × sqrt(fan_in), zero bias.", rich_help_panel=_AXES),
+        typer.Option(help="Weight std * sqrt(fan_in), zero bias.", rich_help_panel=_AXES),
     ] = None,
     norm: o.NormOption = o.Norm.NONE,
     zero_init: o.ZeroInit = False,

@@ -13,13 +13,17 @@ from gradprobe.rules import Rule
 
 def render_rules(rules: Sequence[Rule], style: Style) -> str:
     """One line a rule: code, name, severity, the first sentence of its explanation."""
-    table = grid([("code", "left"), ("name", "left"), ("severity", "left"), ("", "left")])
+    room = style.width - 38
+    headers = [("code", "left"), ("name", "left"), ("severity", "left")]
+    table = grid([*headers, ("", "left")] if room >= 20 else headers)
     for rule in rules:
         colour = SEVERITY_COLOURS[rule.severity]
         summary = rule.explanation.split("\n")[0]
-        room = style.width - 36
-        short = summary if len(summary) <= room else wrapped(summary, Style(room - 2), 0)[0] + " …"
-        table.add_row(rule.code, rule.name, Text(str(rule.severity), style=colour), short)
+        cells: list[str | Text] = [rule.code, rule.name, Text(str(rule.severity), style=colour)]
+        if room >= 20:
+            lines = wrapped(summary, Style(room - 2), 0)
+            cells.append(summary if len(summary) <= room else lines[0] + " …")
+        table.add_row(*cells)
     return paint([table], style)
 
 
