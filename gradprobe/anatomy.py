@@ -96,14 +96,27 @@ class PathProfile:
         return tuple(norm / whole if whole else 0.0 for norm in self.norms)
 
     @property
-    def mean_length(self) -> float:
-        """The mean number of branches on a path, weighted by the groups' shares."""
-        return math.fsum(j * share for j, share in enumerate(self.shares))
+    def mean_length(self) -> float | None:
+        """The mean number of branches on a path, weighted by the groups' shares.
+
+        ``None`` where groups were left out, where nothing arrives, and where it is not finite.
+        """
+        return math.fsum(j * s for j, s in enumerate(self.shares)) if self._whole else None
 
     @property
-    def effective(self) -> tuple[int, int]:
-        """The range of lengths that carries 95 %: 2.5 % of the shares lie below, 2.5 % above."""
+    def effective(self) -> tuple[int, int] | None:
+        """The range of lengths that carries 95 %: 2.5 % of the shares lie below, 2.5 % above.
+
+        ``None`` where ``mean_length`` is.
+        """
+        if not self._whole:
+            return None
         return _quantile(self.shares, 0.025), _quantile(self.shares, 0.975)
+
+    @property
+    def _whole(self) -> bool:
+        arrives = math.fsum(self.norms) if all(map(math.isfinite, self.norms)) else 0.0
+        return self.left_out is None and arrives > 0
 
 
 def _quantile(shares: Sequence[float], level: float) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.anatomy import BlockProfile, BranchLayer, Estimate, JacobianProfile
-from gradprobe.build import Network, Residual
+from gradprobe.build import Concat, Network, Residual
 from gradprobe.chain import Element, as_leaf, elements_of, trace
 from gradprobe.errors import InputError
 from gradprobe.norms import activation_stats, norms
@@ -25,8 +25,8 @@ EXACT_FEATURES = (
 PROBES = 32  # random ±1 vectors for larger ones
 _TILED_ELEMENTS = 1 << 21
 
-# Layers in whose Jacobian one sample's output depends on another sample's input, or on chance.
-_COUPLED = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+# Layers through which one sample's output depends on another sample's input, or on chance.
+_COUPLED = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.RReLU)
 
 
 def jacobians(network: Network, x: Tensor, seed: int) -> dict[str, JacobianProfile]:
@@ -48,7 +48,7 @@ def jacobian(element: Element, x: Tensor, seed: int) -> JacobianProfile:
     """
     scale = element.residual.skip_scale if element.residual is not None else 1.0
     features = x[0].numel()
-    coupled = any(isinstance(module, _COUPLED) for module in element.module.modules())
+    coupled = any(_is_coupled(module) for module in element.module.modules())
     if features <= EXACT_FEATURES and not coupled:
         pulled = _basis_pullbacks(element, x, seed)  # (features, batch, features): e_iᵀJ
         diagonal = torch.diagonal(pulled, dim1=0, dim2=2)
@@ -75,6 +75,13 @@ def jacobian(element: Element, x: Tensor, seed: int) -> JacobianProfile:
     return JacobianProfile(highway_, _root(branch_), _root(gain_))
 
 
+def _is_coupled(module: nn.Module) -> bool:
+    # Attention and recurrent layers have their dropout as a number.
+    dropout = getattr(module, "dropout", 0.0)
+    draws = isinstance(dropout, float) and dropout > 0
+    return draws or isinstance(module, _COUPLED) or "Fractional" in type(module).__name__
+
+
 def _basis_pullbacks(element: Element, x: Tensor, seed: int) -> Tensor:
     """Row i of each sample's Jacobian for all i, from copies of the batch run side by side."""
     batch, features = x.shape[0], x[0].numel()
@@ -89,7 +96,7 @@ def _basis_pullbacks(element: Element, x: Tensor, seed: int) -> Tensor:
         for i in range(count):
             v[i, :, start + i] = 1
         (back,) = torch.autograd.grad(out, leaf, v.view(out.shape))
-        pulled.append(back.view(count, batch, features).double())
+        pulled.append(back.reshape(count, batch, features).double())
     return torch.cat(pulled)
 
 
@@ -213,9 +220,7 @@ def _kind(module: nn.Module) -> str:
     if type(module) is nn.Sequential:
         return "sequential"
     name = type(module).__name__
-    return {"SelfAttention": "MultiheadAttention", "Residual": "residual", "Concat": "concat"}.get(
-        name, name
-    )
+    return name.lower() if isinstance(module, (Residual, Concat)) else name
 
 
 def _find(network: Network, elements: list[Element], name: str | None) -> int:

@@ -50,6 +50,8 @@ class Residual(nn.Module):
         self.branch = tuple(branch.values())
         self.skip_scale = skip_scale
         self.branch_scale = branch_scale
+        layers = [module for layer in self.branch for module in layer.modules()]
+        self.overwrites = any(getattr(module, "inplace", False) for module in layers)
 
     def skip_of(self, x: Tensor) -> Tensor:
         """What travels along the skip."""
@@ -57,7 +59,8 @@ class Residual(nn.Module):
         return skip if self.skip_scale == 1 else skip * self.skip_scale
 
     def branch_of(self, x: Tensor) -> Tensor:
-        """What travels through the branch."""
+        """What travels through the branch, which must not overwrite what the skip carries."""
+        x = x.clone() if self.overwrites else x
         for layer in self.branch:
             x = layer(x)
         return x if self.branch_scale == 1 else x * self.branch_scale
@@ -79,7 +82,7 @@ class Concat(nn.Module):
         return torch.cat([branch(x) for branch in self.children()], dim=self.dim)
 
 
-class SelfAttention(nn.MultiheadAttention):
+class MultiheadAttention(nn.MultiheadAttention):
     """``MultiheadAttention`` of a sequence with itself; ``causal`` hides the positions to come."""
 
     def __init__(self, *, causal: bool = False, **arguments: Any) -> None:
@@ -93,7 +96,7 @@ class SelfAttention(nn.MultiheadAttention):
         ]
 
 
-class EncoderLayer(nn.TransformerEncoderLayer):
+class TransformerEncoderLayer(nn.TransformerEncoderLayer):
     """``TransformerEncoderLayer``; ``causal`` hides the positions to come."""
 
     def __init__(self, *, causal: bool = False, **arguments: Any) -> None:
@@ -127,8 +130,8 @@ class GRU(nn.GRU):
 
 
 LAYER_CLASSES: dict[str, Callable[..., nn.Module]] = {
-    "MultiheadAttention": SelfAttention,
-    "TransformerEncoderLayer": EncoderLayer,
+    "MultiheadAttention": MultiheadAttention,
+    "TransformerEncoderLayer": TransformerEncoderLayer,
     "RNN": lambda **arguments: RNN(batch_first=True, **arguments),
     "LSTM": lambda **arguments: LSTM(batch_first=True, **arguments),
     "GRU": lambda **arguments: GRU(batch_first=True, **arguments),
@@ -492,7 +495,17 @@ def _own_generator() -> Iterator[None]:
 
 # Names that a module's children cannot have.
 _TAKEN = frozenset(dir(nn.Sequential())) | {
-    *("shortcut", "branch", "skip_scale", "branch_scale", "rows", "spec", "lines", "work")
+    *(
+        "shortcut",
+        "branch",
+        "skip_scale",
+        "branch_scale",
+        "overwrites",
+        "rows",
+        "spec",
+        "lines",
+        "work",
+    )
 }
 
 

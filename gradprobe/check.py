@@ -66,7 +66,7 @@ def probe_spec(
     else:
         with _enough_threads(network):
             profile = _measure(network, [x], {}, loss, resolved)
-    if resolved.blocks:
+    if resolved.blocks and resolved.by == "row":
         from gradprobe.blocks import jacobians
 
         with _running(network):

@@ -113,6 +113,8 @@ def _pull_back(
     else:
         skipped = _vjp(skip, leaf, groups)
     kept = groups if max_paths is None else groups[:max_paths]
+    if not kept.shape[0]:
+        return skipped
     through = _vjp(branch, leaf, kept)
     longest = max(skipped.shape[0], through.shape[0] + 1)
     result = torch.zeros(longest, *leaf.shape, dtype=leaf.dtype, device=leaf.device)

@@ -35,8 +35,13 @@ def measure_positions(
     first = mixing[0]
     values = trace(rows, x, seed)
     start = values[first]
-    length = start.shape[1]
-    last = max(i for i in mixing if values[i + 1].dim() == 3 and values[i + 1].shape[1] == length)
+    if not start.is_floating_point():
+        message = f"row {network.rows[first].name} takes tokens: no gradient reaches back to them"
+        raise InputError(message, hint="let the embedding be a row of its own")
+    sequences = [i for i in mixing if values[i + 1].shape[:2] == start.shape[:2]]
+    last = max((i for i in sequences if values[i + 1].dim() == 3), default=-1)
+    if last < 0:
+        raise InputError("no row that mixes the positions of a sequence hands the sequence on")
     while last + 1 < len(rows) and values[last + 2].shape[:2] == start.shape[:2]:
         last += 1
     leaf = as_leaf(start)

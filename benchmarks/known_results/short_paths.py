@@ -25,18 +25,20 @@ def main() -> None:
     n = paths.blocks
     # All paths, each with the same weight.
     counted = PathProfile(n, tuple(float(math.comb(n, j)) for j in range(n + 1)), 0, 0, None, "0")
+    assert counted.mean_length is not None
+    assert paths.mean_length is not None
     below = counted.mean_length - paths.mean_length
     deviations = below / (math.sqrt(n) / 2)
     print(f"{'':34}{'mean':>6}{'95 % range':>12}")
     rows = (("all paths", counted), ("what the gradient comes through", paths))
     for label, one in rows:
-        low, high = one.effective
+        low, high = one.effective or (0, 0)
         print(f"{label:34}{one.mean_length:>6.1f}{f'{low} to {high}':>12}")
     print(f"{'Veit et al., trained':34}{'':6}{'5 to 17':>12}")
     print(f"{deviations:.1f} standard deviations below; groups sum to {paths.error:.0e}")
     assert deviations >= 2
-    assert paths.effective[0] < counted.effective[0]
-    assert paths.effective[1] < counted.effective[1]
+    assert (paths.effective or (n, n))[0] < (counted.effective or (0, 0))[0]
+    assert (paths.effective or (n, n))[1] < (counted.effective or (0, 0))[1]
 
 
 if __name__ == "__main__":

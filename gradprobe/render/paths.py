@@ -30,14 +30,19 @@ def render_paths(
         Text(""),
     ]
     parts += [_table(paths, style, everything), Text("")]
+    parts += [Text(line) for line in wrapped(_story(paths), style, 0)]
+    parts.append(Text(_check(paths), style=FAINT))
+    return paint(parts, style)
+
+
+def _story(paths: PathProfile) -> str:
+    if paths.effective is None:
+        return ""
     low, high = paths.effective
-    story = (
+    return (
         f"The gradient that arrives has gone through {number(paths.mean_length)} of "
         f"{paths.blocks} branches on average; 95 % of it through {low} to {high}."
     )
-    parts += [Text(line) for line in wrapped(story, style, 0)]
-    parts.append(Text(_check(paths), style=FAINT))
-    return paint(parts, style)
 
 
 def _table(paths: PathProfile, style: Style, everything: bool) -> RenderableType:
@@ -85,7 +90,7 @@ def _telling(paths: PathProfile) -> tuple[int, list[int]]:
     shares = paths.shares
     if len(shares) <= MOST_ROWS:
         return 1, list(range(len(shares)))
-    low, high = paths.effective
+    low, high = paths.effective or (0, len(shares) - 1)
     low, high = max(0, low - 1), min(len(shares) - 1, high + 1)
     step = max(1, -(-(high - low + 1) // MOST_ROWS))
     return step, sorted({0, *range(low, high + 1, step), high})
@@ -100,7 +105,6 @@ def _check(paths: PathProfile) -> str:
 
 def render_paths_json(paths: PathProfile, target: str, versions: Mapping[str, str]) -> str:
     """The same as one JSON object."""
-    low, high = paths.effective
     body = {
         "schema_version": SCHEMA_VERSION,
         "target": target,
@@ -108,7 +112,7 @@ def render_paths_json(paths: PathProfile, target: str, versions: Mapping[str, st
         "blocks": paths.blocks,
         "gradient_norm": finite(paths.total),
         "mean_length": finite(paths.mean_length),
-        "effective": [low, high],
+        "effective": list(paths.effective) if paths.effective else None,
         "error": finite(paths.error),
         "left_out": finite(paths.left_out),
         "groups": [

@@ -44,7 +44,7 @@ COLUMNS = (
     Column("gradient", 8, lambda row: number(row.gradient_norm)),
     Column("output", 8, lambda row: number(row.activation_rms)),
     Column("zeros", 5, lambda row: fraction(row.zero_fraction)),
-    Column("inputs", 6, lambda row: number(row.input_dependence)),
+    Column("inputs", 7, lambda row: number(row.input_dependence)),
     Column("∂weights", 8, lambda row: number(row.weight_gradient_norm)),
     Column("weights", 8, lambda row: number(row.weight_norm)),
     Column("parameters", 11, lambda row: f"{row.size:,}"),
