@@ -64,12 +64,12 @@ def load_batch(path: str, spec: InputSpec, size: int | None, max_bytes: int) -> 
             raise InputError(
                 f"{path}: the spec takes integer tokens, the file holds {inputs.dtype}"
             )
+        inputs = inputs.long()
         low, high = int(inputs.min()), int(inputs.max())
         if low < 0 or high >= spec.tokens:
             raise InputError(
                 f"{path}: tokens from {low} to {high}, the spec has 0 to {spec.tokens - 1}"
             )
-        inputs = inputs.long()
     elif inputs.is_complex():
         raise InputError(f"{path}: samples are complex: a spec takes real numbers")
     else:
@@ -91,7 +91,7 @@ def _read_arrays(path: str, max_bytes: int) -> dict[str, Tensor]:
         hint = ""
         if suffix in (".pt", ".pth", ".pkl", ".pickle", ".bin"):
             hint = "a pickle can run code when it is read: save the batch with safetensors"
-        raise InputError(f"{path}: expected a {', '.join(DATA_SUFFIXES)} file", hint=hint)
+        raise InputError(f"--data {path}: expected a {', '.join(DATA_SUFFIXES)} file", hint=hint)
     import numpy  # here, since only --data needs it
 
     try:
@@ -114,6 +114,8 @@ def _read_arrays(path: str, max_bytes: int) -> dict[str, Tensor]:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # zlib, zipfile, safetensors, numpy: each has its own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "pickle" in reason:
+            reason = "it holds Python objects, whose reading could run code"
         raise InputError(f"{path} is not a readable {suffix} file: {reason[:120]}") from error
 
 

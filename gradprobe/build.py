@@ -305,7 +305,8 @@ class _Planner:
         parameters = sum(p.numel() for p in module.parameters())
         # Each weight of an output feature is used once for each of that feature's values.
         work = out.numel() * parameters // (arguments.get("out_channels") or out.shape[-1])
-        return Planned(layer, arguments, (), parameters, out.numel(), work), out
+        activations = out.numel() + _inside(layer.kind, arguments, x)
+        return Planned(layer, arguments, (), parameters, activations, work), out
 
     @staticmethod
     def _output(layer: LayerSpec, arguments: dict[str, Any], module: nn.Module, x: Tensor) -> Any:
@@ -364,6 +365,9 @@ class _Planner:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         # A set has another order in each process.
         reason = re.sub(r"\{('[^{}]*')\}", lambda m: ", ".join(sorted(m[1].split(", "))), reason)
+        if "overflow" in reason.lower():
+            message = f"{layer.kind} needs more than 8 EiB"
+            raise self.spec.error(message, layer.place, "see --max-memory") from error
         if "more than 1 value per channel" in reason:
             message = (
                 f"{layer.kind} needs more than one value per channel; the batch has one sample"
@@ -423,6 +427,19 @@ class _Planner:
         joined = torch.empty(first, device="meta", dtype=outputs[0].dtype)
         self.previous = layer
         return _combine(layer, tuple(branches)), joined
+
+
+def _inside(kind: str, arguments: Mapping[str, Any], x: Tensor) -> int:
+    """Elements that a layer keeps beside its output: gates, projections, a mask."""
+    if kind not in SEQUENCE_LAYERS:
+        return 0
+    batch, length, features = x.shape
+    if kind in ("RNN", "LSTM", "GRU"):
+        gates = {"RNN": 1, "GRU": 3, "LSTM": 5}[kind]
+        return int(batch * length * arguments["hidden_size"] * gates)
+    mask = length * length if arguments.get("causal") else 0
+    forward = arguments.get("dim_feedforward", 2048) if kind == "TransformerEncoderLayer" else 0
+    return int(mask + batch * length * (4 * features + 2 * forward))
 
 
 def _combine(layer: LayerSpec, branches: tuple[tuple[Planned, ...], ...]) -> Planned:

@@ -12,7 +12,7 @@ from gradprobe import rules
 from gradprobe._version import __version__
 from gradprobe.anatomy import BlockProfile, PathProfile
 from gradprobe.config import DEFAULT_BATCH_SIZE, ProbeOptions, choose
-from gradprobe.errors import InputError, ModelError
+from gradprobe.errors import GradprobeError, InputError, ModelError, Place
 from gradprobe.report import GradientProfile, Report
 from gradprobe.sources import stack
 from gradprobe.sources import yaml as yaml_source
@@ -64,8 +64,11 @@ def probe_spec(
         with _running(network):
             profile = measure_positions(network, x, loss, resolved.seed)
     else:
-        with _enough_threads(network):
-            profile = _measure(network, [x], {}, loss, resolved)
+        try:
+            with _enough_threads(network):
+                profile = _measure(network, [x], {}, loss, resolved)
+        except ModelError as error:
+            raise _blamed(spec, error) from error
     if resolved.blocks and resolved.by == "row":
         from gradprobe.blocks import jacobians
 
@@ -111,11 +114,14 @@ def prepare(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None = No
         InputError: the spec, an option or the data do not fit.
         ModelError: the network could not be built.
     """
+    from gradprobe.batch import random_batch
     from gradprobe.build import build
 
     device, dtype = _device(options.device), _dtype(options.dtype)
-    batch = _batch(spec, options, inputs)
-    size = batch.inputs.shape[0]
+    batch = _given_batch(spec, options, inputs)
+    size = options.batch_size or spec.input.batch_size or DEFAULT_BATCH_SIZE
+    if batch is not None:
+        size = batch.inputs.shape[0]
     try:
         network = build(
             spec,
@@ -125,10 +131,12 @@ def prepare(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None = No
             device=device,
             limits=options.limits,
         )
+        # Only now: the plan has held its size against the limits.
+        batch = batch or random_batch(spec.input, size, options.seed)
+        x = batch.inputs.to(device)
+        x = x.to(dtype) if x.is_floating_point() else x
     except (RuntimeError, MemoryError) as error:
         raise ModelError(f"the network could not be built: {_first_line(error)}") from error
-    x = batch.inputs.to(device)
-    x = x.to(dtype) if x.is_floating_point() else x
     loss = options.loss or spec.loss
     resolved = replace(options, loss=loss, batch_size=size)
     return Prepared(network, x, _loss(loss, batch.labels, options.seed), resolved)
@@ -218,6 +226,13 @@ def _running(network: Network) -> Iterator[None]:
             raise failed(error) from error
 
 
+def _blamed(spec: NetworkSpec, error: ModelError) -> GradprobeError:
+    """What torch refuses only when it runs is the spec's error; that memory ran out is not."""
+    if "memory" in error.message or error.line is None:
+        return error
+    return spec.error(error.message, Place(spec.source, error.line))
+
+
 @contextmanager
 def _enough_threads(network: Network) -> Iterator[None]:
     """One thread for a small network: on a busy machine, waiting for a second takes longer."""
@@ -260,22 +275,15 @@ def _report(
     return Report(target, profile, findings, verdict, config, versions, name)
 
 
-def _batch(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None) -> Batch:
-    from gradprobe.batch import Batch, load_batch, random_batch
+def _given_batch(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None) -> Batch | None:
+    from gradprobe.batch import Batch, load_batch
 
     if inputs is not None:
         return Batch(inputs)
-    if options.data is not None:
-        size = options.batch_size or spec.input.batch_size
-        return load_batch(options.data, spec.input, size, options.limits.memory)
-    size = options.batch_size or spec.input.batch_size or DEFAULT_BATCH_SIZE
-    elements = size
-    for length in spec.input.shape:
-        elements *= length
-    if elements * 4 > options.limits.memory:
-        message = f"an input batch of {size} needs {elements * 4 / 2**30:,.3g} GiB"
-        raise spec.error(message, spec.input.place, "see --max-memory")
-    return random_batch(spec.input, size, options.seed)
+    if options.data is None:
+        return None
+    size = options.batch_size or spec.input.batch_size
+    return load_batch(options.data, spec.input, size, options.limits.memory)
 
 
 def _loss(name: str, labels: Tensor | None, seed: int) -> Callable[[Any], Tensor]:
@@ -295,6 +303,8 @@ def _device(name: str) -> Any:
 
     try:
         device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it has no memory to measure in")
     except RuntimeError as error:
         raise InputError(
             f"--device: unknown device '{name}'", hint="cpu, cuda, cuda:1, mps"

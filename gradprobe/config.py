@@ -76,5 +76,5 @@ def parse_bytes(text: str) -> int:
     )
     size = float(match[1]) * _UNITS[match[2].upper()] if match else 0
     if size < 1:
-        raise InputError(f"'{text}' is not a size", hint="like 4GiB or 512MiB")
+        raise InputError(f"--max-memory: '{text}' is not a size", hint="like 4GiB or 512MiB")
     return int(size)

@@ -72,7 +72,9 @@ class InputError(GradprobeError):
 
 
 class ModelError(GradprobeError):
-    """The model could not be built or run (exit code 3)."""
+    """The model could not be built or run (exit code 3); ``line`` is its row's, where known."""
+
+    line: int | None = None
 
 
 def printable(text: str) -> str:
@@ -98,6 +100,8 @@ def write_atomically(path: str, text: str) -> None:
     Raises:
         InputError: the file cannot be written.
     """
+    if not path:
+        raise InputError("-o: the name of the file is empty")
     target = Path(path)
     try:
         if target.exists() and not target.is_file():  # /dev/stdout, a pipe

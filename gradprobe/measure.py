@@ -549,4 +549,6 @@ def failed(
         where = "" if ran is None else " before a row had ended"
     reason = str(error).strip().splitlines()
     what = f"{type(error).__name__}: {reason[0]}" if reason else type(error).__name__
-    return ModelError(f"the model failed{where}: {what}")
+    told = ModelError(f"the model failed{where}: {what}")
+    told.line = row.line if row else None
+    return told

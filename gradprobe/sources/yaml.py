@@ -48,6 +48,8 @@ def read_bytes(target: str) -> bytes:
     """At most one byte more than a spec may have, so that the parser can refuse the rest."""
     if target == "-":
         return sys.stdin.buffer.read(MAX_BYTES + 1)
+    if not target:
+        raise InputError("the target is empty: name a spec file, -, plain or residual")
     path = Path(target)
     try:
         if path.is_dir():
@@ -56,7 +58,7 @@ def read_bytes(target: str) -> bytes:
             return stream.read(MAX_BYTES + 1)
     except OSError as error:
         near = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        hint = suggestion(path.name, near)
+        hint = suggestion(path.name, [*near, "plain", "residual"])
         reason = (error.strerror or str(error)).lower()
         raise InputError(f"cannot read {target}: {reason}", hint=hint) from error
     except ValueError as error:  # a NUL in the name
