@@ -257,6 +257,15 @@ def format_bytes(count: int) -> str:
     return f"{size:,.2g} TiB" if size < 100 else f"{size:,.0f} TiB"
 
 
+_SPATIAL = re.compile(r"(?:Conv|ConvTranspose|\w+Pool|\w+Pad)([123])d")
+
+_IMAGES = {
+    "1": "[channels, length]",
+    "2": "[channels, height, width]",
+    "3": "[channels, depth, height, width]",
+}
+
+
 class _Planner:
     """Walks the spec once with a meta tensor; equal layers on equal inputs are planned once."""
 
@@ -289,6 +298,10 @@ class _Planner:
             raise self.spec.error(message, layer.place, hint)
         if layer.kind in SEQUENCE_LAYERS and x.dim() != 3:
             message = f"{layer.kind} takes a sequence, [positions, features], and gets {_shape(x)}"
+            raise self.spec.error(message, layer.place)
+        spatial = _SPATIAL.fullmatch(layer.kind)
+        if spatial and x.dim() != int(spatial[1]) + 2:  # torch would take the batch for channels
+            message = f"{layer.kind} takes {_IMAGES[spatial[1]]} and gets {_shape(x)}"
             raise self.spec.error(message, layer.place)
         arguments = self._resolve(layer, x)
         try:

@@ -17,7 +17,7 @@ from gradprobe.report import GradientProfile, Report
 from gradprobe.sources import stack
 from gradprobe.sources import yaml as yaml_source
 from gradprobe.sources.stack import STACKS, StackOptions
-from gradprobe.spec import NetworkSpec
+from gradprobe.spec import NetworkSpec, walk
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -230,7 +230,9 @@ def _blamed(spec: NetworkSpec, error: ModelError) -> GradprobeError:
     """What torch refuses only when it runs is the spec's error; that memory ran out is not."""
     if "memory" in error.message or error.line is None:
         return error
-    return spec.error(error.message, Place(spec.source, error.line))
+    places = (layer.place for layer, _ in walk(spec.layers) if layer.place is not None)
+    place = next((p for p in places if p.line == error.line), Place(spec.source, error.line))
+    return spec.error(error.message, place)
 
 
 @contextmanager
