@@ -1,0 +1,286 @@
+"""Whatever stands in a spec file, a probe ends in 0, 1 or 2, and says so without a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import strategies as st
+
+from gradprobe.cli.main import main
+from gradprobe.vocabulary import (
+    COMBINATORS,
+    INITS,
+    LAYERS,
+    LOSSES,
+    THRESHOLDS,
+    Argument,
+    arguments_of,
+    layer_arguments,
+)
+
+GOOD = sorted((Path(__file__).parent / "specs" / "good").glob("*.yaml"))
+TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in GOOD}
+
+# Small enough that no example takes long; what is refused by them is refused before it is built.
+LIMITS = ("--max-memory", "64MiB", "--max-parameters", "100000", "--batch-size", "2")
+
+WORDS = sorted(
+    {
+        *LAYERS,
+        *COMBINATORS,
+        *INITS,
+        *LOSSES,
+        *THRESHOLDS,
+        *(argument for kind in (*LAYERS, *COMBINATORS) for argument in layer_arguments(kind)),
+        *"name input shape tokens batch_size layers loss init check thresholds ignore".split(),
+        *"rule reason branches shortcut weight bias forward training GP101 same reflect".split(),
+        *"true false yes on null ~ true: []".split(),
+    }
+)
+NUMBERS = [
+    *"0 -1 1 2 3 5 7 64 1000 65536 100000 2147483647 2147483648 9223372036854775808".split(),
+    *"1e30 1e-30 -1e30 1e-3 0.5 1.0 1.5 -0.0 .inf -.inf .nan 1.0e+400 017 08 0x10".split(),
+    *"1_000 1:30 2024-13-45 +5 1e5".split(),
+    "9" * 4301,
+]
+SYNTAX = [
+    *"[ ] { } , : - ? & * ! | > % @ ` # ' \" --- ... &a *a !!bool << ~ é 日 😀".split(),
+    *("\t", "\0", "\x1b", "\x85", "\u2028", "\ufeff", "\ud800", " ", "\n", "\n  ", "\n- "),
+    *(": ", "- ", "&b [", "*b, ", '"\\e[31m"', '"\\uD800"', "!!python/name:os.system "),
+]
+
+TOKEN = re.compile(r"[A-Za-z_]\w*|[-+]?[0-9.]+(?:e[-+]?[0-9]+)?|\s+|.", re.DOTALL)
+
+
+class Change(NamedTuple):
+    """One mutation; ``where`` and ``other`` are places in the text, from 0 to 1."""
+
+    kind: str
+    where: float
+    other: float
+    word: str
+
+
+def number(text: str) -> bool:
+    return text[:1].isdigit() or text[1:2].isdigit()
+
+
+def mutate(text: str, change: Change) -> str:
+    """``text`` with one change, made at the token that ``where`` points to."""
+    tokens = TOKEN.findall(text)
+    if change.kind == "number":
+        places = [i for i, token in enumerate(tokens) if number(token)]
+    elif change.kind == "word":
+        places = [i for i, token in enumerate(tokens) if token[:1].isalpha()]
+    else:
+        places = list(range(len(tokens)))
+    if not places:
+        return text + change.word
+    index = places[min(len(places) - 1, int(change.where * len(places)))]
+    other = min(len(tokens) - 1, int(change.other * len(tokens)))
+    if change.kind in ("number", "word", "replace"):
+        tokens[index] = change.word
+    elif change.kind == "insert":
+        tokens.insert(index, change.word)
+    elif change.kind == "swap":
+        tokens[index], tokens[other] = tokens[other], tokens[index]
+    elif change.kind == "delete":
+        del tokens[index : index + 1 + int(change.other * 8)]
+    elif change.kind == "duplicate":
+        tokens[other:other] = tokens[index : index + 1 + int(change.other * 12)]
+    elif change.kind == "lines":
+        lines = text.splitlines(keepends=True)
+        line = lines[int(change.where * (len(lines) - 1))]
+        lines.insert(int(change.other * len(lines)), line)
+        return "".join(lines)
+    elif change.kind == "flip":
+        position = min(len(text) - 1, int(change.where * len(text)))
+        flipped = chr(ord(text[position]) ^ (1 << int(change.other * 7.99)))
+        return text[:position] + flipped + text[position + 1 :]
+    return "".join(tokens)
+
+
+fractions = st.floats(0, 1, width=16)
+changes = st.one_of(
+    st.builds(Change, st.just("number"), fractions, fractions, st.sampled_from(NUMBERS)),
+    st.builds(Change, st.just("word"), fractions, fractions, st.sampled_from(WORDS)),
+    st.builds(
+        Change,
+        st.sampled_from(["insert", "replace"]),
+        fractions,
+        fractions,
+        st.sampled_from(SYNTAX + WORDS + NUMBERS),
+    ),
+    st.builds(
+        Change,
+        st.sampled_from(["swap", "delete", "duplicate", "lines", "flip"]),
+        fractions,
+        fractions,
+        st.just(""),
+    ),
+)
+
+
+def probe(path: Path, data: bytes) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a probe of ``data`` in this process."""
+    path.write_bytes(data)
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as stopped,
+    ):
+        main(["probe", str(path), *LIMITS])
+    return int(stopped.value.code or 0), out.getvalue(), err.getvalue()
+
+
+def check(path: Path, data: bytes) -> None:
+    code, out, err = probe(path, data)
+    assert code in (0, 1, 2), err
+    assert "Traceback" not in err
+    assert "gradprobe: internal error" not in err
+    if code == 2:
+        assert out == ""
+        assert err.startswith(f"{path}:"), err
+        assert ": error: " in err.splitlines()[0]
+    else:
+        assert err == ""
+        assert out
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fuzz") / "net.yaml"
+
+
+BOUNDED = settings(
+    derandomize=True,
+    deadline=None,
+    database=None,
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
+@settings(BOUNDED, max_examples=120)
+@given(
+    name=st.sampled_from(sorted(TEXTS)),
+    mutations=st.lists(changes, min_size=1, max_size=4),
+)
+def test_a_mutated_spec_ends_in_0_1_or_2(path: Path, name: str, mutations: list[Change]) -> None:
+    text = TEXTS[name]
+    for change in mutations:
+        text = mutate(text, change)
+    check(path, text.encode("utf-8", "surrogatepass"))
+
+
+@settings(BOUNDED, max_examples=80)
+@given(data=st.binary(max_size=200))
+@example(b"")
+@example(b"\xff\xfe")
+@example(b"\xef\xbb\xbf")
+@example(b"input: {shape: [1]}\nlayers: [PReLU]\n")
+def test_any_bytes_end_in_0_1_or_2(path: Path, data: bytes) -> None:
+    check(path, data)
+
+
+@settings(BOUNDED, max_examples=60)
+@given(pieces=st.lists(st.sampled_from(SYNTAX + WORDS + NUMBERS), max_size=30))
+def test_any_words_of_the_language_end_in_0_1_or_2(path: Path, pieces: list[str]) -> None:
+    check(path, "".join(pieces).encode("utf-8", "surrogatepass"))
+
+
+# ---- specs that the parser accepts: any layer, any argument of the right type
+
+SIZES = [1, 1, 2, 2, 3, 4, 5, 8, 64, 1000, 2**31 - 1]
+STRINGS = "same valid reflect replicate circular zeros bilinear nearest linear sum mean max".split()
+VALUES: dict[str, st.SearchStrategy[str]] = {
+    "size": st.sampled_from(SIZES).map(str),
+    "count": st.sampled_from([0, *SIZES]).map(str),
+    "int": st.sampled_from([-(2**31) + 1, -3, -2, -1, 0, 1, 2, 3]).map(str),
+    "float": st.sampled_from("0 1 -1 0.5 2 1e-3 1e30 -1e30 1e-30 3.7".split()),
+    "bool": st.sampled_from(["true", "false"]),
+    "null": st.just("null"),
+    "str": st.sampled_from([*STRINGS, "tanh", "relu", "gelu", "none", "fan_in", "uniform", "x"]),
+}
+for plural, single in (
+    ("sizes", "size"),
+    ("counts", "count"),
+    ("ints", "int"),
+    ("floats", "float"),
+):
+    VALUES[plural] = st.lists(VALUES[single], min_size=1, max_size=4).map(
+        lambda items: "[" + ", ".join(items) + "]"
+    )
+
+
+@st.composite
+def fields(draw: st.DrawFn, known: dict[str, Argument]) -> str:
+    chosen = [
+        f"{argument.name}: {draw(VALUES[draw(st.sampled_from(argument.types))])}"
+        for argument in known.values()
+        if argument.required or (not argument.inferred and draw(st.booleans()))
+    ]
+    return ", ".join(chosen)
+
+
+@st.composite
+def leaves(draw: st.DrawFn) -> str:
+    if draw(st.booleans()):
+        return draw(
+            st.sampled_from("1 2 4 8".split()).map("{{Linear: {{out_features: {}}}}}".format)
+        )
+    kind = draw(st.sampled_from(sorted(LAYERS)))
+    body = draw(fields(layer_arguments(kind)))
+    if draw(st.integers(0, 4)) == 0:
+        name = draw(st.sampled_from(sorted(INITS)))
+        init = f"{{{name}: {{{draw(fields(arguments_of(INITS[name])))}}}}}"
+        if "init" not in layer_arguments(kind):
+            body += (", " if body else "") + f"init: {{weight: {init}}}"
+    return f"{{{kind}: {{{body}}}}}"
+
+
+def combined(inside: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    some = st.lists(inside, min_size=1, max_size=3).map(", ".join)
+    return st.one_of(
+        st.builds("{{repeat: {{times: {}, layers: [{}]}}}}".format, st.integers(1, 4), some),
+        st.builds("{{residual: [{}]}}".format, some),
+        st.builds(
+            "{{residual: {{layers: [{}], zero_init: {}, skip_scale: {}}}}}".format,
+            some,
+            VALUES["bool"],
+            VALUES["float"],
+        ),
+        st.builds("{{residual: {{layers: [{}], branch_scale: {}}}}}".format, some, VALUES["float"]),
+        st.builds("{{residual: {{layers: [{}], shortcut: [{}]}}}}".format, some, some),
+        st.builds("{{concat: {{branches: [[{}], []], dim: {}}}}}".format, some, st.integers(-2, 3)),
+        st.builds("{{sequential: [{}]}}".format, some),
+    )
+
+
+SHAPES = ["[4]", "[1]", "[64]", "[3, 4]", "[6, 12]", "[2, 4, 4]", "[4, 8, 8]", "[2, 4, 4, 4]"]
+
+
+@settings(BOUNDED, max_examples=100)
+@given(
+    start=st.one_of(
+        st.sampled_from(SHAPES).map("input: {{shape: {}}}\nlayers:\n".format),
+        st.sampled_from(["[4]", "[2, 3]"]).map(
+            "input: {{shape: {}, tokens: 7}}\nlayers:\n- Embedding: {{embedding_dim: 4}}\n".format
+        ),
+    ),
+    layers=st.lists(st.recursive(leaves(), combined, max_leaves=4), min_size=1, max_size=3),
+    end=st.sampled_from(["", "- Flatten\n- Linear: {out_features: 3}\n"]),
+    loss=st.sampled_from(LOSSES),
+)
+def test_any_layers_end_in_0_1_or_2(
+    path: Path, start: str, layers: list[str], end: str, loss: str
+) -> None:
+    spec = start + "".join(f"- {layer}\n" for layer in layers) + end + f"loss: {loss}\n"
+    check(path, spec.encode())

@@ -1,0 +1,532 @@
+"""What ``probe``, ``compare`` and ``rules`` show, from reports made by hand.
+
+``GRADPROBE_OVERWRITE=1 pytest tests/test_render.py`` writes the golden files anew.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import unicodedata
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from handmade import chain, finding, parameter, profile, report, row, with_reach
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from gradprobe.numbers import fraction, number, plural
+from gradprobe.numbers import name as elided
+from gradprobe.render.canvas import Style, fold, heat_bar, scale
+from gradprobe.render.compare import render_comparison
+from gradprobe.render.json import render_comparison as json_comparison
+from gradprobe.render.json import render_report as json_report
+from gradprobe.render.rules import render_rule, render_rules
+from gradprobe.render.text import render_report
+from gradprobe.report import Report, RowStatus, Severity, Verdict
+from gradprobe.rules import RULES
+
+GOLDEN = Path(__file__).parent / "golden" / "report"
+OVERWRITE = bool(os.environ.get("GRADPROBE_OVERWRITE"))
+SGR = re.compile(r"\x1b\[[0-9;]*m")
+
+# ---- reports made by hand
+
+
+def _stack(depth: int, factor: float, verdict: Verdict, target: str, **fields: object) -> Report:
+    """A stem, blocks whose gradient changes by ``factor``, and a head."""
+
+    def gradient(index: int) -> float:
+        return 0.57 * factor ** (depth - index)
+
+    kind = "residual" if factor > 0.9 else "Linear+Sigmoid"
+    rows = [row("0", gradient(0), line=3, activation_rms=0.577, input_dependence=0.966)]
+    rows += [
+        row(
+            f"1.{i}",
+            gradient(i + 1),
+            kind=kind,
+            line=6,
+            activation_rms=0.5,
+            input_dependence=0.9**i,
+            zero_fraction=0.5 if i % 2 else 0.004,
+        )
+        for i in range(depth)
+    ]
+    rows.append(row("2", 1.0, line=9))
+    findings = fields.pop("findings", ())
+    return report(profile(*rows), findings, verdict, target=target, **fields)
+
+
+VANISHING = finding(
+    message="the gradient shrinks to 4.7e-43 of itself over 50 rows, ×0.141 per row",
+    advice="Sigmoid's slope is at most 0.25: use Tanh, ReLU or GELU, and skip connections",
+    row="0",
+    line=3,
+    value=4.7e-43,
+    threshold=1e-4,
+)
+USELESS = finding(
+    Severity.INFO,
+    rule="GP401",
+    name="useless-bias",
+    message="a bias before a normalisation does nothing: 1.0.0.bias, 1.1.0.bias and 48 more",
+    advice="set bias: false on the layer before the normalisation",
+    row="1.0",
+    line=6,
+)
+IGNORED = finding(
+    Severity.WARNING,
+    rule="GP103",
+    name="weak",
+    message="the gradient shrinks to 0.003 of itself over 8 rows, ×0.48 per row",
+    ignored="a figure of the lecture; the next one mends it",
+    row="1.7",
+)
+
+HOSTILE = [
+    "\x1b[31mred\x1b[0m",
+    "layers[attn].w",
+    "[bold]bold[/bold]",
+    "\u202egnihtemos",
+    "two\nlines\tand\ra tab",
+    ":smile: \x07 \x9b31m",
+    "zero\u200bwidth\ufeff",
+    "a" * 300,
+    "層" * 60,
+    "e\u0301" * 50,
+    "",
+    "\ud800",
+]
+
+REPORTS: dict[str, Report] = {
+    "vanishing": _stack(
+        50, 0.141, Verdict.VANISHING, "plain", findings=[VANISHING], name="plain stack, depth 50"
+    ),
+    "residual": _stack(8, 1.07, Verdict.HEALTHY, "nets/residual.yaml", name=None),
+    "notes": _stack(8, 0.48, Verdict.WEAK, "net.yaml", findings=[IGNORED, USELESS]),
+    "one row": report(chain(1.0)),
+    "one drop": report(
+        chain(3e-7, 3.1e-7, 2.9e-7, 1.0, 1.1),
+        [
+            finding(
+                message="the gradient shrinks to 2.7e-7 of itself over 4 rows, most of it across "
+                "row 3 (×2.9e-7)",
+                row="3",
+            )
+        ],
+        Verdict.VANISHING,
+    ),
+    "leaves": report(
+        profile(
+            row("0"),
+            row("1", 0.9, kind="Block"),
+            row("1.fc1", 0.4, level=1),
+            row("1.act", 0.3, kind="Tanh", level=1, bare=True),
+            row("1.fc2", 0.9, level=1),
+            row("2"),
+        )
+    ),
+    "statuses": report(
+        profile(
+            row("fine", 0.5),
+            row("cut", None),
+            row("words", None, status=RowStatus.NO_TENSOR, activation_rms=None,
+                input_dependence=None, zero_fraction=None, bare=True),
+            row("broken", math.nan, activation_rms=math.inf, input_dependence=None),
+            row("zero", 0.0, zero_fraction=1.0, input_dependence=0.0),
+            row("tiny", 1e-30, activation_rms=1e-30, input_dependence=1e-17),
+            row("huge", 1e30, activation_rms=123456.7, zero_fraction=0.996),
+            row("last", 1.0),
+            row("head", 1.0),
+            row("unused", None, parameter("unused.weight", gradient=None),
+                status=RowStatus.NOT_RUN, activation_rms=None, input_dependence=None,
+                zero_fraction=None),
+        ),
+        [finding(row=None, line=None)],
+        Verdict.NON_FINITE,
+    ),
+    "hostile": report(
+        profile(*(row(name, kind=name or "Linear") for name in HOSTILE)),
+        [
+            finding(message=f"row {name} is at fault", advice=f"mend {name}", row=name)
+            for name in HOSTILE[:8]
+        ]
+        + [finding(Severity.INFO, ignored="".join(HOSTILE[:7]))],
+        Verdict.VANISHING,
+        target="\x1b]0;title\x07/nets/[red]evil[/red]\n.yaml",
+        name="name\x1b[2J" + "n" * 100,
+    ),
+}  # fmt: skip
+VERDICTS = [
+    report(with_reach(reach, 4), [finding(name=str(verdict))], verdict, target=str(verdict))
+    for verdict, reach in zip(Verdict, [1.0, 1e-3, 1e-9, 1e9, 1e-2, 1e-2, 1e-2], strict=True)
+]
+COMPARED = [REPORTS["vanishing"], _stack(50, 1.07, Verdict.HEALTHY, "residual")]
+
+PLAIN_80, WIDE = Style(80), Style(140)
+ASCII, COLOUR = Style(80, ascii=True), Style(80, color=True)
+
+GOLDENS: dict[str, tuple[Callable[[], str], Style]] = {
+    **{
+        f"{name.replace(' ', '_')}.80": (lambda r=made: render_report(r, PLAIN_80), PLAIN_80)
+        for name, made in REPORTS.items()
+    },
+    "vanishing.140": (lambda: render_report(REPORTS["vanishing"], WIDE), WIDE),
+    "vanishing.all": (
+        lambda: render_report(REPORTS["vanishing"], PLAIN_80, everything=True),
+        PLAIN_80,
+    ),
+    "vanishing.ascii": (lambda: render_report(REPORTS["vanishing"], ASCII), ASCII),
+    "vanishing.colour": (lambda: render_report(REPORTS["vanishing"], COLOUR), COLOUR),
+    "statuses.140": (lambda: render_report(REPORTS["statuses"], WIDE), WIDE),
+    "statuses.colour": (lambda: render_report(REPORTS["statuses"], COLOUR), COLOUR),
+    "hostile.ascii": (lambda: render_report(REPORTS["hostile"], ASCII), ASCII),
+    "hostile.colour": (lambda: render_report(REPORTS["hostile"], COLOUR), COLOUR),
+    "verdicts.colour": (
+        lambda: "\n".join(render_report(r, COLOUR) for r in VERDICTS),
+        COLOUR,
+    ),
+    "compare.80": (lambda: render_comparison(COMPARED, PLAIN_80), PLAIN_80),
+    "compare.140": (lambda: render_comparison(COMPARED, WIDE), WIDE),
+    "compare.ascii": (lambda: render_comparison(COMPARED, ASCII), ASCII),
+    "compare.colour": (lambda: render_comparison(COMPARED, COLOUR), COLOUR),
+    "compare_five.80": (lambda: render_comparison(VERDICTS[:5], PLAIN_80), PLAIN_80),
+    "notes.json": (lambda: json_report(REPORTS["notes"]), Style(10_000)),
+    "statuses.json": (lambda: json_report(REPORTS["statuses"]), Style(10_000)),
+    "compare.json": (lambda: json_comparison(VERDICTS[:2]), Style(10_000)),
+}
+
+
+OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # what a terminal may act on instead of showing it
+
+
+def sound(text: str, style: Style) -> None:
+    """What holds for any output: its width, and nothing that a terminal would obey."""
+    bare = SGR.sub("", text) if style.color else text
+    assert [c for c in set(bare) - {"\n"} if unicodedata.category(c) in OBEYED] == []
+    for line in bare.split("\n"):
+        assert cell_len(line) <= style.width, line
+        assert line == line.rstrip(" ")
+    assert not re.search(r"\d…|…\s*%", bare)  # a number is whole or not there
+    assert bare.endswith("\n")
+    if style.ascii:
+        assert bare.isascii()
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_the_output_is_the_golden_one(name: str) -> None:
+    render, style = GOLDENS[name]
+    text = render()
+    sound(text, style)
+    path = GOLDEN / f"{name}.txt"
+    if OVERWRITE:
+        path.write_text(text, encoding="utf-8", newline="")
+    assert text == path.read_bytes().decode()
+
+
+def test_there_is_no_golden_file_too_many() -> None:
+    assert {path.name for path in GOLDEN.iterdir()} == {f"{name}.txt" for name in GOLDENS}
+
+
+# ---- what holds for every report, at every width
+
+STYLES = {
+    "plain": {},
+    "ascii": {"ascii": True},
+    "colour": {"color": True},
+    "both": {"color": True, "ascii": True},
+}
+
+
+@pytest.mark.parametrize("look", STYLES)
+@pytest.mark.parametrize("width", [40, 41, 57, 72, 80, 81, 99, 120, 240])
+def test_no_line_is_wider_than_the_width_and_nothing_is_obeyed(width: int, look: str) -> None:
+    style = Style(width, **STYLES[look])
+    for made in (*REPORTS.values(), *VERDICTS):
+        sound(render_report(made, style), style)
+        sound(render_report(made, style, everything=True), style)
+    sound(render_comparison(COMPARED, style), style)
+    sound(render_comparison([REPORTS["hostile"], REPORTS["statuses"]], style), style)
+    sound(render_comparison(VERDICTS, style, everything=True), style)
+    sound(render_rules(RULES, style), style)
+    for rule in RULES:
+        sound(render_rule(rule, style), style)
+
+
+TEXT = st.characters(exclude_categories=["Cs"], exclude_characters="…")
+
+
+@settings(derandomize=True, max_examples=40, deadline=None, phases=[Phase.generate])  # not shrunk
+@given(
+    names=st.lists(st.text(TEXT, max_size=40), min_size=1, max_size=4),
+    words=st.text(TEXT, max_size=200),
+    numbers=st.lists(st.none() | st.floats(min_value=0), min_size=6, max_size=6),
+    width=st.integers(40, 240),
+    look=st.sampled_from(sorted(STYLES)),
+)
+def test_any_report_is_rendered_soundly(
+    names: list[str], words: str, numbers: list, width: int, look: str
+) -> None:
+    a, b, c, d, e, f = numbers
+    rows = [
+        row(name, a, kind=name, activation_rms=b, input_dependence=c, zero_fraction=d and d % 1)
+        for name in names
+    ]
+    measured = profile(*rows, row("x", e), row("y", f))
+    told = [finding(message=words, advice=words, row=names[0], ignored=words[:9] or None)]
+    made = report(measured, told, Verdict.WEAK, target=words, name=names[0])
+    style = Style(width, **STYLES[look])
+    sound(render_report(made, style), style)
+    sound(render_comparison([made, REPORTS["one row"]], style), style)
+    json_report(made)
+
+
+@pytest.mark.parametrize("look", STYLES)
+def test_a_renderer_is_a_function_of_the_report_alone(
+    monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    style = Style(80, **STYLES[look])
+    before = render_report(REPORTS["vanishing"], style)
+    for name, value in {
+        "COLUMNS": "41",
+        "NO_COLOR": "1",
+        "FORCE_COLOR": "1",
+        "TERM": "dumb",
+        "COLORTERM": "truecolor",
+        "JUPYTER_COLUMNS": "30",
+    }.items():
+        monkeypatch.setenv(name, value)
+        assert render_report(REPORTS["vanishing"], style) == before
+
+
+def test_colour_adds_escapes_and_nothing_else() -> None:
+    for made in REPORTS.values():
+        coloured = render_report(made, COLOUR)
+        assert SGR.search(coloured)
+        assert SGR.sub("", coloured) == render_report(made, PLAIN_80)
+
+
+COLOURS = {
+    Verdict.HEALTHY: 32,
+    Verdict.WEAK: 33,
+    **dict.fromkeys(list(Verdict)[2:], 31),
+}
+
+
+@pytest.mark.parametrize("made", VERDICTS, ids=lambda made: str(made.verdict))
+def test_each_verdict_is_a_word_in_its_colour(made: Report) -> None:
+    assert re.search(rf"\n{made.verdict}\b", render_report(made, PLAIN_80))
+    coloured = render_report(made, COLOUR)
+    assert re.search(rf"\x1b\[1;{COLOURS[made.verdict]}m{made.verdict}\b", coloured)
+
+
+@pytest.mark.parametrize("name", ["layers[attn].w", "[bold]bold[/bold]", ":smile:", "a{b}c", "%s"])
+def test_a_name_is_printed_as_it_is(name: str) -> None:
+    made = report(chain(1.0), [finding(message=name, row=name)], target=name)
+    made = report(profile(row(name)), made.findings, target=name)
+    text = render_report(made)
+    assert text.count(name) == 4  # title, row, finding's row, message
+    assert name in render_comparison([made, made])
+
+
+def test_escapes_in_a_name_are_shown_and_not_obeyed() -> None:
+    text = render_report(REPORTS["hostile"])
+    assert r"\x1b[31mred\x1b[0m" in text
+    assert r"\u202egnihtemos" in text
+    assert r"two\nlines\tand\ra tab" in text
+
+
+def test_a_long_name_keeps_its_end() -> None:
+    long = "encoder." * 20 + "attention.weight"
+    text = render_report(report(profile(row(long))))
+    assert "…" in text
+    assert "attention.weight" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 140, 240])
+def test_columns_are_dropped_by_their_priority(width: int) -> None:
+    text = render_report(REPORTS["residual"], Style(width))
+    [header] = [line for line in text.split("\n") if "1e-8" in line]
+    order = "gradient output zeros inputs ∂weights weights parameters".split()
+    shown = [column for column in order if re.search(rf"(?<!\S){column}(?!\S)", header)]
+    assert shown == order[: len(shown)]
+    assert "reach" in header
+    assert len(shown) >= {40: 0, 60: 0, 80: 4, 140: 6, 240: 7}[width]
+
+
+# ---- the table of rows
+
+
+def shown_rows(text: str) -> list[str]:
+    return [line.split()[0] for line in text.split("\n") if re.match(r"(\d|⋮)", line)]
+
+
+def test_a_deep_network_is_folded_and_the_gaps_add_up() -> None:
+    text = render_report(REPORTS["vanishing"])
+    rows = shown_rows(text)[1:]  # the header line begins with the number of rows
+    assert len(rows) <= 30
+    assert rows[:3] == ["0", "1.0", "1.1"]
+    assert rows[-3:] == ["1.48", "1.49", "2"]
+    hidden = sum(int(n) for n in re.findall(r"⋮\s+(\d+) rows?", text))
+    assert hidden + len(rows) - rows.count("⋮") == 52
+    everything = shown_rows(render_report(REPORTS["vanishing"], everything=True))[1:]
+    assert everything == ["0", *(f"1.{i}" for i in range(50)), "2"]
+
+
+def test_a_row_with_a_finding_is_never_folded_away() -> None:
+    made = REPORTS["vanishing"]
+    for name in ("1.13", "1.29", "1.40"):
+        pointed = report(made.profile, [finding(row=name)], Verdict.VANISHING)
+        assert name in shown_rows(render_report(pointed))
+        assert name in shown_rows(render_comparison([pointed, made]))
+
+
+def test_a_row_where_the_trend_breaks_is_never_folded_away() -> None:
+    norms = [10.0 ** (-6 if i < 31 else 0) for i in range(60)]
+    rows = shown_rows(render_report(report(chain(*norms))))
+    assert {"30", "31"} <= set(rows)
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(st.integers(1, 2000), st.lists(st.integers(0, 1999), max_size=30), st.integers(8, 40))
+def test_folding_keeps_both_ends_and_about_as_many_as_asked(
+    count: int, keep: list[int], most: int
+) -> None:
+    keep = [index for index in keep if index < count]
+    chosen = fold(count, keep, most)
+    assert chosen == sorted(set(chosen))
+    assert set(chosen) <= set(range(count))
+    assert {0, count - 1} <= set(chosen)
+    assert all(b - a != 2 for a, b in pairwise(chosen))  # a gap of one is no shorter than the row
+    if count <= most:
+        assert len(chosen) == count
+    else:
+        assert len(chosen) <= 2 * most
+
+
+# ---- the bars
+
+
+def test_a_bar_is_longer_for_a_larger_reach_and_the_same_in_every_report() -> None:
+    lengths = [len(heat_bar(10.0**power, 24).plain) for power in range(-8, 5)]
+    assert lengths == sorted(set(lengths))
+    assert (lengths[0], lengths[-1]) == (0, 24)
+    assert len(heat_bar(1.0, 24).plain) == 16  # two thirds of twelve decades
+
+
+@pytest.mark.parametrize("reach", [0.0, 1e-300, 1e-9])
+def test_below_the_scale_a_bar_is_empty_and_above_it_full(reach: float) -> None:
+    assert heat_bar(reach, 20).plain == ""
+    assert heat_bar(1e300, 20).plain == "█" * 20
+
+
+@pytest.mark.parametrize("width", [8, 9, 14, 40])
+def test_without_a_number_a_bar_is_a_word_that_fits(width: int) -> None:
+    for reach in (None, math.nan, math.inf):
+        assert 0 < len(heat_bar(reach, width).plain) <= width
+
+
+@pytest.mark.parametrize("width", range(8, 60))
+def test_the_scale_fits_and_puts_1_where_a_bar_of_1_ends(width: int) -> None:
+    text = scale(width)
+    assert len(text) <= width
+    if " 1 " in text + " ":
+        end = text.index(" 1") + 2
+        assert abs(end - len(heat_bar(1.0, width).plain)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("reach", "colour"),
+    [(1.0, "green"), (1e-2, "green"), (9e-3, "yellow"), (1e2, "green"), (1.1e2, "yellow"),
+     (1e-4, "yellow"), (9e-5, "red"), (1e4, "yellow"), (1.1e4, "red"), (0.0, "red"),
+     (None, "red"), (math.nan, "red"), (math.inf, "red")],
+)  # fmt: skip
+def test_a_bar_s_colour_is_that_of_its_band(reach: float | None, colour: str) -> None:
+    assert str(heat_bar(reach, 20).style) == colour
+
+
+# ---- comparisons
+
+
+def test_rows_of_one_network_stand_beside_their_namesakes() -> None:
+    a = report(profile(row("stem"), row("b.0"), row("b.1"), row("head")), target="four")
+    b = report(profile(row("stem"), row("b.1"), row("head")), target="three")
+    lines = [line for line in render_comparison([a, b]).split("\n") if "█" in line]
+    found = {line.split()[0]: len(re.findall("█+", line)) for line in lines}
+    assert found == {"stem": 2, "b.0": 1, "b.1": 2, "head": 2}
+
+
+def test_networks_without_common_names_stand_side_by_side_from_the_top() -> None:
+    a = report(profile(row("a"), row("b"), row("c")), target="one")
+    b = report(profile(row("x"), row("y")), target="two")
+    lines = [line for line in render_comparison([a, b]).split("\n") if "█" in line]
+    assert [len(re.findall("█+", line)) for line in lines] == [2, 2, 1]
+
+
+def test_leaves_do_not_show_in_a_comparison() -> None:
+    assert "fc1" not in render_comparison([REPORTS["leaves"], REPORTS["one row"]])
+
+
+@pytest.mark.parametrize("count", range(1, 12))
+@pytest.mark.parametrize("width", [40, 80, 160])
+def test_as_many_as_fit_stand_side_by_side_and_none_is_left_out(count: int, width: int) -> None:
+    made = [report(with_reach(0.5, 3), target=f"net{i}.") for i in range(count)]
+    text = render_comparison(made, Style(width))
+    assert all(f"net{i}." in text for i in range(count))
+    for whole in ("healthy", "×0.794 per row", "half in 3.00 rows"):
+        assert text.count(whole) == count
+    groups = text.count("\nrow ")
+    assert text.count("\nhead ") == groups
+
+
+# ---- numbers and names
+
+
+@settings(derandomize=True, max_examples=300, deadline=None)
+@given(st.floats(-1.7e308, 1.7e308))
+def test_a_number_has_at_most_eight_characters_and_two_digits_are_right(value: float) -> None:
+    text = number(value)
+    assert len(text) <= 9 if value < 0 else len(text) <= 8
+    if value:
+        assert float(text.replace(",", "")) == pytest.approx(value, rel=0.051)
+        assert not re.search(r"\d{4}", text.partition(".")[0])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.577, "0.577"), (15.62, "15.6"), (1234.5, "1,234"), (1.23e-12, "1.2e-12"), (0.0, "0"),
+     (1.0, "1"), (None, "-"), (math.nan, "NaN"), (math.inf, "inf"), (-math.inf, "-inf"),
+     (0.9999, "1.00"), (999.6, "1,000"), (9999.6, "1.0e4"), (0.000999, "1.0e-3"),
+     (5e-324, "4.9e-324"), (1.7976931348623157e308, "1.8e308")],
+)  # fmt: skip
+def test_numbers(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0 %"), (1.0, "100 %"), (0.5, "50 %"), (1e-9, "<1 %"), (0.9999999, ">99 %"), (None, "-"),
+     (0.004, "<1 %"), (0.995, ">99 %"), (0.006, "1 %"), (math.nan, "NaN")],
+)  # fmt: skip
+def test_a_fraction_is_0_or_100_percent_only_where_it_is_exactly(
+    value: float | None, text: str
+) -> None:
+    assert fraction(value) == text
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 rows"), (1, "1 row"), (52_000, "52,000 rows")])
+def test_plurals(count: int, text: str) -> None:
+    assert plural(count, "row") == text
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(st.text(), st.integers(1, 60))
+def test_a_name_fits_its_width_on_the_screen(text: str, width: int) -> None:
+    shown = elided(text, width)
+    assert cell_len(shown) <= width
+    assert not {unicodedata.category(c) for c in shown} & OBEYED
