@@ -33,6 +33,11 @@ _BUILDING = threading.Lock()  # torch's default initialisations draw from the gl
 # ---- the layers that torch has not, or has with another signature
 
 
+def _overwrites(module: nn.Module) -> bool:
+    """Whether a layer inside may write its output over its input."""
+    return any(getattr(layer, "inplace", False) for layer in module.modules())
+
+
 class Residual(nn.Module):
     """y = skip_scale · shortcut(x) + branch_scale · F(x); the layers of F are children 0, 1, …"""
 
@@ -50,12 +55,14 @@ class Residual(nn.Module):
         self.branch = tuple(branch.values())
         self.skip_scale = skip_scale
         self.branch_scale = branch_scale
-        layers = [module for layer in self.branch for module in layer.modules()]
-        self.overwrites = any(getattr(module, "inplace", False) for module in layers)
+        self.overwrites = _overwrites(self)
 
     def skip_of(self, x: Tensor) -> Tensor:
         """What travels along the skip."""
-        skip: Tensor = x if self.shortcut is None else self.shortcut(x)
+        if self.shortcut is None:
+            skip = x
+        else:
+            skip = self.shortcut(x.clone() if self.overwrites else x)
         return skip if self.skip_scale == 1 else skip * self.skip_scale
 
     def branch_of(self, x: Tensor) -> Tensor:
@@ -77,9 +84,11 @@ class Concat(nn.Module):
         for index, branch in enumerate(branches):
             self.add_module(str(index), branch)
         self.dim = dim
+        self.overwrites = _overwrites(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([branch(x) for branch in self.children()], dim=self.dim)
+        outputs = [branch(x.clone() if self.overwrites else x) for branch in self.children()]
+        return torch.cat(outputs, dim=self.dim)
 
 
 class MultiheadAttention(nn.MultiheadAttention):
@@ -257,7 +266,7 @@ def format_bytes(count: int) -> str:
     return f"{size:,.2g} TiB" if size < 100 else f"{size:,.0f} TiB"
 
 
-_SPATIAL = re.compile(r"(?:Conv|ConvTranspose|\w+Pool|\w+Pad)([123])d")
+_SPATIAL = re.compile(r"(?:Conv|ConvTranspose|\w+Pool)([123])d")
 
 _IMAGES = {
     "1": "[channels, length]",
@@ -302,6 +311,7 @@ class _Planner:
         spatial = _SPATIAL.fullmatch(layer.kind)
         if spatial and x.dim() != int(spatial[1]) + 2:  # torch would take the batch for channels
             message = f"{layer.kind} takes {_IMAGES[spatial[1]]} and gets {_shape(x)}"
+            message += f" from {self._source()}"
             raise self.spec.error(message, layer.place)
         arguments = self._resolve(layer, x)
         try:

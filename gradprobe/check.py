@@ -146,7 +146,7 @@ def probe(
     model: nn.Module | NetworkSpec,
     inputs: Any = None,
     *,
-    loss: str | Callable[[Any], Tensor] = "projection",
+    loss: str | Callable[[Any], Tensor] | None = None,
     seed: int = 0,
     level: str = "blocks",
     thresholds: dict[str, float] | None = None,
@@ -159,8 +159,9 @@ def probe(
         model: the module; or a spec from ``gradprobe.load``, which needs no inputs.
         inputs: a tensor (batch first), a tuple of positional arguments, or a dict of keyword
             arguments.
-        loss: ``projection`` (a fixed random direction), ``cross_entropy`` or ``mse`` of the first
-            floating tensor in the output, or a function from the output to a scalar tensor.
+        loss: ``projection`` (a fixed random direction; the default, unless a spec says otherwise),
+            ``cross_entropy`` or ``mse`` of the first floating tensor in the output, or a function
+            from the output to a scalar tensor.
         seed: of the loss's direction, and of what the forward pass draws.
         level: ``blocks``, or ``leaves`` for the layers inside them too.
         thresholds: of the reach bands, see ``gradprobe rules GP101``.
@@ -176,20 +177,17 @@ def probe(
     for name in thresholds or {}:
         choose("thresholds", name, tuple(options.thresholds))
     options = replace(options, thresholds={**options.thresholds, **(thresholds or {})})
-    named = loss if isinstance(loss, str) else None
-    if named:
-        options = replace(options, loss=named)
+    if sorted(options.thresholds.values()) != list(options.thresholds.values()):
+        raise InputError(f"thresholds must ascend: {', '.join(options.thresholds)}")
     if isinstance(model, NetworkSpec):
-        if named is None:
+        if loss is not None and not isinstance(loss, str):
             raise InputError("a spec takes the name of a loss, not a function")
-        chosen = None if named == "projection" else named
-        return probe_spec(model, replace(options, loss=chosen), inputs)
+        return probe_spec(model, replace(options, loss=loss), inputs)
+    named = loss or "projection" if not callable(loss) else None
+    options = replace(options, loss=named)
     if inputs is None:
-        raise InputError(
-            "probe(model, inputs): a module needs inputs, and only a spec knows its own"
-        )
-    if not any(p.requires_grad for p in model.parameters()):
-        raise InputError("the model has no trainable parameters")
+        raise InputError("probe(model, inputs): a module needs inputs; only a spec knows its own")
+    _check_trainable(model)
     args = list(inputs) if isinstance(inputs, tuple) else []
     kwargs = inputs if isinstance(inputs, dict) else {}
     if not isinstance(inputs, (tuple, dict)):
@@ -200,6 +198,19 @@ def probe(
     own = {"dtype": str(parameter.dtype).removeprefix("torch."), "device": str(parameter.device)}
     profile = _measure(model, args, kwargs, loss_of, options)
     return _report(profile, type(model).__name__, options, None, own)
+
+
+def _check_trainable(model: nn.Module) -> None:
+    """Refuse a model without numbers, or without any to train."""
+    from torch.nn.parameter import is_lazy
+
+    parameters = list(model.parameters())
+    if any(is_lazy(p) for p in parameters):
+        raise InputError("the model has lazy layers: run it once, so that they know their sizes")
+    if any(p.is_meta for p in parameters):
+        raise InputError("the model is on the meta device: it has no numbers to measure")
+    if not any(p.requires_grad for p in parameters):
+        raise InputError("the model has no trainable parameters")
 
 
 def _measure(

@@ -79,7 +79,7 @@ def measure(
     modules = modules_of(model)
     rows = _rows(model, level)
     own = {row.module: parameters_of(row.module, f"{row.name}.") for row in rows}
-    with undisturbed(model, modules), torch.enable_grad():
+    with undisturbed(model, modules), torch.inference_mode(False), torch.enable_grad():
         reseed(derive(seed, "forward"))
         if isinstance(model, Network) and level == "blocks" and _can_be_cut(modules):
             measured, norms_by_id, value = _measure_chain(rows, own, args[0], loss)
@@ -370,12 +370,16 @@ def _prepared(argument: Any, leaves: list[Tensor]) -> Any:
     """The same with copies for tensors, which the model may overwrite: of leaves with a gradient
     where they are floating."""
     if isinstance(argument, Tensor):
+        if argument.is_inference():
+            argument = argument.clone()
         if not argument.is_floating_point():
             return argument.clone()
         leaves.append(argument.detach().requires_grad_())
         return leaves[-1].clone()
     if type(argument) in (list, tuple):
         return type(argument)(_prepared(item, leaves) for item in argument)
+    if isinstance(argument, tuple) and hasattr(argument, "_fields"):
+        return type(argument)(*(_prepared(item, leaves) for item in argument))
     if type(argument) is dict:
         return {key: _prepared(value, leaves) for key, value in argument.items()}
     return argument

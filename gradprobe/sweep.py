@@ -15,7 +15,7 @@ from gradprobe.curves import Point, Sweep
 from gradprobe.errors import InputError
 from gradprobe.sources.stack import STACKS, StackOptions
 from gradprobe.sources.yaml import parse_init
-from gradprobe.spec import InitSpec, LayerSpec, NetworkSpec
+from gradprobe.spec import InitSpec, LayerSpec, NetworkSpec, check_layer_count
 
 MAX_POINTS = 10_000
 
@@ -50,6 +50,8 @@ def plan(
     Raises:
         InputError: more than two axes, an axis that a spec does not have, a value out of range.
     """
+    if len(set(targets)) < len(targets):
+        raise InputError("a target is named twice")
     for name, values in axes.items():
         if len(values) == 1:
             stack = AXES[name](stack, values[0])
@@ -121,7 +123,9 @@ def _deepened(spec: NetworkSpec, depth: int) -> NetworkSpec:
             return layer
         return replace(layer, arguments={**layer.arguments, "times": depth})
 
-    return replace(spec, layers=tuple(map(deepen, spec.layers)))
+    deep = replace(spec, layers=tuple(map(deepen, spec.layers)))
+    check_layer_count(deep)
+    return deep
 
 
 def _whole(name: str, text: str) -> int:

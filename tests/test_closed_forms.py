@@ -88,7 +88,7 @@ TABLE = [  # activation, --init, variances, measured factor plain and residual, 
 ]
 
 
-def measured_decay(run: Callable[..., Result], *arguments: object, seeds: int = 2) -> float:
+def measured_decay(run: Callable[..., Result], *arguments: object, seeds: int = 1) -> float:
     """Geometric mean over seeds of the factor per row, from the command line, in float64."""
     decays = []
     for seed in range(seeds):

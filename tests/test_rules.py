@@ -395,24 +395,6 @@ def test_a_dead_relu_in_half_precision_is_dead_and_not_an_underflow() -> None:
         assert gradprobe.probe(model, torch.randn(8, 4, dtype=dtype)).verdict == "dead"
 
 
-def test_an_expert_that_got_no_token_is_not_dead() -> None:
-    class Experts(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.experts = nn.ModuleList(lin() for _ in range(3))
-
-        def forward(self, x: Tensor) -> Tensor:
-            out = x
-            for index, expert in enumerate(self.experts):
-                mine = (torch.arange(len(x)) % 2 == index).nonzero().flatten()
-                out = out.index_add(0, mine, expert(x[mine]))
-            return out
-
-    report = gradprobe.probe(between(Experts()), torch.randn(8, 4))
-    assert report.verdict != "dead"
-    assert report.healthy
-
-
 # ---- nothing that is not finite passes as healthy
 
 

@@ -9,7 +9,7 @@ from gradprobe.anatomy import BlockProfile, Estimate
 from gradprobe.numbers import name, number
 from gradprobe.render.canvas import FAINT, NOTE, Style, paint, wrapped
 
-_LEFT, _GAP = 34, 4  # columns of the branch, and between it and the skip
+_LEFT, _GAP = 38, 4  # columns of the branch, and between it and the skip
 
 
 def render_block(block: BlockProfile, target: str, style: Style | None = None) -> str:
@@ -79,14 +79,17 @@ def _backward(block: BlockProfile, style: Style) -> list[Text]:
 def _jacobian(block: BlockProfile, style: Style) -> list[Text]:
     jacobian = block.jacobian
     assert jacobian is not None
+    words = "RMS gain of ∂F/∂x"
+    if not block.residual or block.shortcut:
+        words = f"RMS gain of J - {number(block.skip_scale if block.residual else 1)}"
     rows = (
         ("highway", jacobian.highway, 'tr(J)/n, the "+1" as it really is'),
-        ("branch", jacobian.branch, "RMS gain of ∂F/∂x"),
+        ("branch", jacobian.branch, words),
         ("gain", jacobian.gain, "RMS singular value; above 1 the gradient grows"),
     )
     lines = []
     for label, estimate, words in rows:
-        line = Text.assemble(f"  {label:8}", (f"{number(estimate.value):>7}", NOTE))
+        line = Text.assemble(f"  {label:8}", (f"{number(estimate.value):>9}", NOTE))
         line.append(f" {_error(estimate):9}")
         line.append(f" {words}", style=FAINT)
         lines.append(line)
@@ -107,13 +110,15 @@ def _meaning(block: BlockProfile) -> str:
         if abs(gain - 1) < 0.005
         else f"makes the gradient {number(gain)} times as large"
     )
-    if block.residual and block.branch_part == 0:
+    if block.residual and block.jacobian.branch.value == 0:
         return "The branch passes nothing yet: the block is its skip, and depth cannot hurt."
     if not block.residual:
         return (
             f"Without a skip the highway is {number(highway)}: all that returns is what F lets "
             f"through, and it {effect}; many such blocks raise that factor to their number."
         )
+    if block.shortcut:
+        return f"The skip has layers of its own; together with F the block {effect}."
     if abs(highway - block.skip_scale) < 0.25 * max(abs(block.skip_scale), 1e-12):
         return (
             f"The skip brings back {number(block.skip_scale)} of the gradient whatever F does; F "

@@ -37,13 +37,15 @@ def render_comparison(
     name_width = min(
         max(len("row"), *(cell_len(style.safe(n)) for n in names)), max(8, style.width // 5)
     )
-    each = _LEAST_BAR + 2 + _REACH + 2
+    footers = [str(read(r)) for r in reports for read in (_verdict, _factor, _half_life)]
+    least = max(_LEAST_BAR, *map(len, footers))  # the bars stand above the footers
+    each = least + 2 + _REACH + 2
     at_once = max(1, (style.width - name_width - 2) // each)
     parts: list[RenderableType] = []
     for start in range(0, len(reports), at_once):
         group = range(start, min(start + at_once, len(reports)))
         room = (style.width - name_width - 2) // len(group) - (_REACH + 4)
-        bar_width = max(_LEAST_BAR, min(_MOST_BAR, room))
+        bar_width = max(least, min(_MOST_BAR, room))
         if parts:
             parts.append(Text(""))
         lines = [[line[i] for i in group] for line in aligned]

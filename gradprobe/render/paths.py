@@ -30,7 +30,8 @@ def render_paths(
         Text(""),
     ]
     parts += [_table(paths, style, everything), Text("")]
-    parts += [Text(line) for line in wrapped(_story(paths), style, 0)]
+    if paths.effective is not None:
+        parts += [Text(line) for line in wrapped(_story(paths), style, 0)]
     parts.append(Text(_check(paths), style=FAINT))
     return paint(parts, style)
 
@@ -46,7 +47,9 @@ def _story(paths: PathProfile) -> str:
 
 
 def _table(paths: PathProfile, style: Style, everything: bool) -> RenderableType:
-    bar_width = max(8, min(40, style.width - _NUMBERS - len(_CLEAN)))
+    room = style.width - _NUMBERS
+    clean = _CLEAN if room >= 8 + len(_CLEAN) else ""
+    bar_width = min(40, room - len(clean)) if room >= 8 else 0
     table = grid(
         [
             ("branches", "right"),
@@ -71,7 +74,7 @@ def _table(paths: PathProfile, style: Style, everything: bool) -> RenderableType
             number(paths.norms[j]),
             fraction(shares[j]),
             Text(
-                bar(filled, bar_width) + (_CLEAN if j == 0 else ""), style=GOOD if j == 0 else NOTE
+                bar(filled, bar_width) + (clean if j == 0 else ""), style=GOOD if j == 0 else NOTE
             ),
         )
     if previous < len(shares) - 1:
@@ -82,7 +85,7 @@ def _table(paths: PathProfile, style: Style, everything: bool) -> RenderableType
 def _gap(table: object, paths: PathProfile, start: int, end: int) -> None:
     share = sum(paths.shares[start:end])
     lengths = f"{start}…{end - 1}" if end - start > 1 else str(start)
-    table.add_row("⋮", "", lengths, fraction(share), style=FAINT)  # type: ignore[attr-defined]
+    table.add_row(lengths, "⋮", "", fraction(share), style=FAINT)  # type: ignore[attr-defined]
 
 
 def _telling(paths: PathProfile) -> tuple[int, list[int]]:

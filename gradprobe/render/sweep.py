@@ -21,6 +21,7 @@ from gradprobe.render.canvas import (
     heat_bar,
     paint,
     scale,
+    wrapped,
 )
 from gradprobe.render.json import SCHEMA_VERSION
 from gradprobe.report import Verdict
@@ -37,24 +38,34 @@ def render_sweep(sweep: Sweep, style: Style | None = None) -> str:
         for target in sweep.targets:
             parts += [*_heat_map(sweep, target, style), Text("")]
         return paint(parts[:-1], style)
-    parts = [_table(sweep, style)]
+    label_width = _label_width(sweep)
+    at_once = max(1, (style.width - label_width) // 12)
+    parts = []
+    for start in range(0, len(sweep.targets), at_once):
+        parts += [_table(sweep, sweep.targets[start : start + at_once], style), Text("")]
+    parts.pop()
     if sweep.axes[0][0] == "depth" and len(sweep.axes[0][1]) > 1:
         parts += [Text(""), *_plot(sweep, style), Text(""), _fits(sweep, style)]
     return paint(parts, style)
 
 
-def _table(sweep: Sweep, style: Style) -> RenderableType:
+def _label_width(sweep: Sweep) -> int:
     axis, values = sweep.axes[0]
-    label_width = min(24, max(len(axis), *(len(value) for value in values)))
-    each = (style.width - label_width - 2) // len(sweep.targets)
-    bar_width = max(0, min(30, each - 12))
+    return min(24, max(len(axis), *(len(value) for value in values)))
+
+
+def _table(sweep: Sweep, targets: tuple[str, ...], style: Style) -> RenderableType:
+    axis, values = sweep.axes[0]
+    label_width = _label_width(sweep)
+    each = (style.width - label_width) // len(targets)
+    bar_width = max(0, min(30, each - 14))
     headers: list[tuple[str | Text, str]] = [(axis, "right")]
-    for target in sweep.targets:
+    for target in targets:
         headers.append((Text(name(style.safe(target), 10)), "right"))
         if bar_width >= 6:
             headers.append((scale(bar_width) if bar_width >= 12 else "", "left"))
     table = grid(headers)
-    curves = [sweep.curve(target) for target in sweep.targets]
+    curves = [sweep.curve(target) for target in targets]
     for i, value in enumerate(values):
         cells = [Text(name(style.safe(value), label_width))]
         for curve in curves:
@@ -99,8 +110,10 @@ def _plot(sweep: Sweep, style: Style) -> list[Text]:
             line.append(character, style=colour or None)
         lines.append(line)
     axis = f"{min(depths)}".ljust(width - len(str(max(depths)))) + f"{max(depths)}"
-    legend = "   ".join(f"{_mark(sweep, t)} {t}" for t in sweep.targets)
-    return [*lines, Text(" " * 8 + axis), Text(f"{'':8}reach over depth, both log   {legend}")]
+    legend = [f"{_mark(sweep, t)}\u00a0{name(style.safe(t), 30)}" for t in sweep.targets]
+    story = wrapped("   ".join(["reach over depth, both log", *legend]), style, 8)
+    told = [Text(line.replace("\u00a0", " ")) for line in story]
+    return [*lines, Text(" " * 8 + axis), *told]
 
 
 def _mark(sweep: Sweep, target: str) -> str:
@@ -134,7 +147,7 @@ def _heat_map(sweep: Sweep, target: str, style: Style) -> list[RenderableType]:
     points = {point.at: point for point in sweep.curve(target)}
     label_width = min(20, max(len(down), *(len(value) for value in rows)))
     room = (style.width - label_width - 2) // len(columns)
-    cell = max(4, min(8, room))
+    cell = max(6, min(8, room))
     fit_columns = columns[: max(1, (style.width - label_width - 2) // cell)]
     head = Text(f"{target}: log10 of the reach, {down} down, {across} across", style="bold")
     top = Text(
