@@ -45,12 +45,16 @@ LONGEST_LINE = 400  # of a message: a word of a megabyte is not repeated whole
 RAW = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]")
 
 
+class TooSlow(BaseException):
+    """Not an ``Exception``, which a boundary would turn into a message."""
+
+
 @pytest.fixture(autouse=True)
 def _at_once() -> Iterator[None]:
     """A case that takes too long fails, instead of holding up the others."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"took more than {MOST_SECONDS} s")
+        raise TooSlow(f"took more than {MOST_SECONDS} s")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, MOST_SECONDS)
@@ -601,21 +605,32 @@ def test_33_names_that_torch_uses_itself(probe: Run, file: Path, name: str, laye
     ("38-shape", f"input: {{shape: [3, ▲{10**15}]}}\n" + TAIL, "out of range"),
     ("38-tokens", f"input: {{shape: [3], tokens: ▲{2**62}}}\n" + TAIL, "out of range"),
     ("38-batch", f"input: {{shape: [3], batch_size: ▲{10**12}}}\n" + TAIL, "out of range"),
-    ("39-times", HEAD + "layers:\n- ▲repeat: {times: 100000, layers: [Tanh]}\n", "layers"),
+    ("39-times", HEAD + "layers:\n- ▲repeat: {times: 100000, layers: [Tanh]}\n", "50,000 layers"),
     (
         "39-nested",
         HEAD + "layers:\n- repeat: {times: 900, layers: [▲repeat: {times: 900, layers: [Tanh]}]}\n",
-        "layers",
+        "50,000 layers",
     ),
     (
         "39-of-nothing",
         HEAD + "layers:\n- ▲repeat: {times: 2000000000, layers: [concat: [[]]]}\n",
-        "layers",
+        "50,000 layers",
     ),
     (
         "39-recurrent",
         "input: {shape: [3, 6]}\nlayers:\n- ▲LSTM: {hidden_size: 2, num_layers: 1000000}\n",
-        "layers",
+        "num_layers",
+    ),
+    (
+        "39-recurrent-fewer",
+        "input: {shape: [3, 6]}\nlayers:\n- Tanh\n- ▲GRU: {hidden_size: 2, num_layers: 40000}\n",
+        "num_layers",
+    ),
+    (
+        "39-recurrent-repeated",
+        "input: {shape: [3, 6]}\nlayers:\n- repeat:\n    times: 700\n"
+        "    layers: [▲RNN: {hidden_size: 6, num_layers: 90}]\n",
+        "50,000 layers",
     ),
     ("44-letters", HEAD + "layers: [▲rleu]\n", "unknown layer 'rleu'", "did you mean 'ReLU'?"),
     ("44-case", HEAD + "layers: [▲batchnorm1d]\n", "did you mean 'BatchNorm1d'?"),
@@ -842,6 +857,29 @@ SEQUENCE = "input: {shape: [5, 6]}\n"
 )
 def test_shapes(probe: Run, file: Path, spec: str, words: tuple[str, ...]) -> None:
     refused(probe(spec), file, spec, *words)
+
+
+@cases(
+    ("40-gelu", HEAD + "layers:\n- Linear: {out_features: 4}\n- ▲GELU: {approximate: x}\n"),
+    ("40-celu", HEAD + "layers:\n- ▲CELU: {alpha: 0}\n- Linear: {out_features: 4}\n"),
+    ("40-eps", HEAD + "layers:\n- Linear: {out_features: 4}\n- ▲BatchNorm1d: {eps: -1}\n"),
+    ("40-rrelu", HEAD + "layers:\n- Linear: {out_features: 4}\n- ▲RReLU: {lower: 2, upper: 1}\n"),
+    ("40-in-block", HEAD + "layers:\n- residual: [Linear: {out_features: 6}, ▲CELU: {alpha: 0}]\n"),
+    (
+        "40-beside-in-place",
+        HEAD
+        + "layers:\n- Linear: {out_features: 4}\n- ReLU: {inplace: true}\n- ▲CELU: {alpha: 0}\n",
+    ),
+)
+@pytest.mark.parametrize("level", ["blocks", "leaves"])
+def test_40_arguments_that_torch_refuses_at_run_time(
+    probe: Run, file: Path, spec: str, words: tuple[str, ...], level: str
+) -> None:
+    """The line is known; the column may be that of the row's first layer."""
+    result = probe(spec, "--level", level)
+    clean(result)
+    line = spec[: spec.index("▲")].count("\n") + 1
+    assert result.err.startswith(f"{file}:{line}:")
 
 
 def test_42_batch_of_one_by_option_and_data(probe: Run, file: Path, tmp_path: Path) -> None:

@@ -299,7 +299,7 @@ def blocks(draw: st.DrawFn) -> BlockProfile:
     )
 
 
-@settings(max_examples=60, derandomize=True, deadline=None, database=None)
+@settings(max_examples=25, derandomize=True, deadline=None, database=None)
 @given(blocks(), st.sampled_from(WIDTHS), st.booleans())
 def test_every_block_is_drawn_straight_and_within_the_width(
     block: BlockProfile, width: int, ascii_only: bool

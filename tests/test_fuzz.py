@@ -127,7 +127,7 @@ changes = st.one_of(
 )
 
 
-def probe(path: Path, data: bytes) -> tuple[int, str, str]:
+def probe(path: Path, data: bytes, *options: str) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of a probe of ``data`` in this process."""
     path.write_bytes(data)
     out, err = io.StringIO(), io.StringIO()
@@ -136,12 +136,12 @@ def probe(path: Path, data: bytes) -> tuple[int, str, str]:
         contextlib.redirect_stderr(err),
         pytest.raises(SystemExit) as stopped,
     ):
-        main(["probe", str(path), *LIMITS])
+        main(["probe", str(path), *LIMITS, *options])
     return int(stopped.value.code or 0), out.getvalue(), err.getvalue()
 
 
-def check(path: Path, data: bytes) -> None:
-    code, out, err = probe(path, data)
+def check(path: Path, data: bytes, *options: str) -> None:
+    code, out, err = probe(path, data, *options)
     assert code in (0, 1, 2), err
     assert "Traceback" not in err
     assert "gradprobe: internal error" not in err
@@ -168,7 +168,7 @@ BOUNDED = settings(
 )
 
 
-@settings(BOUNDED, max_examples=120)
+@settings(BOUNDED, max_examples=60)
 @given(
     name=st.sampled_from(sorted(TEXTS)),
     mutations=st.lists(changes, min_size=1, max_size=4),
@@ -180,7 +180,7 @@ def test_a_mutated_spec_ends_in_0_1_or_2(path: Path, name: str, mutations: list[
     check(path, text.encode("utf-8", "surrogatepass"))
 
 
-@settings(BOUNDED, max_examples=80)
+@settings(BOUNDED, max_examples=40)
 @given(data=st.binary(max_size=200))
 @example(b"")
 @example(b"\xff\xfe")
@@ -190,7 +190,7 @@ def test_any_bytes_end_in_0_1_or_2(path: Path, data: bytes) -> None:
     check(path, data)
 
 
-@settings(BOUNDED, max_examples=60)
+@settings(BOUNDED, max_examples=40)
 @given(pieces=st.lists(st.sampled_from(SYNTAX + WORDS + NUMBERS), max_size=30))
 def test_any_words_of_the_language_end_in_0_1_or_2(path: Path, pieces: list[str]) -> None:
     check(path, "".join(pieces).encode("utf-8", "surrogatepass"))
@@ -267,7 +267,7 @@ def combined(inside: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 SHAPES = ["[4]", "[1]", "[64]", "[3, 4]", "[6, 12]", "[2, 4, 4]", "[4, 8, 8]", "[2, 4, 4, 4]"]
 
 
-@settings(BOUNDED, max_examples=100)
+@settings(BOUNDED, max_examples=50)
 @given(
     start=st.one_of(
         st.sampled_from(SHAPES).map("input: {{shape: {}}}\nlayers:\n".format),
@@ -278,9 +278,10 @@ SHAPES = ["[4]", "[1]", "[64]", "[3, 4]", "[6, 12]", "[2, 4, 4]", "[4, 8, 8]", "
     layers=st.lists(st.recursive(leaves(), combined, max_leaves=4), min_size=1, max_size=3),
     end=st.sampled_from(["", "- Flatten\n- Linear: {out_features: 3}\n"]),
     loss=st.sampled_from(LOSSES),
+    level=st.sampled_from(["blocks", "leaves"]),
 )
 def test_any_layers_end_in_0_1_or_2(
-    path: Path, start: str, layers: list[str], end: str, loss: str
+    path: Path, start: str, layers: list[str], end: str, loss: str, level: str
 ) -> None:
     spec = start + "".join(f"- {layer}\n" for layer in layers) + end + f"loss: {loss}\n"
-    check(path, spec.encode())
+    check(path, spec.encode(), "--level", level)
