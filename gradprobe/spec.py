@@ -112,9 +112,10 @@ def check_layer_count(spec: NetworkSpec) -> None:
     """
     total = 0
     for layer, times in walk(spec.layers):
-        total += times
+        stacked = layer.arguments.get("num_layers", 1)  # of a recurrent layer
+        total += times * (stacked if isinstance(stacked, int) else 1)
         if layer.kind == "repeat":
             total += times * (layer.times - 1)
         if total > MAX_LAYERS:
             message = f"the network has more than {MAX_LAYERS:,} layers"
-            raise spec.error(message, layer.place, "lower 'times' or the depth")
+            raise spec.error(message, layer.place, "lower 'times', 'num_layers' or the depth")
