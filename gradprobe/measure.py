@@ -217,6 +217,7 @@ def _measure_hooked(
     stats: dict[int, ActivationStats] = {}
     reduced: dict[object, float] = {}  # norms of large gradients, taken when they were made
     aliases: dict[int, tuple[int]] = {}
+    entered: list[Row] = []  # the rows whose forward runs, the innermost last
     recording = True  # checkpointing runs the forward again during the backward pass
 
     def reduce(key: object) -> Callable[[Tensor], Tensor]:
@@ -236,10 +237,18 @@ def _measure_hooked(
 
         return hook
 
+    def enter(row: Row) -> Callable[[nn.Module, Any], None]:
+        def hook(module: nn.Module, inputs: Any) -> None:
+            if recording:
+                entered.append(row)
+
+        return hook
+
     def record(row: Row) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             if not recording:
                 return
+            entered.pop()
             index, tensor = len(calls), first_tensor(output)
             if tensor is None:
                 calls.append(_Call(row, None, None, False))
@@ -261,6 +270,7 @@ def _measure_hooked(
     trainable = [p for p in parameters if p.requires_grad]
     with ExitStack() as hooks:
         for row in rows:
+            hooks.callback(row.module.register_forward_pre_hook(enter(row)).remove)
             hooks.callback(row.module.register_forward_hook(record(row)).remove)
         for parameter in trainable:
             if parameter.numel() >= _LARGE and not parameter.is_sparse:
@@ -272,7 +282,7 @@ def _measure_hooked(
             value = _scalar(loss(model(*args, **kwargs)))
         except Exception as error:
             ran = [call.row for call in calls if call.row.level == 0]
-            raise failed(error, None, ran) from error
+            raise failed(error, entered[-1] if entered else None, ran) from error
         recording = False
         captured = [i for i, call in enumerate(calls) if call.edge is not None and not call.large]
         wanted: list[Any] = [*(calls[i].edge for i in captured), *trainable]

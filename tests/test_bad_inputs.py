@@ -860,8 +860,13 @@ def test_shapes(probe: Run, file: Path, spec: str, words: tuple[str, ...]) -> No
     ("40-eps", HEAD + "layers:\n- Linear: {out_features: 4}\n- ▲BatchNorm1d: {eps: -1}\n"),
     ("40-rrelu", HEAD + "layers:\n- Linear: {out_features: 4}\n- ▲RReLU: {lower: 2, upper: 1}\n"),
     ("40-in-block", HEAD + "layers:\n- residual: [Linear: {out_features: 6}, ▲CELU: {alpha: 0}]\n"),
+    (
+        "40-beside-in-place",
+        HEAD
+        + "layers:\n- Linear: {out_features: 4}\n- ReLU: {inplace: true}\n- ▲CELU: {alpha: 0}\n",
+    ),
 )
-@pytest.mark.parametrize("level", ["blocks"])
+@pytest.mark.parametrize("level", ["blocks", "leaves"])
 def test_40_arguments_that_torch_refuses_at_run_time(
     probe: Run, file: Path, spec: str, words: tuple[str, ...], level: str
 ) -> None:

@@ -849,12 +849,12 @@ class Raises(nn.Module):
         raise KeyError("no such key")
 
 
-def test_a_forward_that_raises_names_the_row_before_it() -> None:
+def test_a_forward_that_raises_names_its_row() -> None:
     model = nn.Sequential(lin(), lin(), Raises(), lin())
     with pytest.raises(gradprobe.ModelError) as caught:
         gradprobe.probe(model, X)
     assert "KeyError" in str(caught.value)
-    assert "row 1 (Linear)" in str(caught.value)
+    assert "row 2 (Raises)" in str(caught.value)
 
 
 def test_a_loss_that_raises_is_a_model_error() -> None:
