@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gradprobe.config import DEFAULT_BATCH_SIZE
-from gradprobe.errors import InputError
+from gradprobe.errors import InputError, first_line
 from gradprobe.seeds import derive
 from gradprobe.spec import InputSpec
 
@@ -113,7 +113,7 @@ def _read_arrays(path: str, max_bytes: int) -> dict[str, Tensor]:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # zlib, zipfile, safetensors, numpy: each has its own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         if "pickle" in reason:
             reason = "it holds Python objects, whose reading could run code"
         raise InputError(f"{path} is not a readable {suffix} file: {reason[:120]}") from error

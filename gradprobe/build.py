@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.config import Limits
-from gradprobe.errors import GradprobeError, Place
+from gradprobe.errors import GradprobeError, Place, first_line
 from gradprobe.rows import Row
 from gradprobe.seeds import derive
 from gradprobe.shapes import output_shape
@@ -169,7 +169,7 @@ INFERENCES: dict[str, Callable[[Tensor], int | None]] = {
 class Network(nn.Sequential):
     """The module of a ``NetworkSpec``: a chain of layers, where a ``repeat`` is a chain itself.
 
-    ``rows`` are its rows of level 0, in the order in which they run; ``lines`` says where in its
+    ``rows`` are its rows of level 0, in the order in which they run; ``places`` says where in its
     file each leaf stands; ``work`` is about how many multiplications one forward pass takes.
     """
 
@@ -178,15 +178,16 @@ class Network(nn.Sequential):
         spec: NetworkSpec,
         layers: Mapping[str, nn.Module],
         rows: list[Row],
-        lines: dict[nn.Module, int],
+        places: dict[nn.Module, Place],
+        work: int,
     ) -> None:
         super().__init__()
         for name, layer in layers.items():
             self.add_module(name, layer)
         self.spec = spec
         self.rows = rows
-        self.lines = lines
-        self.work = 0
+        self.places = places
+        self.work = work
 
 
 # ---- the plan
@@ -207,12 +208,8 @@ class Planned(NamedTuple):
 class Plan:
     """A network whose sizes are all known, and what it costs; nothing is allocated yet."""
 
-    spec: NetworkSpec
     layers: tuple[Planned, ...]
-    batch_size: int
-    output_shape: tuple[int, ...]  # with the batch
     parameters: int
-    activations: int
     work: int  # multiplications of one forward pass, about
 
 
@@ -229,7 +226,7 @@ def plan(spec: NetworkSpec, batch_size: int, limits: Limits | None = None) -> Pl
     dtype = torch.float32 if spec.input.tokens is None else torch.int64
     with torch.no_grad():
         x = torch.empty(shape, device="meta", dtype=dtype)
-        layers, out = planner.chain(spec.layers, x)
+        layers, _ = planner.chain(spec.layers, x)
     parameters = sum(layer.parameters for layer in layers)
     activations = sum(layer.activations for layer in layers)
     if parameters == 0:
@@ -244,7 +241,7 @@ def plan(spec: NetworkSpec, batch_size: int, limits: Limits | None = None) -> Pl
     widest = max(layers, key=lambda layer: layer.activations).spec.place
     _check_bytes(spec, what, 2 * activations + parameters, limits, widest)
     work = sum(layer.work for layer in layers)
-    return Plan(spec, tuple(layers), batch_size, tuple(out.shape), parameters, activations, work)
+    return Plan(tuple(layers), parameters, work)
 
 
 def _check_bytes(
@@ -385,9 +382,10 @@ class _Planner:
     def _refuse(self, layer: LayerSpec, x: Tensor, error: Exception) -> NoReturn:
         if isinstance(error, GradprobeError):
             raise error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         # A set has another order in each process.
-        reason = re.sub(r"\{('[^{}]*')\}", lambda m: ", ".join(sorted(m[1].split(", "))), reason)
+        reason = re.sub(
+            r"\{('[^{}]*')\}", lambda m: ", ".join(sorted(m[1].split(", "))), first_line(error)
+        )
         if "overflow" in reason.lower():
             message = f"{layer.kind} needs more than 8 EiB"
             raise self.spec.error(message, layer.place, "see --max-memory") from error
@@ -514,8 +512,8 @@ def build(
     with _own_generator():
         layers = builder.children(planned.layers, "")
     builder.check_inits()
-    network = Network(spec, layers, builder.rows(planned.layers, layers), builder.lines)
-    network.work = planned.work
+    rows = builder.rows(planned.layers, layers)
+    network = Network(spec, layers, rows, builder.places, planned.work)
     network.to(dtype=dtype, device=device)
     return network
 
@@ -535,17 +533,8 @@ def _own_generator() -> Iterator[None]:
 
 # Names that a module's children cannot have.
 _TAKEN = frozenset(dir(nn.Sequential())) | {
-    *(
-        "shortcut",
-        "branch",
-        "skip_scale",
-        "branch_scale",
-        "overwrites",
-        "rows",
-        "spec",
-        "lines",
-        "work",
-    )
+    *("shortcut", "branch", "skip_scale", "branch_scale", "overwrites"),  # of Residual
+    *("spec", "rows", "places", "lines", "work"),  # of Network
 }
 
 
@@ -553,7 +542,7 @@ class _Builder:
     def __init__(self, spec: NetworkSpec, seed: int) -> None:
         self.spec = spec
         self.seed = seed
-        self.lines: dict[nn.Module, int] = {}
+        self.places: dict[nn.Module, Place] = {}
         self.used_inits: set[int] = set()  # ids of those that matched a parameter
 
     def check_inits(self) -> None:
@@ -599,7 +588,7 @@ class _Builder:
         torch.default_generator.manual_seed(derive(self.seed, path))
         module = layer_class(layer.spec.kind)(**layer.arguments)
         if layer.spec.place:
-            self.lines[module] = layer.spec.place.line
+            self.places[module] = layer.spec.place
         inits = {**self.spec.init.get(layer.spec.kind, {}), **layer.spec.init}
         used = set()
         with torch.no_grad():
@@ -626,8 +615,8 @@ class _Builder:
             else:
                 getattr(nn.init, f"{init.name}_")(parameter, **init.arguments)
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            message = f"init {init.name} cannot fill {path}, {list(parameter.shape)}: {reason}"
+            filled = f"{path}, {list(parameter.shape)}"
+            message = f"init {init.name} cannot fill {filled}: {first_line(error)}"
             raise self.spec.error(message, init.place) from error
 
     def residual(self, layer: Planned, path: str) -> nn.Module:
@@ -701,9 +690,8 @@ def _row(name: str, module: nn.Module, layers: tuple[Planned, ...]) -> Row:
         kind = f"{len(kinds)} × {kinds[0]}"
     else:
         kind = "+".join(kinds) if len(kinds) <= 3 else f"block of {len(kinds)}"
-    place = layers[0].spec.place
     inside = {layer.kind for layer, _ in walk(tuple(planned.spec for planned in layers))}
-    return Row(name, kind, module, place.line if place else None, 0, tuple(sorted(inside)))
+    return Row(name, kind, module, layers[0].spec.place, 0, tuple(sorted(inside)))
 
 
 def variance_scaling(

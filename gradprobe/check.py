@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gradprobe import rules
 from gradprobe._version import __version__
 from gradprobe.anatomy import BlockProfile, PathProfile
-from gradprobe.config import DEFAULT_BATCH_SIZE, ProbeOptions, choose
-from gradprobe.errors import GradprobeError, InputError, ModelError, Place
-from gradprobe.report import GradientProfile, Report
+from gradprobe.config import DEFAULT_BATCH_SIZE, ProbeOptions, ascending, choose
+from gradprobe.errors import GradprobeError, InputError, ModelError, first_line
+from gradprobe.report import GradientProfile, Report, trunk_of
 from gradprobe.sources import stack
 from gradprobe.sources import yaml as yaml_source
 from gradprobe.sources.stack import STACKS, StackOptions
-from gradprobe.spec import NetworkSpec, walk
+from gradprobe.spec import NetworkSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -101,8 +101,8 @@ def expand(spec: NetworkSpec, options: ProbeOptions, max_paths: int | None) -> P
     from gradprobe import paths
 
     network, x, loss, resolved = prepare(spec, options)
-    weighty = [row.name for row in network.rows if any(True for _ in row.module.parameters())]
-    first = weighty[0] if len(weighty) > 2 else network.rows[0].name
+    holds = [any(True for _ in row.module.parameters()) for row in network.rows]
+    first = network.rows[trunk_of(holds).start].name
     with _running(network):
         return paths.expand(network, x, loss, resolved.seed, first, max_paths)
 
@@ -136,7 +136,7 @@ def prepare(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None = No
         x = batch.inputs.to(device)
         x = x.to(dtype) if x.is_floating_point() else x
     except (RuntimeError, MemoryError) as error:
-        raise ModelError(f"the network could not be built: {_first_line(error)}") from error
+        raise ModelError(f"the network could not be built: {first_line(error)}") from error
     loss = options.loss or spec.loss
     resolved = replace(options, loss=loss, batch_size=size)
     return Prepared(network, x, _loss(loss, batch.labels, options.seed), resolved)
@@ -177,7 +177,7 @@ def probe(
     for name in thresholds or {}:
         choose("thresholds", name, tuple(options.thresholds))
     options = replace(options, thresholds={**options.thresholds, **(thresholds or {})})
-    if sorted(options.thresholds.values()) != list(options.thresholds.values()):
+    if not ascending(options.thresholds):
         raise InputError(f"thresholds must ascend: {', '.join(options.thresholds)}")
     if isinstance(model, NetworkSpec):
         if loss is not None and not isinstance(loss, str):
@@ -239,11 +239,9 @@ def _running(network: Network) -> Iterator[None]:
 
 def _blamed(spec: NetworkSpec, error: ModelError) -> GradprobeError:
     """What torch refuses only when it runs is the spec's error; that memory ran out is not."""
-    if "memory" in error.message or error.line is None:
+    if "memory" in error.message or error.row is None:
         return error
-    places = (layer.place for layer, _ in walk(spec.layers) if layer.place is not None)
-    place = next((p for p in places if p.line == error.line), Place(spec.source, error.line))
-    return spec.error(error.message, place)
+    return spec.error(error.message, error.row)
 
 
 @contextmanager
@@ -325,7 +323,7 @@ def _device(name: str) -> Any:
     try:
         torch.empty(1, device=device)
     except Exception as error:
-        raise InputError(f"--device {name} is not to be had here: {_first_line(error)}") from error
+        raise InputError(f"--device {name} is not to be had here: {first_line(error)}") from error
     return device
 
 
@@ -333,7 +331,3 @@ def _dtype(name: str) -> Any:
     import torch
 
     return getattr(torch, name)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -65,6 +65,12 @@ def choose(option: str, word: str, known: tuple[str, ...]) -> str:
     return word
 
 
+def ascending(thresholds: Mapping[str, float]) -> bool:
+    """Whether the bands that thresholds bound follow each other."""
+    values = [thresholds[key] for key in THRESHOLDS]
+    return values == sorted(values)
+
+
 def parse_bytes(text: str) -> int:
     """Bytes from ``4GiB``, ``512M`` or ``1000000``.
 

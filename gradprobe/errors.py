@@ -6,7 +6,7 @@ import difflib
 import os
 import tempfile
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -72,9 +72,21 @@ class InputError(GradprobeError):
 
 
 class ModelError(GradprobeError):
-    """The model could not be built or run (exit code 3); ``line`` is its row's, where known."""
+    """The model could not be built or run (exit code 3); ``row`` is where its row stands."""
 
-    line: int | None = None
+    row: Place | None = None
+
+
+def located(message: str, place: Place | None, lines: Sequence[str], hint: str = "") -> InputError:
+    """An ``InputError`` that shows the line of ``place``, one of ``lines``."""
+    known = place is not None and place.line <= len(lines)
+    excerpt = lines[place.line - 1] if known and place else ""
+    return InputError(message, place=place, excerpt=excerpt, hint=hint)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, or its name where it says nothing."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def printable(text: str) -> str:

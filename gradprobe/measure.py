@@ -27,6 +27,7 @@ from gradprobe.batch import first_tensor
 from gradprobe.build import Network
 from gradprobe.errors import GradprobeError, InputError, ModelError
 from gradprobe.norms import ActivationStats, activation_stats, norms
+from gradprobe.numbers import all_finite
 from gradprobe.report import GradientProfile, ParameterProfile, RowProfile, RowStatus
 from gradprobe.rng import reseed
 from gradprobe.rows import Row, find_rows, leaves_of, modules_of, parameters_of, with_leaves
@@ -96,8 +97,8 @@ _Own = Mapping[nn.Module, list[tuple[str, nn.Parameter]]]  # names and parameter
 
 def _rows(model: nn.Module, level: str) -> list[Row]:
     rows = model.rows if isinstance(model, Network) else find_rows(model)
-    lines = model.lines if isinstance(model, Network) else None
-    return with_leaves(rows, lines) if level == "leaves" else rows
+    places = model.places if isinstance(model, Network) else None
+    return with_leaves(rows, places) if level == "leaves" else rows
 
 
 # ---- a chain of rows
@@ -220,17 +221,16 @@ def _measure_hooked(
     entered: list[Row] = []  # the rows whose forward runs, the innermost last
     recording = True  # checkpointing runs the forward again during the backward pass
 
-    def reduce(key: object) -> Callable[[Tensor], Tensor]:
-        def hook(gradient: Tensor) -> Tensor:
+    def reduce(key: object) -> Callable[[Tensor], None]:
+        def hook(gradient: Tensor) -> None:
             reduced[key] = norms([gradient.detach()])[0]
-            return gradient
 
         return hook
 
     def shrink(key: object) -> Callable[[Tensor], Tensor]:
         # autograd hands this back instead of the gradient, which is freed at once.
         def hook(gradient: Tensor) -> Tensor:
-            reduced[key] = norms([gradient.detach()])[0]
+            reduce(key)(gradient)
             if gradient.is_sparse:
                 return torch.zeros_like(gradient)
             return gradient.new_zeros(()).expand(gradient.shape)
@@ -273,7 +273,7 @@ def _measure_hooked(
             hooks.callback(row.module.register_forward_pre_hook(enter(row)).remove)
             hooks.callback(row.module.register_forward_hook(record(row)).remove)
         for parameter in trainable:
-            if parameter.numel() >= _LARGE and not parameter.is_sparse:
+            if parameter.numel() >= _LARGE:
                 hook = parameter.register_hook(shrink((id(parameter),)))  # type: ignore[no-untyped-call]
                 hooks.callback(hook.remove)
         leaves: list[Tensor] = []
@@ -433,14 +433,14 @@ def _profile(
             parameters = tuple([profile(name, p) for name, p in named.values()])
             owned |= {key: p for key, (_, p) in named.items()}
         rms, dependence, zeros = stats or (None, None, None)
-        if not _finite(rms, gradient, *(n for p in parameters for n in (p.norm, p.gradient_norm))):
+        if not all_finite(
+            rms, gradient, *(n for p in parameters for n in (p.norm, p.gradient_norm))
+        ):
             status = RowStatus.NON_FINITE
         size = sum([p.size for p in parameters])
-        name, kind, _, line, level, contains = row
+        about = (row.name, row.kind, row.level, row.line)
         numbers = (gradient, rms, dependence, zeros)
-        rows.append(
-            RowProfile(name, kind, level, line, status, size, *numbers, parameters, contains)
-        )
+        rows.append(RowProfile(*about, status, size, *numbers, parameters, row.contains))
     orphans: list[ParameterProfile] = []
     if len(owned) < len(parameter_norms):
         others = {id(p): (n, p) for n, p in parameters_of(model) if id(p) not in owned}
@@ -454,10 +454,6 @@ def _profile(
         smallest_gradient=max(torch.finfo(dtype).tiny for dtype in dtypes),
         orphans=tuple(orphans),
     )
-
-
-def _finite(*values: float | None) -> bool:
-    return all(v is None or abs(v) < float("inf") for v in values)
 
 
 def _biases_before_norm(
@@ -564,5 +560,5 @@ def failed(
     reason = str(error).strip().splitlines()
     what = f"{type(error).__name__}: {reason[0]}" if reason else type(error).__name__
     told = ModelError(f"the model failed{where}: {what}")
-    told.line = row.line if row else None
+    told.row = row.place if row else None
     return told

@@ -56,11 +56,15 @@ def _scaled(stacked: Tensor, wrong: list[int], values: list[float]) -> list[floa
     ones divided by it."""
     if not wrong or not stacked.shape[1]:
         return [values[i] for i in wrong]
-    scale = _SCALE[stacked.dtype]
-    factors = [scale if values[i] < 1 else 1 / scale for i in wrong]
+    factors = [_factor(values[i], stacked.dtype) for i in wrong]
     column = torch.tensor(factors, dtype=stacked.dtype, device=stacked.device)[:, None]
     again = torch.linalg.vector_norm(stacked[wrong] * column, dim=1).tolist()
     return [value / factor for value, factor in zip(again, factors, strict=True)]
+
+
+def _factor(value: float, dtype: torch.dtype) -> float:
+    """What to multiply a tensor by whose plain norm ``value`` is not in the safe range."""
+    return _SCALE[dtype] if value < 1 else 1 / _SCALE[dtype]
 
 
 def _norm(tensor: Tensor) -> float:
@@ -71,7 +75,7 @@ def _norm(tensor: Tensor) -> float:
     low, high = _SAFE[flat.dtype]
     if low < value < high or not flat.numel():
         return value
-    factor = _SCALE[flat.dtype] if value < 1 else 1 / _SCALE[flat.dtype]
+    factor = _factor(value, flat.dtype)
     return _chunked(flat * factor) / factor
 
 

@@ -76,6 +76,11 @@ def count(value: int) -> str:
     return f"{mantissa:.1f}e{digits}"
 
 
+def all_finite(*values: float | None) -> bool:
+    """Whether each value that is there is finite."""
+    return all(value is None or math.isfinite(value) for value in values)
+
+
 def finite(value: float | None) -> float | None:
     """``value`` for JSON, which has no NaN and no infinity."""
     return value if value is not None and math.isfinite(value) else None

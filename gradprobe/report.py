@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from functools import cached_property
@@ -106,16 +106,18 @@ class GradientProfile:
     unit: str = "row"  # what one row stands for: a layer, or a position of a sequence
 
     @cached_property
+    def ran(self) -> tuple[RowProfile, ...]:
+        """The rows of level 0 that the forward pass called."""
+        return tuple(r for r in self.rows if r.level == 0 and r.status is not RowStatus.NOT_RUN)
+
+    @cached_property
     def trunk(self) -> tuple[RowProfile, ...]:
         """From the first row that holds weights to the one that feeds the last that holds weights.
 
         With fewer than three weight-bearing rows: all rows that ran.
         """
-        ran = [r for r in self.rows if r.level == 0 and r.status is not RowStatus.NOT_RUN]
-        weighty = [index for index, row in enumerate(ran) if row.parameters]
-        if len(weighty) < 3:
-            return tuple(ran)
-        return tuple(ran[weighty[0] : weighty[-1]])
+        span = trunk_of([bool(row.parameters) for row in self.ran])
+        return self.ran[span.start : span.stop]
 
     @property
     def reach(self) -> float | None:
@@ -205,9 +207,16 @@ class Report:
         return "\n".join([head, *told])
 
 
+def trunk_of(holds_weights: Sequence[bool]) -> range:
+    """Which rows are the trunk: from the first that holds weights to the one before the last.
+
+    With fewer than three rows that hold weights: all.
+    """
+    weighty = [index for index, holds in enumerate(holds_weights) if holds]
+    return range(len(holds_weights)) if len(weighty) < 3 else range(weighty[0], weighty[-1])
+
+
 def _ratio(numerator: float | None, denominator: float | None) -> float | None:
-    if numerator is None or denominator is None:
-        return None
-    if denominator == 0:
+    if numerator is None or not denominator:
         return None
     return numerator / denominator

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from torch import nn
 
+from gradprobe.errors import Place
+
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
@@ -16,9 +18,14 @@ class Row(NamedTuple):
     name: str
     kind: str
     module: nn.Module
-    line: int | None = None
+    place: Place | None = None
     level: int = 0
     contains: tuple[str, ...] = ()  # the kinds of layer inside, itself included
+
+    @property
+    def line(self) -> int | None:
+        """Its line in the spec's file, where it has one."""
+        return self.place.line if self.place else None
 
 
 def find_rows(model: nn.Module) -> list[Row]:
@@ -41,7 +48,7 @@ def find_rows(model: nn.Module) -> list[Row]:
     return list({row.module: row for row in reversed(found)}.values())[::-1]  # a shared one once
 
 
-def with_leaves(rows: list[Row], lines: dict[nn.Module, int] | None = None) -> list[Row]:
+def with_leaves(rows: list[Row], places: dict[nn.Module, Place] | None = None) -> list[Row]:
     """``rows``, each followed by the leaves inside it as rows of level 1."""
     result = []
     seen: set[nn.Module] = set()  # a leaf that several blocks share has one hook
@@ -50,9 +57,9 @@ def with_leaves(rows: list[Row], lines: dict[nn.Module, int] | None = None) -> l
         for path, module in _leaf_modules(row.module):
             if path and module not in seen:
                 seen.add(module)
-                line = (lines or {}).get(module, row.line)
+                place = (places or {}).get(module, row.place)
                 kind = type(module).__name__
-                result.append(Row(f"{row.name}.{path}", kind, module, line, 1, (kind,)))
+                result.append(Row(f"{row.name}.{path}", kind, module, place, 1, (kind,)))
     return result
 
 

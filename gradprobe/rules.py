@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
-from gradprobe.numbers import number
+from gradprobe.numbers import all_finite, number
 from gradprobe.report import (
     Finding,
     GradientProfile,
@@ -125,7 +125,7 @@ def exploding(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     reach = profile.reach
     if reach is None or not reach > limits["exploding"]:
         return
-    if not _finite(profile.trunk[0].gradient_norm):  # that is another rule's
+    if not all_finite(profile.trunk[0].gradient_norm):  # that is another rule's
         return
     yield Clue(
         f"the gradient {_grows(profile)}",
@@ -233,7 +233,7 @@ def non_finite(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         yield Clue("the input holds NaN or infinity", "look at the data", None, math.nan)
         return
     ran = [row for row in profile.rows if row.activation_rms is not None]
-    bad = [row for row in ran if not _finite(row.activation_rms)]
+    bad = [row for row in ran if not all_finite(row.activation_rms)]
     if bad:
         inside = [row for row in bad if row.level and row.name.startswith(f"{bad[0].name}.")]
         row = inside[0] if inside else bad[0]
@@ -260,7 +260,7 @@ def _non_finite_gradient(profile: GradientProfile) -> Iterator[Clue]:
             return
         after = row
     for owner, parameters in _owners(profile):
-        broken = [p.name for p in parameters if not _finite(p.gradient_norm)]
+        broken = [p.name for p in parameters if not all_finite(p.gradient_norm)]
         if broken:
             message = f"the gradient holds NaN or infinity: {_listed(broken)}"
             yield Clue(message, advice, owner, math.nan)
@@ -339,11 +339,10 @@ def _cut(profile: GradientProfile) -> RowProfile | None:
     return None
 
 
-def _ran(profile: GradientProfile) -> list[RowProfile]:
+def _ran(profile: GradientProfile) -> tuple[RowProfile, ...]:
     """The rows from the first of the trunk to the last of the network, as far as they ran."""
-    trunk = profile.trunk
-    ran = [r for r in profile.rows if r.level == 0 and r.status is not RowStatus.NOT_RUN]
-    return ran[ran.index(trunk[0]) :] if trunk else []
+    trunk, ran = profile.trunk, profile.ran
+    return ran[ran.index(trunk[0]) :] if trunk else ()
 
 
 def _underflow(profile: GradientProfile) -> float:
@@ -442,7 +441,3 @@ def _listed(names: Iterable[str], most: int = 4) -> str:
     found = list(names)
     rest = f" and {len(found) - most} more" if len(found) > most else ""
     return ", ".join(found[:most]) + rest
-
-
-def _finite(value: float | None) -> bool:
-    return value is None or math.isfinite(value)

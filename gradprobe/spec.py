@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from gradprobe.errors import InputError, Place
+from gradprobe.errors import InputError, Place, located
 
 Value: TypeAlias = "bool | int | float | str | tuple[Value, ...] | None"
 
@@ -91,9 +91,7 @@ class NetworkSpec:
 
     def error(self, message: str, place: Place | None, hint: str = "") -> InputError:
         """An ``InputError`` that shows the line of ``place``."""
-        known = place is not None and place.line <= len(self.lines)
-        excerpt = self.lines[place.line - 1] if known and place else ""
-        return InputError(message, place=place, excerpt=excerpt, hint=hint)
+        return located(message, place, self.lines, hint)
 
 
 def walk(layers: tuple[LayerSpec, ...], times: int = 1) -> Iterator[tuple[LayerSpec, int]]:

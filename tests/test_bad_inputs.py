@@ -877,6 +877,14 @@ def test_40_arguments_that_torch_refuses_at_run_time(
     assert result.err.startswith(f"{file}:{line}:")
 
 
+@pytest.mark.parametrize("level", ["blocks", "leaves"])
+def test_40_of_two_layers_on_one_line_the_caret_is_under_the_right_one(
+    probe: Run, file: Path, level: str
+) -> None:
+    spec = HEAD + "layers: [Linear: {out_features: 4}, ▲GELU: {approximate: x}]\n"
+    refused(probe(spec, "--level", level), file, spec, "row 1 (GELU)")
+
+
 def test_42_batch_of_one_by_option_and_data(probe: Run, file: Path, tmp_path: Path) -> None:
     spec = HEAD + "layers:\n- Linear: {out_features: 4}\n- ▲BatchNorm1d\n"
     refused(probe(spec, "--batch-size", "1"), file, spec, "one sample")

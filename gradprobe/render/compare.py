@@ -37,7 +37,9 @@ def render_comparison(
     name_width = min(
         max(len("row"), *(cell_len(style.safe(n)) for n in names)), max(8, style.width // 5)
     )
-    footers = [str(read(r)) for r in reports for read in (_verdict, _factor, _half_life)]
+    most = len(names) if everything else MOST_ROWS
+    shown = fold(len(names), _telling(names, reports), most)
+    footers = [str(read(report)) for report in reports for read in FOOTERS]
     least = max(_LEAST_BAR, *map(len, footers))  # the bars stand above the footers
     each = least + 2 + _REACH + 2
     at_once = max(1, (style.width - name_width - 2) // each)
@@ -50,12 +52,7 @@ def render_comparison(
             parts.append(Text(""))
         lines = [[line[i] for i in group] for line in aligned]
         chosen = [reports[i] for i in group]
-        shown = (
-            range(len(lines))
-            if everything
-            else fold(len(lines), _telling(names, reports), MOST_ROWS)
-        )
-        parts.append(_table(chosen, lines, names, list(shown), name_width, bar_width, style))
+        parts.append(_table(chosen, lines, names, shown, name_width, bar_width, style))
     return paint(parts, style)
 
 
@@ -96,8 +93,8 @@ def _table(
             ]
         table.add_row(*cells)
     table.add_row()
-    for label, read in (("", _verdict), ("", _factor), ("", _half_life)):
-        cells = [Text(label)]
+    for read in FOOTERS:
+        cells = [Text("")]
         for report in reports:
             cells += [read(report), Text("")]
         table.add_row(*cells)
@@ -118,6 +115,10 @@ def _half_life(report: Report) -> Text:
     if half_life is None or not math.isfinite(half_life) or abs(half_life) >= 1000:
         return Text("")
     return Text(f"{'half' if half_life > 0 else 'twice'} in {number(abs(half_life))} rows")
+
+
+# What stands below each column of bars.
+FOOTERS = (_verdict, _factor, _half_life)
 
 
 def _align(columns: list[list[RowProfile]]) -> list[list[RowProfile | None]]:

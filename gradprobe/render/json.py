@@ -19,13 +19,13 @@ def render_report(report: Report) -> str:
     A number is ``null`` where there is none; the ``status`` beside it says why: ``ok``,
     ``no-gradient``, ``zero-gradient``, ``non-finite``, ``no-tensor``, ``not-run``.
     """
-    return _dump(report_object(report))
+    return dump(report_object(report))
 
 
 def render_comparison(reports: Sequence[Report]) -> str:
     """Several reports, in the order in which their targets were named."""
     body = {"schema_version": SCHEMA_VERSION, "reports": [report_object(r) for r in reports]}
-    return _dump(body)
+    return dump(body)
 
 
 def report_object(report: Report) -> dict[str, Any]:
@@ -110,5 +110,6 @@ def _finding(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _dump(value: dict[str, Any]) -> str:
+def dump(value: dict[str, Any]) -> str:
+    """``value`` as text: the same bytes each time, a newline at the end, and never a NaN."""
     return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=True) + "\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from rich.console import RenderableType
@@ -11,7 +10,7 @@ from rich.text import Text
 from gradprobe.anatomy import PathProfile
 from gradprobe.numbers import count, finite, fraction, name, number
 from gradprobe.render.canvas import FAINT, GOOD, NOTE, Style, bar, grid, paint, wrapped
-from gradprobe.render.json import SCHEMA_VERSION
+from gradprobe.render.json import SCHEMA_VERSION, dump
 
 MOST_ROWS = 24
 _NUMBERS = 40  # columns before the bars
@@ -124,4 +123,4 @@ def render_paths_json(paths: PathProfile, target: str, versions: Mapping[str, st
         ],
         "versions": dict(versions),
     }
-    return json.dumps(body, indent=2, allow_nan=False) + "\n"
+    return dump(body)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 
@@ -23,7 +22,7 @@ from gradprobe.render.canvas import (
     scale,
     wrapped,
 )
-from gradprobe.render.json import SCHEMA_VERSION
+from gradprobe.render.json import SCHEMA_VERSION, dump
 from gradprobe.report import Verdict
 
 _PLOT_ROWS = 13
@@ -196,4 +195,4 @@ def render_sweep_json(sweep: Sweep, versions: Mapping[str, str]) -> str:
             }
         )
     body = {"schema_version": SCHEMA_VERSION, "curves": curves, "versions": dict(versions)}
-    return json.dumps(body, indent=2, allow_nan=False) + "\n"
+    return dump(body)

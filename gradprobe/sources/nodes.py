@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from gradprobe.errors import InputError, Place, suggestion
+from gradprobe.errors import InputError, Place, located, suggestion
 from gradprobe.spec import MAX_DEPTH, Value
 from gradprobe.vocabulary import MAX_SIZE, TYPES
 
@@ -74,9 +74,7 @@ class Document:
         if node is not None:
             mark = node.start_mark
         place = Place(self.file, mark.line + 1, mark.column + 1) if mark else Place(self.file, 1)
-        known = place.line <= len(self.lines)
-        excerpt = self.lines[place.line - 1] if known else ""
-        raise InputError(message, place=place, excerpt=excerpt, hint=hint)
+        raise located(message, place, self.lines, hint)
 
     @staticmethod
     def _explain(error: yaml.MarkedYAMLError) -> str:

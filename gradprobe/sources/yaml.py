@@ -8,6 +8,7 @@ from pathlib import Path
 
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from gradprobe.config import ascending
 from gradprobe.errors import InputError, suggestion
 from gradprobe.rules import RULE_WORDS
 from gradprobe.sources.nodes import MAX_BYTES, Document, describe
@@ -132,7 +133,7 @@ def _check(document: Document, node: Node) -> CheckSpec:
             if thresholds[key] <= 0:
                 document.fail(f"{key}: must be greater than 0", value)
         merged = THRESHOLDS | thresholds
-        if sorted(merged.values()) != [merged[key] for key in THRESHOLDS]:
+        if not ascending(merged):
             order = " ≤ ".join(f"{key} {merged[key]:g}" for key in THRESHOLDS)
             document.fail(f"thresholds: must ascend: {order}", fields["thresholds"])
     ignores = []
