@@ -440,7 +440,8 @@ def _profile(
         size = sum([p.size for p in parameters])
         about = (row.name, row.kind, row.level, row.line)
         numbers = (gradient, rms, dependence, zeros)
-        rows.append(RowProfile(*about, status, size, *numbers, parameters, row.contains))
+        inside = (parameters, row.contains)
+        rows.append(RowProfile(*about, status, size, *numbers, *inside, column=row.column))
     orphans: list[ParameterProfile] = []
     if len(owned) < len(parameter_norms):
         others = {id(p): (n, p) for n, p in parameters_of(model) if id(p) not in owned}

@@ -62,6 +62,7 @@ def measure_positions(
             kind="position",
             level=0,
             line=network.rows[first].line,
+            column=network.rows[first].column,
             status=RowStatus.OK,
             gradient_norm=size,
             activation_rms=stat.rms,

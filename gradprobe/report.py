@@ -80,6 +80,7 @@ class RowProfile(NamedTuple):
     parameters: tuple[ParameterProfile, ...] = ()
     contains: tuple[str, ...] = ()  # the kinds of layer inside, itself included
     jacobian: JacobianProfile | None = None  # measured on request, where the shape is kept
+    column: int | None = None  # beside ``line``, both from 1
 
     @property
     def weight_norm(self) -> float | None:
@@ -165,7 +166,8 @@ class Finding:
     line: int | None = None
     value: float | None = None
     threshold: float | None = None
-    ignored: str | None = None  # the reason given in the spec, if it says to ignore this rule
+    ignored: str | None = None  # the reason given, where the rule is to be ignored
+    column: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,11 @@ class Row(NamedTuple):
         """Its line in the spec's file, where it has one."""
         return self.place.line if self.place else None
 
+    @property
+    def column(self) -> int | None:
+        """Its column there."""
+        return self.place.column if self.place else None
+
 
 def find_rows(model: nn.Module) -> list[Row]:
     """The rows of a module that nobody described: its children, with containers opened.

@@ -5,6 +5,7 @@ The verdict follows from the findings by the table ``RULES``; nothing else decid
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
@@ -20,7 +21,7 @@ from gradprobe.report import (
     Severity,
     Verdict,
 )
-from gradprobe.spec import CheckSpec
+from gradprobe.spec import CheckSpec, Ignore
 
 Thresholds = Mapping[str, float]
 
@@ -36,21 +37,52 @@ class Clue(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """One rule: its code, name, severity, function, and the verdict that it leads to, if any."""
+    """One rule: its code, name, severity, what finds it, and the verdict that it leads to, if any.
+
+    ``find`` is ``None`` for what does not follow from a profile alone; ``text`` explains those.
+    """
 
     code: str
     name: str
     severity: Severity
-    find: Callable[[GradientProfile, Thresholds], Iterator[Clue]]
+    find: Callable[[GradientProfile, Thresholds], Iterator[Clue]] | None
     verdict: Verdict | None = None
+    text: str = ""
 
     @property
     def explanation(self) -> str:
-        return (self.find.__doc__ or "").strip()
+        return inspect.cleandoc(self.text or (self.find and self.find.__doc__) or "")
+
+    def named(self, word: str) -> bool:
+        """Whether ``word`` means this rule: its name, its code, or what the code begins with."""
+        return word in (self.name, "ALL") or (bool(word) and self.code.startswith(word))
+
+
+class Selection(NamedTuple):
+    """Which rules are asked, by code, name or prefix; the longer word wins, and ``ignore`` a tie.
+
+    As ruff has it: ``select = ["GP1"], ignore = ["GP103"]``.
+    """
+
+    select: tuple[str, ...] = ("ALL",)
+    ignore: tuple[str, ...] = ()
+
+    def holds(self, rule: Rule) -> bool:
+        return _closeness(rule, self.select) > _closeness(rule, self.ignore)
+
+
+def _closeness(rule: Rule, words: Iterable[str]) -> int:
+    """How exactly the nearest of ``words`` names the rule; -1 where none does."""
+    found = [word for word in words if rule.named(word)]
+    lengths = [0 if w == "ALL" else 5 if w == rule.name else len(w) for w in found]
+    return max(lengths, default=-1)
 
 
 def diagnose(
-    profile: GradientProfile, thresholds: Thresholds, check: CheckSpec | None = None
+    profile: GradientProfile,
+    thresholds: Thresholds,
+    check: CheckSpec | None = None,
+    selection: Selection | None = None,
 ) -> tuple[tuple[Finding, ...], Verdict]:
     """All findings, the gravest first, and the verdict, which no ignore changes.
 
@@ -59,9 +91,9 @@ def diagnose(
         thresholds: by the names in ``vocabulary.THRESHOLDS``.
         check: the spec's own section; a rule that it ignores is reported with its reason and does
             not count towards the exit code.
+        selection: which rules are reported; all of them by default.
     """
     check = check or CheckSpec()
-    reasons = {ignore.rule: ignore.reason for ignore in check.ignore}
     limits = {**thresholds, **check.thresholds}
     findings = [
         Finding(
@@ -72,18 +104,40 @@ def diagnose(
             advice=clue.advice,
             row=clue.row.name if clue.row else None,
             line=clue.row.line if clue.row else None,
+            column=clue.row.column if clue.row else None,
             value=clue.value,
             threshold=clue.threshold,
-            ignored=reasons.get(rule.code, reasons.get(rule.name)),
+            ignored=next((i.reason for i in check.ignore if rule.named(i.rule)), None),
         )
         for rule in RULES
+        if rule.find
         for clue in rule.find(profile, limits)
     ]
     codes = {finding.rule for finding in findings}
     verdicts = [rule.verdict for rule in RULES if rule.verdict and rule.code in codes]
+    asked = selection or Selection()
+    known = {rule.code for rule in RULES if asked.holds(rule)}
+    findings = [finding for finding in findings if finding.rule in known]
+    findings += [f for f in _unused(check.ignore, codes) if f.rule in known]
     findings.sort(key=lambda finding: -finding.severity)
     order = list(Verdict)
     return tuple(findings), max(verdicts, key=order.index, default=Verdict.HEALTHY)
+
+
+def _unused(ignores: Iterable[Ignore], codes: set[str]) -> Iterator[Finding]:
+    """A finding for each of the spec's own ignores that no finding answers to."""
+    rule = BY_NAME["unused-ignore"]
+    for ignore in ignores:
+        if ignore.place and not any(BY_CODE[code].named(ignore.rule) for code in codes):
+            yield Finding(
+                rule.code,
+                rule.name,
+                rule.severity,
+                f"{ignore.rule} is ignored here and not found: {ignore.reason}",
+                "delete this ignore",
+                line=ignore.place.line,
+                column=ignore.place.column,
+            )
 
 
 # ---- the bands of reach
@@ -310,10 +364,70 @@ RULES: tuple[Rule, ...] = (
     Rule("GP301", "non-finite", Severity.ERROR, non_finite, Verdict.NON_FINITE),
     Rule("GP401", "useless-bias", Severity.INFO, useless_bias),
     Rule("GP402", "zero-initialised", Severity.INFO, zero_initialised),
-)
+    Rule(
+        "GP403",
+        "unused-ignore",
+        Severity.WARNING,
+        None,
+        text="""
+        The spec says to ignore a rule that finds nothing any more.
 
-# What a spec may call a rule.
-RULE_WORDS = tuple(word for rule in RULES for word in (rule.code, rule.name))
+        What was ignored has been mended, so the ignore would only hide the next one: delete it.
+        """,
+    ),
+    Rule(
+        "GP501",
+        "regression",
+        Severity.ERROR,
+        None,
+        text="""
+        The reach is further from 1 than the baseline says, by more than the allowed factor.
+
+        The verdict may still be healthy: a gate that waits until the band is left says so too late.
+        The factor is `regression` in the configuration, 3 by default; `--write-baseline` accepts
+        the new reach.
+        """,
+    ),
+    Rule(
+        "GP502",
+        "stale-baseline",
+        Severity.ERROR,
+        None,
+        text="""
+        The baseline lists a finding that is not there any more.
+
+        It was mended, or its file is gone, and left in the baseline it would let the next one pass:
+        `gradprobe check --baseline FILE --prune-baseline` takes it out.
+        """,
+    ),
+    Rule(
+        "GP901",
+        "invalid",
+        Severity.ERROR,
+        None,
+        text="""
+        The target could not be read: no such file, no spec in it, or a spec with an error.
+
+        Exit code 2. It cannot be ignored, nor stand in a baseline.
+        """,
+    ),
+    Rule(
+        "GP902",
+        "failed",
+        Severity.ERROR,
+        None,
+        text="""
+        The network could not be built or run: it raised, ran out of time or memory, or was killed.
+
+        Exit code 3. It cannot be ignored, nor stand in a baseline.
+        """,
+    ),
+)
+BY_CODE = {rule.code: rule for rule in RULES}
+BY_NAME = {rule.name: rule for rule in RULES}
+
+# What a spec may call a rule that it wants ignored.
+RULE_WORDS = tuple(word for rule in RULES if rule.find for word in (rule.code, rule.name))
 
 # ---- what the rules share
 

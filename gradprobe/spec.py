@@ -62,10 +62,11 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class Ignore:
-    """A rule that does not count for this network, and why."""
+    """A rule that does not count for this network, and why; ``place`` is where a spec says so."""
 
     rule: str
     reason: str
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)

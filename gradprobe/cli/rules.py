@@ -10,7 +10,7 @@ from gradprobe.cli import options as o
 from gradprobe.cli.output import emit, style_for
 from gradprobe.errors import InputError, suggestion
 from gradprobe.render.rules import render_rule, render_rules
-from gradprobe.rules import RULE_WORDS, RULES
+from gradprobe.rules import BY_CODE, BY_NAME, RULES
 
 
 def rules(
@@ -27,5 +27,6 @@ def rules(
         if wanted in (rule.code.lower(), rule.name):
             emit(render_rule(rule, style))
             return 0
-    known = ", ".join(rule.code for rule in RULES)
-    raise InputError(f"no rule '{code}'", hint=suggestion(code, RULE_WORDS) or f"known: {known}")
+    known = ", ".join(BY_CODE)
+    hint = suggestion(code, BY_NAME) or f"known: {known}"
+    raise InputError(f"no rule '{code}'", hint=hint)

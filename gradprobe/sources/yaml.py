@@ -148,7 +148,7 @@ def _check(document: Document, node: Node) -> CheckSpec:
             document.fail(f"ignore: no rule '{rule}'", entry["rule"], hint=hint)
         if not reason.strip():
             document.fail("ignore: the reason is empty", entry["reason"])
-        ignores.append(Ignore(rule, reason))
+        ignores.append(Ignore(rule, reason, document.place(item)))
     return CheckSpec(thresholds=thresholds, ignore=tuple(ignores))
 
 
