@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gradprobe import rules
 from gradprobe._version import __version__
 from gradprobe.anatomy import BlockProfile, PathProfile
+from gradprobe.archive import Measurement
 from gradprobe.config import DEFAULT_BATCH_SIZE, ProbeOptions, ascending, choose
 from gradprobe.errors import GradprobeError, InputError, ModelError, first_line
 from gradprobe.report import GradientProfile, Report, trunk_of
+from gradprobe.rules import Selection
 from gradprobe.sources import stack
 from gradprobe.sources import yaml as yaml_source
 from gradprobe.sources.stack import STACKS, StackOptions
-from gradprobe.spec import NetworkSpec
+from gradprobe.spec import Ignore, NetworkSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -77,6 +81,52 @@ def probe_spec(
         rows = tuple(row._replace(jacobian=found.get(row.name)) for row in profile.rows)
         profile = replace(profile, rows=rows)
     return _report(profile, spec.source, resolved, spec)
+
+
+def measure_bytes(
+    data: bytes, name: str, options: ProbeOptions, before: Callable[[], None]
+) -> Measurement:
+    """What ``probe_spec`` measures of the spec in ``data``, before it is judged.
+
+    ``before`` is called once the spec is known to be one: that is when torch is needed.
+
+    Raises:
+        InputError, ModelError: as ``probe_spec``; ``data`` is no spec.
+    """
+    spec = yaml_source.parse(data, name)
+    before()
+    report = probe_spec(spec, options)
+    config = {key: value for key, value in report.config.items() if key != "thresholds"}
+    return Measurement(report.profile, spec.name, spec.check, config)  # type: ignore[arg-type]
+
+
+def judge(
+    measured: Measurement,
+    target: str,
+    thresholds: Mapping[str, float],
+    selection: Selection,
+    ignores: Sequence[Ignore] = (),
+) -> Report:
+    """The report on a measurement; ``ignores`` count beside the spec's own."""
+    check = replace(measured.check, ignore=(*measured.check.ignore, *ignores))
+    findings, verdict = rules.diagnose(measured.profile, thresholds, check, selection)
+    config = {**measured.config, "thresholds": {**thresholds, **check.thresholds}}
+    return Report(
+        target, measured.profile, findings, verdict, config, versions(), name=measured.name
+    )
+
+
+def versions() -> dict[str, str]:
+    """What made a report: a version of gradprobe and one of torch, which is not imported."""
+    return {"gradprobe": __version__, "torch": _torch_version()}
+
+
+@cache
+def _torch_version() -> str:
+    try:
+        return metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return "none"
 
 
 def take_apart(spec: NetworkSpec, options: ProbeOptions, row: str | None) -> BlockProfile:
@@ -266,8 +316,6 @@ def _report(
     own: dict[str, str] | None = None,
 ) -> Report:
     """The profile with findings and verdict; ``own`` overrides options that did not apply."""
-    import torch
-
     check = spec.check if spec else None
     findings, verdict = rules.diagnose(profile, options.thresholds, check)
     config = {
@@ -281,9 +329,8 @@ def _report(
         "thresholds": {**options.thresholds, **(check.thresholds if check else {})},
         **(own or {}),
     }
-    versions = {"gradprobe": __version__, "torch": torch.__version__}
     name = spec.name if spec else None
-    return Report(target, profile, findings, verdict, config, versions, name)
+    return Report(target, profile, findings, verdict, config, versions(), name)
 
 
 def _given_batch(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None) -> Batch | None:

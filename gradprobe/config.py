@@ -12,7 +12,9 @@ from gradprobe.vocabulary import LOSSES, THRESHOLDS
 DTYPES = ("float32", "float64", "bfloat16")
 LEVELS = ("blocks", "leaves")
 UNITS = ("row", "position")
+SEVERITIES = ("info", "warning", "error")
 DEFAULT_BATCH_SIZE = 32
+MAX_BATCH_SIZE = 2**20
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -47,10 +49,49 @@ class ProbeOptions:
         choose("by", self.by, UNITS)
         if self.loss is not None:
             choose("loss", self.loss, LOSSES)
-        if self.batch_size is not None and not 1 <= self.batch_size <= 2**20:
-            raise InputError(f"--batch-size {self.batch_size} is out of range (1 to {2**20:,})")
+        if self.batch_size is not None and not 1 <= self.batch_size <= MAX_BATCH_SIZE:
+            raise InputError(
+                f"--batch-size {self.batch_size} is out of range (1 to {MAX_BATCH_SIZE:,})"
+            )
         if not 0 <= self.seed < 2**63:
             raise InputError(f"--seed {self.seed} is out of range (0 to 2^63 - 1)")
+
+
+@dataclass(frozen=True, slots=True)
+class PerFileIgnore:
+    """A rule that does not count in the files that a pattern matches, and why."""
+
+    pattern: str  # as in a .gitignore, relative to the configuration file
+    rule: str  # a code, a name, or what a code begins with
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOptions:
+    """How ``gradprobe check`` checks: the defaults, a configuration file over them, options last.
+
+    ``origins`` says of each field that is not the default where its value came from.
+    """
+
+    select: tuple[str, ...] = ("ALL",)
+    ignore: tuple[str, ...] = ()
+    per_file_ignores: tuple[PerFileIgnore, ...] = ()
+    exclude: tuple[str, ...] = ()
+    thresholds: Mapping[str, float] = field(default_factory=lambda: dict(THRESHOLDS))
+    fail_on: str = "error"
+    regression: float = 3.0  # the factor by which a reach may get worse than the baseline's
+    seeds: tuple[int, ...] = (0,)
+    batch_size: int | None = None
+    max_parameters: int = Limits().parameters
+    max_memory: int = Limits().memory  # bytes
+    timeout: float = 120.0  # seconds, of one target
+    root: str = "."  # what the patterns are relative to
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    def probe(self, seed: int) -> ProbeOptions:
+        """How one seed is probed."""
+        limits = Limits(self.max_parameters, self.max_memory)
+        return ProbeOptions(seed=seed, batch_size=self.batch_size, limits=limits)
 
 
 def choose(option: str, word: str, known: tuple[str, ...]) -> str:

@@ -79,5 +79,5 @@ def corruptions() -> list[str]:
 
 @pytest.mark.parametrize("text", corruptions(), ids=lambda _: "")
 def test_what_was_not_archived_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         decode(Measurement, text)

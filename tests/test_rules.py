@@ -15,8 +15,8 @@ from handmade import chain, judged, parameter, profile, row, with_reach
 from torch import Tensor, nn
 
 import gradprobe
-from gradprobe.report import Finding, GradientProfile, RowStatus, Severity, Verdict
 from gradprobe.errors import Place
+from gradprobe.report import Finding, GradientProfile, RowStatus, Severity, Verdict
 from gradprobe.rules import RULES, Selection, diagnose
 from gradprobe.spec import CheckSpec, Ignore, NetworkSpec
 from gradprobe.vocabulary import THRESHOLDS

@@ -8,6 +8,7 @@ import typer
 
 from gradprobe._version import __version__
 from gradprobe.cli.block import block
+from gradprobe.cli.check import check
 from gradprobe.cli.compare import compare
 from gradprobe.cli.output import emit
 from gradprobe.cli.paths import paths
@@ -16,7 +17,7 @@ from gradprobe.cli.rules import rules
 from gradprobe.cli.schema import schema
 from gradprobe.cli.sweep import sweep
 
-COMMANDS = (probe, compare, block, paths, sweep, schema, rules)
+COMMANDS = (check, probe, compare, block, paths, sweep, schema, rules)
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -31,6 +31,18 @@ class FailOn(StrEnum):
     ERROR = "error"
 
 
+class CheckFormat(StrEnum):
+    CONCISE = "concise"
+    FULL = "full"
+    JSON = "json"
+    JSON_LINES = "json-lines"
+    JUNIT = "junit"
+    SARIF = "sarif"
+    GITHUB = "github"
+    GITLAB = "gitlab"
+    MARKDOWN = "markdown"
+
+
 class Dtype(StrEnum):
     FLOAT32 = "float32"
     FLOAT64 = "float64"
@@ -61,7 +73,7 @@ class Norm(StrEnum):
 
 
 _STACK, _PROBE, _LIMITS = "Built-in stacks", "Probe", "Limits"
-_OUTPUT = "Output"
+_OUTPUT, _RULES, _RUN, _BASELINE = "Output", "Rules and configuration", "Run", "Baseline"
 
 Target = Annotated[str, typer.Argument(help="A spec file, -, plain or residual.")]
 Targets = Annotated[list[str], typer.Argument(help="Spec files, -, plain, residual.")]
@@ -132,6 +144,90 @@ FailOnOrNot = Annotated[
 ]
 ExitZero = Annotated[
     bool, typer.Option("--exit-zero", help="Exit 0 whatever is found.", rich_help_panel=_OUTPUT)
+]
+
+CheckFormatOption = Annotated[
+    CheckFormat, typer.Option("--output-format", help="Of the output.", rich_help_panel=_OUTPUT)
+]
+Outputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-o",
+        "--output",
+        help="Write to FILE; may be given several times.",
+        metavar="[FORMAT=]FILE",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+FailOnOrConfig = Annotated[
+    FailOn | None,
+    typer.Option("--fail-on", help="Least severity for exit 1.", rich_help_panel=_OUTPUT),
+]
+Select = Annotated[
+    list[str] | None,
+    typer.Option(help="Rules: codes, names, prefixes.", metavar="RULES", rich_help_panel=_RULES),
+]
+IgnoreRules = Annotated[
+    list[str] | None,
+    typer.Option("--ignore", help="Rules to leave out.", metavar="RULES", rich_help_panel=_RULES),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(help="As in a .gitignore.", metavar="PATTERNS", rich_help_panel=_RULES),
+]
+ForceExclude = Annotated[
+    bool,
+    typer.Option("--force-exclude", help="Also files named outright.", rich_help_panel=_RULES),
+]
+Config = Annotated[
+    str | None,
+    typer.Option(help="Instead of the nearest.", metavar="FILE", rich_help_panel=_RULES),
+]
+Isolated = Annotated[
+    bool, typer.Option("--isolated", help="Read no configuration.", rich_help_panel=_RULES)
+]
+ShowConfig = Annotated[
+    bool,
+    typer.Option("--show-config", help="Print what is in force.", rich_help_panel=_RULES),
+]
+Seeds = Annotated[
+    str | None,
+    typer.Option(help="How many, or which: 3 or 5,7.", rich_help_panel=_PROBE),
+]
+Timeout = Annotated[
+    float | None, typer.Option(min=0.01, help="Seconds for one target.", rich_help_panel=_RUN)
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option("-j", "--jobs", min=1, max=256, help="Processes.", rich_help_panel=_RUN),
+]
+Shard = Annotated[
+    str, typer.Option(help="The K-th of N parts.", metavar="K/N", rich_help_panel=_RUN)
+]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Measure everything anew.", rich_help_panel=_RUN)
+]
+CacheDir = Annotated[
+    str | None,
+    typer.Option(help="Default .gradprobe_cache.", metavar="DIR", rich_help_panel=_RUN),
+]
+BaselineFile = Annotated[
+    str | None,
+    typer.Option(
+        "--baseline", help="Known findings pass.", metavar="FILE", rich_help_panel=_BASELINE
+    ),
+]
+WriteBaseline = Annotated[
+    str | None,
+    typer.Option(help="Make today's findings known.", metavar="FILE", rich_help_panel=_BASELINE),
+]
+PruneBaseline = Annotated[
+    bool,
+    typer.Option("--prune-baseline", help="Drop what was mended.", rich_help_panel=_BASELINE),
+]
+Regression = Annotated[
+    float | None,
+    typer.Option(min=1, help="Factor by which a reach may get worse.", rich_help_panel=_BASELINE),
 ]
 
 DEFAULT_LIMITS = Limits()

@@ -6,10 +6,10 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
-from gradprobe.errors import write_atomically
+from gradprobe.errors import printable, write_atomically
 from gradprobe.render.canvas import Style
 
 Item = TypeVar("Item")
@@ -59,6 +59,12 @@ def emit(text: str, output: str | None = None) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def warn(text: str) -> None:
+    """Say on standard error what does not change the result."""
+    with suppress(OSError):
+        print(f"gradprobe: warning: {printable(text)}", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def render_comparison(
 ) -> str:
     """The reports side by side; as many at a time as the width holds."""
     style = style or Style()
-    aligned = _align([[r for r in report.rows if r.level == 0] for report in reports])
+    aligned = align([[r for r in report.rows if r.level == 0] for report in reports])
     names = [next(row.name for row in line if row is not None) for line in aligned]
     name_width = min(
         max(len("row"), *(cell_len(style.safe(n)) for n in names)), max(8, style.width // 5)
@@ -121,7 +121,7 @@ def _half_life(report: Report) -> Text:
 FOOTERS = (_verdict, _factor, _half_life)
 
 
-def _align(columns: list[list[RowProfile]]) -> list[list[RowProfile | None]]:
+def align(columns: list[list[RowProfile]]) -> list[list[RowProfile | None]]:
     """By name where one network's rows hold all the others', else by position."""
     longest = max(columns, key=len)
     known = {row.name for row in longest}

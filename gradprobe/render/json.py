@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gradprobe.numbers import finite
+from gradprobe.outcome import CheckResult, Diagnostic
 from gradprobe.report import Finding, Report, RowProfile, RowStatus
 
 SCHEMA_VERSION = 1
@@ -50,6 +51,51 @@ def report_object(report: Report) -> dict[str, Any]:
         "findings": [_finding(finding) for finding in report.findings],
         "config": dict(report.config),
         "versions": dict(report.versions),
+    }
+
+
+def render_check(result: CheckResult) -> str:
+    """Every target with its report and its diagnostics, and a summary."""
+    counts = result.counts
+    return dump(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "gradprobe": result.version,
+            "exit_code": int(result.exit_code),
+            "summary": {"targets": len(result.outcomes), **counts._asdict()},
+            "targets": [
+                {
+                    "path": outcome.path,
+                    "exit_code": int(outcome.exit_code),
+                    "diagnostics": [_diagnostic(one) for one in outcome.diagnostics],
+                    "report": report_object(outcome.report) if outcome.report else None,
+                }
+                for outcome in result.outcomes
+            ],
+        }
+    )
+
+
+def render_lines(result: CheckResult) -> str:
+    """One diagnostic a line, as an object of its own."""
+    lines = [json.dumps(_diagnostic(one), allow_nan=False) for one in result.diagnostics]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _diagnostic(one: Diagnostic) -> dict[str, Any]:
+    return {
+        "path": one.path,
+        "line": one.line,
+        "column": one.column,
+        "rule": one.rule,
+        "name": one.name,
+        "severity": str(one.severity),
+        "row": one.row,
+        "message": one.message,
+        "advice": one.advice,
+        "ignored": one.ignored,
+        "known": one.known,
+        "fingerprint": one.fingerprint,
     }
 
 
@@ -112,6 +158,6 @@ def _finding(finding: Finding) -> dict[str, Any]:
     }
 
 
-def dump(value: dict[str, Any]) -> str:
+def dump(value: dict[str, Any] | list[Any]) -> str:
     """``value`` as text: the same bytes each time, a newline at the end, and never a NaN."""
     return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=True) + "\n"

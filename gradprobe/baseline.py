@@ -1,0 +1,197 @@
+"""The findings that are known and pass, and the reaches that may not get worse.
+
+A baseline names a finding by its rule and row, and a target by its path from the baseline's own
+directory, so that lines may move and the check may run from anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from gradprobe.errors import InputError
+from gradprobe.numbers import finite, number
+from gradprobe.outcome import CheckResult, Diagnostic, Outcome
+from gradprobe.report import Report
+from gradprobe.rules import BY_NAME
+
+SCHEMA_VERSION = 1
+_NEVER = frozenset({"GP501", "GP502", "GP901", "GP902"})  # stand in no baseline
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a baseline knows of one target."""
+
+    reach: float | None = None
+    findings: tuple[str, ...] = ()  # as ``_names`` writes them
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The targets by their path from ``root``, the directory of the file."""
+
+    root: str
+    targets: Mapping[str, Known] = field(default_factory=dict)
+
+    def path(self, shown: str) -> str:
+        """A target's path as the baseline has it."""
+        return os.path.relpath(os.path.abspath(shown), self.root).replace(os.sep, "/")
+
+
+def load(file: str) -> Baseline:
+    """Read a baseline.
+
+    Raises:
+        InputError: no such file, not a baseline, or one of a newer gradprobe.
+    """
+    try:
+        body: Any = json.loads(Path(file).read_bytes().decode())
+    except OSError as error:
+        hint = "--write-baseline makes one"
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"cannot read the baseline {file}: {reason}", hint=hint) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file} is not a baseline: not JSON") from error
+    version = body.get("schema_version") if isinstance(body, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        message = f"{file} has schema_version {version}; this gradprobe knows {SCHEMA_VERSION}"
+        raise InputError(message, hint="update gradprobe, or write the baseline anew")
+    if version != SCHEMA_VERSION or not isinstance(body.get("targets"), dict):
+        raise InputError(f"{file} is not a baseline: no schema_version and targets")
+    targets = {path: _known(file, path, entry) for path, entry in body["targets"].items()}
+    return Baseline(os.path.dirname(os.path.abspath(file)), targets)
+
+
+def dump(baseline: Baseline) -> str:
+    """The baseline as its file's text, sorted, one finding a line: made for a diff."""
+    targets = {
+        path: {"reach": known.reach, "findings": list(known.findings)}
+        for path, known in sorted(baseline.targets.items())
+    }
+    body = {"schema_version": SCHEMA_VERSION, "targets": targets}
+    return json.dumps(body, indent=2, allow_nan=False) + "\n"
+
+
+def of(result: CheckResult, file: str) -> Baseline:
+    """A baseline that knows everything that ``result`` found."""
+    empty = Baseline(os.path.dirname(os.path.abspath(file)))
+    return replace(
+        empty,
+        targets={
+            empty.path(outcome.path): _seen(outcome, outcome.report)
+            for outcome in result.outcomes
+            if outcome.report is not None
+        },
+    )
+
+
+def compare(outcome: Outcome, baseline: Baseline, factor: float) -> tuple[Diagnostic, ...]:
+    """The diagnostics of one target in the light of the baseline.
+
+    Known ones are marked, a reach that got worse by more than ``factor`` is one more, and so is
+    each known finding that is not there any more.
+    """
+    known = baseline.targets.get(baseline.path(outcome.path))
+    if known is None or outcome.report is None:
+        return outcome.diagnostics
+    names = _names(outcome.diagnostics)
+    marked = tuple(
+        replace(one, known=name in known.findings)
+        for one, name in zip(outcome.diagnostics, names, strict=True)
+    )
+    stale = [name for name in known.findings if name not in names]
+    worse = _regression(outcome, outcome.report, known, factor)
+    return (*marked, *worse, *(_stale(outcome.path, name) for name in stale))
+
+
+def gone(baseline: Baseline, file: str) -> tuple[Diagnostic, ...]:
+    """A diagnostic for each target of the baseline whose file is not there any more."""
+    return tuple(
+        _stale(file, f"{path}, which is gone,")
+        for path, known in sorted(baseline.targets.items())
+        if not os.path.exists(os.path.join(baseline.root, path))
+    )
+
+
+def pruned(baseline: Baseline, result: CheckResult) -> Baseline:
+    """Without what was mended, and with the reaches that got better: the ratchet's next tooth."""
+    targets = {
+        path: known
+        for path, known in baseline.targets.items()
+        if os.path.exists(os.path.join(baseline.root, path))
+    }
+    for outcome in result.outcomes:
+        path = baseline.path(outcome.path)
+        if outcome.report is None or path not in targets:
+            continue
+        now, old = _seen(outcome, outcome.report), targets[path]
+        better = _distance(now.reach) < _distance(old.reach)
+        left = tuple(name for name in old.findings if name in now.findings)
+        targets[path] = Known(now.reach if better else old.reach, left)
+    return replace(baseline, targets=targets)
+
+
+def _seen(outcome: Outcome, report: Report) -> Known:
+    counted = [one for one in outcome.diagnostics if one.ignored is None]
+    return Known(finite(report.reach), tuple(n for n in _names(counted) if n[:5] not in _NEVER))
+
+
+def _names(diagnostics: Iterable[Diagnostic]) -> list[str]:
+    """``GP201 1.3``, and ``GP201 1.3 #2`` for a second one; an empty name for what is ignored."""
+    seen: Counter[str] = Counter()
+    names = []
+    for one in diagnostics:
+        name = f"{one.rule} {one.row}" if one.row else one.rule
+        if one.ignored is not None:
+            names.append("")
+            continue
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name} #{seen[name]}")
+    return names
+
+
+def _distance(reach: float | None) -> float:
+    """How far a reach is from 1, in units of ln; infinite where there is none."""
+    return abs(math.log(reach)) if reach and math.isfinite(reach) else math.inf
+
+
+def _regression(
+    outcome: Outcome, report: Report, known: Known, factor: float
+) -> tuple[Diagnostic, ...]:
+    before, now = _distance(known.reach), _distance(report.reach)
+    if not math.isfinite(now) or not math.isfinite(before) or now - before <= math.log(factor):
+        return ()
+    times = number(math.exp(min(700.0, now - before)))
+    first = report.profile.trunk[0]
+    rule = BY_NAME["regression"]
+    message = (
+        f"the reach was {number(known.reach)} and is {number(report.reach)}: {times} times "
+        f"further from 1, {number(factor)} are allowed"
+    )
+    advice = "undo what strangles the gradient, or accept it: --write-baseline"
+    place = (first.line or 1, first.column or 1, first.name)
+    return (Diagnostic(outcome.path, rule.code, rule.name, rule.severity, message, advice, *place),)
+
+
+def _stale(path: str, name: str) -> Diagnostic:
+    rule = BY_NAME["stale-baseline"]
+    message = f"the baseline knows {name} and it is not there any more"
+    return Diagnostic(path, rule.code, rule.name, rule.severity, message, "run --prune-baseline")
+
+
+def _known(file: str, path: str, entry: Any) -> Known:
+    reach: Any = entry.get("reach") if isinstance(entry, dict) else ""
+    findings = entry.get("findings") if isinstance(entry, dict) else None
+    number_or_none = reach is None or (isinstance(reach, (int, float)) and reach == reach)
+    if not number_or_none or not isinstance(findings, list):
+        raise InputError(f"{file} is not a baseline: '{path}' needs a reach and findings")
+    if not all(isinstance(name, str) for name in findings):
+        raise InputError(f"{file} is not a baseline: the findings of '{path}' are not words")
+    return Known(reach, tuple(findings))

@@ -1,0 +1,99 @@
+"""Measurements on disk, so that what has not changed is not measured again.
+
+Profiles are kept and not verdicts: a new threshold needs no new run. An entry's name is a hash of
+the target's bytes, the resolved options and the versions of gradprobe and torch; its first line is
+a hash of the rest, so that a damaged one is found and measured anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from gradprobe._version import __version__
+from gradprobe.archive import Measurement, decode
+from gradprobe.config import ProbeOptions
+
+NAME = ".gradprobe_cache"
+_FORMAT = "1"  # of the entries
+_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This directory is gradprobe's cache.\n"
+
+
+class DamagedError(Exception):
+    """An entry that is not what was written."""
+
+
+class Cache:
+    """The entries below one directory, which is made when the first is written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, key: str) -> Measurement | None:
+        """The measurement kept under ``key``; ``None`` where there is none.
+
+        Raises:
+            DamagedError: there is one, and it is not what was written.
+        """
+        try:
+            text = self._path(key).read_bytes().decode()
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise DamagedError(str(error)) from error
+        digest, _, body = text.partition("\n")
+        if digest != _digest(body):
+            raise DamagedError("its checksum does not fit")
+        try:
+            return decode(Measurement, body)
+        except ValueError as error:
+            raise DamagedError(str(error)) from error
+
+    def write(self, key: str, body: str) -> None:
+        """Keep an encoded measurement, whole or not at all, also when two runs write at once.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        path = self._path(key)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(self.folder / "CACHEDIR.TAG", _TAG)
+            _write(self.folder / ".gitignore", "*\n")
+        _write(path, f"{_digest(body)}\n{body}")
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / key[2:]
+
+
+def key_of(data: bytes, name: str, options: ProbeOptions, torch_version: str) -> str:
+    """The name of the entry for a target of these bytes, probed with these options.
+
+    ``name`` is what errors and the report call the target; thresholds do not count.
+    """
+    told = asdict(options)
+    del told["thresholds"]
+    versions = [_FORMAT, __version__, torch_version]
+    head = json.dumps([versions, name, told], sort_keys=True).encode()
+    return hashlib.sha256(head + b"\0" + data).hexdigest()
+
+
+def _digest(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def _write(path: Path, text: str) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise

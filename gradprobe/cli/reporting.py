@@ -1,0 +1,78 @@
+"""Where the check's output goes: standard output, files, and what GitHub Actions shows."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from gradprobe.cli.output import emit, style_for, warn
+from gradprobe.errors import InputError, suggestion
+from gradprobe.outcome import CheckResult
+from gradprobe.render.check import summary
+from gradprobe.render.formats import FOR_PEOPLE, FORMATS
+from gradprobe.render.github import render_github
+from gradprobe.render.markdown import render_markdown
+
+_SUMMARY_LIMIT = 1 << 20  # bytes that GitHub takes of a step's summary
+
+
+def destinations(outputs: Sequence[str], format: str) -> dict[str, str]:
+    """Which format goes to which file: of each ``FILE`` or ``FORMAT=FILE``.
+
+    Raises:
+        InputError: an unknown format, or a file that is named twice.
+    """
+    files: dict[str, str] = {}
+    for output in outputs:
+        word, equals, file = output.partition("=")
+        if not equals or word not in FORMATS:
+            if equals and (hint := suggestion(word, FORMATS)):
+                raise InputError(f"-o {output}: unknown format '{word}'", hint=hint)
+            word, file = format, output
+        if file in files:
+            raise InputError(f"-o {file}: named twice")
+        files[file] = word
+    return files
+
+
+def publish(result: CheckResult, format: str, outputs: Sequence[str], color: str) -> None:
+    """Write the result to standard output and to every file that ``outputs`` name.
+
+    A plain ``-o FILE`` takes the place of standard output. In GitHub Actions annotations and the
+    step summary come by themselves.
+
+    Raises:
+        InputError: a file cannot be written; the others are.
+    """
+    files = destinations(outputs, format)
+    if not any(output in files for output in outputs):
+        emit(FORMATS[format](result, style_for(color, None)))
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        _show_in_github(result, sys.stdout if format in FOR_PEOPLE else sys.stderr)
+    failed = []
+    for file, word in files.items():
+        try:
+            emit(FORMATS[word](result, style_for(color, file)), file)
+        except InputError as error:
+            failed.append(error)
+    if failed:
+        raise failed[0]
+
+
+def _show_in_github(result: CheckResult, stream: TextIO) -> None:
+    """Annotations to a stream that the runner reads, the table to the step's summary."""
+    stream.write(render_github(result))
+    stream.flush()
+    file = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not file:
+        return
+    text = render_markdown(result)
+    if len(text.encode()) > _SUMMARY_LIMIT:
+        text = f"### gradprobe: {summary(result)}\n"
+    try:
+        with open(file, "a", encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError as error:
+        warn(f"cannot write the step summary: {error.strerror or error}")

@@ -1,0 +1,240 @@
+"""Many targets → one ``CheckResult``: found, measured or remembered, judged, held to a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from gradprobe import baseline as baselines
+from gradprobe import pool
+from gradprobe._version import __version__
+from gradprobe.archive import Measurement, decode
+from gradprobe.baseline import Baseline
+from gradprobe.cache import Cache, DamagedError, key_of
+from gradprobe.check import judge, versions
+from gradprobe.config import CheckOptions
+from gradprobe.discover import OptionsOf, discover, matches, shard
+from gradprobe.errors import ExitCode, InputError, located
+from gradprobe.outcome import CheckResult, Diagnostic, Outcome, with_fingerprints
+from gradprobe.pool import Failure, Job, Result
+from gradprobe.report import Finding, Report, Severity
+from gradprobe.rules import BY_CODE, BY_NAME, Selection
+from gradprobe.sources.yaml import read_bytes
+from gradprobe.spec import Ignore
+
+_ALWAYS = frozenset({"GP901", "GP902"})  # reported whatever is selected
+
+Warn = Callable[[str], None]
+Measured = Iterable[tuple[int, Result]]  # the number of a job, and what came of it
+Track = Callable[[Measured, int], Measured]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How one run of the check goes about its targets; the targets' own options are elsewhere."""
+
+    jobs: int | None = None  # worker processes; by default as many as it takes
+    shard: tuple[int, int] = (1, 1)  # which of how many parts of the list
+    cache: Cache | None = None
+    force_exclude: bool = False
+
+
+class _Target(NamedTuple):
+    path: str
+    data: bytes
+    options: CheckOptions
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return "<stdin>" if self.path == "-" else self.path
+
+
+def check(
+    paths: Sequence[str],
+    options_of: OptionsOf,
+    run: Run,
+    warn: Warn = lambda text: None,
+    track: Track = lambda items, total: items,
+) -> CheckResult:
+    """Check every spec that ``paths`` name, each by the options of its directory.
+
+    What happens to one target does not touch the others. ``warn`` is told what does not change the
+    result, ``track`` may watch the targets that are measured.
+
+    Raises:
+        InputError: a configuration is wrong, or the paths name no spec at all.
+    """
+    found = discover(paths, options_of, run.force_exclude)
+    if not found.files and not found.missing:
+        raise InputError("no spec to check", hint="all that the paths name is excluded")
+    files = shard(found.files, *run.shard)
+    targets: list[_Target] = []
+    outcomes: list[Outcome] = []
+    if run.shard[0] == 1:  # what belongs to no file is the first shard's
+        outcomes += [_failed(path, Failure(ExitCode.USAGE, why)) for path, why in found.missing]
+    for path in files:
+        options = options_of(_folder(path))
+        try:
+            targets.append(_Target(path, read_bytes(path), options))
+        except InputError as error:
+            failure = Failure(error.exit_code, error.message, error.hint)
+            outcomes.append(_failed(path, failure))
+    measured = _measured(targets, run, warn, track)
+    for target, results in zip(targets, measured, strict=True):
+        outcomes.append(_outcome(target, results))
+    outcomes.sort(key=lambda outcome: outcome.path)
+    return CheckResult(tuple(outcomes), __version__)
+
+
+def hold(
+    result: CheckResult, baseline: Baseline, file: str, options_of: OptionsOf, first: bool = True
+) -> CheckResult:
+    """The result in the light of a baseline, read from ``file``.
+
+    ``first``: the first shard, which answers for the targets whose files are gone.
+    """
+    outcomes = []
+    for outcome in result.outcomes:
+        options = options_of(_folder(outcome.path))
+        selection = Selection(options.select, options.ignore)
+        compared = baselines.compare(outcome, baseline, options.regression)
+        kept = [
+            one for one in compared if one.rule in _ALWAYS or selection.holds(BY_CODE[one.rule])
+        ]
+        outcomes.append(_ended(replace(outcome, diagnostics=tuple(kept))))
+    lost = baselines.gone(baseline, file) if first else ()
+    if lost:
+        outcomes.append(_ended(Outcome(file, lost)))
+    return replace(result, outcomes=tuple(outcomes))
+
+
+# ---- measured, or remembered
+
+
+def _measured(
+    targets: Sequence[_Target], run: Run, warn: Warn, track: Track
+) -> list[list[Measurement | Failure]]:
+    """For each target one result per seed."""
+    torch_version = versions()["torch"]
+    results: dict[tuple[int, int], Measurement | Failure] = {}
+    todo: list[tuple[tuple[int, int], str, Job]] = []
+    cache = run.cache
+    for index, target in enumerate(targets):
+        for seed in target.options.seeds:
+            probe = target.options.probe(seed)
+            key = key_of(target.data, target.name, probe, torch_version)
+            kept = _kept(cache, key, target.path, warn)
+            if kept is not None:
+                results[index, seed] = kept
+            else:
+                job = Job(target.name, target.data, probe, target.options.timeout)
+                todo.append(((index, seed), key, job))
+    workers = run.jobs or pool.default_workers(len(todo))
+    done = pool.run([job for _, _, job in todo], workers)
+    for number, result in track(done, len(todo)):
+        where, key, _ = todo[number]
+        if isinstance(result, Failure):
+            results[where] = result
+            continue
+        results[where] = decode(Measurement, result)
+        if cache:
+            try:
+                cache.write(key, result)
+            except OSError as error:
+                warn(f"no cache: cannot write {cache.folder}: {error.strerror or error}")
+                cache = None
+    return [[results[i, seed] for seed in t.options.seeds] for i, t in enumerate(targets)]
+
+
+def _kept(cache: Cache | None, key: str, path: str, warn: Warn) -> Measurement | None:
+    try:
+        return cache.read(key) if cache else None
+    except DamagedError:
+        warn(f"the cache's entry for {path} is damaged: measured anew")
+        return None
+
+
+# ---- judged
+
+
+def _outcome(target: _Target, results: Sequence[Measurement | Failure]) -> Outcome:
+    failures = [result for result in results if isinstance(result, Failure)]
+    lines = target.data.decode("utf-8", "replace").splitlines()
+    if failures:
+        return _failed(target.path, failures[0], lines)
+    options = target.options
+    selection = Selection(options.select, options.ignore)
+    ignores = [
+        Ignore(one.rule, one.reason)
+        for one in options.per_file_ignores
+        if matches([one.pattern], options.root, target.path)
+    ]
+    reports = [
+        judge(result, target.path, options.thresholds, selection, ignores)
+        for result in results
+        if isinstance(result, Measurement)
+    ]
+    report = max(reports, key=_badness)  # the first of equals: max keeps it
+    diagnostics = tuple(_diagnostic(target.path, f, report, lines) for f in report.findings)
+    fail_on = Severity[options.fail_on.upper()]
+    return _ended(Outcome(target.path, diagnostics, report, fail_on=fail_on))
+
+
+def _badness(report: Report) -> tuple[int, int]:
+    """How bad a report is: its gravest finding that counts, and how many there are."""
+    counted = [finding.severity for finding in report.findings if finding.ignored is None]
+    return max(counted, default=-1), len(counted)
+
+
+def _diagnostic(path: str, finding: Finding, report: Report, lines: Sequence[str]) -> Diagnostic:
+    line = finding.line or 1
+    return Diagnostic(
+        path,
+        finding.rule,
+        finding.name,
+        finding.severity,
+        finding.message,
+        finding.advice,
+        line,
+        finding.column or 1,
+        finding.row,
+        report.profile.unit,
+        lines[line - 1] if finding.line and line <= len(lines) else "",
+        finding.ignored,
+    )
+
+
+def _ended(outcome: Outcome) -> Outcome:
+    """With fingerprints, and with the exit code that its diagnostics come to."""
+    outcome = replace(outcome, diagnostics=with_fingerprints(outcome.diagnostics))
+    if outcome.exit_code >= ExitCode.USAGE:
+        return outcome
+    failed = any(map(outcome.fails, outcome.diagnostics))
+    return replace(outcome, exit_code=ExitCode.FINDINGS if failed else ExitCode.OK)
+
+
+def _folder(path: str) -> Path:
+    """The directory whose configuration counts for a target."""
+    return Path() if path == "-" else Path(path).parent
+
+
+def _failed(path: str, failure: Failure, lines: Sequence[str] = ()) -> Outcome:
+    """The outcome of a target that has no measurement: the failure is its one diagnostic."""
+    rule = BY_NAME["invalid" if failure.exit_code is ExitCode.USAGE else "failed"]
+    place = failure.place
+    excerpt = located("", place, lines).excerpt if place else ""
+    at = (place.line, place.column) if place else (1, 1)
+    one = Diagnostic(
+        path,
+        rule.code,
+        rule.name,
+        rule.severity,
+        failure.message,
+        failure.hint,
+        *at,
+        excerpt=excerpt,
+    )
+    return Outcome(path, with_fingerprints([one]), None, failure.exit_code)

@@ -1,0 +1,65 @@
+"""The check's result → lines for people: one a finding, or each with its line and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rich.text import Text
+
+from gradprobe.errors import ExitCode, Place, caret_lines, printable
+from gradprobe.numbers import plural
+from gradprobe.outcome import CheckResult, Diagnostic
+from gradprobe.render.canvas import BAD, FAINT, GOOD, SEVERITY_COLOURS, Style, paint, wrapped
+
+_ENDLESS = 1_000_000  # columns: a line that other programs read is not cut
+
+
+def render_concise(result: CheckResult, style: Style) -> str:
+    """``path:line:column: GP101 vanishing: message``, one line each, and a summary."""
+    lines = [_head(one, style) for one in result.diagnostics if one.counts]
+    return paint([*lines, _summary(result, style)], replace(style, width=_ENDLESS))
+
+
+def render_full(result: CheckResult, style: Style) -> str:
+    """Each finding with its line of the file, a caret, and what to do about it."""
+    parts: list[Text] = []
+    for one in result.diagnostics:
+        if not one.counts:
+            continue
+        parts.append(_head(one, style, message=False))
+        if one.excerpt:
+            place = Place(one.path, one.line, one.column)
+            parts += [Text(style.safe(line), FAINT) for line in caret_lines(one.excerpt, place)]
+        parts += [Text(line) for line in wrapped(style.safe(one.message), style, 4)]
+        if one.advice:
+            parts += [Text(line) for line in wrapped(style.safe(one.advice), style, 4, "  →")]
+        parts.append(Text(""))
+    return paint([*parts, _summary(result, style)], style)
+
+
+def _head(one: Diagnostic, style: Style, message: bool = True) -> Text:
+    rule = f"{one.rule} {one.name}"
+    row = f", {one.unit} {style.safe(one.row)}" if one.row and not message else ""
+    told = f": {style.safe(one.message)}" if message else row
+    return Text.assemble(
+        (style.safe(printable(one.path)), "bold"),
+        (f":{one.line}:{one.column}: ", FAINT),
+        (rule, SEVERITY_COLOURS[one.severity]),
+        told,
+    )
+
+
+def _summary(result: CheckResult, style: Style) -> Text:
+    """``14 specs: 2 errors, 1 warning; 3 ignored``"""
+    return Text(summary(result), style=GOOD if result.exit_code is ExitCode.OK else BAD)
+
+
+def summary(result: CheckResult) -> str:
+    """How many specs were checked and what was found, in one line."""
+    counts = result.counts
+    checked = sum(outcome.report is not None for outcome in result.outcomes)
+    words = {"error": counts.errors, "warning": counts.warnings, "note": counts.infos}
+    found = ", ".join(plural(number, noun) for noun, number in words.items() if number)
+    aside = {"ignored": counts.ignored, "in the baseline": counts.known}
+    apart = "".join(f"; {number} {what}" for what, number in aside.items() if number)
+    return f"{plural(checked, 'spec')} checked: {found or 'all passed'}{apart}"

@@ -1,0 +1,28 @@
+"""The output formats of the check, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gradprobe.outcome import CheckResult
+from gradprobe.render.canvas import Style
+from gradprobe.render.check import render_concise, render_full
+from gradprobe.render.github import render_github
+from gradprobe.render.gitlab import render_gitlab
+from gradprobe.render.json import render_check, render_lines
+from gradprobe.render.junit import render_junit
+from gradprobe.render.markdown import render_markdown
+from gradprobe.render.sarif import render_sarif
+
+FORMATS: dict[str, Callable[[CheckResult, Style], str]] = {
+    "concise": render_concise,
+    "full": render_full,
+    "json": lambda result, style: render_check(result),
+    "json-lines": lambda result, style: render_lines(result),
+    "junit": lambda result, style: render_junit(result),
+    "sarif": lambda result, style: render_sarif(result),
+    "github": lambda result, style: render_github(result),
+    "gitlab": lambda result, style: render_gitlab(result),
+    "markdown": lambda result, style: render_markdown(result),
+}
+FOR_PEOPLE = ("concise", "full")

@@ -1,0 +1,354 @@
+"""``gradprobe.toml`` and ``[tool.gradprobe]`` in pyproject.toml → ``CheckOptions``.
+
+The file nearest above a target counts, alone: nothing is merged.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gradprobe.config import (
+    MAX_BATCH_SIZE,
+    SEVERITIES,
+    CheckOptions,
+    PerFileIgnore,
+    ascending,
+    parse_bytes,
+)
+from gradprobe.errors import InputError, Place, located, suggestion
+from gradprobe.rules import RULES
+from gradprobe.vocabulary import THRESHOLDS
+
+FILES = ("gradprobe.toml", "pyproject.toml")  # the first of a directory counts
+MAX_SEEDS = 1000
+
+
+def nearest(folder: Path) -> Path | None:
+    """The configuration file that counts for what lies in ``folder``, if there is one."""
+    for parent in (folder, *folder.parents):
+        for name in FILES:
+            path = parent / name
+            if path.is_file() and (name == FILES[0] or _has_section(path)):
+                return path
+    return None
+
+
+@cache
+def read(path: Path) -> CheckOptions:
+    """The options that a configuration file sets, over the defaults.
+
+    Raises:
+        InputError: not TOML, an unknown key, a value out of range; names line and column.
+    """
+    return _Reader(path).options()
+
+
+def _has_section(path: Path) -> bool:
+    """Whether a pyproject.toml speaks of gradprobe; one that cannot be read is not ours."""
+    try:
+        return bool(re.search(rb"^\s*\[\s*tool\s*\.\s*gradprobe\b", path.read_bytes(), re.M))
+    except OSError:
+        return False
+
+
+def resolver(
+    config: str | None, isolated: bool, overrides: Mapping[str, object]
+) -> Callable[[Path], CheckOptions]:
+    """A function from a directory to the options for what lies in it.
+
+    Args:
+        config: a configuration file to use everywhere, instead of the nearest.
+        isolated: no configuration file at all.
+        overrides: fields of ``CheckOptions`` that stand above any file; ``None`` for those that
+            do not.
+
+    Raises:
+        InputError: both are given, or the file is not there; later, what ``read`` raises.
+    """
+    if config is not None and isolated:
+        raise InputError("--config and --isolated contradict each other")
+    fixed = Path(config) if config is not None else None
+    given: dict[str, Any] = {key: value for key, value in overrides.items() if value is not None}
+
+    @cache
+    def resolve(folder: Path) -> CheckOptions:
+        path = None if isolated else fixed or nearest(folder)
+        options = read(path) if path else CheckOptions(root=str(folder))
+        told = {key: f"--{key.replace('_', '-')}" for key in given}
+        return replace(options, **given, origins={**options.origins, **told})
+
+    return lambda folder: resolve(folder.absolute())
+
+
+class _Reader:
+    """One file: its text, its table, and errors that know the line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.section = "tool.gradprobe" if path.name == "pyproject.toml" else ""
+        try:
+            self.text = path.read_bytes().decode("utf-8-sig")
+            body: Any = tomllib.loads(self.text)
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: not UTF-8: byte offset {error.start}") from error
+        except tomllib.TOMLDecodeError as error:
+            self._fail_in_syntax(str(error))
+        for key in filter(None, self.section.split(".")):
+            body = body.get(key, {}) if isinstance(body, dict) else {}
+        self.body: Mapping[str, Any] = body if isinstance(body, dict) else {}
+
+    def options(self) -> CheckOptions:
+        options = CheckOptions(root=str(self.path.parent))
+        origins = {}
+        for key, value in self.body.items():
+            if key not in KEYS:
+                hint = suggestion(key, KEYS) or f"known: {', '.join(KEYS)}"
+                self.fail(f"unknown key '{key}'", [key], hint)
+            name = key.replace("-", "_")
+            options = replace(options, **{name: KEYS[key](self, [key], value)})
+            place = self.place([key])
+            origins[name] = f"{self.path.name}:{place.line}"
+        return replace(options, origins=origins)
+
+    def fail(self, message: str, keys: list[str], hint: str = "") -> NoReturn:
+        raise located(message, self.place(keys), self.text.splitlines(), hint)
+
+    def place(self, keys: list[str]) -> Place:
+        """Where the last of ``keys`` stands, each inside the one before; the file's start if not.
+
+        tomllib keeps no positions: this looks for the words, in the section first.
+        """
+        line = column = 1
+        lines = self.text.splitlines()
+        start = 0
+        section = [word for word in self.section.split(".") if word]
+        if section:
+            header = re.compile(r"\s*\[\s*" + r"\s*\.\s*".join(map(_key, section)) + r"\b")
+            start = next((i for i, text in enumerate(lines) if header.match(text)), 0)
+        for key in keys:
+            for number in range(start, len(lines)):
+                begin = column if number + 1 == line else 0
+                match = re.compile(rf"(?<![\w-]){_key(key)}(?![\w-])").search(
+                    _without_comment(lines[number]), begin
+                )
+                if match:
+                    line, column, start = number + 1, match.start() + 1, number
+                    break
+        return Place(str(self.path), line, column)
+
+    def _fail_in_syntax(self, message: str) -> NoReturn:
+        found = re.search(r"\(at line (\d+), column (\d+)\)", message)
+        lines = self.text.splitlines()
+        line, column = map(int, found.groups()) if found else (max(1, len(lines)), 1)
+        message = message.split(" (at ")[0]
+        raise located(f"not valid TOML: {message}", Place(str(self.path), line, column), lines)
+
+    # ---- values
+
+    def words(self, keys: list[str], value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+            self.fail(f"{keys[-1]}: expected a list of strings", keys)
+        return tuple(value)
+
+    def rules(self, keys: list[str], value: Any) -> tuple[str, ...]:
+        words = self.words(keys, value)
+        for word in words:
+            self.rule(keys, word)
+        return words
+
+    def rule(self, keys: list[str], word: object) -> str:
+        if not isinstance(word, str):
+            self.fail(f"{keys[-1]}: a rule is a string, such as 'GP101'", keys)
+        if problem := unknown_rule(word):
+            self.fail(f"{keys[-1]}: no rule '{word}'", [*keys, word], problem)
+        return word
+
+    def thresholds(self, keys: list[str], value: Any) -> dict[str, float]:
+        limits = dict(THRESHOLDS)
+        for key, number in self.table(keys, value).items():
+            if key not in THRESHOLDS:
+                hint = suggestion(key, THRESHOLDS) or f"known: {', '.join(THRESHOLDS)}"
+                self.fail(f"thresholds: unknown key '{key}'", [*keys, key], hint)
+            limits[key] = self.positive([*keys, key], number)
+        if not ascending(limits):
+            order = " ≤ ".join(f"{key} {limits[key]:g}" for key in THRESHOLDS)
+            self.fail(f"thresholds: must ascend: {order}", keys)
+        return limits
+
+    def table(self, keys: list[str], value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            self.fail(f"{keys[-1]}: expected a table", keys)
+        return value
+
+    def positive(self, keys: list[str], value: Any) -> float:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or value <= 0:
+            self.fail(f"{keys[-1]}: expected a number greater than 0", keys)
+        return float(value)
+
+    def factor(self, keys: list[str], value: Any) -> float:
+        if (factor := self.positive(keys, value)) < 1:
+            self.fail(f"{keys[-1]}: a factor of at least 1", keys)
+        return factor
+
+    def whole(self, keys: list[str], value: Any, most: int = 2**40) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            self.fail(f"{keys[-1]}: expected an integer from 1 to {most:,}", keys)
+        return value
+
+    def size(self, keys: list[str], value: Any) -> int:
+        if not isinstance(value, str):
+            return self.whole(keys, value)
+        try:
+            return parse_bytes(value)
+        except InputError as error:
+            self.fail(f"{keys[-1]}: '{value}' is not a size", keys, error.hint)
+
+    def seeds(self, keys: list[str], value: Any) -> tuple[int, ...]:
+        if isinstance(value, list):
+            if not value or not all(_is_seed(seed) for seed in value):
+                self.fail("seeds: a number of seeds, or a list of integers of at least 0", keys)
+            return tuple(dict.fromkeys(value))
+        return tuple(range(self.whole(keys, value, MAX_SEEDS)))
+
+    def severity(self, keys: list[str], value: Any) -> str:
+        if value not in SEVERITIES:
+            hint = suggestion(str(value), SEVERITIES) or f"known: {', '.join(SEVERITIES)}"
+            self.fail(f"{keys[-1]}: unknown severity '{value}'", keys, hint)
+        return str(value)
+
+    def per_file_ignores(self, keys: list[str], value: Any) -> tuple[PerFileIgnore, ...]:
+        """``"legacy/*.yaml" = [{rule = "GP103", reason = "…"}]``, or words alone."""
+        found = []
+        for pattern, entries in self.table(keys, value).items():
+            inside = [*keys, pattern]
+            if not isinstance(entries, list):
+                self.fail(f"{pattern}: expected a list of rules", inside)
+            for entry in entries:
+                found.append(PerFileIgnore(pattern, *self._ignore(inside, entry)))
+        return tuple(found)
+
+    def _ignore(self, keys: list[str], entry: Any) -> tuple[str, str]:
+        if not isinstance(entry, dict):
+            return self.rule(keys, entry), f"per-file-ignores in {self.path.name}"
+        if set(entry) != {"rule", "reason"}:
+            wrong = next((key for key in entry if key not in ("rule", "reason")), None)
+            hint = "{rule = 'GP103', reason = 'a warm-up makes up for it'}"
+            message = f"unknown key '{wrong}'" if wrong else "a rule and a reason are needed"
+            self.fail(f"per-file-ignores: {message}", keys, hint)
+        reason = entry["reason"]
+        if not isinstance(reason, str) or not reason.strip():
+            self.fail("per-file-ignores: the reason is empty", keys)
+        return self.rule(keys, entry["rule"]), reason
+
+
+# Every key, and how its value is read.
+KEYS: dict[str, Callable[[_Reader, list[str], Any], Any]] = {
+    "select": _Reader.rules,
+    "ignore": _Reader.rules,
+    "per-file-ignores": _Reader.per_file_ignores,
+    "exclude": _Reader.words,
+    "thresholds": _Reader.thresholds,
+    "fail-on": _Reader.severity,
+    "regression": _Reader.factor,
+    "seeds": _Reader.seeds,
+    "batch-size": lambda reader, keys, value: reader.whole(keys, value, MAX_BATCH_SIZE),
+    "max-parameters": _Reader.whole,
+    "max-memory": _Reader.size,
+    "timeout": _Reader.positive,
+}
+
+
+def unknown_rule(word: str) -> str:
+    """What to say of a word that names no rule; an empty string where it names one."""
+    if any(rule.named(word) for rule in RULES):
+        return ""
+    names = [rule.name for rule in RULES]
+    return suggestion(word, names) or "gradprobe rules lists them"
+
+
+def _is_seed(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _key(word: str) -> str:
+    """A pattern for a key or a string as TOML may write it, quoted or not."""
+    return rf"[\"']?{re.escape(word)}[\"']?"
+
+
+def _without_comment(line: str) -> str:
+    return line if "#" not in line else line[: _comment(line)]
+
+
+def _comment(line: str) -> int:
+    """Where the comment of a line begins; its length where there is none."""
+    quote = ""
+    for index, character in enumerate(line):
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "\"'":
+            quote = character
+        elif character == "#":
+            return index
+    return len(line)
+
+
+def parse_list(
+    option: str, texts: Iterable[str] | None, rules: bool = False
+) -> tuple[str, ...] | None:
+    """The words of ``--select GP1,GP402``, which may be given several times.
+
+    Raises:
+        InputError: one of them names no rule, where they are rules.
+    """
+    if texts is None:
+        return None
+    words = tuple(word.strip() for text in texts for word in text.split(",") if word.strip())
+    for word in words if rules else ():
+        if problem := unknown_rule(word):
+            raise InputError(f"{option}: no rule '{word}'", hint=problem)
+    return words
+
+
+def parse_seeds(text: str | None) -> tuple[int, ...] | None:
+    """The seeds of ``--seeds 3`` (0, 1 and 2) or ``--seeds 5,7``.
+
+    Raises:
+        InputError: not whole numbers, or too many.
+    """
+    if text is None:
+        return None
+    words = text.split(",")
+    if not all(word.strip().isascii() and word.strip().isdigit() for word in words):
+        raise InputError(f"--seeds: '{text}' is not a number of seeds, nor a list of them")
+    numbers = [int(word) for word in words if len(word) < 20]
+    if len(words) > 1 and len(numbers) == len(words) and all(map(_is_seed, numbers)):
+        return tuple(dict.fromkeys(numbers))
+    if len(words) > 1 or not numbers or not 1 <= numbers[0] <= MAX_SEEDS:
+        raise InputError(f"--seeds: {text} is out of range (1 to {MAX_SEEDS:,})")
+    return tuple(range(numbers[0]))
+
+
+def values(options: CheckOptions) -> Iterator[tuple[str, object]]:
+    """Every key with its value in force, nested tables flattened, as a file would write it."""
+    for key in KEYS:
+        value = getattr(options, key.replace("-", "_"))
+        if key == "thresholds":
+            yield from ((f"thresholds.{name}", limit) for name, limit in value.items())
+        elif key == "per-file-ignores":
+            for one in value:
+                yield (
+                    f'per-file-ignores."{one.pattern}"',
+                    [{"rule": one.rule, "reason": one.reason}],
+                )
+        else:
+            yield key, list(value) if isinstance(value, tuple) else value
