@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import pytest
 
+from gradprobe.errors import ExitCode
+from gradprobe.outcome import CheckResult, Diagnostic, Outcome, with_fingerprints
 from gradprobe.report import (
     Finding,
     GradientProfile,
@@ -113,3 +115,44 @@ def report(
 def near(value: float | None, rel: float, absolute: float = 0.0) -> object:
     """``pytest.approx``, for which no number is near only to no number."""
     return None if value is None else pytest.approx(value, rel=rel, abs=absolute)
+
+
+# ---- a check's result with names that are meant to break its renderings
+
+HOSTILE = (
+    "\x1b[31mred\x1b[0m",  # ANSI
+    "[bold]markup[/bold] | `code` <b>&amp; @team #1",
+    "two\nlines\r::error::x",
+    "bidi \u202e\u2066 and \u200b nothing",
+    "quotes \"'\\ %0A ,:; ]]> <![CDATA[ --> é 網",
+    "a lone surrogate \udcff",
+)
+
+
+def diagnostic(message: str = "the gradient shrinks", **fields: object) -> Diagnostic:
+    made = Diagnostic("net.yaml", "GP101", "vanishing", Severity.ERROR, message, "use a residual")
+    return replace(made, **fields)
+
+
+def check_result() -> CheckResult:
+    """One target for each hostile name, and what else a result may hold."""
+    outcomes = []
+    for name in HOSTILE:
+        found = [
+            diagnostic(name, path=name, row=name, advice=name, line=3, column=5, excerpt=name),
+            diagnostic(name, path=name, row=name, advice=name, line=4),
+        ]
+        made = report(with_reach(1e-9), [finding(message=name)], Verdict.VANISHING, name, name)
+        outcomes.append(Outcome(name, with_fingerprints(found), made, ExitCode.FINDINGS))
+    weak = diagnostic("it may train", rule="GP103", name="weak", severity=Severity.WARNING)
+    noted = diagnostic("a bias", rule="GP401", name="useless-bias", severity=Severity.INFO)
+    ignored = diagnostic("as meant", ignored="a reason ]]>\n<b>")
+    known = diagnostic("as before", known=True)
+    quiet = with_fingerprints([weak, noted, ignored, known])
+    healthy = report(with_reach(1.0))
+    outcomes.append(Outcome("net.yaml", quiet, healthy))
+    outcomes.append(Outcome("healthy.yaml", (), report(with_reach(math.nan))))
+    for code, rule, word in ((2, "GP901", "invalid"), (3, "GP902", "failed")):
+        failed = diagnostic("it broke", path=f"{word}.yaml", rule=rule, name=word, advice="")
+        outcomes.append(Outcome(f"{word}.yaml", with_fingerprints([failed]), None, ExitCode(code)))
+    return CheckResult(tuple(outcomes), "1.0")

@@ -8,6 +8,10 @@ from gradprobe.cli.output import emit, progress, style_for
 from gradprobe.errors import InputError
 from gradprobe.render.compare import render_comparison
 from gradprobe.render.json import render_comparison as render_json
+from gradprobe.render.markdown import render_comparison as render_markdown
+from gradprobe.report import Report
+from gradprobe.sources.report import is_report, load
+from gradprobe.spec import NetworkSpec
 
 
 def compare(
@@ -26,7 +30,7 @@ def compare(
     data: o.Data = None,
     max_parameters: o.MaxParameters = o.DEFAULT_LIMITS.parameters,
     max_memory: o.MaxMemory = o.DEFAULT_MEMORY,
-    format: o.FormatOption = o.Format.TEXT,
+    format: o.CompareFormatOption = o.CompareFormat.TEXT,
     output: o.Output = None,
     all_rows: o.All = False,
     color: o.ColorOption = o.Color.AUTO,
@@ -35,24 +39,30 @@ def compare(
     """Show how far the gradient reaches in several networks, row against row.
 
     The same layer has the same weights in each built-in stack, so that the skip is the only
-    difference. It is for looking: it exits 0 unless --fail-on is given.
+    difference. A target that ends in .json is an earlier report of probe or check: before and
+    after, row by row. It is for looking: it exits 0 unless --fail-on is given.
     """
     if targets.count("-") > 1:
         raise InputError("standard input ('-') can be read only once")
     settings = o.probe_options(
         seed, batch_size, dtype, device, loss, data, max_parameters, max_memory
     )
-    specs = []
+    loaded: list[NetworkSpec | list[Report]] = []
     for target in targets:
         branch_zero = zero_init and target != "plain"
         stack = o.stack_options(depth, width, activation, init, norm, branch_zero)
-        specs.append(load_target(target, stack))
-    reports = []
-    for spec in specs:
-        with progress(f"probing {spec.source}"):
-            reports.append(probe_spec(spec, settings))
-    if format is o.Format.JSON:
+        loaded.append(load(target) if is_report(target) else load_target(target, stack))
+    reports: list[Report] = []
+    for one in loaded:
+        if isinstance(one, list):
+            reports += one
+            continue
+        with progress(f"probing {one.source}"):
+            reports.append(probe_spec(one, settings))
+    if format is o.CompareFormat.JSON:
         emit(render_json(reports), output)
+    elif format is o.CompareFormat.MARKDOWN:
+        emit(render_markdown(reports), output)
     else:
         emit(render_comparison(reports, style_for(color, output), everything=all_rows), output)
     return o.exit_code(reports, fail_on)

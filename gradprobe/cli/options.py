@@ -19,6 +19,12 @@ class Format(StrEnum):
     JSON = "json"
 
 
+class CompareFormat(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+    MARKDOWN = "markdown"
+
+
 class Color(StrEnum):
     AUTO = "auto"
     ALWAYS = "always"
@@ -76,7 +82,7 @@ _STACK, _PROBE, _LIMITS = "Built-in stacks", "Probe", "Limits"
 _OUTPUT, _RULES, _RUN, _BASELINE = "Output", "Rules and configuration", "Run", "Baseline"
 
 Target = Annotated[str, typer.Argument(help="A spec file, -, plain or residual.")]
-Targets = Annotated[list[str], typer.Argument(help="Spec files, -, plain, residual.")]
+Targets = Annotated[list[str], typer.Argument(help="Spec files, -, plain, residual, JSON reports.")]
 Depth = Annotated[int, typer.Option(help="Blocks.", rich_help_panel=_STACK)]
 Width = Annotated[int, typer.Option(help="Units per layer.", rich_help_panel=_STACK)]
 Activation = Annotated[
@@ -124,6 +130,9 @@ MaxParameters = Annotated[
 MaxMemory = Annotated[str, typer.Option(help="Refuse larger networks.", rich_help_panel=_LIMITS)]
 FormatOption = Annotated[
     Format, typer.Option("--format", help="Of the output.", rich_help_panel=_OUTPUT)
+]
+CompareFormatOption = Annotated[
+    CompareFormat, typer.Option("--format", help="Of the output.", rich_help_panel=_OUTPUT)
 ]
 Output = Annotated[
     str | None,

@@ -23,6 +23,8 @@ LOW, HIGH = -8.0, 4.0
 # A colour means one thing: green passes, yellow is to be looked at, red fails, cyan informs.
 GOOD, DOUBTFUL, BAD, NOTE, FAINT = "green", "yellow", "red", "cyan", "bright_black"
 
+ENDLESS = 1_000_000  # columns, for lines that other programs read: they are not cut
+
 SEVERITY_COLOURS = {Severity.ERROR: BAD, Severity.WARNING: DOUBTFUL, Severity.INFO: NOTE}
 VERDICT_COLOURS = {Verdict.HEALTHY: GOOD, Verdict.WEAK: DOUBTFUL}
 

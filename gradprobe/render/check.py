@@ -7,17 +7,24 @@ from dataclasses import replace
 from rich.text import Text
 
 from gradprobe.errors import ExitCode, Place, caret_lines, printable
-from gradprobe.numbers import plural
+from gradprobe.numbers import name, plural
 from gradprobe.outcome import CheckResult, Diagnostic
-from gradprobe.render.canvas import BAD, FAINT, GOOD, SEVERITY_COLOURS, Style, paint, wrapped
-
-_ENDLESS = 1_000_000  # columns: a line that other programs read is not cut
+from gradprobe.render.canvas import (
+    BAD,
+    ENDLESS,
+    FAINT,
+    GOOD,
+    SEVERITY_COLOURS,
+    Style,
+    paint,
+    wrapped,
+)
 
 
 def render_concise(result: CheckResult, style: Style) -> str:
     """``path:line:column: GP101 vanishing: message``, one line each, and a summary."""
     lines = [_head(one, style) for one in result.diagnostics if one.counts]
-    return paint([*lines, _summary(result, style)], replace(style, width=_ENDLESS))
+    return paint([*lines, _summary(result, style)], replace(style, width=ENDLESS))
 
 
 def render_full(result: CheckResult, style: Style) -> str:
@@ -39,7 +46,7 @@ def render_full(result: CheckResult, style: Style) -> str:
 
 def _head(one: Diagnostic, style: Style, message: bool = True) -> Text:
     rule = f"{one.rule} {one.name}"
-    row = f", {one.unit} {style.safe(one.row)}" if one.row and not message else ""
+    row = f", {one.unit} {name(style.safe(one.row), 24)}" if one.row else ""
     told = f": {style.safe(one.message)}" if message else row
     return Text.assemble(
         (style.safe(printable(one.path)), "bold"),
@@ -62,4 +69,5 @@ def summary(result: CheckResult) -> str:
     found = ", ".join(plural(number, noun) for noun, number in words.items() if number)
     aside = {"ignored": counts.ignored, "in the baseline": counts.known}
     apart = "".join(f"; {number} {what}" for what, number in aside.items() if number)
-    return f"{plural(checked, 'spec')} checked: {found or 'all passed'}{apart}"
+    nothing = "all passed" if result.outcomes else "none in this shard"
+    return f"{plural(checked, 'spec')} checked: {found or nothing}{apart}"

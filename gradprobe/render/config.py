@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from rich.text import Text
 
-from gradprobe.render.canvas import FAINT, Style, grid, paint
+from gradprobe.render.canvas import ENDLESS, FAINT, Style, grid, paint
 
 
 def render_config(
@@ -19,4 +20,4 @@ def render_config(
         origin = origins.get(key.split(".")[0].replace("-", "_"), "default")
         shown = json.dumps(value, ensure_ascii=False)
         table.add_row(Text(style.safe(key)), Text(style.safe(shown)), Text(origin, style=FAINT))
-    return paint([table], style)
+    return paint([table], replace(style, width=ENDLESS))

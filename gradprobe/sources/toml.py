@@ -40,7 +40,6 @@ def nearest(folder: Path) -> Path | None:
     return None
 
 
-@cache
 def read(path: Path) -> CheckOptions:
     """The options that a configuration file sets, over the defaults.
 
@@ -77,10 +76,12 @@ def resolver(
     fixed = Path(config) if config is not None else None
     given: dict[str, Any] = {key: value for key, value in overrides.items() if value is not None}
 
+    reading = cache(read)
+
     @cache
     def resolve(folder: Path) -> CheckOptions:
         path = None if isolated else fixed or nearest(folder)
-        options = read(path) if path else CheckOptions(root=str(folder))
+        options = reading(path) if path else CheckOptions(root=str(folder))
         told = {key: f"--{key.replace('_', '-')}" for key in given}
         return replace(options, **given, origins={**options.origins, **told})
 

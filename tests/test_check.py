@@ -1,0 +1,535 @@
+"""``gradprobe check``: what is checked, what is said, what is configured, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Result
+
+Run = Callable[..., Result]
+
+GOOD = """\
+input: {shape: [8]}
+layers:
+  - Linear: {out_features: 8}
+  - Tanh
+  - Linear: {out_features: 4}
+"""
+VANISHING = """\
+input: {shape: [8]}
+layers:
+  - Linear: {out_features: 8}
+  - repeat: {times: 20, layers: [Linear: {out_features: 8}, Sigmoid]}
+  - Linear: {out_features: 4}
+"""
+WEAK = VANISHING.replace("20", "7").replace("Sigmoid", "Tanh")
+INVALID = "input: {shape: [8]}\nlayers: [Linaer: {out_features: 4}]\n"
+MISFIT = "input: {shape: [5]}\nlayers: [Linear: {in_features: 6, out_features: 4}]\n"
+# It fails when it runs: the memory that the plan allows is not there.
+NOT_RUNNABLE = "input: {shape: [8]}\nlayers: [Unflatten: {dim: 1, unflattened_size: [3, 3]}]\n"
+IGNORING = VANISHING + "check: {ignore: [{rule: GP101, reason: a lecture's bad example}]}\n"
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same few specs are measured once for the whole module."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, and no CI around it."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def check(run: Run, folder: Path, shared_cache: Path) -> Run:
+    def call(*arguments: str) -> Result:
+        return run("check", "--cache-dir", str(shared_cache), *arguments)
+
+    return call
+
+
+def write(folder: Path, **specs: str) -> None:
+    for name, text in specs.items():
+        (folder / f"{name}.yaml").write_text(text)
+
+
+def heads(result: Result) -> list[str]:
+    """``path rule`` of each line but the summary."""
+    lines = result.out.splitlines()[:-1]
+    return [f"{line.split(':')[0]} {line.split(': ')[1].split()[0]}" for line in lines]
+
+
+# ---- what is said
+
+
+def test_a_line_a_finding_then_a_summary(check: Run, folder: Path) -> None:
+    write(folder, a=GOOD, b=VANISHING)
+    ended = check()
+    first, last = ended.out.splitlines()
+    assert first.startswith("b.yaml:3:5: GP101 vanishing: the gradient shrinks to ")
+    assert last == "2 specs checked: 1 error"
+    assert (ended.code, ended.err) == (1, "")
+
+
+def test_all_passed(check: Run, folder: Path) -> None:
+    write(folder, a=GOOD)
+    ended = check("a.yaml")
+    assert (ended.code, ended.out) == (0, "1 spec checked: all passed\n")
+
+
+def test_full_shows_the_line_and_what_to_do(check: Run, folder: Path) -> None:
+    write(folder, b=VANISHING)
+    lines = check("--output-format", "full").out.splitlines()
+    assert lines[0] == "b.yaml:3:5: GP101 vanishing, row 0"
+    assert lines[1] == "    3 |   - Linear: {out_features: 8}"
+    assert lines[2] == " " * 12 + "^"
+    assert any(line.startswith("  → Sigmoid's slope") for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("specs", "code"),
+    [
+        ([GOOD], 0),
+        ([WEAK], 0),
+        ([IGNORING], 0),
+        ([VANISHING], 1),
+        ([INVALID], 2),
+        ([MISFIT], 2),
+        ([GOOD, VANISHING], 1),
+        ([VANISHING, INVALID, GOOD], 2),
+    ],
+)
+def test_the_exit_code_is_the_highest(
+    check: Run, folder: Path, specs: list[str], code: int
+) -> None:
+    write(folder, **{f"s{i}": text for i, text in enumerate(specs)})
+    assert check().code == code
+
+
+def test_a_broken_spec_is_a_finding_and_the_others_are_checked(check: Run, folder: Path) -> None:
+    write(folder, a=INVALID, b=VANISHING, c=MISFIT)
+    (folder / "d.yaml").write_bytes(b"layers: \xff")
+    ended = check()
+    assert ended.code == 2
+    assert heads(ended) == ["a.yaml GP901", "b.yaml GP101", "c.yaml GP901", "d.yaml GP901"]
+    assert ended.out.startswith("a.yaml:2:10: GP901 invalid: unknown layer 'Linaer'\n")
+    full = check("--output-format", "full").out
+    assert "    2 | layers: [Linaer: {out_features: 4}]\n                 ^\n" in full
+    assert "  → did you mean 'Linear'?\n" in full
+
+
+def test_an_unused_ignore_is_reported_where_it_stands(check: Run, folder: Path) -> None:
+    write(folder, a=GOOD + "check:\n  ignore:\n    - {rule: GP101, reason: an old wound}\n")
+    ended = check()
+    assert ended.out.startswith("a.yaml:8:7: GP403 unused-ignore: GP101 is ignored here and not ")
+    assert "an old wound" in ended.out
+    assert ended.code == 0
+    assert check("--fail-on", "warning").code == 1
+
+
+def test_fail_on_and_exit_zero(check: Run, folder: Path) -> None:
+    write(folder, a=WEAK)
+    assert check("--fail-on", "warning").code == 1
+    assert check("--fail-on", "warning", "--exit-zero").code == 0
+    write(folder, b=INVALID)
+    assert check("--exit-zero").code == 2  # what could not be checked is never green
+
+
+# ---- what is checked
+
+
+def test_directories_honour_gitignore_and_take_specs_alone(check: Run, folder: Path) -> None:
+    subprocess.run(["git", "init", "-q"], check=True)
+    for place in ("nets", "nets/old", "build", ".hidden", "node_modules", "nets/deep/er"):
+        (folder / place).mkdir(parents=True)
+        write(folder / place, net=VANISHING)
+    (folder / "nets" / "deep" / "er" / "two.yml").write_text(VANISHING)
+    (folder / "nets" / "compose.yaml").write_text("services: {db: {image: postgres}}\n")
+    (folder / "nets" / "flow.yaml").write_text(json.dumps({"input": {"shape": [8]}, "layers": 3}))
+    (folder / ".gitignore").write_text("build/\nold\n")
+    (folder / "nets" / "deep" / ".gitignore").write_text("*.yml\n")
+    expected = ["nets/deep/er/net.yaml GP101", "nets/flow.yaml GP901", "nets/net.yaml GP101"]
+    assert heads(check()) == expected
+    assert heads(check("nets")) == expected
+    # Named outright, it is checked whatever a .gitignore says.
+    assert heads(check("build/net.yaml")) == ["build/net.yaml GP101"]
+    (folder / "nets" / "deep" / ".gitignore").write_text("!two.yml\n")
+    assert "nets/deep/er/two.yml GP101" in heads(check())
+
+
+def test_exclude_is_for_what_is_found_unless_forced(check: Run, folder: Path) -> None:
+    (folder / "legacy").mkdir()
+    write(folder / "legacy", a=VANISHING)
+    write(folder, b=GOOD)
+    (folder / "gradprobe.toml").write_text('exclude = ["legacy"]\n')
+    assert check().out == "1 spec checked: all passed\n"
+    assert heads(check("legacy/a.yaml")) == ["legacy/a.yaml GP101"]
+    ended = check("--force-exclude", "legacy/a.yaml", "b.yaml")
+    assert ended.out == "1 spec checked: all passed\n"
+    assert check("--force-exclude", "legacy/a.yaml").code == 2  # nothing is left: never green
+    assert check("--exclude", "b.yaml,legacy").code == 2
+
+
+def test_globs_are_opened_and_each_file_is_checked_once(check: Run, folder: Path) -> None:
+    (folder / "in").mkdir()
+    write(folder / "in", a=VANISHING, b=GOOD)
+    (folder / "link.yaml").symlink_to(folder / "in" / "a.yaml")
+    ended = check("in/*.yaml", "in/a.yaml", "./in", str(folder / "in" / "a.yaml"), "link.yaml")
+    assert heads(ended) == ["in/a.yaml GP101"]
+    assert ended.out.endswith("2 specs checked: 1 error\n")
+    assert check("**/b.yaml").code == 0
+
+
+def test_the_order_is_that_of_the_paths_whatever_was_named_first(check: Run, folder: Path) -> None:
+    write(folder, b=VANISHING, a=VANISHING, c=INVALID)
+    assert check("c.yaml", "b.yaml", "a.yaml").out == check("a.yaml", "b.yaml", "c.yaml").out
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("no.yaml", "no such file or directory"),
+        ("no/*.yaml", "the pattern matches nothing"),
+        ("empty", "no spec below this directory"),
+        ("", "the path is empty"),
+    ],
+)
+def test_60_what_matches_nothing_is_never_green(
+    check: Run, folder: Path, path: str, why: str
+) -> None:
+    (folder / "empty").mkdir()
+    write(folder, a=GOOD)
+    for arguments in ([path], [path, "a.yaml"]):
+        ended = check(*arguments)
+        assert ended.code == 2
+        assert f"GP901 invalid: {why}" in ended.out
+
+
+def test_nothing_below_the_working_directory_is_exit_2(check: Run) -> None:
+    assert check().code == 2
+
+
+def test_standard_input_is_a_target(run_process: Run, folder: Path, shared_cache: Path) -> None:
+    arguments = ("check", "-", "--cache-dir", str(shared_cache))
+    ended = run_process(*arguments, stdin=VANISHING.encode())
+    assert ended.out.startswith("-:3:5: GP101 vanishing")
+    assert ended.code == 1
+    assert run_process(*arguments, stdin=b"").code == 2
+    assert run_process(*arguments, stdin=INVALID.encode()).out.startswith("-:2:10: GP901 invalid")
+
+
+# ---- configuration
+
+
+def test_the_nearest_configuration_counts_alone(check: Run, folder: Path) -> None:
+    (folder / "pyproject.toml").write_text("[tool.gradprobe]\nselect = ['GP4']\n[tool.other]\n")
+    (folder / "inner" / "deeper").mkdir(parents=True)
+    (folder / "inner" / "pyproject.toml").write_text("[tool.ruff]\n")  # does not speak of us
+    (folder / "inner" / "deeper" / "gradprobe.toml").write_text("fail-on = 'warning'\n")
+    write(folder / "inner", a=VANISHING)
+    write(folder / "inner" / "deeper", b=VANISHING)
+    ended = check()
+    assert heads(ended) == ["inner/deeper/b.yaml GP101"]
+    assert ended.code == 1
+    assert len(heads(check("--isolated"))) == 2
+    assert heads(check("--config", "pyproject.toml")) == []
+    assert heads(check("--config", "inner/deeper/gradprobe.toml", "inner/a.yaml")) != []
+    assert check("--config", "pyproject.toml", "--isolated").code == 2
+    assert check("--config", "none.toml").code == 2
+
+
+def test_gradprobe_toml_comes_before_pyproject_toml(check: Run, folder: Path) -> None:
+    (folder / "pyproject.toml").write_text("[tool.gradprobe]\nselect = ['GP4']\n")
+    (folder / "gradprobe.toml").write_text("select = ['GP1']\n")
+    write(folder, a=VANISHING)
+    assert heads(check()) == ["a.yaml GP101"]
+
+
+def test_options_stand_above_the_file(check: Run, folder: Path) -> None:
+    (folder / "gradprobe.toml").write_text("select = ['GP4']\nfail-on = 'info'\n")
+    write(folder, a=VANISHING)
+    assert check().code == 0
+    assert check("--select", "GP1").code == 1
+    assert check("--select", "GP1,GP2", "--select", "GP4", "--ignore", "vanishing").code == 0
+    assert check("--select", "GP7").code == 2
+
+
+def test_thresholds_of_the_file_and_of_the_spec(check: Run, folder: Path) -> None:
+    (folder / "gradprobe.toml").write_text("[thresholds]\nvanishing = 1e-30\nweak_low = 1e-29\n")
+    write(folder, a=VANISHING, b=VANISHING + "check: {thresholds: {weak_low: 1.0e-3}}\n")
+    assert heads(check()) == ["b.yaml GP103"]
+
+
+def test_per_file_ignores_carry_a_reason(check: Run, folder: Path) -> None:
+    (folder / "legacy").mkdir()
+    write(folder / "legacy", a=VANISHING)
+    write(folder, b=VANISHING)
+    config = folder / "gradprobe.toml"
+    config.write_text('[per-file-ignores]\n"legacy/*" = [{rule = "GP1", reason = "to be cut"}]\n')
+    ended = check()
+    assert heads(ended) == ["b.yaml GP101"]
+    assert ended.out.endswith("2 specs checked: 1 error; 1 ignored\n")
+    body = json.loads(check("--output-format", "json").out)
+    assert body["targets"][1]["diagnostics"][0]["ignored"] == "to be cut"
+    config.write_text('per-file-ignores = {"b.yaml" = ["vanishing"]}\n')
+    assert heads(check()) == ["legacy/a.yaml GP101"]
+
+
+def test_the_seed_that_fails_is_the_one_that_counts(check: Run, folder: Path) -> None:
+    write(folder, a=GOOD)
+    one = json.loads(check("--output-format", "json").out)["targets"][0]["report"]
+    two = json.loads(check("--output-format", "json", "--seeds", "7").out)["targets"][0]["report"]
+    assert (one["config"]["seed"], two["config"]["seed"]) == (0, 0)  # --seeds 7 is seven of them
+    only = json.loads(check("--output-format", "json", "--seeds", "5,7").out)
+    assert only["targets"][0]["report"]["config"]["seed"] == 5
+    assert check("--seeds", "x").code == check("--seeds", "0").code == 2
+
+
+def test_show_config_says_where_each_value_comes_from(check: Run, folder: Path) -> None:
+    (folder / "pyproject.toml").write_text(
+        "[project]\nname = 'x'\n\n[tool.gradprobe]\nfail-on = 'warning'\n"
+        "thresholds = {vanishing = 1e-5}\nper-file-ignores = {'old/*' = ['GP1']}\n"
+    )
+    ended = check("--show-config", "--seeds", "2")
+    lines = {line.split()[0]: line.split()[1:] for line in ended.out.splitlines()}
+    assert lines["fail-on"] == ['"warning"', "pyproject.toml:5"]
+    assert lines["thresholds.vanishing"] == ["1e-05", "pyproject.toml:6"]
+    assert lines["seeds"][-1] == "--seeds"
+    assert lines["ignore"] == ["[]", "default"]
+    assert lines['per-file-ignores."old/*"'][-1] == "pyproject.toml:7"
+    assert ended.code == 0
+
+
+# ---- baseline
+
+
+def test_known_findings_pass_new_ones_fail_and_mended_ones_must_go(
+    check: Run, folder: Path
+) -> None:
+    write(folder, a=VANISHING, b=GOOD)
+    assert check("--write-baseline", "known.json").code == 0
+    ended = check("--baseline", "known.json")
+    assert (ended.code, heads(ended)) == (0, [])
+    assert ended.out.endswith("2 specs checked: all passed; 1 in the baseline\n")
+    write(folder, a=f"# a line\n\n{VANISHING}", c=VANISHING)  # lines may move
+    ended = check("--baseline", "known.json")
+    assert (ended.code, heads(ended)) == (1, ["c.yaml GP101"])
+    (folder / "c.yaml").unlink()
+    write(folder, a=GOOD)
+    ended = check("--baseline", "known.json")
+    assert (ended.code, heads(ended)) == (1, ["a.yaml GP502"])
+    assert check("--baseline", "known.json", "--prune-baseline").code == 0
+    assert check("--baseline", "known.json").code == 0
+    write(folder, a=VANISHING)
+    # Pruned, it stands as new: and its reach is held to the one that was better.
+    assert heads(check("--baseline", "known.json")) == ["a.yaml GP101", "a.yaml GP501"]
+
+
+def test_a_baseline_names_files_from_where_it_stands(
+    check: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "in").mkdir()
+    write(folder / "in", a=VANISHING)
+    assert check("--write-baseline", "in/known.json").code == 0
+    assert list(json.loads((folder / "in/known.json").read_text())["targets"]) == ["a.yaml"]
+    monkeypatch.chdir(folder / "in")
+    assert check("--baseline", "known.json").code == 0
+
+
+def test_a_known_target_that_is_gone_must_be_pruned(check: Run, folder: Path) -> None:
+    write(folder, a=VANISHING, b=GOOD)
+    check("--write-baseline", "known.json")
+    (folder / "a.yaml").unlink()
+    ended = check("--baseline", "known.json")
+    assert ended.code == 1
+    assert "known.json:1:1: GP502 stale-baseline: the baseline knows a.yaml" in ended.out
+    assert check("--baseline", "known.json", "--prune-baseline").code == 0
+    # A part of the list says nothing of what it does not hold.
+    write(folder, c=GOOD)
+    check("--write-baseline", "known.json")
+    assert check("c.yaml", "--baseline", "known.json").code == 0
+
+
+def test_a_reach_that_got_worse_is_a_regression_inside_the_healthy_band(
+    check: Run, folder: Path
+) -> None:
+    def spec(times: int) -> str:
+        return VANISHING.replace("20", str(times)).replace("Sigmoid", "Tanh")
+
+    write(folder, a=spec(1))
+    check("--write-baseline", "known.json")
+    write(folder, a=spec(5))
+    ended = check("--baseline", "known.json", "--isolated")
+    assert ended.code == 1
+    assert heads(ended) == ["a.yaml GP501"]
+    assert check("--baseline", "known.json", "--regression", "1000").code == 0
+    (folder / "gradprobe.toml").write_text("regression = 1000\n")
+    assert check("--baseline", "known.json").code == 0
+    (folder / "gradprobe.toml").write_text("ignore = ['regression']\n")
+    assert check("--baseline", "known.json").code == 0
+    assert check("--write-baseline", "known.json", "--isolated").code == 0
+    assert check("--baseline", "known.json", "--isolated").code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"schema_version": 2, "targets": {}}', "schema_version 2"),
+        ('{"targets": {}}', "not a baseline"),
+        ("[]", "not a baseline"),
+        ("{", "not JSON"),
+        ('{"schema_version": 1, "targets": {"a.yaml": 3}}', "a.yaml"),
+        ('{"schema_version": 1, "targets": {"a.yaml": {"reach": "x", "findings": []}}}', "a.yaml"),
+        ('{"schema_version": 1, "targets": {"a.yaml": {"reach": 1, "findings": [1]}}}', "a.yaml"),
+    ],
+)
+def test_70_a_baseline_of_another_kind_is_exit_2(
+    check: Run, folder: Path, text: str, words: str
+) -> None:
+    write(folder, a=GOOD)
+    (folder / "known.json").write_text(text)
+    ended = check("--baseline", "known.json")
+    assert ended.code == 2
+    assert words in ended.err
+    assert ended.out == ""
+
+
+def test_baseline_options_that_contradict_each_other(check: Run, folder: Path) -> None:
+    write(folder, a=GOOD)
+    assert check("--prune-baseline").code == 2
+    assert check("--baseline", "none.json").code == 2
+    assert check("--baseline", "x.json", "--write-baseline", "x.json").code == 2
+
+
+# ---- output
+
+
+def test_one_run_writes_several_formats(check: Run, folder: Path) -> None:
+    write(folder, a=VANISHING)
+    ended = check("-o", "sarif=out.sarif", "-o", "markdown=sum.md", "-o", "junit=a=b.xml")
+    assert ended.out.startswith("a.yaml:3:5: GP101")
+    assert json.loads((folder / "out.sarif").read_text())["version"] == "2.1.0"
+    assert (folder / "sum.md").read_text().startswith("### gradprobe: 1 spec checked: 1 error")
+    assert (folder / "a=b.xml").read_text().startswith("<?xml")
+    assert ended.code == 1
+
+
+def test_a_plain_file_takes_the_place_of_standard_output(check: Run, folder: Path) -> None:
+    write(folder, a=GOOD)
+    ended = check("-o", "out.txt")
+    assert (ended.out, (folder / "out.txt").read_text()) == ("", "1 spec checked: all passed\n")
+    assert check("--output-format", "json", "-o", "out.json").out == ""
+    assert json.loads((folder / "out.json").read_text())["exit_code"] == 0
+
+
+@pytest.mark.parametrize("output", ["sarf=x", "a=1.txt", "no/where.txt"])
+def test_an_output_that_cannot_be_is_exit_2(check: Run, folder: Path, output: str) -> None:
+    write(folder, a=GOOD)
+    ended = check("-o", output, "-o", "json=kept.json", "-o", "x")
+    if output == "a=1.txt":  # no format is near: it is the name of a file
+        assert ended.code == 0
+        return
+    assert ended.code == 2
+    assert ended.err.startswith("gradprobe: error: ")
+    if output == "no/where.txt":  # the others are written all the same
+        assert json.loads((folder / "kept.json").read_text())["exit_code"] == 0
+
+
+def test_in_github_actions_annotations_and_summary_come_by_themselves(
+    check: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder, a=VANISHING)
+    summary = folder / "summary.md"
+    summary.write_text("before\n")
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    ended = check()
+    assert "::error file=a.yaml,line=3,col=5,title=gradprobe GP101 vanishing::the" in ended.out
+    assert summary.read_text().startswith("before\n### gradprobe: 1 spec checked: 1 error")
+    ended = check("--output-format", "json")  # what a program reads stays clean
+    assert json.loads(ended.out)["exit_code"] == 1
+    assert ended.err.startswith("::error ")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(folder))
+    ended = check()
+    assert ended.code == 1
+    assert "warning: cannot write the step summary" in ended.err
+
+
+# ---- cache, workers, shards
+
+
+def test_a_new_threshold_needs_no_new_run(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder, a=VANISHING)
+    assert run("check").code == 1
+    cache = folder / ".gradprobe_cache"
+    assert (cache / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f06886")
+    assert (cache / ".gitignore").read_text() == "*\n"
+    before = sorted(cache.rglob("*"))
+    (folder / "gradprobe.toml").write_text("thresholds = {vanishing = 1e-30, weak_low = 1e-29}\n")
+    monkeypatch.setattr("gradprobe.pool._start", None)  # a worker would be an error
+    assert run("check").code == 0
+    assert sorted(cache.rglob("*")) == before
+
+
+def test_69_a_damaged_entry_is_measured_anew(run: Run, folder: Path) -> None:
+    write(folder, a=VANISHING)
+    first = run("check")
+    [entry] = [p for p in (folder / ".gradprobe_cache").rglob("*") if len(p.name) == 62]
+    good = entry.read_bytes()
+    for damage in (b"\xff", good.replace(b"Sigmoid", b"Sigmoie")):
+        entry.write_bytes(damage)
+        again = run("check")
+        assert again.out == first.out
+        assert "warning: the cache's entry for a.yaml is damaged" in again.err
+        assert entry.read_bytes() == good
+
+
+def test_an_option_that_changes_the_numbers_is_another_entry(run: Run, folder: Path) -> None:
+    write(folder, a=GOOD)
+    for arguments in ([], ["--batch-size", "8"], ["--seeds", "5,6"]):
+        run("check", *arguments)
+    entries = [p for p in (folder / ".gradprobe_cache").rglob("*") if len(p.name) == 62]
+    assert len(entries) == 4
+
+
+def test_without_a_cache_nothing_is_written(run: Run, folder: Path) -> None:
+    write(folder, a=GOOD)
+    assert run("check", "--no-cache").code == 0
+    assert os.listdir(folder) == ["a.yaml"]
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_does_without(run: Run, folder: Path) -> None:
+    write(folder, a=GOOD, b=VANISHING)
+    (folder / "file").write_text("")
+    ended = run("check", "--cache-dir", "file/cache")
+    assert ended.code == 1
+    assert ended.err.count("warning: no cache: cannot write") == 1
+
+
+def test_shards_together_hold_what_one_run_holds(check: Run, folder: Path) -> None:
+    write(folder, **{f"s{i}": [GOOD, VANISHING, WEAK][i % 3] for i in range(8)})
+    whole = json.loads(check("gone.yaml", ".", "--output-format", "json").out)["targets"]
+    parts = [
+        json.loads(check("gone.yaml", ".", "--output-format", "json", "--shard", f"{k}/3").out)
+        for k in (1, 2, 3)
+    ]
+    together = [target for part in parts for target in part["targets"]]
+    assert sorted(together, key=lambda t: t["path"]) == whole
+    assert [len(part["targets"]) for part in parts] == [4, 3, 2]  # the first has what is missing
+    empty = check("s0.yaml", "--shard", "2/2")
+    assert (empty.code, empty.out) == (0, "0 specs checked: none in this shard\n")
+    for wrong in ("0/3", "4/3", "1", "a/b", "1/0"):
+        assert check("--shard", wrong).code == 2

@@ -1,0 +1,92 @@
+"""``gradprobe compare`` with reports in JSON: before and after, row by row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Result
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def before(run: Run, tmp_path: Path) -> Path:
+    path = tmp_path / "before.json"
+    run("probe", "plain", "--depth", "6", "--width", "8", "--format", "json", "-o", str(path))
+    return path
+
+
+def test_a_report_stands_beside_a_live_target_as_if_it_were_one(run: Run, before: Path) -> None:
+    options = ("--depth", "6", "--width", "8")
+    live = run("compare", "plain", "residual", *options)
+    kept = run("compare", str(before), "residual", *options)
+    assert kept.code == 0
+    assert kept.out == live.out
+    both = json.loads(run("compare", str(before), "plain", *options, "--format", "json").out)
+    first, second = both["reports"]
+    assert first["findings"] == []  # they are judged no more
+    for report in both["reports"]:
+        report.pop("findings")
+    assert first == second
+
+
+def test_what_check_and_compare_print_can_be_compared(
+    run: Run, before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("compare", "plain", "residual", "--depth", "2", "--format", "json", "-o", "two.json")
+    ended = run("compare", "two.json", str(before))
+    heads = [line.split() for line in ended.out.splitlines() if line.startswith("   ")]
+    assert [word for head in heads for word in head if word in ("plain", "residual")] == [
+        "plain",
+        "residual",
+        "plain",
+    ]
+    spec = "input: {shape: [8]}\nlayers: [Linear: {out_features: 8}, Linear: {out_features: 8}]\n"
+    (tmp_path / "a.yaml").write_text(spec)
+    (tmp_path / "b.yaml").write_text("layers: 3\n")
+    assert run("check", "--output-format", "json", "-o", "all.json").code == 2
+    assert run("compare", "all.json", "two.json").out.splitlines()[0].split()[0] == "a.yaml"
+
+
+def test_markdown_for_a_review(run: Run, before: Path) -> None:
+    ended = run("compare", str(before), "residual", "--depth", "6", "--format", "markdown")
+    lines = ended.out.splitlines()
+    assert lines[0] == "| row | plain | residual |"
+    assert lines[1] == "| --- | --- | --- |"
+    assert lines[2].startswith("| 0 | 0.")
+    assert any("healthy" in line for line in lines)
+    assert {line.count("|") for line in lines} == {4}
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("", "the spec is empty"),
+        ('{"schema_version": 1', "not JSON"),
+        ('{"schema_version": ' + "[" * 100_000, "not JSON"),
+        ('{"schema_version": 9}', "schema_version 9"),
+        ('{"schema_version": 1}', "rows"),
+        ('{"schema_version": 1, "rows": 3}', "not a report"),
+        ('{"schema_version": 1, "rows": [[]]}', "not a report"),
+        ('{"schema_version": 1, "targets": []}', "holds no report"),
+        ('{"schema_version": 1, "targets": {}}', "holds no report"),
+        ('{"schema_version": 1, "reports": [null]}', "not a report"),
+    ],
+    ids=lambda text: text[:30],
+)
+def test_what_is_no_report_is_exit_2(run: Run, tmp_path: Path, text: str, word: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    ended = run("compare", str(tmp_path / "x.json"), "plain", "--depth", "2")
+    assert (ended.code, ended.out) == (2, "")
+    assert word in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_report_that_is_not_there_is_exit_2(run: Run, tmp_path: Path) -> None:
+    ended = run("compare", str(tmp_path / "gone.json"), "plain")
+    assert ended.code == 2
+    assert "no such file" in ended.err

@@ -1,0 +1,219 @@
+"""Every output format of the check, from one result made by hand with hostile names.
+
+``GRADPROBE_OVERWRITE=1 pytest tests/test_formats.py`` writes the golden files anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote
+from xml.etree import ElementTree as ET
+
+import pytest
+from conftest import Result
+from handmade import HOSTILE, check_result, diagnostic
+from jsonschema import Draft4Validator, Draft7Validator
+
+from gradprobe.cli.options import CheckFormat
+from gradprobe.cli.schema import SCHEMAS
+from gradprobe.errors import printable
+from gradprobe.outcome import with_fingerprints
+from gradprobe.render.canvas import Style
+from gradprobe.render.formats import FORMATS
+from gradprobe.rules import RULES
+from gradprobe.schema_output import check_schema, diagnostic_schema, report_schema
+
+GOLDEN = Path(__file__).parent / "golden" / "check"
+SARIF = Path(__file__).parent / "schemas" / "sarif-2.1.0.json"
+OVERWRITE = bool(os.environ.get("GRADPROBE_OVERWRITE"))
+RESULT = check_result()
+COUNTED = [one for one in RESULT.diagnostics if one.counts]
+OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def rendered(name: str) -> str:
+    return FORMATS[name](RESULT, Style())
+
+
+def test_every_format_can_be_asked_for() -> None:
+    assert [str(one) for one in CheckFormat] == list(FORMATS)
+
+
+@pytest.mark.parametrize("name", [*FORMATS, "colour", "ascii"])
+def test_the_output_is_the_golden_one(name: str) -> None:
+    style = Style(color=name == "colour", ascii=name == "ascii")
+    text = FORMATS["full" if name in ("colour", "ascii") else name](RESULT, style)
+    path = GOLDEN / f"{name}.txt"
+    if OVERWRITE:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_nothing_that_a_terminal_obeys_comes_out(name: str) -> None:
+    text = rendered(name)
+    assert {c for c in text if unicodedata.category(c) in OBEYED} <= {"\n"}
+    text.encode("utf-8")
+    assert text.endswith("\n")
+
+
+def test_concise_is_one_line_a_finding() -> None:
+    lines = rendered("concise").splitlines()
+    assert len(lines) == len(COUNTED) + 1
+    for one, line in zip(COUNTED, lines, strict=False):
+        shown = printable(one.message)
+        head = f"{printable(one.path)}:{one.line}:{one.column}: {one.rule} {one.name}: "
+        assert line == head + shown
+
+
+# ---- SARIF
+
+
+def test_sarif_validates_against_the_oasis_schema() -> None:
+    schema = json.loads(SARIF.read_text(encoding="utf-8"))
+    body = json.loads(rendered("sarif"))
+    assert [e.message for e in Draft4Validator(schema).iter_errors(body)] == []
+    body["runs"][0]["results"][0]["level"] = "fatal"  # and it can tell
+    assert list(Draft4Validator(schema).iter_errors(body))
+
+
+def test_sarif_carries_what_github_requires() -> None:
+    [run] = json.loads(rendered("sarif"))["runs"]
+    rules = run["tool"]["driver"]["rules"]
+    assert [rule["id"] for rule in rules] == [rule.code for rule in RULES]
+    for rule in rules:
+        for field in ("shortDescription", "fullDescription", "help"):
+            assert 0 < len(rule[field]["text"]) < 4096
+    assert len(run["results"]) == len(RESULT.diagnostics)
+    for one, found in zip(RESULT.diagnostics, run["results"], strict=True):
+        assert rules[found["ruleIndex"]]["id"] == found["ruleId"] == one.rule
+        assert found["message"]["text"]
+        [location] = found["locations"]
+        place = location["physicalLocation"]
+        uri = place["artifactLocation"]["uri"]
+        assert re.fullmatch(r"[A-Za-z0-9._~%/-]+", uri)
+        assert unquote(uri, errors="surrogatepass") == one.path
+        assert place["region"]["startLine"] == one.line
+        assert found["partialFingerprints"]["primaryLocationLineHash"]
+        assert ("suppressions" in found) == (not one.counts)
+    assert run["invocations"] == [{"executionSuccessful": False, "exitCode": 3}]
+
+
+# ---- JUnit
+
+
+def test_junit_parses_and_names_are_unique_in_their_class() -> None:
+    root = ET.fromstring(rendered("junit"))
+    cases = root.findall("testsuite/testcase")
+    names = Counter((case.get("classname"), case.get("name")) for case in cases)
+    assert set(names.values()) == {1}
+    assert len(cases) == len(RESULT.diagnostics) + 1  # the healthy one has a case of its own
+    [suite] = root
+    assert suite.get("tests") == str(len(cases))
+    expected = {"failure": 2 * len(HOSTILE), "error": 2, "skipped": 2}
+    for tag, count in expected.items():
+        assert len(root.findall(f".//{tag}")) == count
+    assert suite.get("failures") == str(expected["failure"])
+    assert suite.get("errors") == "2"
+    for case in cases:
+        assert case.get("classname")
+        assert case.get("name")
+
+
+# ---- GitHub and GitLab
+
+
+def undone(text: str) -> str:
+    for code, character in (("%0D", "\r"), ("%0A", "\n"), ("%3A", ":"), ("%2C", ","), ("%25", "%")):
+        text = text.replace(code, character)
+    return text
+
+
+def test_github_lines_are_escaped() -> None:
+    lines = rendered("github").splitlines()
+    assert len(lines) == len(COUNTED)
+    for one, line in zip(COUNTED, lines, strict=True):
+        command = re.fullmatch(r"::(error|warning|notice) ([^:]*)::(.*)", line)
+        assert command, line
+        properties = dict(pair.split("=", 1) for pair in command[2].split(","))
+        assert list(properties) == ["file", "line", "col", "title"]
+        assert undone(properties["file"]) == printable(one.path)
+        assert undone(command[3]).split("\n→ ")[0] == printable(one.message)
+
+
+def test_gitlab_fingerprints_are_unique_and_stay_when_a_line_moves() -> None:
+    body = json.loads(rendered("gitlab"))
+    assert len({entry["fingerprint"] for entry in body}) == len(body) == len(COUNTED)
+    for entry in body:
+        assert set(entry) == {"description", "check_name", "fingerprint", "severity", "location"}
+        assert entry["severity"] in ("info", "minor", "major", "critical", "blocker")
+        assert entry["location"]["lines"]["begin"] >= 1
+    here, moved = diagnostic(line=3, column=5), diagnostic(line=90, column=1, excerpt="x")
+    [a], [b] = with_fingerprints([here]), with_fingerprints([moved])
+    assert a.fingerprint == b.fingerprint
+    others = [replace(here, path="b"), replace(here, rule="GP102"), replace(here, row="2")]
+    assert a.fingerprint not in {with_fingerprints([one])[0].fingerprint for one in others}
+    first, second = with_fingerprints([here, here])
+    assert first.fingerprint != second.fingerprint
+
+
+# ---- JSON
+
+
+def test_json_validates_against_its_published_schema() -> None:
+    validator = Draft7Validator(check_schema())
+    body = json.loads(rendered("json"), parse_constant=lambda word: pytest.fail(word))
+    assert [error.message for error in validator.iter_errors(body)] == []
+    body["targets"][0]["report"]["rows"][0]["surprise"] = 1
+    assert list(validator.iter_errors(body))
+
+
+def test_each_json_line_validates() -> None:
+    validator = Draft7Validator(diagnostic_schema())
+    lines = [json.loads(line) for line in rendered("json-lines").splitlines()]
+    assert [line["message"] for line in lines] == [one.message for one in RESULT.diagnostics]
+    for line in lines:
+        validator.validate(line)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("plain", "--depth", "3"),
+        ("residual", "--depth", "3", "--blocks"),
+        ("residual", "--depth", "3", "--level", "leaves"),
+        ("plain", "--depth", "300", "--activation", "sigmoid"),
+    ],
+    ids=" ".join,
+)
+def test_what_probe_prints_validates(run: Callable[..., Result], arguments: tuple[str]) -> None:
+    body = json.loads(run("probe", *arguments, "--width", "8", "--format", "json").out)
+    assert [e.message for e in Draft7Validator(report_schema()).iter_errors(body)] == []
+
+
+@pytest.mark.parametrize("name", list(SCHEMAS))
+def test_the_schemas_are_schemas(run: Callable[..., Result], name: str) -> None:
+    ended = run("schema", name)
+    Draft7Validator.check_schema(json.loads(ended.out))
+    assert (ended.code, ended.err) == (0, "")
+
+
+# ---- Markdown
+
+
+def test_markdown_shows_names_as_they_are() -> None:
+    lines = rendered("markdown").splitlines()
+    table = lines[2:]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {6}  # no name splits a cell
+    assert len(table) == len(COUNTED) + 2
+    text = rendered("markdown")
+    assert not re.search(r"<(?!/?b>)[a-z]|@team|(?<!&)#1", text.replace("###", ""))
+    assert "<b>" not in text
