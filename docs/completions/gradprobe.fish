@@ -1,0 +1,1 @@
+complete --command gradprobe --no-files --arguments "(env _GRADPROBE_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) gradprobe)" --condition "env _GRADPROBE_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) gradprobe"
