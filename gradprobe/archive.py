@@ -1,4 +1,4 @@
-"""Measured values ↔ JSON text, exactly: every double comes back as it was, NaN and infinity too.
+"""Measured values ↔ JSON text, exactly: every number comes back as it was, NaN and infinity too.
 
 For the cache and for what a child process hands back. Not for users: their JSON, which has no NaN,
 is ``render/json.py``. Decoding believes nothing: what is not of the shape that was written is a
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -43,7 +43,8 @@ def decode(kind: type[T], text: str) -> T:
         ValueError: it did not.
     """
     try:
-        found = _typed(kind, json.loads(text))
+        reader: Decoder = _decoder(typing.cast(Any, kind))
+        found = reader(json.loads(text))
     except (TypeError, KeyError, IndexError, RecursionError, AttributeError) as error:
         raise ValueError(f"not a {kind.__name__}: {error}") from error
     assert isinstance(found, kind)
@@ -62,39 +63,78 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _typed(kind: Any, value: Any) -> Any:
-    """``value`` as a ``kind``, which may be a record, a tuple, a mapping, a union or a scalar."""
-    origin, inside = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        return _one_of(inside, value)
-    if origin is tuple:
-        _demand(isinstance(value, list), kind, value)
-        return tuple([_typed(inside[0], one) for one in value])
-    if origin is not None and issubclass(origin, Mapping):
-        _demand(isinstance(value, dict), kind, value)
-        return {key: _typed(inside[1], one) for key, one in value.items()}
-    if issubclass(kind, Enum):
-        return kind(value)
-    if members := _members(kind):
-        _demand(isinstance(value, list) and len(value) == len(members), kind, value)
-        return kind(*[_typed(one, part) for one, part in zip(members, value, strict=True)])
-    if kind is float and type(value) is int:
-        value = float(value)
-    _demand(type(value) is kind, kind, value)
-    return value
-
-
-def _one_of(kinds: Sequence[Any], value: Any) -> Any:
-    if value is None:
-        _demand(types.NoneType in kinds, kinds, value)
-        return None
-    left = [kind for kind in kinds if kind is not types.NoneType]
-    exact = [kind for kind in left if kind is type(value)]
-    return _typed(exact[0] if exact else left[-1], value)
+Decoder = Callable[[Any], Any]  # from what JSON holds; ValueError where it is of another kind
 
 
 @cache
-def _members(kind: type) -> tuple[Any, ...]:
+def _decoder(kind: Any) -> Decoder:
+    """How a ``kind`` is read, which may be a record, a tuple, a mapping, a union or a scalar."""
+    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        return _union(inside)
+    if origin is tuple:
+        return _tuple(_decoder(inside[0]))
+    if origin is not None and issubclass(origin, Mapping):
+        return _mapping(_decoder(inside[1]))
+    if issubclass(kind, Enum):
+        return cache(kind)
+    if members := _members(kind):
+        return _record(kind, [_decoder(member) for member in members])
+    return _scalar(kind)
+
+
+def _scalar(kind: type) -> Decoder:
+    def read(value: Any) -> Any:
+        if type(value) is kind:
+            return value
+        if kind is float and type(value) is int:
+            return float(value)
+        raise _wrong(kind, value)
+
+    return read
+
+
+def _union(kinds: Sequence[Any]) -> Decoder:
+    optional = types.NoneType in kinds
+    readers = {kind: _decoder(kind) for kind in kinds if kind is not types.NoneType}
+    last = list(readers.values())[-1]
+
+    def read(value: Any) -> Any:
+        if value is None and optional:
+            return None
+        return readers.get(type(value), last)(value)
+
+    return read
+
+
+def _tuple(inside: Decoder) -> Decoder:
+    def read(value: Any) -> Any:
+        if type(value) is not list:
+            raise _wrong(list, value)
+        return tuple([inside(one) for one in value])
+
+    return read
+
+
+def _mapping(inside: Decoder) -> Decoder:
+    def read(value: Any) -> Any:
+        if type(value) is not dict:
+            raise _wrong(dict, value)
+        return {key: inside(one) for key, one in value.items()}
+
+    return read
+
+
+def _record(kind: Any, members: Sequence[Decoder]) -> Decoder:
+    def read(value: Any) -> Any:
+        if type(value) is not list or len(value) != len(members):
+            raise _wrong(kind, value)
+        return kind(*[member(one) for member, one in zip(members, value, strict=True)])
+
+    return read
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
     """The types of a record's fields, in order; none where it is no record."""
     if not (is_dataclass(kind) or hasattr(kind, "_fields")):
         return ()
@@ -103,6 +143,5 @@ def _members(kind: type) -> tuple[Any, ...]:
     return tuple(hints[name] for name in names)
 
 
-def _demand(true: bool, kind: object, value: object) -> None:
-    if not true:
-        raise ValueError(f"expected {kind}, found {str(value)[:40]}")
+def _wrong(kind: object, value: object) -> ValueError:
+    return ValueError(f"expected {kind}, found {str(value)[:40]}")

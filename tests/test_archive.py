@@ -34,9 +34,9 @@ FULL = Measurement(
 
 
 def bits(value: object) -> object:
-    """Floats by their bits, so that NaN equals itself and 0.0 does not equal -0.0."""
+    """Floats by their bits, so that 0.0 does not equal -0.0; a NaN equals every other."""
     if isinstance(value, float):
-        return struct.pack("d", value)
+        return struct.pack("d", value) if value == value else "NaN"
     if isinstance(value, GradientProfile):
         return [bits(getattr(value, name)) for name in value.__dataclass_fields__]
     return [bits(one) for one in value] if isinstance(value, tuple) else value
