@@ -25,7 +25,7 @@ from gradprobe.cli.options import CheckFormat
 from gradprobe.cli.schema import SCHEMAS
 from gradprobe.errors import printable
 from gradprobe.outcome import with_fingerprints
-from gradprobe.render.canvas import Style
+from gradprobe.render.canvas import ENDLESS, Style
 from gradprobe.render.formats import FORMATS
 from gradprobe.rules import RULES
 from gradprobe.schema_output import check_schema, diagnostic_schema, report_schema
@@ -39,7 +39,7 @@ OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def rendered(name: str) -> str:
-    return FORMATS[name](RESULT, Style())
+    return FORMATS[name](RESULT, Style(ENDLESS if name == "concise" else 80))
 
 
 def test_every_format_can_be_asked_for() -> None:
@@ -217,3 +217,9 @@ def test_markdown_shows_names_as_they_are() -> None:
     text = rendered("markdown")
     assert not re.search(r"<(?!/?b>)[a-z]|@team|(?<!&)#1", text.replace("###", ""))
     assert "<b>" not in text
+
+
+def test_a_terminal_gets_concise_lines_folded_between_words() -> None:
+    lines = FORMATS["concise"](RESULT, Style(40)).splitlines()
+    assert max(map(len, lines)) <= 40
+    assert any(line.startswith("    ") for line in lines)

@@ -156,7 +156,13 @@ ExitZero = Annotated[
 ]
 
 CheckFormatOption = Annotated[
-    CheckFormat, typer.Option("--output-format", help="Of the output.", rich_help_panel=_OUTPUT)
+    CheckFormat,
+    typer.Option(
+        "--output-format",
+        help=f"{', '.join(CheckFormat)}.",
+        metavar="FORMAT",
+        rich_help_panel=_OUTPUT,
+    ),
 ]
 Outputs = Annotated[
     list[str] | None,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TextIO
 
 from gradprobe.cli.output import emit, style_for, warn
 from gradprobe.errors import InputError, suggestion
 from gradprobe.outcome import CheckResult
+from gradprobe.render.canvas import ENDLESS, Style
 from gradprobe.render.check import summary
-from gradprobe.render.formats import FOR_PEOPLE, FORMATS
+from gradprobe.render.formats import CONCISE, FOR_PEOPLE, FORMATS
 from gradprobe.render.github import render_github
 from gradprobe.render.markdown import render_markdown
 
@@ -48,17 +50,24 @@ def publish(result: CheckResult, format: str, outputs: Sequence[str], color: str
     """
     files = destinations(outputs, format)
     if not any(output in files for output in outputs):
-        emit(FORMATS[format](result, style_for(color, None)))
+        emit(_rendered(result, format, style_for(color, None), sys.stdout.isatty()))
     if os.environ.get("GITHUB_ACTIONS") == "true":
         _show_in_github(result, sys.stdout if format in FOR_PEOPLE else sys.stderr)
     failed = []
     for file, word in files.items():
         try:
-            emit(FORMATS[word](result, style_for(color, file)), file)
+            emit(_rendered(result, word, style_for(color, file)), file)
         except InputError as error:
             failed.append(error)
     if failed:
         raise failed[0]
+
+
+def _rendered(result: CheckResult, format: str, style: Style, terminal: bool = False) -> str:
+    """Only a terminal folds concise lines: a program that reads them wants a finding in each."""
+    if format == CONCISE and not terminal:
+        style = replace(style, width=ENDLESS)
+    return FORMATS[format](result, style)
 
 
 def _show_in_github(result: CheckResult, stream: TextIO) -> None:

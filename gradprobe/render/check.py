@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import textwrap
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from gradprobe.errors import ExitCode, Place, caret_lines, printable
@@ -11,7 +12,6 @@ from gradprobe.numbers import name, plural
 from gradprobe.outcome import CheckResult, Diagnostic
 from gradprobe.render.canvas import (
     BAD,
-    ENDLESS,
     FAINT,
     GOOD,
     SEVERITY_COLOURS,
@@ -22,9 +22,13 @@ from gradprobe.render.canvas import (
 
 
 def render_concise(result: CheckResult, style: Style) -> str:
-    """``path:line:column: GP101 vanishing: message``, one line each, and a summary."""
-    lines = [_head(one, style) for one in result.diagnostics if one.counts]
-    return paint([*lines, _summary(result, style)], replace(style, width=ENDLESS))
+    """``path:line:column: GP101 vanishing: message``, one line each, and a summary.
+
+    Where the style is narrower than a finding, it goes on in the next line, indented.
+    """
+    heads = [_head(one, style) for one in result.diagnostics if one.counts]
+    lines = [line for head in heads for line in _folded(head, style)]
+    return paint([*lines, _summary(result, style)], style)
 
 
 def render_full(result: CheckResult, style: Style) -> str:
@@ -42,6 +46,14 @@ def render_full(result: CheckResult, style: Style) -> str:
             parts += [Text(line) for line in wrapped(style.safe(one.advice), style, 4, "  →")]
         parts.append(Text(""))
     return paint([*parts, _summary(result, style)], style)
+
+
+def _folded(text: Text, style: Style) -> list[Text]:
+    """A coloured line in lines within the width, between words; the first keeps its colours."""
+    if cell_len(text.plain) <= style.width:
+        return [text]
+    first, *rest = textwrap.wrap(text.plain, style.width, subsequent_indent="    ")
+    return [text[: len(first)], *map(Text, rest)]
 
 
 def _head(one: Diagnostic, style: Style, message: bool = True) -> Text:

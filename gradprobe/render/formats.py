@@ -25,4 +25,5 @@ FORMATS: dict[str, Callable[[CheckResult, Style], str]] = {
     "gitlab": lambda result, style: render_gitlab(result),
     "markdown": lambda result, style: render_markdown(result),
 }
-FOR_PEOPLE = ("concise", "full")
+CONCISE = "concise"
+FOR_PEOPLE = (CONCISE, "full")
