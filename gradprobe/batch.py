@@ -37,8 +37,10 @@ def random_batch(spec: InputSpec, size: int, seed: int) -> Batch:
     return Batch(torch.randint(spec.tokens, shape, generator=generator))
 
 
-def load_batch(path: str, spec: InputSpec, size: int | None, max_bytes: int) -> Batch:
+def load_batch(path: str, spec: InputSpec | None, size: int | None, max_bytes: int) -> Batch:
     """The first ``size`` samples (default 32) of a .npy, .npz or .safetensors file.
+
+    Without a spec, any shape and integers as well as floating point numbers will do.
 
     Raises:
         InputError: no such file, not such data, or data that does not fit the spec's input.
@@ -51,15 +53,19 @@ def load_batch(path: str, spec: InputSpec, size: int | None, max_bytes: int) -> 
             raise InputError(f"{path}: none of {', '.join(INPUT_KEYS)} among its arrays: {names}")
         [inputs] = arrays.values()
     shape = tuple(inputs.shape)
-    if shape[1:] != spec.shape or not shape:
+    if spec is not None and (shape[1:] != spec.shape or not shape):
         raise InputError(
             f"{path}: samples have shape {list(shape[1:])}, the spec's input {list(spec.shape)}"
         )
+    if not shape:
+        raise InputError(f"{path}: one number is no batch of samples")
     size = min(size or DEFAULT_BATCH_SIZE, shape[0])
     if size == 0:
         raise InputError(f"{path}: the file holds no samples")
     inputs = inputs[:size]
-    if spec.tokens is not None:
+    if spec is None and not inputs.is_floating_point() and not inputs.is_complex():
+        inputs = inputs.long()
+    elif spec is not None and spec.tokens is not None:
         if inputs.is_floating_point():
             raise InputError(
                 f"{path}: the spec takes integer tokens, the file holds {inputs.dtype}"

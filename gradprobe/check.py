@@ -20,6 +20,7 @@ from gradprobe.report import GradientProfile, Report, trunk_of
 from gradprobe.rules import Selection
 from gradprobe.sources import stack
 from gradprobe.sources import yaml as yaml_source
+from gradprobe.sources.python import is_script, is_target
 from gradprobe.sources.stack import STACKS, StackOptions
 from gradprobe.spec import Ignore, NetworkSpec
 
@@ -38,6 +39,8 @@ def load_target(target: str, options: StackOptions | None = None) -> NetworkSpec
     Raises:
         InputError: there is no such target, or it is no spec.
     """
+    if is_target(target) or is_script(target):
+        raise InputError(f"{target} is a Python model, which only gradprobe probe takes")
     if target in STACKS and not Path(target).is_file():
         return stack.load(target, options or StackOptions())
     return yaml_source.load(target)
@@ -189,7 +192,7 @@ def prepare(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None = No
         raise ModelError(f"the network could not be built: {first_line(error)}") from error
     loss = options.loss or spec.loss
     resolved = replace(options, loss=loss, batch_size=size)
-    return Prepared(network, x, _loss(loss, batch.labels, options.seed), resolved)
+    return Prepared(network, x, loss_of(loss, batch.labels, options.seed), resolved)
 
 
 def probe(
@@ -207,8 +210,8 @@ def probe(
 
     Args:
         model: the module; or a spec from ``gradprobe.load``, which needs no inputs.
-        inputs: a tensor (batch first), a tuple of positional arguments, or a dict of keyword
-            arguments.
+        inputs: a tensor (batch first), a tuple of positional arguments, a dict of keyword
+            arguments, or both as ``((...), {...})``.
         loss: ``projection`` (a fixed random direction; the default, unless a spec says otherwise),
             ``cross_entropy`` or ``mse`` of the first floating tensor in the output, or a function
             from the output to a scalar tensor.
@@ -238,16 +241,25 @@ def probe(
     if inputs is None:
         raise InputError("probe(model, inputs): a module needs inputs; only a spec knows its own")
     _check_trainable(model)
-    args = list(inputs) if isinstance(inputs, tuple) else []
-    kwargs = inputs if isinstance(inputs, dict) else {}
-    if not isinstance(inputs, (tuple, dict)):
-        args = [inputs]
-    loss_of = _loss(named, None, seed) if named else loss
-    assert callable(loss_of)
+    args, kwargs = arguments_of(inputs)
+    measured = loss_of(named, None, seed) if named else loss
+    assert callable(measured)
     parameter = next(model.parameters())
     own = {"dtype": str(parameter.dtype).removeprefix("torch."), "device": str(parameter.device)}
-    profile = _measure(model, args, kwargs, loss_of, options)
+    profile = _measure(model, args, kwargs, measured, options)
     return _report(profile, type(model).__name__, options, None, own)
+
+
+def arguments_of(inputs: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Positional and keyword arguments from what ``probe`` takes as ``inputs``."""
+    match inputs:
+        case (tuple() | list() as args, dict() as kwargs) if isinstance(inputs, tuple):
+            return list(args), kwargs
+        case tuple():
+            return list(inputs), {}
+        case dict():
+            return [], inputs
+    return [inputs], {}
 
 
 def _check_trainable(model: nn.Module) -> None:
@@ -344,7 +356,8 @@ def _given_batch(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None
     return load_batch(options.data, spec.input, size, options.limits.memory)
 
 
-def _loss(name: str, labels: Tensor | None, seed: int) -> Callable[[Any], Tensor]:
+def loss_of(name: str, labels: Tensor | None, seed: int) -> Callable[[Any], Tensor]:
+    """The loss called ``name`` of the first floating tensor in what a model gives."""
     from gradprobe.batch import LOSSES, first_tensor
 
     def of(output: Any) -> Tensor:

@@ -95,6 +95,42 @@ class NetworkSpec:
         return located(message, place, self.lines, hint)
 
 
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One tensor to be drawn at random, the batch included in its shape.
+
+    Floating tensors are standard normal; integers are drawn uniformly from 0 to ``high`` - 1.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"  # a key of ``vocabulary.TENSOR_DTYPES``
+    high: int | None = None  # of integers
+
+
+@dataclass(frozen=True, slots=True)
+class CodeSpec:
+    """A network that only running Python code can build.
+
+    ``target`` and, where they are names, ``inputs`` and ``loss`` are ``package.module:name``.
+    """
+
+    target: str
+    arguments: Mapping[str, Value] = field(default_factory=dict)
+    path: str = "."  # the folder where imports begin
+    inputs: tuple[TensorSpec, ...] | str | None = None
+    mode: str | None = None  # train or eval; None: as it was built
+    loss: str = "projection"
+    name: str | None = None
+    check: CheckSpec = field(default_factory=CheckSpec)
+    source: str = "model"  # the target as the user named it
+    lines: tuple[str, ...] = ()
+    place: Place | None = None  # of ``model:`` in a spec file; None: named on the command line
+
+    def error(self, message: str, place: Place | None, hint: str = "") -> InputError:
+        """An ``InputError`` that shows the line of ``place``."""
+        return located(message, place, self.lines, hint)
+
+
 def walk(layers: tuple[LayerSpec, ...], times: int = 1) -> Iterator[tuple[LayerSpec, int]]:
     """Every layer, outermost first, with how often it stands in the unrolled network."""
     for layer in layers:

@@ -245,6 +245,19 @@ INITS: dict[str, str] = {
 # Layers through which one position's output depends on another position's input.
 SEQUENCE_LAYERS = frozenset({"RNN", "LSTM", "GRU", "MultiheadAttention", "TransformerEncoderLayer"})
 
+# What an input tensor of a Python model may be made of, and its bytes per element.
+TENSOR_DTYPES: dict[str, int] = {
+    "float32": 4,
+    "float64": 8,
+    "float16": 2,
+    "bfloat16": 2,
+    "int64": 8,
+    "int32": 4,
+    "uint8": 1,
+    "bool": 1,
+}
+MODES = ("train", "eval")
+
 LOSSES: tuple[str, ...] = ("projection", "cross_entropy", "mse")
 
 THRESHOLDS: dict[str, float] = {

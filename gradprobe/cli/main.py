@@ -71,6 +71,8 @@ def _catch_interrupts() -> Any:
         return None
 
     def leave(signum: int, frame: FrameType | None) -> None:
+        if process := sys.modules.get("gradprobe.process"):
+            process.kill_all()
         os._exit(INTERRUPTED)
 
     return signal.signal(signal.SIGINT, leave)

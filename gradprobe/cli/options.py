@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from gradprobe.config import Limits, ProbeOptions, parse_bytes
-from gradprobe.errors import ExitCode
+from gradprobe.errors import ExitCode, InputError
 from gradprobe.report import Report, Severity
+from gradprobe.sources.python import CodeOptions, read_arguments, read_tensor, split
 from gradprobe.sources.stack import StackOptions
 from gradprobe.sources.yaml import parse_init
+from gradprobe.vocabulary import MODES
 
 
 class Format(StrEnum):
@@ -79,10 +81,14 @@ class Norm(StrEnum):
 
 
 _STACK, _PROBE, _LIMITS = "Built-in stacks", "Probe", "Limits"
-_OUTPUT, _RULES, _RUN, _BASELINE = "Output", "Rules and configuration", "Run", "Baseline"
+_CODE, _OUTPUT, _RULES = "Python models", "Output", "Rules and configuration"
+_RUN, _BASELINE = "Run", "Baseline"
 
 Target = Annotated[str, typer.Argument(help="A spec file, -, plain or residual.")]
 Targets = Annotated[list[str], typer.Argument(help="Spec files, -, plain, residual, JSON reports.")]
+AnyTarget = Annotated[
+    str, typer.Argument(help="A spec file, -, plain, residual, or package.module:name.")
+]
 Depth = Annotated[int, typer.Option(help="Blocks.", rich_help_panel=_STACK)]
 Width = Annotated[int, typer.Option(help="Units per layer.", rich_help_panel=_STACK)]
 Activation = Annotated[
@@ -110,6 +116,24 @@ LossOption = Annotated[
     LossName | None,
     typer.Option("--loss", help="Default: the spec's, or projection.", rich_help_panel=_PROBE),
 ]
+AnyLoss = Annotated[
+    str | None,
+    typer.Option(
+        "--loss",
+        metavar="LOSS",
+        help="projection, cross_entropy, mse; or package.module:function of a Python model's "
+        "output. Default: the spec's, or projection.",
+        rich_help_panel=_PROBE,
+    ),
+]
+AnyDtype = Annotated[
+    Dtype | None,
+    typer.Option(
+        "--dtype",
+        help="Of weights and gradients; default float32, or as a Python model has it.",
+        rich_help_panel=_PROBE,
+    ),
+]
 Data = Annotated[
     str | None,
     typer.Option(help="A batch: .npy, .npz or .safetensors.", rich_help_panel=_PROBE),
@@ -128,6 +152,58 @@ MaxParameters = Annotated[
     int, typer.Option(help="Refuse larger networks.", rich_help_panel=_LIMITS)
 ]
 MaxMemory = Annotated[str, typer.Option(help="Refuse larger networks.", rich_help_panel=_LIMITS)]
+Arg = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--arg", metavar="KEY=VALUE", help="An argument; repeatable.", rich_help_panel=_CODE
+    ),
+]
+ImportPath = Annotated[
+    str | None,
+    typer.Option(
+        "--path", metavar="DIR", help="Import from here; default .", rich_help_panel=_CODE
+    ),
+]
+InputTensor = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="TENSOR",
+        help="shape=32,64/dtype=float32 or shape=8,128/dtype=int64/high=1000, the batch first; "
+        "once for each argument.",
+        rich_help_panel=_CODE,
+    ),
+]
+InputFunction = Annotated[
+    str | None,
+    typer.Option(
+        "--inputs",
+        metavar="package.module:function",
+        help="It gives a tensor, a tuple of arguments, a dict of keywords, or (tuple, dict).",
+        rich_help_panel=_CODE,
+    ),
+]
+TrainMode = Annotated[
+    bool | None,
+    typer.Option(
+        "--train-mode/--eval-mode", help="Default: as it was built.", rich_help_panel=_CODE
+    ),
+]
+Timeout = Annotated[
+    float, typer.Option(help="Seconds that the code may take.", rich_help_panel=_CODE)
+]
+AllowCode = Annotated[
+    bool,
+    typer.Option("--allow-code", help="Run what a spec's model: names.", rich_help_panel=_CODE),
+]
+InProcess = Annotated[
+    bool,
+    typer.Option(
+        "--trusted-in-process",
+        help="Run it without a process of its own: faster.",
+        rich_help_panel=_CODE,
+    ),
+]
 FormatOption = Annotated[
     Format, typer.Option("--format", help="Of the output.", rich_help_panel=_OUTPUT)
 ]
@@ -282,6 +358,28 @@ def probe_options(
         by=str(by),
         blocks=blocks,
         limits=Limits(max_parameters, parse_bytes(max_memory)),
+    )
+
+
+def code_options(
+    arguments: list[str] | None,
+    path: str | None,
+    tensors: list[str] | None,
+    function: str | None,
+    train: bool | None,
+    loss: str | None,
+) -> CodeOptions:
+    """What the options say about a Python model."""
+    if tensors and function:
+        raise InputError("--input and --inputs exclude each other")
+    if function:
+        split(function)
+    return CodeOptions(
+        arguments=read_arguments(arguments or ()),
+        path=path,
+        inputs=function or tuple(map(read_tensor, tensors or ())) or None,
+        mode=None if train is None else MODES[0 if train else 1],
+        loss=loss,
     )
 
 

@@ -6,16 +6,20 @@ from typing import Annotated
 
 import typer
 
-from gradprobe.check import load_target, probe_spec
+from gradprobe.check import probe_spec
 from gradprobe.cli import options as o
 from gradprobe.cli.output import emit, progress, style_for
+from gradprobe.code import DEFAULT_TIMEOUT, RunOptions, load, probe_code
+from gradprobe.errors import InputError
 from gradprobe.render.json import render_report as render_json
 from gradprobe.render.spec import render_spec
 from gradprobe.render.text import render_report as render_text
+from gradprobe.sources.python import is_target
+from gradprobe.spec import CodeSpec
 
 
 def probe(
-    target: o.Target,
+    target: o.AnyTarget,
     depth: o.Depth = 20,
     width: o.Width = 64,
     activation: o.Activation = "tanh",
@@ -30,13 +34,21 @@ def probe(
     ] = False,
     seed: o.Seed = 0,
     batch_size: o.BatchSize = None,
-    dtype: o.DtypeOption = o.Dtype.FLOAT32,
+    dtype: o.AnyDtype = None,
     device: o.Device = "cpu",
-    loss: o.LossOption = None,
+    loss: o.AnyLoss = None,
     data: o.Data = None,
     level: o.LevelOption = o.Level.BLOCKS,
     by: o.ByOption = o.By.ROW,
     blocks: o.Blocks = False,
+    arg: o.Arg = None,
+    path: o.ImportPath = None,
+    input: o.InputTensor = None,
+    inputs: o.InputFunction = None,
+    train_mode: o.TrainMode = None,
+    timeout: o.Timeout = DEFAULT_TIMEOUT,
+    allow_code: o.AllowCode = False,
+    in_process: o.InProcess = False,
     max_parameters: o.MaxParameters = o.DEFAULT_LIMITS.parameters,
     max_memory: o.MaxMemory = o.DEFAULT_MEMORY,
     format: o.FormatOption = o.Format.TEXT,
@@ -52,17 +64,38 @@ def probe(
     of that gradient, the RMS of its output, the output's exact zeros, and how far the output still
     tells the inputs apart (1: fully, 0: all inputs look alike). --blocks adds each block's Jacobian
     J: highway is tr(J)/n, branch the RMS gain of what is not the skip, gain that of the whole.
+
+    package.module:name is a Python class, a function that builds a model, or a model. It is run in
+    a process of its own and needs --input, --inputs or --data.
     """
     stack = o.stack_options(depth, width, activation, init, norm, zero_init)
+    word = None if loss and is_target(loss) else loss
     settings = o.probe_options(
-        seed, batch_size, dtype, device, loss, data, max_parameters, max_memory, level, by, blocks
+        seed,
+        batch_size,
+        dtype or o.Dtype.FLOAT32,
+        device,
+        word,
+        data,
+        max_parameters,
+        max_memory,
+        level,
+        by,
+        blocks,
     )
-    spec = load_target(target, stack)
+    code = o.code_options(arg, path, input, inputs, train_mode, loss)
+    spec = load(target, stack, code, allow_code)
     if emit_spec:
+        if isinstance(spec, CodeSpec):
+            raise InputError(f"--emit-spec: {target} is code, which no spec describes")
         emit(render_spec(spec), output)
         return 0
     with progress(f"probing {target}"):
-        report = probe_spec(spec, settings)
+        if isinstance(spec, CodeSpec):
+            run = RunOptions(timeout, in_process, dtype)
+            report = probe_code(spec, settings, run)
+        else:
+            report = probe_spec(spec, settings)
     if format is o.Format.JSON:
         emit(render_json(report), output)
     else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import yaml
@@ -248,6 +248,25 @@ class Document:
         if isinstance(node, ScalarNode) and not node.style and node.value in ("true", "false"):
             return bool(node.value == "true")
         self.fail(f"{what}: expected true or false, found {describe(node)}", node)
+
+    def word(self, node: Node, what: str, known: Sequence[str]) -> str:
+        """One of the words in ``known``."""
+        found = self.string(node, what)
+        if found not in known:
+            hint = suggestion(found, known) or f"known: {', '.join(known)}"
+            self.fail(f"{what}: unknown {what} '{found}'", node, hint=hint)
+        return found
+
+    def plain(self, node: Node, what: str) -> Value:
+        """A value whose type nobody states, by its form: null, a boolean, a number, a string, a list.
+
+        Only what reads one way is taken: ``yes``, ``017`` and dates must be quoted.
+        """
+        if isinstance(node, SequenceNode):
+            return tuple(self.plain(item, what) for item in node.value)
+        if isinstance(node, ScalarNode) and not node.style and _INTEGER.fullmatch(node.value):
+            return self.integer(node, what, -(2**63), 2**63 - 1)
+        return self.value(node, what, ("null", "bool", "float", "str"))
 
     def null(self, node: Node, what: str) -> None:
         if not _looks_like(node, "null"):

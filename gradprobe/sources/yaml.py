@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -12,8 +13,10 @@ from gradprobe.config import ascending
 from gradprobe.errors import InputError, suggestion
 from gradprobe.rules import RULE_WORDS
 from gradprobe.sources.nodes import MAX_BYTES, Document, describe
+from gradprobe.sources.python import read_model
 from gradprobe.spec import (
     CheckSpec,
+    CodeSpec,
     Ignore,
     InitSpec,
     InputSpec,
@@ -33,16 +36,26 @@ from gradprobe.vocabulary import (
     layer_arguments,
 )
 
-TOP_LEVEL = ("name", "input", "layers", "loss", "init", "check")
+TOP_LEVEL = ("name", "input", "layers", "loss", "init", "check", "model")
+_OF_LAYERS = ("input", "layers", "init")  # what ``model`` stands in place of
 
 
 def load(target: str) -> NetworkSpec:
     """The network of a spec file, or of standard input where ``target`` is ``-``.
 
     Raises:
-        InputError: no such file, or not a spec; names file, line and column.
+        InputError: no such file, not a spec, or one that names code; with file, line and column.
     """
-    return parse(read_bytes(target), "<stdin>" if target == "-" else target)
+    return parse(*_read(target))
+
+
+def load_any(target: str) -> NetworkSpec | CodeSpec:
+    """Like ``load``, for those that can run the code that a spec may name."""
+    return parse_any(*_read(target))
+
+
+def _read(target: str) -> tuple[bytes, str]:
+    return read_bytes(target), "<stdin>" if target == "-" else target
 
 
 def read_bytes(target: str) -> bytes:
@@ -72,15 +85,27 @@ def parse(data: bytes, file: str) -> NetworkSpec:
     Raises:
         InputError: not a spec.
     """
+    spec = parse_any(data, file)
+    if isinstance(spec, CodeSpec):
+        hint = "gradprobe probe --allow-code runs it, in a process of its own"
+        raise spec.error(f"this spec runs code: {spec.target}", spec.place, hint)
+    return spec
+
+
+def parse_any(data: bytes, file: str) -> NetworkSpec | CodeSpec:
+    """The network that ``data`` describes in layers, or as the code that builds it.
+
+    Raises:
+        InputError: not a spec.
+    """
     document = Document(data, file)
     fields = document.mapping(document.root, "spec", TOP_LEVEL)
+    if "model" in fields:
+        return _code(document, fields)
     for required in ("input", "layers"):
         if required not in fields:
             document.fail(f"the spec has no '{required}'", document.root)
-    loss = document.string(fields["loss"], "loss") if "loss" in fields else LOSSES[0]
-    if loss not in LOSSES:
-        hint = suggestion(loss, LOSSES) or f"known: {', '.join(LOSSES)}"
-        document.fail(f"loss: unknown loss '{loss}'", fields["loss"], hint=hint)
+    loss = document.word(fields["loss"], "loss", LOSSES) if "loss" in fields else LOSSES[0]
     spec = NetworkSpec(
         input=_input(document, fields["input"]),
         layers=_layers(document, fields["layers"], "layers"),
@@ -102,6 +127,20 @@ def parse_init(text: str) -> InitSpec:
 
 
 # ---- sections
+
+
+def _code(document: Document, fields: dict[str, Node]) -> CodeSpec:
+    for key in _OF_LAYERS:
+        if key in fields:
+            document.fail(f"'{key}' and 'model' exclude each other", fields[key])
+    code = read_model(document, fields["model"], fields.get("loss"))
+    return replace(
+        code,
+        name=document.string(fields["name"], "name") if "name" in fields else None,
+        check=_check(document, fields["check"]) if "check" in fields else CheckSpec(),
+        source=document.file,
+        lines=document.lines,
+    )
 
 
 def _input(document: Document, node: Node) -> InputSpec:

@@ -1,0 +1,361 @@
+"""Import, build, call, measure: what runs in the process of a Python model.
+
+Whatever the model's code raises ends as a ``ModelError`` at the user's own line; the frames of
+gradprobe and torch are not the user's business.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import pkgutil
+import random
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gradprobe import archive
+from gradprobe.archive import Measurement
+from gradprobe.batch import load_batch
+from gradprobe.check import arguments_of, loss_of, probe
+from gradprobe.errors import GradprobeError, InputError, ModelError, suggestion
+from gradprobe.exchange import Reply, Request, failure_of
+from gradprobe.frames import frames_of, users_frame
+from gradprobe.process import Note, serve
+from gradprobe.seeds import derive
+from gradprobe.sources.python import is_target, size_in_bytes, split
+from gradprobe.spec import CheckSpec, TensorSpec
+
+
+def main() -> None:
+    """Serve one request; ``process.call`` starts it."""
+    serve(answer)
+
+
+def answer(request: bytes, note: Note) -> bytes:
+    """An encoded ``Request`` → an encoded ``Reply``."""
+    warnings.simplefilter("ignore")  # as in the command itself
+    try:
+        replied = reply(archive.decode(Request, request.decode()), note)
+    except BaseException as error:
+        replied = Reply(None, torch.__version__, failure_of(_blame(error, "probing")))
+    return archive.encode(replied).encode()
+
+
+def reply(request: Request, note: Note = lambda stage: None) -> Reply:
+    """The result of ``run``, or the error that it ended in."""
+    try:
+        return Reply(run(request, note), torch.__version__, None)
+    except GradprobeError as error:
+        return Reply(None, torch.__version__, failure_of(error))
+
+
+def run(request: Request, note: Note) -> Measurement:
+    """Build the model that ``request`` names and measure it.
+
+    Raises:
+        InputError: a name, an argument or the inputs do not fit.
+        ModelError: the model's own code raised, at the user's line.
+    """
+    with _imports_from(request.path):
+        model = _adapted(_model(request, note), request)
+        inputs, labels, source = _inputs(model, request, note)
+        args, kwargs = arguments_of(_moved(inputs, model, request))
+        _check_call(model, args, kwargs)
+        loss = _loss(request, labels, note)
+        with _step(note, "running the model"):
+            report = probe(
+                model, (tuple(args), kwargs), loss=loss, seed=request.seed, level=request.level
+            )
+    sizes = [t.shape[0] for t in [*args, *kwargs.values()] if isinstance(t, Tensor) and t.dim()]
+    told = {
+        "batch_size": sizes[0] if sizes else None,
+        "loss": request.loss,
+        "data": source,
+        "mode": "train" if model.training else "eval",
+    }
+    config: dict[str, Any] = {k: v for k, v in report.config.items() if k != "thresholds"}
+    return Measurement(report.profile, type(model).__name__, CheckSpec(), config | told)
+
+
+# ---- the user's names
+
+
+@contextmanager
+def _imports_from(path: str) -> Iterator[None]:
+    before = list(sys.path)
+    sys.path.insert(0, os.path.abspath(path))
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _model(request: Request, note: Note) -> nn.Module:
+    """The module that the target is, or gives when it is called with the arguments."""
+    _seed(request.seed)  # a module may be built while its file is imported
+    found = _find(request.target, note)
+    arguments = json.loads(request.arguments)
+    if isinstance(found, nn.Module):
+        if arguments:
+            raise InputError(f"{request.target} is built already: it takes no --arg")
+        return found
+    if not callable(found):
+        raise InputError(f"{request.target} is {_a(found)}: neither a module nor what makes one")
+    _check_arguments(request.target, found, arguments)
+    _seed(request.seed)
+    with _step(note, f"building {request.target}"):
+        model = found(**arguments)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{request.target} gives {_a(model)}, not a torch.nn.Module")
+    return model
+
+
+def _find(target: str, note: Note) -> Any:
+    """What ``package.module:name`` names.
+
+    Raises:
+        InputError: there is no such module or name; suggests the nearest.
+        ModelError: the module raised while it was imported.
+    """
+    name, attribute = split(target)
+    with _step(note, f"importing {name}"):
+        try:
+            module = import_module(name)
+        except ModuleNotFoundError as error:
+            missing = error.name or ""
+            own = users_frame(frames_of(error)) is None
+            if not own or not f"{name}.".startswith(f"{missing}."):
+                raise
+            hint = suggestion(name, _siblings(name)) or f"--path DIR: where {name} is imported from"
+            raise InputError(f"there is no module {missing}", hint=hint) from error
+    found: Any = module
+    for part in attribute.split("."):
+        with _step(note, f"importing {name}"):
+            known = [word for word in dir(found) if not word.startswith("_")]
+            there = hasattr(found, part)
+        if not there:
+            _check_shadowed(module)
+            hint = suggestion(part, known) or f"it has: {', '.join(_models(module)) or 'no model'}"
+            raise InputError(f"{name} has no {attribute}", hint=hint)
+        found = getattr(found, part)
+    return found
+
+
+def _siblings(name: str) -> list[str]:
+    """Full names of the modules that stand where ``name`` was looked for."""
+    package, _, _ = name.rpartition(".")
+    prefix = f"{package}." if package else ""
+    loaded = sys.modules.get(package)
+    paths = list(getattr(loaded, "__path__", [])) if package else None
+    return [prefix + found.name for found in pkgutil.iter_modules(paths)]
+
+
+def _models(module: ModuleType) -> list[str]:
+    """Names of the models that ``module`` itself defines."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, nn.Module)
+        or (
+            isinstance(value, type)
+            and issubclass(value, nn.Module)
+            and value.__module__ == module.__name__
+        )
+    ][:8]
+
+
+def _check_shadowed(module: ModuleType) -> None:
+    """Python keeps the first module of a name: a file called random.py is not imported."""
+    file = Path(sys.path[0], *module.__name__.split(".")).with_suffix(".py")
+    loaded = getattr(module, "__file__", None)
+    if file.is_file() and (loaded is None or not file.samefile(loaded)):
+        hint = f"rename {file.name}, or import it through a package"
+        raise InputError(f"another module is called {module.__name__}: {loaded}", hint=hint)
+
+
+def _check_arguments(target: str, function: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    signature = _signature(function)
+    if signature is None:
+        return
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        unknown = [name for name in arguments if name not in signature.parameters]
+        hint = suggestion(unknown[0], signature.parameters) if unknown else "--arg name=value"
+        raise InputError(f"{target}{signature}: {error}", hint=hint) from error
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        found = inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+    bare = [p.replace(annotation=inspect.Parameter.empty) for p in found.parameters.values()]
+    return found.replace(parameters=bare, return_annotation=inspect.Signature.empty)
+
+
+# ---- what goes in
+
+
+class _Given(NamedTuple):
+    """What goes in; ``source`` is where it comes from, unless it is drawn."""
+
+    inputs: Any
+    labels: Tensor | None = None
+    source: str | None = None
+
+
+def _inputs(model: nn.Module, request: Request, note: Note) -> _Given:
+    if request.data is not None:
+        batch = load_batch(request.data, None, request.batch_size, request.memory)
+        return _Given(batch.inputs, batch.labels, request.data)
+    if request.function is not None:
+        function = _find(request.function, note)
+        _seed(request.seed)
+        with _step(note, f"calling {request.function}"):
+            return _Given(function(), None, request.function)
+    if request.tensors:
+        if (total := sum(map(size_in_bytes, request.tensors))) > request.memory:
+            raise InputError(f"the inputs hold {total / 2**30:.3g} GiB", hint="see --max-memory")
+        tensors = [_drawn(spec, i, request.seed) for i, spec in enumerate(request.tensors)]
+        return _Given(tuple(tensors))
+    signature = _signature(model.forward)
+    if signature is not None and not signature.parameters:
+        return _Given(())
+    shown = f"{type(model).__name__}.forward{signature or '(...)'}"
+    hint = "--input shape=32,64/dtype=float32, --inputs package.module:function or --data FILE"
+    raise InputError(f"{shown} needs inputs: none are given", hint=hint)
+
+
+def _drawn(spec: TensorSpec, index: int, seed: int) -> Tensor:
+    """The first is drawn as a spec's input is, so that the same network gets the same batch."""
+    path = f"input/{index}" if index else "input"
+    generator = torch.Generator().manual_seed(derive(seed, path))
+    dtype: torch.dtype = getattr(torch, spec.dtype)
+    if dtype.is_floating_point:
+        return torch.randn(spec.shape, generator=generator).to(dtype)
+    return torch.randint(spec.high or 2, spec.shape, generator=generator).to(dtype)
+
+
+def _moved(value: Any, model: nn.Module, request: Request) -> Any:
+    """``value`` on the model's device; its numbers in the model's dtype where that is known."""
+    parameter = next(model.parameters(), None)
+    if parameter is None:
+        return value
+    cast = request.dtype is not None or request.data is not None
+
+    def move(item: Any) -> Any:
+        if isinstance(item, Tensor):
+            item = item.to(parameter.device)
+            return item.to(parameter.dtype) if cast and item.is_floating_point() else item
+        if type(item) in (tuple, list):
+            return type(item)(map(move, item))
+        return {key: move(one) for key, one in item.items()} if type(item) is dict else item
+
+    return move(value)
+
+
+def _check_call(model: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> None:
+    signature = _signature(model.forward)
+    if signature is None:
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        shown = f"{type(model).__name__}.forward{signature}"
+        hint = "each --input is one argument, in order; --inputs can name them"
+        raise InputError(f"{shown} does not take these inputs: {error}", hint=hint) from error
+
+
+# ---- what comes out
+
+
+def _loss(request: Request, labels: Tensor | None, note: Note) -> Callable[[Any], Tensor]:
+    if not is_target(request.loss):
+        return loss_of(request.loss, labels, request.seed)
+    found = _find(request.loss, note)
+    if isinstance(found, type) and issubclass(found, nn.Module):
+        found = found()
+    if not callable(found):
+        raise InputError(f"{request.loss} is {_a(found)}, not a function of the output")
+    function: Callable[[Any], Tensor] = found
+    return function
+
+
+def _adapted(model: nn.Module, request: Request) -> nn.Module:
+    """The model in the dtype, mode and on the device that were asked for."""
+    if request.dtype is not None:
+        model.to(getattr(torch, request.dtype))
+    if request.device != "cpu":  # the default leaves it where it was built
+        try:
+            model.to(request.device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise InputError(f"--device {request.device}: {_said(error)}") from error
+    return model if request.mode is None else model.train(request.mode == "train")
+
+
+# ---- errors
+
+
+@contextmanager
+def _step(note: Note, stage: str) -> Iterator[None]:
+    """Whatever is raised inside comes out as an error at the user's line."""
+    note(stage)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except GradprobeError as error:
+        raise _placed(error) from error.__cause__
+    except BaseException as error:
+        raise _blame(error, stage) from error
+
+
+def _blame(error: BaseException, stage: str) -> ModelError:
+    what = f"{type(error).__name__}: {_said(error)}".removesuffix(": ")
+    if isinstance(error, SystemExit):
+        what = f"sys.exit({error.code!r}) was called"
+    frame = users_frame(frames_of(error))
+    where = f" in {frame.function}" if frame and frame.function != "<module>" else ""
+    message = f"{stage} failed{where}: {what}"
+    if frame is None:
+        return ModelError(message)
+    return ModelError(message, place=frame.place, excerpt=frame.excerpt)
+
+
+def _placed(error: GradprobeError) -> GradprobeError:
+    """``error`` at the user's line that caused it, where there is one."""
+    frame = users_frame(frames_of(error.__cause__)) if error.__cause__ else None
+    if frame is None or error.place is not None or isinstance(error, InputError):
+        return error
+    return ModelError(error.message, place=frame.place, excerpt=frame.excerpt, hint=error.hint)
+
+
+def _said(error: BaseException) -> str:
+    """The first line of what an exception says, whose own code may fail at that."""
+    try:
+        return next(iter(str(error).strip().splitlines()), "")
+    except Exception:
+        return ""
+
+
+def _a(value: object) -> str:
+    return f"a {type(value).__name__}"
+
+
+def _seed(seed: int) -> None:
+    """Every stream that a model may draw its weights from."""
+    random.seed(seed)
+    torch.manual_seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed % 2**32)

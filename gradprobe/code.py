@@ -1,0 +1,170 @@
+"""A network that is Python code: run in a process of its own, and judged here.
+
+The process hands back values, never objects: what it says is decoded as data, and anything short
+of a complete result is an error, so that no ending of the process passes for a healthy network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from gradprobe import archive, process, rules
+from gradprobe._version import __version__
+from gradprobe.check import load_target
+from gradprobe.config import ProbeOptions
+from gradprobe.errors import InputError, ModelError
+from gradprobe.exchange import Reply, Request, error_of
+from gradprobe.frames import dumped_frames, users_frame
+from gradprobe.process import Answer, Ending
+from gradprobe.report import Report
+from gradprobe.sources import python
+from gradprobe.sources.python import CodeOptions
+from gradprobe.sources.stack import STACKS, StackOptions
+from gradprobe.sources.yaml import load_any
+from gradprobe.spec import CodeSpec, NetworkSpec
+
+DEFAULT_TIMEOUT = 120.0  # seconds
+MAX_TIMEOUT = 1e6
+
+
+class RunOptions(NamedTuple):
+    """How code is run."""
+
+    timeout: float = DEFAULT_TIMEOUT
+    in_process: bool = False  # faster, and at the mercy of the code
+    dtype: str | None = None  # None: as the model was built
+
+
+def load(
+    target: str, stack: StackOptions, options: CodeOptions, allow_code: bool = False
+) -> NetworkSpec | CodeSpec:
+    """The network that ``target`` names: as layers, or as the code that builds it.
+
+    Args:
+        target: a spec file, ``-``, a built-in stack, or ``package.module:name``.
+        stack, options: what the command line says of the one and of the other.
+        allow_code: whether a spec file may name code; ``package.module:name`` was named to be run.
+
+    Raises:
+        InputError: there is no such target, it is not to be run, or options do not fit it.
+    """
+    if python.is_target(target) or python.is_script(target):
+        return python.load(target, options)
+    if target not in STACKS or Path(target).is_file():
+        spec = load_any(target)
+        if isinstance(spec, CodeSpec):
+            python.require_allowed(spec, allow_code)
+            return python.completed(spec, options)
+    else:
+        spec = load_target(target, stack)
+    if options.given:
+        raise InputError(f"{options.given} is for Python models, and {target} is a spec")
+    return spec
+
+
+def probe_code(
+    code: CodeSpec, options: ProbeOptions | None = None, run: RunOptions | None = None
+) -> Report:
+    """Run the code that ``code`` names, measure the model that it builds, and judge it.
+
+    Raises:
+        InputError: a name, an argument or the inputs do not fit.
+        ModelError: the code raised, ended its process, was killed, or took too long.
+    """
+    options, run = options or ProbeOptions(), run or RunOptions()
+    if not 0 < run.timeout <= MAX_TIMEOUT:
+        raise InputError(f"--timeout {run.timeout:g} is out of range (0 to {MAX_TIMEOUT:,.0f} s)")
+    if options.by != "row" or options.blocks:
+        asked = "--blocks" if options.blocks else f"--by {options.by}"
+        raise InputError(f"{asked} needs a spec: {code.target} is a Python model")
+    request = _request(code, options, run)
+    reply = _run_here(request) if run.in_process else _run_apart(request, run.timeout)
+    if reply.failure is not None:
+        raise error_of(reply.failure)
+    if reply.measurement is None:
+        raise ModelError(f"{code.target}: what its process handed back is no result")
+    profile, name, _, config = reply.measurement
+    limits = {**options.thresholds, **code.check.thresholds}
+    findings, verdict = rules.diagnose(profile, options.thresholds, code.check)
+    versions = {"gradprobe": __version__, "torch": reply.torch}
+    told = {**config, "thresholds": limits}
+    return Report(code.source, profile, findings, verdict, told, versions, code.name or name)
+
+
+def _request(code: CodeSpec, options: ProbeOptions, run: RunOptions) -> Request:
+    inputs = () if options.data is not None else code.inputs or ()
+    if options.batch_size is not None and options.data is None:
+        raise InputError("--batch-size: the shape of a Python model's input has the batch in it")
+    return Request(
+        target=code.target,
+        arguments=json.dumps(dict(code.arguments)),
+        path=code.path,
+        tensors=inputs if isinstance(inputs, tuple) else (),
+        function=inputs if isinstance(inputs, str) else None,
+        data=options.data,
+        mode=code.mode,
+        loss=code.loss,
+        seed=options.seed,
+        dtype=run.dtype,
+        device=options.device,
+        batch_size=options.batch_size,
+        level=options.level,
+        memory=options.limits.memory,
+    )
+
+
+def _run_here(request: Request) -> Reply:
+    from gradprobe import child
+
+    with contextlib.redirect_stdout(sys.stderr):
+        return child.reply(request)
+
+
+def _run_apart(request: Request, timeout: float) -> Reply:
+    answer = process.call("gradprobe.child", archive.encode(request).encode(), timeout)
+    if answer.ending is not Ending.ANSWERED:
+        raise _unanswered(request.target, answer, timeout)
+    try:
+        return archive.decode(Reply, answer.message.decode())
+    except ValueError as error:
+        message = f"{request.target}: what its process handed back is no result"
+        raise ModelError(message) from error
+
+
+# ---- a process without an answer
+
+
+def _unanswered(target: str, answer: Answer, timeout: float) -> ModelError:
+    """What happened, at the user's own line where faulthandler could tell it."""
+    what, hint = _what_happened(answer, timeout)
+    frame = users_frame(dumped_frames(answer.dump))
+    during = f" while {answer.stage}" if answer.stage else ""
+    message = f"{target}: {what}{during}"
+    if frame is None:
+        return ModelError(message, hint=hint)
+    if frame.function != "<module>":
+        message += f", in {frame.function}"
+    return ModelError(message, place=frame.place, excerpt=frame.excerpt, hint=hint)
+
+
+def _what_happened(answer: Answer, timeout: float) -> tuple[str, str]:
+    """In a few words, and what to do about it."""
+    if answer.ending is Ending.TIMED_OUT:
+        return f"no result after {timeout:g} s", "--timeout SECONDS gives it longer"
+    if answer.ending is Ending.GARBLED:
+        return "its code wrote into the pipe that the result comes through", ""
+    if answer.status < 0:
+        number = -answer.status
+        try:
+            name = f" ({signal.Signals(number).name})"
+        except ValueError:
+            name = ""
+        hint = "it may have run out of memory" if number == signal.SIGKILL else ""
+        return f"its process was killed by signal {number}{name}", hint
+    what = f"its process ended with exit code {answer.status} and no result"
+    return what, "os._exit ends a process at once"

@@ -1,0 +1,257 @@
+"""``package.module:name`` and what goes with it → ``CodeSpec``. Reads names; imports nothing."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from yaml.nodes import Node, ScalarNode, SequenceNode
+
+from gradprobe.config import choose
+from gradprobe.errors import InputError, suggestion
+from gradprobe.sources.nodes import Document
+from gradprobe.spec import CodeSpec, TensorSpec, Value
+from gradprobe.vocabulary import LOSSES, MAX_SIZE, MODES, TENSOR_DTYPES
+
+_SCRIPT = re.compile(r"(.*?)([^/\\]+)\.py:(.+)")
+_INTEGERS = ("int64", "int32", "uint8")
+_EXAMPLE = "like shape=32,64/dtype=float32 or shape=8,128/dtype=int64/high=1000"
+
+
+@dataclass(frozen=True, slots=True)
+class CodeOptions:
+    """What the command line says about a Python model; what is ``None`` or empty it leaves open."""
+
+    arguments: Mapping[str, Value] = field(default_factory=dict)
+    path: str | None = None
+    inputs: tuple[TensorSpec, ...] | str | None = None
+    mode: str | None = None
+    loss: str | None = None
+
+    @property
+    def given(self) -> str | None:
+        """The first of the options that only a Python model has, if there is one."""
+        loss = self.loss if self.loss is not None and is_target(self.loss) else None
+        values = {
+            "--arg": self.arguments,
+            "--path": self.path,
+            "--input": self.inputs,
+            "--train-mode, --eval-mode": self.mode,
+            f"--loss {loss}": loss,
+        }
+        return next((option for option, value in values.items() if value), None)
+
+
+def is_target(text: str) -> bool:
+    """Whether ``text`` has the form ``package.module:name``, and is not a file's name."""
+    module, colon, name = text.partition(":")
+    dotted = [*module.split("."), *name.split(".")]
+    named = bool(colon) and all(map(str.isidentifier, dotted)) and not module.endswith(".py")
+    return named and not Path(text).exists()
+
+
+def is_script(text: str) -> bool:
+    """Whether ``text`` names a file of Python code where a module is to be named."""
+    return bool(_SCRIPT.fullmatch(text)) and not Path(text).exists()
+
+
+def split(target: str) -> tuple[str, str]:
+    """Module and name of ``package.module:name``.
+
+    Raises:
+        InputError: it has another form.
+    """
+    if not is_target(target):
+        hint = ""
+        if found := _SCRIPT.fullmatch(target):
+            folder = f" with --path {found[1]}" if found[1] else ""
+            hint = f"name the module and not its file: {found[2]}:{found[3]}{folder}"
+        raise InputError(f"'{target}' is not of the form package.module:name", hint=hint)
+    module, _, name = target.partition(":")
+    return module, name
+
+
+def load(target: str, options: CodeOptions) -> CodeSpec:
+    """The network that ``target`` names on the command line.
+
+    Raises:
+        InputError: an option does not fit.
+    """
+    split(target)
+    return completed(CodeSpec(target, source=target), options)
+
+
+def completed(code: CodeSpec, options: CodeOptions) -> CodeSpec:
+    """``code`` with what the command line says about it, which goes before what a file says.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    code = replace(
+        code,
+        arguments={**code.arguments, **options.arguments},
+        path=options.path or code.path,
+        inputs=options.inputs or code.inputs,
+        mode=options.mode or code.mode,
+        loss=options.loss or code.loss,
+    )
+    if not Path(code.path).is_dir():
+        raise code.error(f"there is no folder {code.path} to import from", code.place)
+    return code
+
+
+def require_allowed(code: CodeSpec, allowed: bool) -> None:
+    """Refuse what a spec file would run, unless code was allowed; a target was named to be run.
+
+    Raises:
+        InputError: at the spec's ``model:``.
+    """
+    if code.place is not None and not allowed:
+        hint = "--allow-code runs it, in a process of its own: only where you trust the file"
+        raise code.error(f"this spec runs code: {code.target}", code.place, hint)
+
+
+# ---- options
+
+
+def read_argument(text: str) -> tuple[str, Value]:
+    """Name and value of ``--arg key=value``; the value is read as a spec's.
+
+    Raises:
+        InputError: not of that form.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise InputError(f"--arg: '{text}' is not of the form key=value")
+    if not value:
+        return key, ""
+    document = Document(value.encode("utf-8", "replace"), f"--arg {key}")
+    return key, document.plain(document.root, key)
+
+
+def read_arguments(texts: Sequence[str]) -> dict[str, Value]:
+    """The values of all ``--arg`` options by name.
+
+    Raises:
+        InputError: not of the form, or the same name twice.
+    """
+    found: dict[str, Value] = {}
+    for key, value in map(read_argument, texts):
+        if key in found:
+            raise InputError(f"--arg: '{key}' is given twice")
+        found[key] = value
+    return found
+
+
+def read_tensor(text: str) -> TensorSpec:
+    """The tensor of ``--input shape=8,128/dtype=int64/high=1000``.
+
+    Raises:
+        InputError: not of that form, or out of range.
+    """
+    fields: dict[str, str] = {}
+    for part in text.split("/"):
+        key, equals, value = part.partition("=")
+        if key not in ("shape", "dtype", "high") or not equals or key in fields:
+            hint = suggestion(key, ("shape", "dtype", "high")) if equals else ""
+            raise InputError(f"--input: cannot read '{part}'", hint=hint or _EXAMPLE)
+        fields[key] = value
+    if "shape" not in fields:
+        raise InputError("--input: 'shape' is missing", hint=_EXAMPLE)
+    sizes = [size.strip() for size in fields["shape"].split(",")]
+    for number in (*sizes, *([fields["high"]] if "high" in fields else [])):
+        if not re.fullmatch("[0-9]{1,10}", number) or not 1 <= int(number) <= MAX_SIZE:
+            raise InputError(f"--input: '{number}' is no size (1 to {MAX_SIZE:,})", hint=_EXAMPLE)
+    high = int(fields["high"]) if "high" in fields else None
+    dtype = fields.get("dtype", "float32")
+    choose("input dtype", dtype, tuple(TENSOR_DTYPES))
+    tensor = TensorSpec(tuple(map(int, sizes)), dtype, high)
+    if wrong := _misfit(tensor):
+        raise InputError(f"--input: {wrong}")
+    return tensor
+
+
+def size_in_bytes(tensor: TensorSpec) -> int:
+    """What the tensor takes in memory."""
+    return math.prod(tensor.shape) * TENSOR_DTYPES[tensor.dtype]
+
+
+def _misfit(tensor: TensorSpec) -> str:
+    """Why shape, dtype and ``high`` do not go together; empty where they do."""
+    if tensor.dtype in _INTEGERS and tensor.high is None:
+        return f"{tensor.dtype} needs 'high': what is drawn lies between 0 and high - 1"
+    if tensor.dtype not in _INTEGERS and tensor.high is not None:
+        return f"'high' is for integers, not for {tensor.dtype}"
+    if tensor.dtype == "uint8" and (tensor.high or 0) > 256:
+        return f"uint8 holds 0 to 255, not {tensor.high} values"
+    return ""
+
+
+# ---- a spec's own section
+
+
+def read_model(document: Document, node: Node, loss: Node | None) -> CodeSpec:
+    """The ``model:`` section of a spec file.
+
+    Raises:
+        InputError: at the place of what is wrong.
+    """
+    fields = document.mapping(node, "model", ("target", "args", "inputs", "path", "mode"))
+    if "target" not in fields:
+        document.fail("model: 'target' is missing", node, hint="target: package.module:name")
+    arguments = document.mapping(fields["args"], "args") if "args" in fields else {}
+    mode = document.word(fields["mode"], "mode", MODES) if "mode" in fields else None
+    folder = Path() if document.file.startswith("<") else Path(document.file).parent
+    path = document.string(fields["path"], "path") if "path" in fields else "."
+    return CodeSpec(
+        target=_name(document, fields["target"], "target"),
+        arguments={key: document.plain(value, key) for key, value in arguments.items()},
+        path=str(folder / path),
+        inputs=_inputs(document, fields["inputs"]) if "inputs" in fields else None,
+        mode=mode,
+        loss=_loss(document, loss) if loss is not None else LOSSES[0],
+        place=document.place(fields["target"]),
+    )
+
+
+def _name(document: Document, node: Node, what: str) -> str:
+    name = document.string(node, what)
+    if not is_target(name):
+        document.fail(f"{what}: '{name}' is not of the form package.module:name", node)
+    return name
+
+
+def _loss(document: Document, node: Node) -> str:
+    name = document.string(node, "loss")
+    return name if is_target(name) else document.word(node, "loss", LOSSES)
+
+
+def _inputs(document: Document, node: Node) -> tuple[TensorSpec, ...] | str:
+    """One tensor, a list of them, or the name of the function that makes them."""
+    if isinstance(node, SequenceNode):
+        return tuple(_tensor(document, item) for item in document.sequence(node, "inputs"))
+    if isinstance(node, ScalarNode):
+        return _name(document, node, "inputs")
+    return (_tensor(document, node),)
+
+
+def _tensor(document: Document, node: Node) -> TensorSpec:
+    fields = document.mapping(node, "inputs", ("shape", "dtype", "high"))
+    if "shape" not in fields:
+        document.fail("inputs: 'shape' is missing", node, hint="shape: [32, 64], batch included")
+    sizes = document.sequence(fields["shape"], "shape")
+    tensor = TensorSpec(
+        shape=tuple(document.integer(size, "shape") for size in sizes),
+        dtype=document.word(fields["dtype"], "dtype", tuple(TENSOR_DTYPES))
+        if "dtype" in fields
+        else "float32",
+        high=document.integer(fields["high"], "high") if "high" in fields else None,
+    )
+    if not sizes:
+        document.fail("shape: the list is empty", fields["shape"])
+    if wrong := _misfit(tensor):
+        document.fail(f"inputs: {wrong}", node)
+    return tensor
