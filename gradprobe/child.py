@@ -32,7 +32,7 @@ from gradprobe.exchange import Reply, Request, failure_of
 from gradprobe.frames import frames_of, users_frame
 from gradprobe.process import Note, serve
 from gradprobe.seeds import derive
-from gradprobe.sources.python import is_target, size_in_bytes, split
+from gradprobe.sources.python import is_target, split
 from gradprobe.spec import CheckSpec, TensorSpec
 
 
@@ -225,8 +225,6 @@ def _inputs(model: nn.Module, request: Request, note: Note) -> _Given:
         with _step(note, f"calling {request.function}"):
             return _Given(function(), None, request.function)
     if request.tensors:
-        if (total := sum(map(size_in_bytes, request.tensors))) > request.memory:
-            raise InputError(f"the inputs hold {total / 2**30:.3g} GiB", hint="see --max-memory")
         tensors = [_drawn(spec, i, request.seed) for i, spec in enumerate(request.tensors)]
         return _Given(tuple(tensors))
     signature = _signature(model.forward)

@@ -100,11 +100,14 @@ def _request(code: CodeSpec, options: ProbeOptions, run: RunOptions) -> Request:
     inputs = () if options.data is not None else code.inputs or ()
     if options.batch_size is not None and options.data is None:
         raise InputError("--batch-size: the shape of a Python model's input has the batch in it")
+    tensors = inputs if isinstance(inputs, tuple) else ()
+    if (total := sum(map(python.size_in_bytes, tensors))) > options.limits.memory:
+        raise InputError(f"the inputs take {total / 2**30:.3g} GiB", hint="see --max-memory")
     return Request(
         target=code.target,
         arguments=json.dumps(dict(code.arguments)),
         path=code.path,
-        tensors=inputs if isinstance(inputs, tuple) else (),
+        tensors=tensors,
         function=inputs if isinstance(inputs, str) else None,
         data=options.data,
         mode=code.mode,

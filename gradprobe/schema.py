@@ -11,6 +11,8 @@ from gradprobe.vocabulary import (
     LAYERS,
     LOSSES,
     MAX_SIZE,
+    MODES,
+    TENSOR_DTYPES,
     THRESHOLDS,
     TYPES,
     Argument,
@@ -20,6 +22,7 @@ from gradprobe.vocabulary import (
 
 _SIZE = {"type": "integer", "minimum": 1, "maximum": MAX_SIZE}
 _LAYERS = {"$ref": "#/definitions/layers"}
+_TARGET = {"type": "string", "pattern": r"^[^\s:.]+(\.[^\s:.]+)*:[^\s:.]+(\.[^\s:.]+)*$"}
 _NAME = {"type": "string", "pattern": r"^(?![0-9]+$)[^.]+$"}
 
 
@@ -28,7 +31,18 @@ def spec_schema() -> dict[str, Any]:
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "gradprobe network spec",
-        **_object(
+        # In layers, or as the Python code that builds it.
+        "if": {"type": "object", "required": ["model"]},
+        "then": _object(
+            {
+                "name": {"type": "string"},
+                "model": _model(),
+                "loss": {"anyOf": [{"enum": list(LOSSES)}, _TARGET]},
+                "check": _check(),
+            },
+            ["model"],
+        ),
+        "else": _object(
             {
                 "name": {"type": "string"},
                 "input": _object(
@@ -53,6 +67,29 @@ def spec_schema() -> dict[str, Any]:
             "inits": {"type": "object", "additionalProperties": {"$ref": "#/definitions/init"}},
         },
     }
+
+
+def _model() -> dict[str, Any]:
+    scalar = {"type": ["null", "boolean", "number", "string"]}
+    value = {"anyOf": [scalar, {"type": "array"}]}
+    tensor = _object(
+        {
+            "shape": {"type": "array", "items": _SIZE, "minItems": 1},
+            "dtype": {"enum": list(TENSOR_DTYPES)},
+            "high": _SIZE,
+        },
+        ["shape"],
+    )
+    return _object(
+        {
+            "target": _TARGET,
+            "args": {"type": "object", "additionalProperties": value},
+            "inputs": {"anyOf": [tensor, {"type": "array", "items": tensor}, _TARGET]},
+            "path": {"type": "string"},
+            "mode": {"enum": list(MODES)},
+        },
+        ["target"],
+    )
 
 
 def _object(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:

@@ -258,7 +258,7 @@ class Document:
         return found
 
     def plain(self, node: Node, what: str) -> Value:
-        """A value whose type nobody states, by its form: null, a boolean, a number, a string, a list.
+        """A value whose type nobody states, by its form: null, boolean, number, string or list.
 
         Only what reads one way is taken: ``yes``, ``017`` and dates must be quoted.
         """
