@@ -47,16 +47,16 @@ def answer(request: bytes, note: Note) -> bytes:
     try:
         replied = reply(archive.decode(Request, request.decode()), note)
     except BaseException as error:
-        replied = Reply(None, torch.__version__, failure_of(_blame(error, "probing")))
+        replied = Reply(failure=failure_of(_blame(error, "probing")))
     return archive.encode(replied).encode()
 
 
 def reply(request: Request, note: Note = lambda stage: None) -> Reply:
     """The result of ``run``, or the error that it ended in."""
     try:
-        return Reply(run(request, note), torch.__version__, None)
+        return Reply(run(request, note))
     except GradprobeError as error:
-        return Reply(None, torch.__version__, failure_of(error))
+        return Reply(failure=failure_of(error))
 
 
 def run(request: Request, note: Note) -> Measurement:

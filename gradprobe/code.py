@@ -13,15 +13,16 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from gradprobe import archive, process, rules
-from gradprobe._version import __version__
-from gradprobe.check import load_target
+from gradprobe import archive, process
+from gradprobe.archive import Measurement
+from gradprobe.check import judge, load_target
 from gradprobe.config import ProbeOptions
 from gradprobe.errors import InputError, ModelError
 from gradprobe.exchange import Reply, Request, error_of
 from gradprobe.frames import dumped_frames, users_frame
 from gradprobe.process import Answer, Ending
 from gradprobe.report import Report
+from gradprobe.rules import Selection
 from gradprobe.sources import python
 from gradprobe.sources.python import CodeOptions
 from gradprobe.sources.stack import STACKS, StackOptions
@@ -73,10 +74,20 @@ def probe_code(
     """Run the code that ``code`` names, measure the model that it builds, and judge it.
 
     Raises:
+        InputError, ModelError: as ``measure_code``.
+    """
+    options = options or ProbeOptions()
+    measured = measure_code(code, options, run or RunOptions())
+    return judge(measured, code.source, options.thresholds, Selection())
+
+
+def measure_code(code: CodeSpec, options: ProbeOptions, run: RunOptions) -> Measurement:
+    """What ``probe_code`` measures, before it is judged.
+
+    Raises:
         InputError: a name, an argument or the inputs do not fit.
         ModelError: the code raised, ended its process, was killed, or took too long.
     """
-    options, run = options or ProbeOptions(), run or RunOptions()
     if not 0 < run.timeout <= MAX_TIMEOUT:
         raise InputError(f"--timeout {run.timeout:g} is out of range (0 to {MAX_TIMEOUT:,.0f} s)")
     if options.by != "row" or options.blocks:
@@ -88,12 +99,8 @@ def probe_code(
         raise error_of(reply.failure)
     if reply.measurement is None:
         raise ModelError(f"{code.target}: what its process handed back is no result")
-    profile, name, _, config = reply.measurement
-    limits = {**options.thresholds, **code.check.thresholds}
-    findings, verdict = rules.diagnose(profile, options.thresholds, code.check)
-    versions = {"gradprobe": __version__, "torch": reply.torch}
-    told = {**config, "thresholds": limits}
-    return Report(code.source, profile, findings, verdict, told, versions, code.name or name)
+    measured = reply.measurement
+    return measured._replace(name=code.name or measured.name, check=code.check)
 
 
 def _request(code: CodeSpec, options: ProbeOptions, run: RunOptions) -> Request:

@@ -41,11 +41,10 @@ class Failure(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What was measured, with the version of torch; or why it was not."""
+    """What was measured, or why it was not."""
 
-    measurement: Measurement | None
-    torch: str
-    failure: Failure | None
+    measurement: Measurement | None = None
+    failure: Failure | None = None
 
 
 def failure_of(error: GradprobeError) -> Failure:

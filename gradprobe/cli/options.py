@@ -189,7 +189,7 @@ TrainMode = Annotated[
         "--train-mode/--eval-mode", help="Default: as it was built.", rich_help_panel=_CODE
     ),
 ]
-Timeout = Annotated[
+CodeTimeout = Annotated[
     float, typer.Option(help="Seconds that the code may take.", rich_help_panel=_CODE)
 ]
 AllowCode = Annotated[

@@ -46,7 +46,7 @@ def probe(
     input: o.InputTensor = None,
     inputs: o.InputFunction = None,
     train_mode: o.TrainMode = None,
-    timeout: o.Timeout = DEFAULT_TIMEOUT,
+    timeout: o.CodeTimeout = DEFAULT_TIMEOUT,
     allow_code: o.AllowCode = False,
     in_process: o.InProcess = False,
     max_parameters: o.MaxParameters = o.DEFAULT_LIMITS.parameters,
