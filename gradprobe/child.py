@@ -342,13 +342,15 @@ def _placed(error: GradprobeError) -> GradprobeError:
 def _said(error: BaseException) -> str:
     """The first line of what an exception says, whose own code may fail at that."""
     try:
-        return next(iter(str(error).strip().splitlines()), "")
+        text = error.msg if isinstance(error, SyntaxError) else str(error)
+        return next(iter(text.strip().splitlines()), "")
     except Exception:
         return ""
 
 
 def _a(value: object) -> str:
-    return f"a {type(value).__name__}"
+    name = type(value).__name__
+    return f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
 
 
 def _seed(seed: int) -> None:

@@ -31,6 +31,7 @@ class Frame(NamedTuple):
     @property
     def excerpt(self) -> str:
         """The line itself; empty where it cannot be read."""
+        linecache.checkcache(self.file)
         return linecache.getline(self.file, self.line).rstrip("\n")
 
     @property
