@@ -17,16 +17,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import ROOT, Result
 from test_process import is_gone
 
 import gradprobe
 from gradprobe.build import build
 from gradprobe.errors import InputError
+from gradprobe.schema import spec_schema
 from gradprobe.sources.python import read_argument, read_tensor
+from gradprobe.sources.yaml import parse_any
 from gradprobe.spec import TensorSpec
 
 Run = Callable[..., Result]
@@ -476,6 +480,18 @@ def test_a_spec_that_names_code_badly(run: Run, write: Any, text: str, said: str
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith(f"net.yaml:{place}: error: ")
     assert said in ended.err
+
+
+def test_the_schema_knows_a_spec_that_names_code() -> None:
+    validator = jsonschema.Draft7Validator(spec_schema())
+    good = [SPEC, "model: {target: a.b:c.d, inputs: a:b, mode: eval}\nloss: a:b\n"]
+    good.append("model: {target: a:b, inputs: [{shape: [1], dtype: int64, high: 2}, {shape: [2]}]}")
+    for text in good:
+        parse_any(text.encode(), "net.yaml")
+        assert validator.is_valid(yaml.safe_load(text))
+    # That integers need `high`, and what folders there are, is not for a schema to say.
+    for name in BAD_SPECS.keys() - {"no high", "no folder", "no value"}:
+        assert not validator.is_valid(yaml.safe_load(BAD_SPECS[name][0].replace("▲", ""))), name
 
 
 # ---- the same network, as a spec and as code
