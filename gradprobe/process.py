@@ -141,7 +141,7 @@ def _end_with_parent(request_fd: int, own: int) -> None:
     """The parent holds the other end open as long as it lives."""
     with contextlib.suppress(OSError):
         if not os.read(request_fd, 1) and os.getpid() == own:
-            os.kill(0, signal.SIGKILL)
+            os.killpg(own, signal.SIGKILL)  # by number: it leads its group, or there is none
 
 
 # ---- in the parent

@@ -90,7 +90,17 @@ ENDINGS = {
         -signal.SIGKILL,
     ),
     "writes another digest": (
-        "os.write(int(sys.argv[4]), process._framed(b'x')[:-20] + b'y' * 20); time.sleep(99)",
+        "os.write(int(sys.argv[4]), (b := bytearray(process._framed(b'x')), b.__setitem__(20, b[20] ^ 1))[0]); time.sleep(99)",
+        Ending.GARBLED,
+        -signal.SIGKILL,
+    ),
+    "writes another end": (
+        "os.write(int(sys.argv[4]), process._framed(b'x')[:-1] + b'.'); time.sleep(99)",
+        Ending.GARBLED,
+        -signal.SIGKILL,
+    ),
+    "writes another beginning": (
+        "os.write(int(sys.argv[4]), b'PK' + process._framed(b'x')[2:]); time.sleep(99)",
         Ending.GARBLED,
         -signal.SIGKILL,
     ),
