@@ -90,7 +90,8 @@ ENDINGS = {
         -signal.SIGKILL,
     ),
     "writes another digest": (
-        "os.write(int(sys.argv[4]), (b := bytearray(process._framed(b'x')), b.__setitem__(20, b[20] ^ 1))[0]); time.sleep(99)",
+        "frame = process._framed(b'x'); frame = frame[:20] + bytes([frame[20] ^ 1]) + frame[21:]\n"
+        "os.write(int(sys.argv[4]), frame); time.sleep(99)",
         Ending.GARBLED,
         -signal.SIGKILL,
     ),

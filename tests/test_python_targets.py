@@ -421,6 +421,13 @@ def test_what_the_code_raises_is_told_at_its_own_line(probe: Run, source: str, s
     assert sys.path[0] != os.getcwd()  # and the import path is as it was
 
 
+def test_what_has_no_line_of_the_users_names_no_line(run: Run) -> None:
+    arguments = ("--arg", "in_features=-3", "--arg", "out_features=4")
+    ended = run("probe", "torch.nn:Linear", "--trusted-in-process", *arguments, *INPUT)
+    assert (ended.code, ended.out) == (3, "")
+    assert ended.err.startswith("gradprobe: error: building torch.nn:Linear failed: RuntimeError")
+
+
 # ---- a spec that names code
 
 SPEC = """\
@@ -608,7 +615,8 @@ def test_no_ending_of_its_process_passes_for_healthy(
 
 
 def test_an_interrupt_ends_both(write: Any, tmp_path: Path) -> None:
-    write("import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(99)\n")
+    # A sum in C lets no other thread of its process run, so none of them can end it either.
+    write("import os\nopen('pid', 'w').write(str(os.getpid()))\nsum(range(10**12))\n")
     command = [sys.executable, "-m", "gradprobe", "probe", "net:Net", *INPUT]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
