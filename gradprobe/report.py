@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 from gradprobe.anatomy import JacobianProfile
@@ -61,6 +62,28 @@ class ParameterProfile(NamedTuple):
     before_norm: bool = False
 
 
+class RowPrediction(NamedTuple):
+    """What mean-field theory says about one row, before anything is measured.
+
+    ``factor`` is that by which the gradient norm changes across the row, going back; ``None`` where
+    theory has nothing to say, for the ``reason``. ``deviation`` is the standard deviation of the
+    factor's logarithm that a network of finite width has around it.
+    """
+
+    name: str
+    factor: float | None
+    deviation: float = 0.0
+    reason: str | None = None
+
+
+class Theory(NamedTuple):
+    """What stands beside the predicted factors: whose they are, and how they could be nearer 1."""
+
+    about: str  # ReLU, torch's default init
+    alternative: str | None = None  # an init whose factor per row is nearer 1
+    alternative_decay: float | None = None
+
+
 class RowProfile(NamedTuple):
     """One row: a top-level layer, an iteration of a repeat, or (``level`` > 0) a leaf inside one.
 
@@ -81,6 +104,7 @@ class RowProfile(NamedTuple):
     contains: tuple[str, ...] = ()  # the kinds of layer inside, itself included
     jacobian: JacobianProfile | None = None  # measured on request, where the shape is kept
     column: int | None = None  # beside ``line``, both from 1
+    theory: RowPrediction | None = None  # predicted on request
 
     @property
     def weight_norm(self) -> float | None:
@@ -144,6 +168,39 @@ class GradientProfile:
             return None
         return float(reach ** (1 / steps))
 
+    @cached_property
+    def factors(self) -> Mapping[str, float | None]:
+        """By row: ‖∂L/∂(input)‖ / ‖∂L/∂(output)‖, the factor across it. The first row has none."""
+        return {
+            row.name: _ratio(before.gradient_norm, row.gradient_norm)
+            for before, row in pairwise(self.ran)
+        }
+
+    @property
+    def predicted_reach(self) -> float | None:
+        """The reach by mean-field theory; ``None`` where a row of the trunk has no prediction."""
+        factors = self._predicted
+        return None if factors is None else math.prod(factors)
+
+    @property
+    def predicted_decay(self) -> float | None:
+        """predicted_reach ** (1 / steps), by logarithms: over many rows the product underflows."""
+        factors = self._predicted
+        if not factors or not min(factors):
+            return 0.0 if factors else None
+        return math.exp(math.fsum(map(math.log, factors)) / len(factors))
+
+    @property
+    def _predicted(self) -> list[float] | None:
+        factors = [row.theory.factor if row.theory else None for row in self.trunk[1:]]
+        known = [factor for factor in factors if factor is not None]
+        return known if self.trunk and len(known) == len(factors) else None
+
+    @property
+    def predicted_deviation(self) -> float:
+        """Standard deviation of ln(reach) around theory's: that of the rows, which add up."""
+        return math.hypot(*(row.theory.deviation for row in self.trunk[1:] if row.theory))
+
     @property
     def half_life(self) -> float | None:
         """Rows over which the gradient halves (positive) or doubles (negative)."""
@@ -181,6 +238,7 @@ class Report:
     config: Mapping[str, object] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     name: str | None = None  # what the spec calls the network
+    theory: Theory | None = None  # on request
 
     @property
     def rows(self) -> tuple[RowProfile, ...]:

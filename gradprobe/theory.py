@@ -1,0 +1,448 @@
+"""Mean-field theory of wide random networks: what a layer does to signal and gradient, on paper.
+
+In a wide layer h = Wx + b with independent weights of mean 0 and variance σ_w² / fan_in and biases
+of variance σ_b², the units of h are Gaussian of variance q, and all that is asked here is an
+expectation over one or two Gaussians. Poole et al. 2016 (arXiv 1606.05340) and Schoenholz et al.
+2017 (arXiv 1611.01232); ``weight`` below is σ_w², ``bias`` is σ_b². Expectations are taken by
+Gauss-Legendre quadrature between the kinks of the activation, to 1e-7 or better.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Function = Callable[[Array], Array]
+
+_LARGEST = 1e12  # a length beyond it has diverged
+_SMALLEST = 1e-12  # a length below it has come to 0
+
+
+class Activation(NamedTuple):
+    """φ, its derivative as autograd has it, and where the two are not smooth."""
+
+    name: str
+    f: Function
+    slope: Function
+    kinks: tuple[float, ...] = ()
+
+
+# ---- the activations
+
+
+def _sigmoid(h: Array) -> Array:
+    return 0.5 * (1 + np.tanh(0.5 * h))
+
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def _between(h: Array, low: float, high: float) -> Array:
+    return np.where((h > low) & (h < high), 1.0, 0.0)
+
+
+def _clamped(name: str, low: float, high: float) -> Activation:
+    """clip(h, low, high): Hardtanh, ReLU6"""
+    return Activation(
+        name, lambda h: np.clip(h, low, high), lambda h: _between(h, low, high), (low, high)
+    )
+
+
+def _leaky(name: str, slope: float) -> Activation:
+    return Activation(
+        name,
+        lambda h: np.where(h > 0, h, slope * h),
+        lambda h: np.where(h > 0, 1.0, slope),
+        (0.0,),
+    )
+
+
+def _elu(name: str, alpha: float, scale: float = 1.0, rate: float = 1.0) -> Activation:
+    """scale · (h for h > 0, alpha (exp(h / rate) - 1) below): ELU, SELU, CELU"""
+
+    def below(h: Array) -> Array:
+        return np.minimum(h, 0.0) / rate
+
+    return Activation(
+        name,
+        lambda h: scale * np.where(h > 0, h, alpha * np.expm1(below(h))),
+        lambda h: scale * np.where(h > 0, 1.0, alpha / rate * np.exp(below(h))),
+        (0.0,),
+    )
+
+
+def _gelu(approximate: str) -> Activation:
+    if approximate == "tanh":
+        a, b = math.sqrt(2 / math.pi), 0.044715
+
+        def bell(h: Array) -> Array:
+            return np.tanh(a * (h + b * h**3))
+
+        return Activation(
+            "GELU",
+            lambda h: 0.5 * h * (1 + bell(h)),
+            lambda h: (
+                0.5 * (1 + bell(h)) + 0.5 * h * (1 - bell(h) ** 2) * a * (1 + 3 * b * h * h)
+            ),
+        )
+
+    def share(h: Array) -> Array:
+        return np.asarray(0.5 * (1 + _erf(h / math.sqrt(2))))
+
+    return Activation(
+        "GELU",
+        lambda h: h * share(h),
+        lambda h: share(h) + h * np.exp(-0.5 * h * h) / math.sqrt(2 * math.pi),
+    )
+
+
+def _mish() -> Activation:
+    def inner(h: Array) -> Array:
+        return np.tanh(np.logaddexp(0.0, h))
+
+    return Activation(
+        "Mish",
+        lambda h: h * inner(h),
+        lambda h: inner(h) + h * (1 - inner(h) ** 2) * _sigmoid(h),
+    )
+
+
+def _softplus(beta: float, threshold: float) -> Activation:
+    """log(1 + exp(βh)) / β, and h where βh > threshold"""
+    return Activation(
+        "Softplus",
+        lambda h: np.where(beta * h > threshold, h, np.logaddexp(0.0, beta * h) / beta),
+        lambda h: np.where(beta * h > threshold, 1.0, _sigmoid(beta * h)),
+        (threshold / beta, 0.0) if beta > 0 else (0.0,),
+    )
+
+
+def _hardshrink(lambd: float) -> Activation:
+    def outside(h: Array) -> Array:
+        return np.where(np.abs(h) > lambd, 1.0, 0.0)
+
+    return Activation("Hardshrink", lambda h: h * outside(h), outside, (-lambd, lambd))
+
+
+def _softshrink(lambd: float) -> Activation:
+    return Activation(
+        "Softshrink",
+        lambda h: np.sign(h) * np.maximum(np.abs(h) - lambd, 0.0),
+        lambda h: np.where(np.abs(h) > lambd, 1.0, 0.0),
+        (-lambd, lambd),
+    )
+
+
+def _threshold(threshold: float, value: float) -> Activation:
+    return Activation(
+        "Threshold",
+        lambda h: np.where(h > threshold, h, value),
+        lambda h: np.where(h > threshold, 1.0, 0.0),
+        (threshold,),
+    )
+
+
+_SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+
+# By the name of the torch.nn class, from its arguments.
+ACTIVATIONS: dict[str, Callable[[Mapping[str, Any]], Activation]] = {
+    "Identity": lambda a: Activation("Identity", lambda h: h, np.ones_like),
+    "ReLU": lambda a: _leaky("ReLU", 0.0),
+    "ReLU6": lambda a: _clamped("ReLU6", 0.0, 6.0),
+    "LeakyReLU": lambda a: _leaky("LeakyReLU", a.get("negative_slope", 0.01)),
+    "PReLU": lambda a: _leaky("PReLU", a.get("init", 0.25)),
+    "ELU": lambda a: _elu("ELU", a.get("alpha", 1.0)),
+    "CELU": lambda a: _elu("CELU", a.get("alpha", 1.0), 1.0, a.get("alpha", 1.0)),
+    "SELU": lambda a: _elu("SELU", _SELU_ALPHA, _SELU_SCALE),
+    "GELU": lambda a: _gelu(a.get("approximate", "none")),
+    "SiLU": lambda a: Activation(
+        "SiLU",
+        lambda h: h * _sigmoid(h),
+        lambda h: _sigmoid(h) * (1 + h * (1 - _sigmoid(h))),
+    ),
+    "Mish": lambda a: _mish(),
+    "Tanh": lambda a: Activation("Tanh", np.tanh, lambda h: 1 - np.tanh(h) ** 2),
+    "Sigmoid": lambda a: Activation(
+        "Sigmoid", _sigmoid, lambda h: _sigmoid(h) * (1 - _sigmoid(h))
+    ),
+    "LogSigmoid": lambda a: Activation(
+        "LogSigmoid", lambda h: -np.logaddexp(0.0, -h), lambda h: _sigmoid(-h)
+    ),
+    "Softplus": lambda a: _softplus(a.get("beta", 1.0), a.get("threshold", 20.0)),
+    "Softsign": lambda a: Activation(
+        "Softsign", lambda h: h / (1 + np.abs(h)), lambda h: (1 + np.abs(h)) ** -2.0, (0.0,)
+    ),
+    "Softshrink": lambda a: _softshrink(a.get("lambd", 0.5)),
+    "Hardshrink": lambda a: _hardshrink(a.get("lambd", 0.5)),
+    "Hardsigmoid": lambda a: Activation(
+        "Hardsigmoid",
+        lambda h: np.clip(h / 6 + 0.5, 0.0, 1.0),
+        lambda h: _between(h, -3.0, 3.0) / 6,
+        (-3.0, 3.0),
+    ),
+    "Hardswish": lambda a: Activation(
+        "Hardswish",
+        lambda h: h * np.clip(h / 6 + 0.5, 0.0, 1.0),
+        lambda h: np.where(h >= 3, 1.0, _between(h, -3.0, 3.0) * (h / 3 + 0.5)),
+        (-3.0, 3.0),
+    ),
+    "Hardtanh": lambda a: _clamped("Hardtanh", a.get("min_val", -1.0), a.get("max_val", 1.0)),
+    "Tanhshrink": lambda a: Activation(
+        "Tanhshrink", lambda h: h - np.tanh(h), lambda h: np.tanh(h) ** 2
+    ),
+    "Threshold": lambda a: _threshold(a["threshold"], a["value"]),
+}
+
+
+def activation(kind: str, arguments: Mapping[str, Any] | None = None) -> Activation:
+    """The activation of the ``torch.nn`` class ``kind``; the same object for the same arguments.
+
+    Raises:
+        KeyError: there is none of that name.
+    """
+    return _activation(kind, tuple(sorted((arguments or {}).items())))
+
+
+@lru_cache(maxsize=256)
+def _activation(kind: str, arguments: tuple[tuple[str, Any], ...]) -> Activation:
+    return ACTIVATIONS[kind](dict(arguments))
+
+
+# ---- expectations
+
+_NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(10)
+_PANELS = np.linspace(-9.0, 9.0, 13)  # in units of the standard deviation; 1e-18 lies outside
+_AROUND = np.array([0.0, 1.0, 4.0, 16.0, 64.0, 256.0, 1024.0])  # of a kink, in units of h
+_LEAST_STD = 1e-9  # an activation at length 0 is met from nearby: E[ReLU'²] stays 1/2
+
+
+def _quadrature(phi: Activation, mean: Array, std: float) -> tuple[Array, Array]:
+    """Points h and weights for N(mean, std²), along a last axis added to the shape of ``mean``."""
+    std = max(std, _LEAST_STD)
+    offsets = np.concatenate([-_AROUND[:0:-1], _AROUND])
+    marks = np.concatenate([kink + offsets for kink in phi.kinks or (0.0,)])
+    inner = np.clip((marks - mean[..., None]) / std, _PANELS[0], _PANELS[-1])
+    outer = np.broadcast_to(_PANELS, (*mean.shape, len(_PANELS)))
+    breaks = np.sort(np.concatenate([inner, outer], axis=-1), axis=-1)
+    half = np.diff(breaks)[..., None] / 2
+    z = breaks[..., :-1, None] + half * (1 + _NODES)
+    weights = half * _NODE_WEIGHTS * np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+    flat = (*mean.shape, -1)
+    return (mean[..., None, None] + std * z).reshape(flat), weights.reshape(flat)
+
+
+class Moments(NamedTuple):
+    """Expectations over h ~ N(mean, variance)."""
+
+    mean: float  # E[φ]
+    square: float  # E[φ²]
+    slope: float  # E[φ'²]
+    kurtosis: float  # E[φ'⁴] / E[φ'²]²: 1 where the slope is the same everywhere
+
+
+@lru_cache(maxsize=65536)
+def moments(phi: Activation, variance: float, mean: float = 0.0) -> Moments:
+    """Mean, mean square and mean squared slope of φ(h), h ~ N(mean, variance)."""
+    h, weights = _quadrature(phi, np.array(mean), math.sqrt(variance))
+    value, slope = phi.f(h), phi.slope(h) ** 2
+    squared = float(weights @ slope)
+    fourth = float(weights @ slope**2)
+    kurtosis = fourth / squared**2 if squared > 0 else 1.0
+    return Moments(float(weights @ value), float(weights @ value**2), squared, kurtosis)
+
+
+@lru_cache(maxsize=4096)
+def product(
+    phi: Activation,
+    variance: float,
+    correlation: float,
+    mean: float = 0.0,
+    *,
+    of_slopes: bool = False,
+) -> float:
+    """E[φ(h)φ(h')], or of φ' in their place, for h, h' ~ N(mean, variance) of that correlation."""
+    f = phi.slope if of_slopes else phi.f
+    std = math.sqrt(variance)
+    centre = np.array(mean)
+    h, weights = _quadrature(phi, centre, std)
+    rest = math.sqrt(max(0.0, 1 - correlation * correlation))
+    given = centre + correlation * (h - centre)  # E[h' | h]
+    other, inner = _quadrature(phi, given, std * rest)
+    return float(weights @ (f(h) * (f(other) * inner).sum(-1)))
+
+
+# ---- depth: lengths, correlations, gradients
+
+
+def length_map(phi: Activation, q: float, weight: float, bias: float = 0.0) -> float:
+    """σ_w² E[φ(√q z)²] + σ_b²: the variance of the next layer's h (Poole et al. 2016)."""
+    return weight * moments(phi, q).square + bias
+
+
+def fixed_length(phi: Activation, weight: float, bias: float = 0.0, start: float = 1.0) -> float:
+    """q*, where the length map comes to rest from ``start``; 0 or ``inf`` are possible too."""
+
+    def grows(q: float) -> bool:
+        return length_map(phi, q, weight, bias) > q
+
+    up = grows(start)
+    step, inside, outside = (1.25 if up else 0.8), start, start
+    while grows(outside) == up:
+        inside, outside = outside, outside * step
+        if outside > _LARGEST:
+            return math.inf
+        if outside < _SMALLEST:
+            return 0.0
+    for _ in range(50):
+        middle = math.sqrt(inside * outside)
+        if grows(middle) == up:
+            inside = middle
+        else:
+            outside = middle
+    return math.sqrt(inside * outside)
+
+
+def chi(phi: Activation, q: float, weight: float) -> float:
+    """χ = σ_w² E[φ'(√q z)²]: the factor of the *squared* gradient norm going back through a layer.
+
+    At q = q* it is χ₁, and χ₁ = 1 is the edge of chaos (Schoenholz et al. 2017).
+    """
+    return weight * moments(phi, min(q, _LARGEST)).slope
+
+
+def chi_fixed(phi: Activation, weight: float, bias: float = 0.0, start: float = 1.0) -> float:
+    """χ₁ = χ at the fixed point of the length map."""
+    return chi(phi, fixed_length(phi, weight, bias, start), weight)
+
+
+def correlation_map(
+    phi: Activation, c: float, q: float, weight: float, bias: float = 0.0
+) -> float:
+    """(σ_w² E[φ(h)φ(h')] + σ_b²) / (σ_w² E[φ(h)²] + σ_b²), h and h' of length q, correlation c.
+
+    The correlation of two inputs one layer on (Schoenholz et al. 2017).
+    """
+    return (weight * product(phi, q, c) + bias) / length_map(phi, q, weight, bias)
+
+
+def fixed_correlation(phi: Activation, weight: float, bias: float = 0.0) -> float:
+    """c*, the stable fixed point of the correlation map at q*: 1 in the ordered phase (χ₁ ≤ 1)."""
+    q = fixed_length(phi, weight, bias)
+    if q == 0 or math.isinf(q) or chi(phi, q, weight) <= 1:
+        return 1.0
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        if correlation_map(phi, middle, q, weight, bias) > middle:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+class DepthScales(NamedTuple):
+    """Layers over which a deviation falls by e; ``inf`` where it does not fall exponentially."""
+
+    length: float  # ξ_q, of q from q*
+    correlation: float  # ξ_c, of c from c*
+    gradient: float  # ξ_∇, of the squared gradient norm; negative where it grows
+
+
+def depth_scales(phi: Activation, weight: float, bias: float = 0.0) -> DepthScales:
+    """ξ_q, ξ_c and ξ_∇ (Schoenholz et al. 2017).
+
+    1/ξ_q = -ln(χ₁ + σ_w² E[φ''φ]), written as -ln(σ_w² E[z φ φ'] / √q*) by Stein's lemma, which
+    needs no second derivative; 1/ξ_c = -ln(σ_w² E[φ'(h)φ'(h')]) at c*; 1/ξ_∇ = -ln χ₁.
+    """
+    q = max(fixed_length(phi, weight, bias), _SMALLEST)
+    if math.isinf(q):
+        return DepthScales(math.inf, math.inf, _scale(chi(phi, q, weight)))
+    h, weights = _quadrature(phi, np.array(0.0), math.sqrt(q))
+    of_length = weight * float(weights @ (h * phi.f(h) * phi.slope(h))) / q
+    c = fixed_correlation(phi, weight, bias)
+    return DepthScales(
+        _scale(of_length),
+        _scale(weight * product(phi, q, c, of_slopes=True)),
+        _scale(chi(phi, q, weight)),
+    )
+
+
+def _scale(factor: float) -> float:
+    logarithm = math.log(factor) if factor > 0 else -math.inf
+    return -1 / logarithm if logarithm else math.inf
+
+
+def edge_of_chaos(phi: Activation, bias: float = 0.0) -> float | None:
+    """The σ_w at which χ₁ = 1, between 0.05 and 20; ``None`` where χ₁ does not cross 1.
+
+    Inputs of unit variance and a linear stem start the length map at σ_w² + σ_b².
+    """
+
+    def chaotic(sigma: float) -> bool:
+        return chi_fixed(phi, sigma**2, bias, sigma**2 + bias) > 1
+
+    low, high = 0.05, 20.0
+    if chaotic(low) or not chaotic(high):
+        return None
+    for _ in range(30):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if chaotic(middle) else (middle, high)
+    return math.sqrt(low * high)
+
+
+# ---- blocks and normalisations: factors of the squared gradient norm
+
+
+def residual_chi(
+    branch: float, skip_scale: float = 1.0, branch_scale: float = 1.0, skip: float = 1.0
+) -> float:
+    """s² χ_S + b² χ_F for y = s·S(x) + b·F(x) (Yang & Schoenholz 2017, arXiv 1712.08969).
+
+    The cross term 2sb E[vᵀJ_S J_Fᵀv] / ‖v‖² is 0 as soon as one of the two holds a layer of
+    independent weights of mean 0.
+    """
+    return skip_scale**2 * skip + branch_scale**2 * branch
+
+
+def layer_norm_chi(variance: float, features: int, eps: float = 1e-5) -> float:
+    """∂L/∂x = (δ - mean(δ) - y·mean(δ y)) / s: 1/s² less two of the n directions.
+
+    ``variance`` of the features of a sample, s² = variance + eps. With eps the direction of y is
+    not lost wholly (the derivative, by hand).
+    """
+    kept = eps / (variance + eps)
+    return (1 - (2 - kept**2) / features) / (variance + eps)
+
+
+def rms_norm_chi(square: float, features: int, eps: float = 1e-5) -> float:
+    """As ``layer_norm_chi``, with the mean square in place of the variance: one direction less."""
+    kept = eps / (square + eps)
+    return (1 - (1 - kept**2) / features) / (square + eps)
+
+
+def batch_norm_chi(variance: float, batch: int, eps: float = 1e-5) -> float:
+    """E[1/s²] less two of the batch's directions: (B - 2) / (B - 3) / (variance + eps).
+
+    ``variance`` across the batch of one Gaussian feature. s² is variance · χ²_{B-1} / B, so
+    E[1/s²] = B / (B - 3) / variance, and δ loses its mean and its part along y, 2 of B directions.
+    In a linear network this is the growth by (B - 2) / (B - 3) of Yang et al. 2019 (arXiv
+    1902.08129), up to 1/B.
+    """
+    return (batch - 2) / (batch - 3) / (variance + eps)
+
+
+def batch_norm_plain_chi(phi: Activation) -> float:
+    """E[φ'²] / (E[φ²] - E[φ]²): χ of Linear, BatchNorm, φ in a large batch, whatever the init.
+
+    BatchNorm hands φ a standard normal z for each input; the next Linear gives σ_w² Var[φ(z)]
+    across the batch, by which BatchNorm divides the χ of the layer, σ_w² E[φ'(z)²]. For ReLU
+    π/(π-1), a growth of the norm by 1.211 (Yang et al. 2019, arXiv 1902.08129).
+    """
+    found = moments(phi, 1.0)
+    return found.slope / (found.square - found.mean**2)
