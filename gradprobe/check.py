@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from gradprobe.batch import Batch
     from gradprobe.build import Network
+    from gradprobe.predict import Signal
 
 _SMALL_WORK = 200_000_000  # multiplications of a forward pass
 
@@ -83,7 +84,15 @@ def probe_spec(
             found = jacobians(network, x, resolved.seed)
         rows = tuple(row._replace(jacobian=found.get(row.name)) for row in profile.rows)
         profile = replace(profile, rows=rows)
-    return _report(profile, spec.source, resolved, spec)
+    report = _report(profile, spec.source, resolved, spec)
+    if not resolved.theory:
+        return report
+    from gradprobe.predict import beside
+
+    given = inputs is not None or resolved.data is not None
+    size = resolved.batch_size or DEFAULT_BATCH_SIZE
+    profile, theory = beside(profile, spec, size, _moments(x) if given else None)
+    return replace(report, profile=profile, theory=theory)
 
 
 def measure_bytes(
@@ -354,6 +363,19 @@ def _given_batch(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None
         return None
     size = options.batch_size or spec.input.batch_size
     return load_batch(options.data, spec.input, size, options.limits.memory)
+
+
+def _moments(x: Tensor) -> Signal | None:
+    """What theory is told of data: the moments over samples and features, as if all were alike."""
+    from gradprobe.predict import Signal
+
+    if not x.is_floating_point() or x.shape[0] < 2:
+        return None
+    flat = x.double().flatten(1)
+    size, width = flat.shape
+    squares, total = float(flat.square().sum()), float(flat.sum(0).square().sum())
+    product = (total - squares) / (size * (size - 1) * width)
+    return Signal(tuple(x.shape), float(flat.mean()), squares / flat.numel(), product, False)
 
 
 def loss_of(name: str, labels: Tensor | None, seed: int) -> Callable[[Any], Tensor]:

@@ -40,6 +40,7 @@ class ProbeOptions:
     level: str = "blocks"
     by: str = "row"
     blocks: bool = False  # measure each block's Jacobian too
+    theory: bool = False  # predict each row's factor too
     limits: Limits = field(default_factory=Limits)
     thresholds: Mapping[str, float] = field(default_factory=lambda: dict(THRESHOLDS))
 
@@ -47,6 +48,8 @@ class ProbeOptions:
         choose("dtype", self.dtype, DTYPES)
         choose("level", self.level, LEVELS)
         choose("by", self.by, UNITS)
+        if self.theory and self.by == "position":
+            raise InputError("--theory is about rows: leave --by position out")
         if self.loss is not None:
             choose("loss", self.loss, LOSSES)
         if self.batch_size is not None and not 1 <= self.batch_size <= MAX_BATCH_SIZE:

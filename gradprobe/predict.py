@@ -14,14 +14,19 @@ from typing import Any, NamedTuple, cast
 
 from gradprobe import theory
 from gradprobe.config import DEFAULT_BATCH_SIZE
-from gradprobe.report import RowPrediction
+from gradprobe.report import GradientProfile, RowPrediction, Theory
 from gradprobe.shapes import output_shape
 from gradprobe.spec import InitSpec, LayerSpec, NetworkSpec, walk
 from gradprobe.vocabulary import layer_arguments
 
 _SMALLEST_BATCH = 8  # values per channel, for a BatchNorm that theory can speak of
+_ALIKE = (
+    0.5  # product / square of images at most, for BatchNorm: the padding's edge shows beyond it
+)
 _SPREAD = 0.1  # of a channel's variance across the batch between channels, at most, for BatchNorm
-_HOMOGENEOUS = frozenset({"Linear", "Conv1d", "Conv2d", "Conv3d"})  # layers of random weights
+_WEIGHTED = frozenset({"Linear", "Conv1d", "Conv2d", "Conv3d"})
+_NORMS = frozenset({"LayerNorm", "RMSNorm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d"})
+_DECISIVE = frozenset(theory.ACTIVATIONS) - {"Identity"} | _NORMS
 
 
 class Signal(NamedTuple):
@@ -61,9 +66,7 @@ class Gain(NamedTuple):
 
     def then(self, other: Gain) -> Gain:
         """The gain of this layer followed by ``other``."""
-        return Gain(
-            self.chi * other.chi, self.variance + other.variance, self.mixes or other.mixes
-        )
+        return Gain(self.chi * other.chi, self.variance + other.variance, self.mixes or other.mixes)
 
 
 class _Silent(Exception):  # noqa: N818  it is no error
@@ -234,9 +237,7 @@ class _Walker:
             correlation = (signal.product - signal.mean**2) / signal.variance
             correlation = max(-1.0, min(1.0, correlation))
             both = theory.product(phi, signal.variance, correlation, signal.mean)
-        out = signal._replace(
-            mean=found.mean, square=found.square, product=both, gaussian=False
-        )
+        out = signal._replace(mean=found.mean, square=found.square, product=both, gaussian=False)
         return Gain(found.slope, 3 * (found.kurtosis - 1) / signal.width), out
 
     def _layer_norm(self, layer: LayerSpec, signal: Signal) -> tuple[Gain, Signal]:
@@ -281,31 +282,37 @@ class _Walker:
         variance = signal.square - signal.product
         if signal.product - signal.mean**2 > _SPREAD * signal.square and not signal.gaussian:
             raise _Silent(f"{layer.kind} of features whose variance differs")
+        if len(signal.shape) > 2 and signal.product > _ALIKE * signal.square:
+            raise _Silent(f"{layer.kind} of images that look alike")
         eps = _float(layer, "eps", 1e-5)
         chi = theory.batch_norm_chi(variance, values, eps)
         square = variance / (variance + eps)
         out = signal._replace(mean=0.0, square=square, product=-square / (values - 1))
-        return self._affine(layer, "affine", chi, out)
+        return self._affine(layer, "affine", chi, out, 4 / values)
 
     def _affine(
-        self, layer: LayerSpec, switch: str, chi: float, signal: Signal
+        self, layer: LayerSpec, switch: str, chi: float, signal: Signal, spread: float = 0.0
     ) -> tuple[Gain, Signal]:
-        """y = w ŷ + b, with w = 1 and b = 0 unless an init says otherwise."""
+        """y = w ŷ + b, with w = 1 and b = 0 unless an init says otherwise.
+
+        ``spread`` is the relative variance of 1/s² beside that of s² over the width.
+        """
+        spread += 2 / signal.width
         if not layer.arguments.get(switch, True):
-            return Gain(chi), signal
+            return Gain(chi, spread), signal
         size = (signal.width,)
         mean, square = self._parameter(layer, "weight", size, (1.0, 1.0))
-        shift, spread = 0.0, 0.0
+        shift, shift_square = 0.0, 0.0
         if layer.kind != "RMSNorm" and layer.arguments.get("bias", True):
-            shift, spread = self._parameter(layer, "bias", size, (0.0, 0.0))
-        cross = 2 * mean * shift * signal.mean
+            shift, shift_square = self._parameter(layer, "bias", size, (0.0, 0.0))
+        added = shift_square + 2 * mean * shift * signal.mean
         out = signal._replace(
             mean=mean * signal.mean + shift,
-            square=square * signal.square + spread + cross,
-            product=square * signal.product + spread + cross,
-            gaussian=signal.gaussian and square == mean**2 and spread == shift**2,
+            square=square * signal.square + added,
+            product=square * signal.product + added,
+            gaussian=signal.gaussian and square == mean**2 and shift_square == shift**2,
         )
-        return Gain(chi * square), out
+        return Gain(chi * square, spread), out
 
     def _dropout(self, layer: LayerSpec, signal: Signal) -> tuple[Gain, Signal]:
         """What stays is divided by 1 - p, and so is what comes back: squares by (1 - p)."""
@@ -314,7 +321,8 @@ class _Walker:
             return Gain(), signal
         if kept <= 0:
             raise _Silent(f"{layer.kind} drops everything")
-        return Gain(1 / kept), signal._replace(square=signal.square / kept, gaussian=False)
+        gain = Gain(1 / kept, (1 / kept - 1) / signal.width)
+        return gain, signal._replace(square=signal.square / kept, gaussian=False)
 
     def _flatten(self, layer: LayerSpec, signal: Signal) -> tuple[Gain, Signal]:
         return Gain(), signal._replace(shape=_shape(layer, signal), features=1)
@@ -343,7 +351,7 @@ _RULES: dict[str, _Rule] = {
     "LayerNorm": _Walker._layer_norm,
     "RMSNorm": _Walker._rms_norm,
     **{f"BatchNorm{n}d": _Walker._batch_norm for n in (1, 2, 3)},
-    **{name: _Walker._dropout for name in ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d")},
+    **dict.fromkeys(("Dropout", "Dropout1d", "Dropout2d", "Dropout3d"), _Walker._dropout),
     "Flatten": _Walker._flatten,
     "repeat": _Walker._repeat,
     "sequential": _Walker._repeat,
@@ -422,10 +430,11 @@ _GAINS_SQUARED: dict[str, Callable[[float], float]] = {  # torch.nn.init.calcula
 
 
 def _kaiming(a: dict[str, Any], size: tuple[int, ...]) -> tuple[float, float]:
-    gain = _GAINS_SQUARED.get(a.get("nonlinearity", "leaky_relu"), lambda a: 1.0)
+    rule = _GAINS_SQUARED.get(a.get("nonlinearity", "leaky_relu"))
+    gain = rule(a.get("a", 0.0)) if rule else 1.0
     fan_in, fan_out = _fans(size)
     fan = fan_out if a.get("mode", "fan_in") == "fan_out" else fan_in
-    return 0.0, gain(a.get("a", 0.0)) / fan
+    return 0.0, gain / fan
 
 
 def _orthogonal(a: dict[str, Any], size: tuple[int, ...]) -> tuple[float, float]:
@@ -467,9 +476,7 @@ def _sparse(a: dict[str, Any], size: tuple[int, ...]) -> tuple[float, float]:
     return 0.0, (1 - zeros / size[0]) * a.get("std", 0.01) ** 2
 
 
-INIT_MOMENTS: dict[
-    str, Callable[[dict[str, Any], tuple[int, ...]], tuple[float, float]]
-] = {
+INIT_MOMENTS: dict[str, Callable[[dict[str, Any], tuple[int, ...]], tuple[float, float]]] = {
     "zeros": lambda a, size: (0.0, 0.0),
     "ones": lambda a, size: (1.0, 1.0),
     "constant": lambda a, size: (a["val"], a["val"] ** 2),
@@ -486,6 +493,60 @@ INIT_MOMENTS: dict[
 }
 
 
+# ---- beside a measurement
+
+
+def beside(
+    profile: GradientProfile, spec: NetworkSpec, batch_size: int, signal: Signal | None = None
+) -> tuple[GradientProfile, Theory]:
+    """``profile`` of a probe of ``spec`` with each row's prediction, and what stands beside it.
+
+    The alternative is that of Xavier's and He's init whose factor per row is nearest 1, where it is
+    nearer than the spec's own.
+    """
+
+    def predicted(of: NetworkSpec) -> GradientProfile:
+        known = {row.name: row for row in predict(of, batch_size, signal)}
+        rows = [
+            row if row.level else row._replace(theory=known.get(row.name)) for row in profile.rows
+        ]
+        return replace(profile, rows=tuple(rows))
+
+    found = predicted(spec)
+    own = found.predicted_decay
+    decays: list[tuple[float, str | None, float | None]] = [(_distance(own), None, own)]
+    for label, init in _OTHER_INITS.items():
+        decay = predicted(with_init(spec, InitSpec(init))).predicted_decay
+        decays.append((_distance(decay) + 0.01, label, decay))  # nearer by 1 % at least
+    distance, best, decay = min(decays, key=lambda one: one[0])
+    if best is None or math.isinf(distance):
+        return found, Theory(about(spec))
+    return found, Theory(about(spec), best, decay)
+
+
+_OTHER_INITS = {"Xavier init": "xavier_normal", "He init": "kaiming_normal"}
+
+
+def _distance(decay: float | None) -> float:
+    return abs(math.log(decay)) if decay else math.inf
+
+
+def about(spec: NetworkSpec) -> str:
+    """``ReLU, BatchNorm1d, torch's default init``: what decides over the factors."""
+    layers = [layer for layer, _ in walk(spec.layers)]
+    kinds = [k for k in dict.fromkeys(layer.kind for layer in layers) if k in _DECISIVE]
+    weighted = [layer for layer in layers if layer.kind in _WEIGHTED]
+    inits = {_init_words(spec, layer) for layer in weighted}
+    return ", ".join([*kinds, *(inits if len(inits) == 1 else ["several inits"])])
+
+
+def _init_words(spec: NetworkSpec, layer: LayerSpec) -> str:
+    init = {**spec.init.get(layer.kind, {}), **layer.init}.get("weight")
+    if init is None:
+        return "torch's default init"
+    return " ".join([init.name, *(f"{key} {value}" for key, value in init.arguments.items())])
+
+
 # ---- the same network with other weights
 
 
@@ -494,9 +555,9 @@ def with_init(spec: NetworkSpec, weight: InitSpec) -> NetworkSpec:
 
     def changed(layer: LayerSpec) -> LayerSpec:
         branches = tuple(tuple(map(changed, branch)) for branch in layer.branches)
-        init = {} if layer.kind in _HOMOGENEOUS else layer.init
+        init = {} if layer.kind in _WEIGHTED else layer.init
         return replace(layer, branches=branches, init=init)
 
     new = {"weight": weight, "bias": InitSpec("zeros")}
-    init = {**spec.init, **dict.fromkeys(_HOMOGENEOUS, new)}
+    init = {**spec.init, **dict.fromkeys(_WEIGHTED, new)}
     return replace(spec, layers=tuple(map(changed, spec.layers)), init=init)

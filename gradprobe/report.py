@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from gradprobe.anatomy import JacobianProfile
 
+_ROUNDING = 1e-3  # of a factor, in low precision
+
 
 class Verdict(StrEnum):
     """What becomes of the gradient, worst last."""
@@ -200,6 +202,26 @@ class GradientProfile:
     def predicted_deviation(self) -> float:
         """Standard deviation of ln(reach) around theory's: that of the rows, which add up."""
         return math.hypot(*(row.theory.deviation for row in self.trunk[1:] if row.theory))
+
+    def disagreement(self, row: RowProfile | None = None) -> tuple[float, float] | None:
+        """How far measurement and theory are apart, where finite width does not explain it.
+
+        Of one row's factor, or of the reach. Returns the factor between the two and the largest
+        that finite width allows, both above 1: three standard deviations s of the logarithm (four
+        for one row, of which there are many), and s² by which a logarithm's mean lies below the
+        logarithm of the mean. ``None`` where they agree or cannot be compared.
+        """
+        if row is None:
+            found, said = self.reach, self.predicted_reach
+            deviation, times = self.predicted_deviation, 3
+        else:
+            found, said = self.factors.get(row.name), row.theory and row.theory.factor
+            deviation, times = row.theory.deviation if row.theory else 0.0, 4
+        if not found or not said or not math.isfinite(found):
+            return None
+        apart = abs(math.log(found) - math.log(said))
+        allowed = times * deviation + deviation**2 + _ROUNDING
+        return (math.exp(min(apart, 700)), math.exp(min(allowed, 700))) if apart > allowed else None
 
     @property
     def half_life(self) -> float | None:

@@ -87,9 +87,7 @@ def _gelu(approximate: str) -> Activation:
         return Activation(
             "GELU",
             lambda h: 0.5 * h * (1 + bell(h)),
-            lambda h: (
-                0.5 * (1 + bell(h)) + 0.5 * h * (1 - bell(h) ** 2) * a * (1 + 3 * b * h * h)
-            ),
+            lambda h: 0.5 * (1 + bell(h)) + 0.5 * h * (1 - bell(h) ** 2) * a * (1 + 3 * b * h * h),
         )
 
     def share(h: Array) -> Array:
@@ -168,9 +166,7 @@ ACTIVATIONS: dict[str, Callable[[Mapping[str, Any]], Activation]] = {
     ),
     "Mish": lambda a: _mish(),
     "Tanh": lambda a: Activation("Tanh", np.tanh, lambda h: 1 - np.tanh(h) ** 2),
-    "Sigmoid": lambda a: Activation(
-        "Sigmoid", _sigmoid, lambda h: _sigmoid(h) * (1 - _sigmoid(h))
-    ),
+    "Sigmoid": lambda a: Activation("Sigmoid", _sigmoid, lambda h: _sigmoid(h) * (1 - _sigmoid(h))),
     "LogSigmoid": lambda a: Activation(
         "LogSigmoid", lambda h: -np.logaddexp(0.0, -h), lambda h: _sigmoid(-h)
     ),
@@ -321,9 +317,7 @@ def chi_fixed(phi: Activation, weight: float, bias: float = 0.0, start: float = 
     return chi(phi, fixed_length(phi, weight, bias, start), weight)
 
 
-def correlation_map(
-    phi: Activation, c: float, q: float, weight: float, bias: float = 0.0
-) -> float:
+def correlation_map(phi: Activation, c: float, q: float, weight: float, bias: float = 0.0) -> float:
     """(σ_w² E[φ(h)φ(h')] + σ_b²) / (σ_w² E[φ(h)²] + σ_b²), h and h' of length q, correlation c.
 
     The correlation of two inputs one layer on (Schoenholz et al. 2017).

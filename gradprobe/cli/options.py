@@ -148,6 +148,10 @@ Blocks = Annotated[
     bool,
     typer.Option("--blocks", help="Show highway, branch and gain.", rich_help_panel=_PROBE),
 ]
+Theory = Annotated[
+    bool,
+    typer.Option("--theory", help="Mean-field theory beside it.", rich_help_panel=_PROBE),
+]
 MaxParameters = Annotated[
     int, typer.Option(help="Refuse larger networks.", rich_help_panel=_LIMITS)
 ]
@@ -345,6 +349,7 @@ def probe_options(
     level: str = "blocks",
     by: str = "row",
     blocks: bool = False,
+    theory: bool = False,
 ) -> ProbeOptions:
     """The probe that the options describe."""
     return ProbeOptions(
@@ -357,6 +362,7 @@ def probe_options(
         level=str(level),
         by=str(by),
         blocks=blocks,
+        theory=theory,
         limits=Limits(max_parameters, parse_bytes(max_memory)),
     )
 

@@ -49,6 +49,7 @@ def probe(
     timeout: o.CodeTimeout = DEFAULT_TIMEOUT,
     allow_code: o.AllowCode = False,
     in_process: o.InProcess = False,
+    theory: o.Theory = False,
     max_parameters: o.MaxParameters = o.DEFAULT_LIMITS.parameters,
     max_memory: o.MaxMemory = o.DEFAULT_MEMORY,
     format: o.FormatOption = o.Format.TEXT,
@@ -64,6 +65,7 @@ def probe(
     of that gradient, the RMS of its output, the output's exact zeros, and how far the output still
     tells the inputs apart (1: fully, 0: all inputs look alike). --blocks adds each block's Jacobian
     J: highway is tr(J)/n, branch the RMS gain of what is not the skip, gain that of the whole.
+    --theory sets mean-field theory's factor beside that measured across each row.
 
     package.module:name is a Python class, a function that builds a model, or a model. It is run in
     a process of its own and needs --input, --inputs or --data.
@@ -82,6 +84,7 @@ def probe(
         level,
         by,
         blocks,
+        theory,
     )
     code = o.code_options(arg, path, input, inputs, train_mode, loss)
     spec = load(target, stack, code, allow_code)

@@ -9,7 +9,7 @@ from typing import Any
 
 from gradprobe.numbers import finite
 from gradprobe.outcome import CheckResult, Diagnostic
-from gradprobe.report import Finding, Report, RowProfile, RowStatus
+from gradprobe.report import Finding, GradientProfile, Report, RowProfile, RowStatus
 
 SCHEMA_VERSION = 1
 
@@ -47,7 +47,14 @@ def report_object(report: Report) -> dict[str, Any]:
         "loss": finite(profile.loss),
         "trunk": [profile.trunk[0].name, profile.trunk[-1].name] if profile.trunk else None,
         "unit": profile.unit,
-        "rows": [_row(row, profile.reach_of(row), with_jacobian) for row in report.rows],
+        **({"theory": _theory(report)} if report.theory else {}),
+        "rows": [
+            {
+                **_row(row, profile.reach_of(row), with_jacobian),
+                **(_factors(profile, row) if report.theory else {}),
+            }
+            for row in report.rows
+        ],
         "findings": [_finding(finding) for finding in report.findings],
         "config": dict(report.config),
         "versions": dict(report.versions),
@@ -127,6 +134,28 @@ def _row(row: RowProfile, reach: float | None, with_jacobian: bool) -> dict[str,
         "input_dependence": finite(row.input_dependence),
         "zero_fraction": finite(row.zero_fraction),
         **({"jacobian": _jacobian(row)} if with_jacobian else {}),
+    }
+
+
+def _theory(report: Report) -> dict[str, Any]:
+    """Mean-field theory's reach and factor per row; ``deviation`` is ln(reach)'s around it."""
+    profile, theory = report.profile, report.theory
+    assert theory is not None
+    return {
+        "reach": finite(profile.predicted_reach),
+        "decay": finite(profile.predicted_decay),
+        "deviation": finite(profile.predicted_deviation),
+        "agrees": None if profile.predicted_reach is None else profile.disagreement() is None,
+        **theory._asdict(),
+    }
+
+
+def _factors(profile: GradientProfile, row: RowProfile) -> dict[str, Any]:
+    """The measured factor across a row, theory's, and the reason where theory has none."""
+    return {
+        "factor": finite(profile.factors.get(row.name)),
+        "theory": finite(row.theory.factor) if row.theory else None,
+        "theory_reason": row.theory.reason if row.theory else None,
     }
 
 

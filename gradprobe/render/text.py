@@ -69,6 +69,7 @@ def render_report(report: Report, style: Style | None = None, *, everything: boo
     parts: list[RenderableType] = [*_header(report, style), Text("")]
     parts += [_table(report, style, everything), Text("")]
     parts += verdict_lines(report, style)
+    parts += [Text(line) for line in theory_lines(report, style)]
     for finding in report.findings:
         parts += [Text(""), *_finding(finding, report.profile.unit, style)]
     return paint(parts, style)
@@ -96,6 +97,40 @@ def decay_story(profile: GradientProfile) -> str:
         verb = "halving" if half_life > 0 else "doubling"
         story += f", {verb} every {number(abs(half_life))} {profile.unit}s"
     return story
+
+
+def theory_lines(report: Report, style: Style) -> list[str]:
+    """What mean-field theory says of the whole, and where it and the measurement part."""
+    if report.theory is None:
+        return []
+    profile, theory = report.profile, report.theory
+    silent = next((r for r in profile.ran if r.theory and r.theory.factor is None), None)
+    story = ""
+    if profile.predicted_decay is not None:
+        measured = f"×{number(profile.decay)} per row; " if profile.decay is not None else ""
+        story = f"{measured}theory ×{number(profile.predicted_decay)} ({theory.about})"
+        if theory.alternative:
+            story += f"; at {theory.alternative} ×{number(theory.alternative_decay)}"
+    elif silent and silent.theory:
+        story = f"theory ends at row {silent.name}: {silent.theory.reason}"
+    lines = wrapped(style.safe(story), style, 0) if story else []
+    parted = _parted(profile)
+    return lines + (wrapped(style.safe(parted), style, 0) if parted else [])
+
+
+def _parted(profile: GradientProfile) -> str:
+    """One sentence where measurement and theory are further apart than finite width explains."""
+    whole = profile.disagreement()
+    if whole:
+        where, (apart, allowed) = "over the trunk", whole
+    else:
+        rows = [(found, row) for row in profile.ran[1:] if (found := profile.disagreement(row))]
+        if not rows:
+            return ""
+        (apart, allowed), row = max(rows, key=lambda one: one[0][0] / one[0][1])
+        where = f"at row {row.name}"
+    told = f"measured and theory differ by ×{number(apart)} {where}"
+    return f"{told}: finite width explains up to ×{number(allowed)}"
 
 
 def _header(report: Report, style: Style) -> list[Text]:
@@ -140,8 +175,9 @@ def _table(report: Report, style: Style, everything: bool) -> RenderableType:
     )
     room = style.width - (name_width + 2) - (kind_width + 2) - (8 + 2) - _BAR[0]
     columns = []
-    with_jacobian = any(row.jacobian is not None for row in rows)
-    for column in (*JACOBIAN_COLUMNS, *COLUMNS) if with_jacobian else COLUMNS:
+    asked = _theory_columns(profile) if report.theory else ()
+    asked += JACOBIAN_COLUMNS if any(row.jacobian is not None for row in rows) else ()
+    for column in (*asked, *COLUMNS):
         if room < column.width + 2:
             break
         columns.append(column)
@@ -172,6 +208,14 @@ def _table(report: Report, style: Style, everything: bool) -> RenderableType:
             *(Text(column.read(row)) for column in columns),
         )
     return table
+
+
+def _theory_columns(profile: GradientProfile) -> tuple[Column, ...]:
+    """With --theory: the factor across the row, going back, and what it should be."""
+    return (
+        Column("factor", 7, lambda row: number(profile.factors.get(row.name))),
+        Column("theory", 7, lambda row: number(row.theory and row.theory.factor)),
+    )
 
 
 def _bar(row: RowProfile, reach: float | None, width: int) -> Text:
