@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gradprobe.report import Verdict
@@ -20,6 +20,7 @@ class Point(NamedTuple):
     depth: int
     reach: float | None
     verdict: Verdict
+    theory: float | None = None  # the predicted reach, on request
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,9 @@ class Sweep:
     targets: tuple[str, ...]
     axes: tuple[tuple[str, tuple[str, ...]], ...]  # (name, values as text)
     points: tuple[Point, ...]
+    theory: bool = False  # whether it was asked for
+    # The gain at which theory sees the edge of chaos, by target and place on the other axis.
+    edges: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
     def curve(self, target: str) -> list[Point]:
         """The points of one target, in the order of the axes."""

@@ -16,6 +16,9 @@ from gradprobe.errors import InputError
 from gradprobe.sources.stack import STACKS, StackOptions
 from gradprobe.sources.yaml import parse_init
 from gradprobe.spec import InitSpec, LayerSpec, NetworkSpec, check_layer_count
+from gradprobe.theory import ACTIVATIONS as PHI
+from gradprobe.theory import activation, edge_of_chaos
+from gradprobe.vocabulary import ACTIVATIONS
 
 MAX_POINTS = 10_000
 
@@ -67,7 +70,10 @@ def plan(
                 raise InputError(f"the sweep has more than {MAX_POINTS:,} networks")
             jobs.append(_job(target, dict(zip(varied, at, strict=True)), stack, options))
     names = tuple((name, tuple(values)) for name, values in varied.items())
-    return jobs, Sweep(tuple(targets), names, ())
+    empty = Sweep(tuple(targets), names, (), options.theory)
+    if options.theory and "gain" in varied and len(varied) == 2:
+        empty = replace(empty, edges=_edges(empty, stack))
+    return jobs, empty
 
 
 def run(jobs: list[Job], workers: int) -> Iterator[Point]:
@@ -86,7 +92,22 @@ def run(jobs: list[Job], workers: int) -> Iterator[Point]:
 def probe_job(job: Job) -> Point:
     """Probe one network of the sweep."""
     report = probe_spec(job.spec, job.options)
-    return Point(job.target, job.at, job.depth, report.reach, report.verdict)
+    predicted = report.profile.predicted_reach if job.options.theory else None
+    return Point(job.target, job.at, job.depth, report.reach, report.verdict, predicted)
+
+
+def _edges(sweep: Sweep, stack: StackOptions) -> dict[tuple[str, str], float]:
+    """The gain of χ₁ = 1 in a plain stack without norm, zero biases: the others have no edge."""
+    other, values = next(axis for axis in sweep.axes if axis[0] != "gain")
+    edges = {}
+    if "plain" in sweep.targets and stack.norm == "none":
+        for value in values:
+            word = value if other == "activation" else stack.activation
+            kind = ACTIVATIONS.get(word, word)
+            edge = edge_of_chaos(activation(kind)) if kind in PHI else None
+            if edge is not None:
+                edges["plain", value] = edge
+    return edges
 
 
 def _one_thread() -> None:

@@ -37,6 +37,7 @@ def sweep(
     dtype: o.DtypeOption = o.Dtype.FLOAT32,
     device: o.Device = "cpu",
     loss: o.LossOption = None,
+    theory: o.Theory = False,
     max_parameters: o.MaxParameters = o.DEFAULT_LIMITS.parameters,
     max_memory: o.MaxMemory = o.DEFAULT_MEMORY,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes.")] = 1,
@@ -59,7 +60,7 @@ def sweep(
         raise InputError("--init and --gain both set the weights: give one")
     stack = replace(StackOptions(), norm=str(norm), zero_init=zero_init)
     settings = o.probe_options(
-        seed, batch_size, dtype, device, loss, None, max_parameters, max_memory
+        seed, batch_size, dtype, device, loss, None, max_parameters, max_memory, theory=theory
     )
     todo, empty = sweeping.plan(targets, stack, axes, settings)
     points = tuple(steps("networks", sweeping.run(todo, jobs), len(todo)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -27,6 +28,7 @@ from gradprobe.report import Verdict
 
 _PLOT_ROWS = 13
 _MARKS = "ox+*sd^v"
+_THEORY = 10  # cells of the column of predicted reaches
 
 
 def render_sweep(sweep: Sweep, style: Style | None = None) -> str:
@@ -38,7 +40,7 @@ def render_sweep(sweep: Sweep, style: Style | None = None) -> str:
             parts += [*_heat_map(sweep, target, style), Text("")]
         return paint(parts[:-1], style)
     label_width = _label_width(sweep)
-    at_once = max(1, (style.width - label_width) // 12)
+    at_once = max(1, (style.width - label_width) // (_THEORY + 12 if sweep.theory else 12))
     parts = []
     for start in range(0, len(sweep.targets), at_once):
         parts += [_table(sweep, sweep.targets[start : start + at_once], style), Text("")]
@@ -56,11 +58,13 @@ def _label_width(sweep: Sweep) -> int:
 def _table(sweep: Sweep, targets: tuple[str, ...], style: Style) -> RenderableType:
     axis, values = sweep.axes[0]
     label_width = _label_width(sweep)
-    each = (style.width - label_width) // len(targets)
+    each = (style.width - label_width) // len(targets) - (_THEORY if sweep.theory else 0)
     bar_width = max(0, min(30, each - 14))
     headers: list[tuple[str | Text, str]] = [(axis, "right")]
     for target in targets:
         headers.append((Text(name(style.safe(target), 10)), "right"))
+        if sweep.theory:
+            headers.append(("theory", "right"))
         if bar_width >= 6:
             headers.append((scale(bar_width) if bar_width >= 12 else "", "left"))
     table = grid(headers)
@@ -70,6 +74,8 @@ def _table(sweep: Sweep, targets: tuple[str, ...], style: Style) -> RenderableTy
         for curve in curves:
             reach = curve[i].reach
             cells.append(Text(number(reach), style=band_colour(reach)))
+            if sweep.theory:
+                cells.append(Text(number(curve[i].theory)))
             if bar_width >= 6:
                 cells.append(heat_bar(reach, bar_width))
         table.add_row(*cells)
@@ -93,6 +99,11 @@ def _plot(sweep: Sweep, style: Style) -> list[Text]:
 
     one = place(0.0)
     canvas[one] = [("·", FAINT)] * width
+    across = [10 ** (left + (right - left) * i / (width - 1)) for i in range(width)]
+    for target in sweep.targets:
+        for column, height in enumerate(_between(sweep.curve(target), across)):
+            if height is not None and height >= low:
+                canvas[place(height)][column] = ("-", FAINT)
     for target in reversed(sweep.targets):
         mark = _mark(sweep, target)
         for point in sweep.curve(target):
@@ -110,9 +121,22 @@ def _plot(sweep: Sweep, style: Style) -> list[Text]:
         lines.append(line)
     axis = f"{min(depths)}".ljust(width - len(str(max(depths)))) + f"{max(depths)}"
     legend = [f"{_mark(sweep, t)}\u00a0{name(style.safe(t), 30)}" for t in sweep.targets]
+    legend += ["-\u00a0theory"] if sweep.theory else []
     story = wrapped("   ".join(["reach over depth, both log", *legend]), style, 8)
     told = [Text(line.replace("\u00a0", " ")) for line in story]
     return [*lines, Text(" " * 8 + axis), *told]
+
+
+def _between(curve: list[Point], depths: list[float]) -> list[float | None]:
+    """log10 of theory's reach at ``depths``; exponential in between, as it is at a fixed point."""
+    known = sorted((p.depth, math.log10(p.theory)) for p in curve if p.theory)
+    heights: list[float | None] = []
+    for depth in depths:
+        pairs = (pair for pair in pairwise(known) if pair[0][0] <= depth <= pair[1][0])
+        (a, low), (b, high) = next(pairs, ((0, math.nan), (1, math.nan)))
+        height = low + (high - low) * (depth - a) / (b - a)
+        heights.append(None if math.isnan(height) else height)
+    return heights
 
 
 def _mark(sweep: Sweep, target: str) -> str:
@@ -156,12 +180,29 @@ def _heat_map(sweep: Sweep, target: str, style: Style) -> list[RenderableType]:
     lines: list[RenderableType] = [head, top]
     for row in rows:
         line = Text(f"{name(style.safe(row), label_width):>{label_width}}  ")
+        edge = sweep.edges.get((target, row))
+        passed = False
         for column in fit_columns:
-            line.append(*_cell(points[(row, column)], cell))
+            text, colour = _cell(points[(row, column)], cell)
+            if edge is not None and not passed and float(column) >= edge and text[0] == " ":
+                passed = True
+                line.append("│")
+                text = text[1:]
+            line.append(text, colour)
         lines.append(line)
     if len(fit_columns) < len(columns):
         lines.append(Text(f"{len(columns) - len(fit_columns)} columns more: use a wider terminal"))
+    if sweep.theory:
+        lines += [Text(line) for line in wrapped(_edge_story(sweep, target), style, 0)]
     return lines
+
+
+def _edge_story(sweep: Sweep, target: str) -> str:
+    found = sorted({edge for (of, _), edge in sweep.edges.items() if of == target})
+    if not found:
+        return "theory: no edge of chaos on this map"
+    gains = " to ".join(dict.fromkeys(number(edge) for edge in (found[0], found[-1])))
+    return f"│ theory's edge of chaos, gain {gains}: the gradient decays left of it, grows right"
 
 
 def _cell(point: Point, width: int) -> tuple[str, str]:
@@ -170,6 +211,11 @@ def _cell(point: Point, width: int) -> tuple[str, str]:
         return f"{'NaN' if point.verdict is Verdict.NON_FINITE else '-':>{width}}", BAD
     text = "0" if reach == 0 else f"{math.log10(reach):.1f}"
     return f"{'-inf' if reach == 0 else text:>{width}}", VERDICT_COLOURS.get(point.verdict, BAD)
+
+
+def _edges(sweep: Sweep, target: str) -> dict[str, float]:
+    """The gain of theory's edge of chaos, by place on the other axis."""
+    return {value: edge for (of, value), edge in sweep.edges.items() if of == target}
 
 
 def render_sweep_json(sweep: Sweep, versions: Mapping[str, str]) -> str:
@@ -186,10 +232,12 @@ def render_sweep_json(sweep: Sweep, versions: Mapping[str, str]) -> str:
                         **dict(zip([axis for axis, _ in sweep.axes], point.at, strict=True)),
                         "depth": point.depth,
                         "reach": finite(point.reach),
+                        **({"theory": finite(point.theory)} if sweep.theory else {}),
                         "verdict": str(point.verdict),
                     }
                     for point in curve
                 ],
+                **({"edges": _edges(sweep, target)} if sweep.edges else {}),
                 "healthy_up_to": greatest_healthy(curve) if found else None,
                 "fit": found._asdict() if found else None,
             }
