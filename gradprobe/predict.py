@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from gradprobe import theory
+from gradprobe.activations import ACTIVATIONS, activation
 from gradprobe.config import DEFAULT_BATCH_SIZE
+from gradprobe.inits import init_moments
 from gradprobe.report import GradientProfile, RowPrediction, Theory
 from gradprobe.shapes import output_shape
 from gradprobe.spec import InitSpec, LayerSpec, NetworkSpec, walk
+from gradprobe.theory import Tangent
 from gradprobe.vocabulary import layer_arguments
 
 _SMALLEST_BATCH = 8  # values per channel, for a BatchNorm that theory can speak of
@@ -26,14 +29,19 @@ _ALIKE = (
 _SPREAD = 0.1  # of a channel's variance across the batch between channels, at most, for BatchNorm
 _WEIGHTED = frozenset({"Linear", "Conv1d", "Conv2d", "Conv3d"})
 _NORMS = frozenset({"LayerNorm", "RMSNorm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d"})
-_DECISIVE = frozenset(theory.ACTIVATIONS) - {"Identity"} | _NORMS
+_DECISIVE = frozenset(ACTIVATIONS) - {"Identity"} | _NORMS
+
+
+_ASTRAY = 0.5  # a tangent with a smaller share along the signal is given up
+_NOTHING = Tangent(0.0, 0.0, 0.0)
 
 
 class Signal(NamedTuple):
     """What theory knows of a tensor: its shape, batch first, and moments over units and samples.
 
     ``product`` is E[x_a x_b] of one unit for two inputs a and b. ``features`` is the axis whose
-    units have weights of their own, ``None`` where each number was drawn by itself.
+    units have weights of their own, ``None`` where each number was drawn by itself. ``tangent`` is
+    what a small change along the signal, made at the start of the segment, has become.
     """
 
     shape: tuple[int, ...]
@@ -42,6 +50,13 @@ class Signal(NamedTuple):
     product: float = 0.0
     gaussian: bool = True
     features: int | None = None
+    tangent: Tangent = Tangent(1.0, 1.0, 0.0)
+
+    @property
+    def along(self) -> float:
+        """The share of the tangent that lies along the signal, from 0 to 1."""
+        whole = self.tangent.square * self.square
+        return abs(self.tangent.along) / math.sqrt(whole) if whole > 0 else 0.0
 
     @property
     def variance(self) -> float:
@@ -93,8 +108,9 @@ def predict(
     behind: str | None = None
     if spec.input.tokens is not None:
         behind = "its input is tokens"
-    current = signal or Signal((size, *spec.input.shape))
-    rows = []
+    current = _restarted(signal or Signal((size, *spec.input.shape)))
+    rows: list[RowPrediction] = []
+    walked: list[_Walked] = []
     for name, layers in _rows(spec.layers):
         if behind is not None:
             rows.append(RowPrediction(name, None, 0.0, behind))
@@ -105,9 +121,52 @@ def predict(
             rows.append(RowPrediction(name, None, 0.0, str(silent)))
             behind = f"behind row {name}: {silent}"
             continue
-        # Of the norm, not of its square: half the variance's root.
-        rows.append(RowPrediction(name, math.sqrt(gain.chi), math.sqrt(gain.variance) / 2))
-    return tuple(rows)
+        fresh = current.along < _ASTRAY
+        current = _restarted(current) if fresh else current
+        numbers = math.prod(current.shape[1:])
+        walked.append(_Walked(name, gain, numbers, numbers * current.tangent.square, fresh))
+    return (*_corrected(walked), *rows)
+
+
+class _Walked(NamedTuple):
+    """A row with a gain, the numbers in its output, and the tangent's squared norm there."""
+
+    name: str
+    gain: Gain
+    size: int
+    tangent: float
+    fresh: bool  # the tangent was started anew
+
+
+def _restarted(signal: Signal) -> Signal:
+    return signal._replace(tangent=Tangent(signal.square, signal.square, signal.mean))
+
+
+def _corrected(walked: list[_Walked]) -> list[RowPrediction]:
+    """The rows' factors, with what comes back along the signal's own direction.
+
+    A gradient of random direction has 1/n of its square along J x̂, and x̂ gets |J x̂|² of that: in
+    a residual stack whose branch has a mean the signal grows faster than the gradient of mean-field
+    theory, and after some ten blocks that one direction outweighs the n - 1 others.
+    """
+    factors: list[RowPrediction] = []
+    bulk = excess_above = 0.0  # ln of the squared reach without; ln of the rest, at the row above
+    same = True  # whether the tangent of this row is the one that arrives at the top
+    for row, below in zip(reversed(walked), [*reversed(walked[:-1]), None], strict=True):
+        chi, deviation = row.gain.chi, math.sqrt(row.gain.variance) / 2  # of the norm: a half
+        same = same and not row.fresh
+        factor = math.sqrt(chi)
+        if chi <= 0:
+            same = False
+        elif below is not None and same and below.tangent > 0:
+            bulk += math.log(chi)
+            top = walked[-1]
+            share = math.log(top.tangent / below.tangent / top.size) - bulk
+            excess = math.log1p(max(0.0, math.exp(min(share, 700.0)) - 1 / below.size))
+            factor *= math.exp((excess - excess_above) / 2)
+            excess_above = excess
+        factors.append(RowPrediction(row.name, factor, deviation))
+    return factors[::-1]
 
 
 def _rows(layers: tuple[LayerSpec, ...]) -> Iterator[tuple[str, tuple[LayerSpec, ...]]]:
@@ -140,7 +199,7 @@ class _Walker:
 
     def layer(self, layer: LayerSpec, signal: Signal) -> tuple[Gain, Signal]:
         kind = layer.kind
-        if kind in theory.ACTIVATIONS:
+        if kind in ACTIVATIONS:
             return self._activation(layer, signal)
         rule = _RULES.get(kind)
         if rule is None:
@@ -158,7 +217,7 @@ class _Walker:
         kept = signal
         if len(layer.branches) > 1:
             skip, kept = self.chain(layer.branches[1], signal)
-        moved = kept._replace(mean=0.0, square=0.0, product=0.0)  # F = 0
+        moved = kept._replace(mean=0.0, square=0.0, product=0.0, tangent=_NOTHING)  # F = 0
         if not layer.arguments.get("zero_init"):
             branch, moved = self.chain(layer.branches[0], signal)
         if not (skip.mixes or branch.mixes):
@@ -174,6 +233,15 @@ class _Walker:
             mean=s * kept.mean + b * moved.mean,
             square=s * s * kept.square + b * b * moved.square + cross,
             product=s * s * kept.product + b * b * moved.product + cross,
+            tangent=Tangent(
+                s * s * kept.tangent.square
+                + b * b * moved.tangent.square
+                + 2 * s * b * kept.tangent.mean * moved.tangent.mean,
+                s * s * kept.tangent.along
+                + b * b * moved.tangent.along
+                + s * b * (kept.mean * moved.tangent.mean + moved.mean * kept.tangent.mean),
+                s * kept.tangent.mean + b * moved.tangent.mean,
+            ),
             gaussian=kept.gaussian and moved.gaussian,
         )
         return Gain(chi, spread / chi**2 if chi else 0.0, True), out
@@ -217,6 +285,7 @@ class _Walker:
             weight * signal.product + spread,
             gaussian=spread == shift**2 or shift == 0,
             features=features,
+            tangent=Tangent(weight * signal.tangent.square, weight * signal.tangent.along, 0.0),
         )
         return Gain(weight, 2 / max(1, signal.width), True), out
 
@@ -228,7 +297,7 @@ class _Walker:
         if self._inits(layer):
             raise _Silent(f"{layer.kind} has an init of its own")
         names = layer_arguments(layer.kind).keys() - {"inplace", "num_parameters"}
-        phi = theory.activation(
+        phi = activation(
             layer.kind, {key: layer.arguments[key] for key in layer.arguments if key in names}
         )
         found = theory.moments(phi, signal.variance, signal.mean)
@@ -237,18 +306,31 @@ class _Walker:
             correlation = (signal.product - signal.mean**2) / signal.variance
             correlation = max(-1.0, min(1.0, correlation))
             both = theory.product(phi, signal.variance, correlation, signal.mean)
-        out = signal._replace(mean=found.mean, square=found.square, product=both, gaussian=False)
+        out = signal._replace(
+            mean=found.mean,
+            square=found.square,
+            product=both,
+            gaussian=False,
+            tangent=theory.push(phi, signal.variance, signal.mean, signal.tangent),
+        )
         return Gain(found.slope, 3 * (found.kurtosis - 1) / signal.width), out
 
     def _layer_norm(self, layer: LayerSpec, signal: Signal) -> tuple[Gain, Signal]:
         features = self._normalised(layer, signal)
         eps = _float(layer, "eps", 1e-5)
         scale = signal.variance + eps
+        moved, along = signal.tangent, signal.tangent.along - signal.mean * signal.tangent.mean
+        left = eps / scale  # of a change along the signal
         chi = theory.layer_norm_chi(signal.variance, features, eps)
         out = signal._replace(
             mean=0.0,
             square=signal.variance / scale,
             product=(signal.product - signal.mean**2) / scale,
+            tangent=Tangent(
+                (moved.square - moved.mean**2 - (1 + left) * along**2 / scale) / scale,
+                along * left / scale,
+                0.0,
+            ),
         )
         return self._affine(layer, "elementwise_affine", chi, out)
 
@@ -256,11 +338,17 @@ class _Walker:
         features = self._normalised(layer, signal)
         eps = _float(layer, "eps", 1.1920929e-07)  # of float32
         scale = signal.square + eps
+        moved, left = signal.tangent, eps / scale
         chi = theory.rms_norm_chi(signal.square, features, eps)
         out = signal._replace(
             mean=signal.mean / math.sqrt(scale),
             square=signal.square / scale,
             product=signal.product / scale,
+            tangent=Tangent(
+                (moved.square - (1 + left) * moved.along**2 / scale) / scale,
+                moved.along * left / scale,
+                (moved.mean - signal.mean * moved.along / scale) / math.sqrt(scale),
+            ),
         )
         return self._affine(layer, "elementwise_affine", chi, out)
 
@@ -287,15 +375,24 @@ class _Walker:
         eps = _float(layer, "eps", 1e-5)
         chi = theory.batch_norm_chi(variance, values, eps)
         square = variance / (variance + eps)
-        out = signal._replace(mean=0.0, square=square, product=-square / (values - 1))
-        return self._affine(layer, "affine", chi, out, 4 / values)
+        own = signal.tangent  # one input's, with the batch as it is
+        share = variance / (signal.square or 1.0)
+        out = signal._replace(
+            mean=0.0,
+            square=square,
+            product=-square / (values - 1),
+            tangent=Tangent(
+                own.square / (variance + eps), own.along * share / (variance + eps), 0.0
+            ),
+        )
+        return self._affine(layer, "affine", chi, out, (3 / values) ** 2)
 
     def _affine(
         self, layer: LayerSpec, switch: str, chi: float, signal: Signal, spread: float = 0.0
     ) -> tuple[Gain, Signal]:
         """y = w ŷ + b, with w = 1 and b = 0 unless an init says otherwise.
 
-        ``spread`` is the relative variance of 1/s² beside that of s² over the width.
+        ``spread`` is the relative variance of chi beside that of s² over the width.
         """
         spread += 2 / signal.width
         if not layer.arguments.get(switch, True):
@@ -311,6 +408,11 @@ class _Walker:
             square=square * signal.square + added,
             product=square * signal.product + added,
             gaussian=signal.gaussian and square == mean**2 and shift_square == shift**2,
+            tangent=Tangent(
+                square * signal.tangent.square,
+                square * signal.tangent.along + mean * shift * signal.tangent.mean,
+                mean * signal.tangent.mean,
+            ),
         )
         return Gain(chi * square, spread), out
 
@@ -322,7 +424,13 @@ class _Walker:
         if kept <= 0:
             raise _Silent(f"{layer.kind} drops everything")
         gain = Gain(1 / kept, (1 / kept - 1) / signal.width)
-        return gain, signal._replace(square=signal.square / kept, gaussian=False)
+        return gain, signal._replace(
+            square=signal.square / kept,
+            gaussian=False,
+            tangent=signal.tangent._replace(
+                square=signal.tangent.square / kept, along=signal.tangent.along / kept
+            ),
+        )
 
     def _flatten(self, layer: LayerSpec, signal: Signal) -> tuple[Gain, Signal]:
         return Gain(), signal._replace(shape=_shape(layer, signal), features=1)
@@ -397,100 +505,6 @@ def _each(layer: LayerSpec, key: str, dimensions: int, default: int) -> tuple[in
 def _float(layer: LayerSpec, key: str, default: float) -> float:
     value = layer.arguments.get(key)
     return default if value is None else float(cast(float, value))
-
-
-# ---- initialisations: mean and mean square of the entries
-
-
-def init_moments(init: InitSpec, size: tuple[int, ...]) -> tuple[float, float] | None:
-    """Mean and mean square of the entries of a tensor of ``size`` filled by ``init``.
-
-    ``None`` for ``eye`` and ``dirac``, whose entries are not independent at all.
-    """
-    rule = INIT_MOMENTS.get(init.name)
-    return rule(dict(init.arguments), size) if rule else None
-
-
-def _fans(size: tuple[int, ...]) -> tuple[int, int]:
-    """fan_in and fan_out, as torch counts them."""
-    field = math.prod(size[2:])
-    return size[1] * field, size[0] * field
-
-
-def _xavier(a: dict[str, Any], size: tuple[int, ...]) -> tuple[float, float]:
-    return 0.0, 2 * a.get("gain", 1.0) ** 2 / sum(_fans(size))
-
-
-_GAINS_SQUARED: dict[str, Callable[[float], float]] = {  # torch.nn.init.calculate_gain
-    "relu": lambda a: 2.0,
-    "leaky_relu": lambda a: 2 / (1 + a * a),
-    "tanh": lambda a: (5 / 3) ** 2,
-    "selu": lambda a: (3 / 4) ** 2,
-}
-
-
-def _kaiming(a: dict[str, Any], size: tuple[int, ...]) -> tuple[float, float]:
-    rule = _GAINS_SQUARED.get(a.get("nonlinearity", "leaky_relu"))
-    gain = rule(a.get("a", 0.0)) if rule else 1.0
-    fan_in, fan_out = _fans(size)
-    fan = fan_out if a.get("mode", "fan_in") == "fan_out" else fan_in
-    return 0.0, gain / fan
-
-
-def _orthogonal(a: dict[str, Any], size: tuple[int, ...]) -> tuple[float, float]:
-    """The shorter side's vectors have norm ``gain``."""
-    return 0.0, a.get("gain", 1.0) ** 2 / max(size[0], math.prod(size[1:]))
-
-
-def _variance_scaling(a: dict[str, Any], size: tuple[int, ...]) -> tuple[float, float]:
-    fan_in, fan_out = _fans(size)
-    fans = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
-    return 0.0, a.get("scale", 1.0) / max(1.0, fans[a.get("mode", "fan_in")])
-
-
-def _uniform(a: dict[str, Any], size: tuple[int, ...]) -> tuple[float, float]:
-    low, high = a.get("a", 0.0), a.get("b", 1.0)
-    return (low + high) / 2, (low * low + low * high + high * high) / 3
-
-
-def _normal(a: dict[str, Any], size: tuple[int, ...]) -> tuple[float, float]:
-    mean, std = a.get("mean", 0.0), a.get("std", 1.0)
-    return mean, mean**2 + std**2
-
-
-def _trunc_normal(a: dict[str, Any], size: tuple[int, ...]) -> tuple[float, float]:
-    """A normal cut off at the absolute values a and b."""
-    mean, std = a.get("mean", 0.0), a.get("std", 1.0)
-    low, high = (a.get("a", -2.0) - mean) / std, (a.get("b", 2.0) - mean) / std
-    density = [math.exp(-z * z / 2) / math.sqrt(2 * math.pi) for z in (low, high)]
-    inside = 0.5 * (math.erf(high / math.sqrt(2)) - math.erf(low / math.sqrt(2)))
-    shift = (density[0] - density[1]) / inside
-    variance = 1 + (low * density[0] - high * density[1]) / inside - shift**2
-    centre = mean + std * shift
-    return centre, centre**2 + std**2 * variance
-
-
-def _sparse(a: dict[str, Any], size: tuple[int, ...]) -> tuple[float, float]:
-    """In each column a share of the entries, rounded up, is 0."""
-    zeros = math.ceil(a["sparsity"] * size[0])
-    return 0.0, (1 - zeros / size[0]) * a.get("std", 0.01) ** 2
-
-
-INIT_MOMENTS: dict[str, Callable[[dict[str, Any], tuple[int, ...]], tuple[float, float]]] = {
-    "zeros": lambda a, size: (0.0, 0.0),
-    "ones": lambda a, size: (1.0, 1.0),
-    "constant": lambda a, size: (a["val"], a["val"] ** 2),
-    "uniform": _uniform,
-    "normal": _normal,
-    "trunc_normal": _trunc_normal,
-    "xavier_uniform": _xavier,
-    "xavier_normal": _xavier,
-    "kaiming_uniform": _kaiming,
-    "kaiming_normal": _kaiming,
-    "orthogonal": _orthogonal,
-    "sparse": _sparse,
-    "variance_scaling": _variance_scaling,
-}
 
 
 # ---- beside a measurement

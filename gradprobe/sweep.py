@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
 
+from gradprobe.activations import ACTIVATIONS, activation
 from gradprobe.check import load_target, probe_spec
 from gradprobe.config import ProbeOptions
 from gradprobe.curves import Point, Sweep
@@ -16,9 +17,8 @@ from gradprobe.errors import InputError
 from gradprobe.sources.stack import STACKS, StackOptions
 from gradprobe.sources.yaml import parse_init
 from gradprobe.spec import InitSpec, LayerSpec, NetworkSpec, check_layer_count
-from gradprobe.theory import ACTIVATIONS as PHI
-from gradprobe.theory import activation, edge_of_chaos
-from gradprobe.vocabulary import ACTIVATIONS
+from gradprobe.theory import edge_of_chaos
+from gradprobe.vocabulary import ACTIVATIONS as ACTIVATION_WORDS
 
 MAX_POINTS = 10_000
 
@@ -103,8 +103,8 @@ def _edges(sweep: Sweep, stack: StackOptions) -> dict[tuple[str, str], float]:
     if "plain" in sweep.targets and stack.norm == "none":
         for value in values:
             word = value if other == "activation" else stack.activation
-            kind = ACTIVATIONS.get(word, word)
-            edge = edge_of_chaos(activation(kind)) if kind in PHI else None
+            kind = ACTIVATION_WORDS.get(word, word)
+            edge = edge_of_chaos(activation(kind)) if kind in ACTIVATIONS else None
             if edge is not None:
                 edges["plain", value] = edge
     return edges

@@ -10,204 +10,15 @@ Gauss-Legendre quadrature between the kinks of the activation, to 1e-7 or better
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-Function = Callable[[Array], Array]
+from gradprobe.activations import Activation, Array
 
 _LARGEST = 1e12  # a length beyond it has diverged
 _SMALLEST = 1e-12  # a length below it has come to 0
-
-
-class Activation(NamedTuple):
-    """φ, its derivative as autograd has it, and where the two are not smooth."""
-
-    name: str
-    f: Function
-    slope: Function
-    kinks: tuple[float, ...] = ()
-
-
-# ---- the activations
-
-
-def _sigmoid(h: Array) -> Array:
-    return 0.5 * (1 + np.tanh(0.5 * h))
-
-
-_erf = np.vectorize(math.erf, otypes=[np.float64])
-
-
-def _between(h: Array, low: float, high: float) -> Array:
-    return np.where((h > low) & (h < high), 1.0, 0.0)
-
-
-def _clamped(name: str, low: float, high: float) -> Activation:
-    """clip(h, low, high): Hardtanh, ReLU6"""
-    return Activation(
-        name, lambda h: np.clip(h, low, high), lambda h: _between(h, low, high), (low, high)
-    )
-
-
-def _leaky(name: str, slope: float) -> Activation:
-    return Activation(
-        name,
-        lambda h: np.where(h > 0, h, slope * h),
-        lambda h: np.where(h > 0, 1.0, slope),
-        (0.0,),
-    )
-
-
-def _elu(name: str, alpha: float, scale: float = 1.0, rate: float = 1.0) -> Activation:
-    """scale · (h for h > 0, alpha (exp(h / rate) - 1) below): ELU, SELU, CELU"""
-
-    def below(h: Array) -> Array:
-        return np.minimum(h, 0.0) / rate
-
-    return Activation(
-        name,
-        lambda h: scale * np.where(h > 0, h, alpha * np.expm1(below(h))),
-        lambda h: scale * np.where(h > 0, 1.0, alpha / rate * np.exp(below(h))),
-        (0.0,),
-    )
-
-
-def _gelu(approximate: str) -> Activation:
-    if approximate == "tanh":
-        a, b = math.sqrt(2 / math.pi), 0.044715
-
-        def bell(h: Array) -> Array:
-            return np.tanh(a * (h + b * h**3))
-
-        return Activation(
-            "GELU",
-            lambda h: 0.5 * h * (1 + bell(h)),
-            lambda h: 0.5 * (1 + bell(h)) + 0.5 * h * (1 - bell(h) ** 2) * a * (1 + 3 * b * h * h),
-        )
-
-    def share(h: Array) -> Array:
-        return np.asarray(0.5 * (1 + _erf(h / math.sqrt(2))))
-
-    return Activation(
-        "GELU",
-        lambda h: h * share(h),
-        lambda h: share(h) + h * np.exp(-0.5 * h * h) / math.sqrt(2 * math.pi),
-    )
-
-
-def _mish() -> Activation:
-    def inner(h: Array) -> Array:
-        return np.tanh(np.logaddexp(0.0, h))
-
-    return Activation(
-        "Mish",
-        lambda h: h * inner(h),
-        lambda h: inner(h) + h * (1 - inner(h) ** 2) * _sigmoid(h),
-    )
-
-
-def _softplus(beta: float, threshold: float) -> Activation:
-    """log(1 + exp(βh)) / β, and h where βh > threshold"""
-    return Activation(
-        "Softplus",
-        lambda h: np.where(beta * h > threshold, h, np.logaddexp(0.0, beta * h) / beta),
-        lambda h: np.where(beta * h > threshold, 1.0, _sigmoid(beta * h)),
-        (threshold / beta, 0.0) if beta > 0 else (0.0,),
-    )
-
-
-def _hardshrink(lambd: float) -> Activation:
-    def outside(h: Array) -> Array:
-        return np.where(np.abs(h) > lambd, 1.0, 0.0)
-
-    return Activation("Hardshrink", lambda h: h * outside(h), outside, (-lambd, lambd))
-
-
-def _softshrink(lambd: float) -> Activation:
-    return Activation(
-        "Softshrink",
-        lambda h: np.sign(h) * np.maximum(np.abs(h) - lambd, 0.0),
-        lambda h: np.where(np.abs(h) > lambd, 1.0, 0.0),
-        (-lambd, lambd),
-    )
-
-
-def _threshold(threshold: float, value: float) -> Activation:
-    return Activation(
-        "Threshold",
-        lambda h: np.where(h > threshold, h, value),
-        lambda h: np.where(h > threshold, 1.0, 0.0),
-        (threshold,),
-    )
-
-
-_SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
-
-# By the name of the torch.nn class, from its arguments.
-ACTIVATIONS: dict[str, Callable[[Mapping[str, Any]], Activation]] = {
-    "Identity": lambda a: Activation("Identity", lambda h: h, np.ones_like),
-    "ReLU": lambda a: _leaky("ReLU", 0.0),
-    "ReLU6": lambda a: _clamped("ReLU6", 0.0, 6.0),
-    "LeakyReLU": lambda a: _leaky("LeakyReLU", a.get("negative_slope", 0.01)),
-    "PReLU": lambda a: _leaky("PReLU", a.get("init", 0.25)),
-    "ELU": lambda a: _elu("ELU", a.get("alpha", 1.0)),
-    "CELU": lambda a: _elu("CELU", a.get("alpha", 1.0), 1.0, a.get("alpha", 1.0)),
-    "SELU": lambda a: _elu("SELU", _SELU_ALPHA, _SELU_SCALE),
-    "GELU": lambda a: _gelu(a.get("approximate", "none")),
-    "SiLU": lambda a: Activation(
-        "SiLU",
-        lambda h: h * _sigmoid(h),
-        lambda h: _sigmoid(h) * (1 + h * (1 - _sigmoid(h))),
-    ),
-    "Mish": lambda a: _mish(),
-    "Tanh": lambda a: Activation("Tanh", np.tanh, lambda h: 1 - np.tanh(h) ** 2),
-    "Sigmoid": lambda a: Activation("Sigmoid", _sigmoid, lambda h: _sigmoid(h) * (1 - _sigmoid(h))),
-    "LogSigmoid": lambda a: Activation(
-        "LogSigmoid", lambda h: -np.logaddexp(0.0, -h), lambda h: _sigmoid(-h)
-    ),
-    "Softplus": lambda a: _softplus(a.get("beta", 1.0), a.get("threshold", 20.0)),
-    "Softsign": lambda a: Activation(
-        "Softsign", lambda h: h / (1 + np.abs(h)), lambda h: (1 + np.abs(h)) ** -2.0, (0.0,)
-    ),
-    "Softshrink": lambda a: _softshrink(a.get("lambd", 0.5)),
-    "Hardshrink": lambda a: _hardshrink(a.get("lambd", 0.5)),
-    "Hardsigmoid": lambda a: Activation(
-        "Hardsigmoid",
-        lambda h: np.clip(h / 6 + 0.5, 0.0, 1.0),
-        lambda h: _between(h, -3.0, 3.0) / 6,
-        (-3.0, 3.0),
-    ),
-    "Hardswish": lambda a: Activation(
-        "Hardswish",
-        lambda h: h * np.clip(h / 6 + 0.5, 0.0, 1.0),
-        lambda h: np.where(h >= 3, 1.0, _between(h, -3.0, 3.0) * (h / 3 + 0.5)),
-        (-3.0, 3.0),
-    ),
-    "Hardtanh": lambda a: _clamped("Hardtanh", a.get("min_val", -1.0), a.get("max_val", 1.0)),
-    "Tanhshrink": lambda a: Activation(
-        "Tanhshrink", lambda h: h - np.tanh(h), lambda h: np.tanh(h) ** 2
-    ),
-    "Threshold": lambda a: _threshold(a["threshold"], a["value"]),
-}
-
-
-def activation(kind: str, arguments: Mapping[str, Any] | None = None) -> Activation:
-    """The activation of the ``torch.nn`` class ``kind``; the same object for the same arguments.
-
-    Raises:
-        KeyError: there is none of that name.
-    """
-    return _activation(kind, tuple(sorted((arguments or {}).items())))
-
-
-@lru_cache(maxsize=256)
-def _activation(kind: str, arguments: tuple[tuple[str, Any], ...]) -> Activation:
-    return ACTIVATIONS[kind](dict(arguments))
 
 
 # ---- expectations
@@ -251,6 +62,31 @@ def moments(phi: Activation, variance: float, mean: float = 0.0) -> Moments:
     fourth = float(weights @ slope**2)
     kurtosis = fourth / squared**2 if squared > 0 else 1.0
     return Moments(float(weights @ value), float(weights @ value**2), squared, kurtosis)
+
+
+class Tangent(NamedTuple):
+    """A small change ẋ of a signal x, as moments over its units."""
+
+    square: float  # E[ẋ²]
+    along: float  # E[x ẋ]
+    mean: float  # E[ẋ]
+
+
+@lru_cache(maxsize=65536)
+def push(phi: Activation, variance: float, mean: float, tangent: Tangent) -> Tangent:
+    """What becomes of ``tangent`` of h ~ N(mean, variance) under φ: ẏ = φ'(h) ḣ.
+
+    ḣ is split into a line in h and a rest that is independent of h.
+    """
+    h, weights = _quadrature(phi, np.array(mean), math.sqrt(variance))
+    slope = (tangent.along - mean * tangent.mean) / variance if variance else 0.0
+    rest = max(0.0, tangent.square - tangent.mean**2 - slope**2 * variance)
+    moved = phi.slope(h) * (tangent.mean + slope * (h - mean))
+    return Tangent(
+        float(weights @ moved**2) + rest * moments(phi, variance, mean).slope,
+        float(weights @ (phi.f(h) * moved)),
+        float(weights @ moved),
+    )
 
 
 @lru_cache(maxsize=4096)

@@ -184,10 +184,9 @@ def _heat_map(sweep: Sweep, target: str, style: Style) -> list[RenderableType]:
         passed = False
         for column in fit_columns:
             text, colour = _cell(points[(row, column)], cell)
-            if edge is not None and not passed and float(column) >= edge and text[0] == " ":
+            if edge is not None and not passed and float(column) >= edge:
                 passed = True
-                line.append("│")
-                text = text[1:]
+                text = text.replace(" ", "│", 1)
             line.append(text, colour)
         lines.append(line)
     if len(fit_columns) < len(columns):
