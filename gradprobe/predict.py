@@ -152,7 +152,7 @@ def _corrected(walked: list[_Walked]) -> list[RowPrediction]:
     factors: list[RowPrediction] = []
     bulk = excess_above = 0.0  # ln of the squared reach without; ln of the rest, at the row above
     same = True  # whether the tangent of this row is the one that arrives at the top
-    for row, below in zip(reversed(walked), [*reversed(walked[:-1]), None], strict=True):
+    for row, below in zip(reversed(walked), [*walked[-2::-1], None], strict=False):
         chi, deviation = row.gain.chi, math.sqrt(row.gain.variance) / 2  # of the norm: a half
         same = same and not row.fresh
         factor = math.sqrt(chi)

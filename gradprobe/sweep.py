@@ -9,7 +9,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
 
-from gradprobe.activations import ACTIVATIONS, activation
 from gradprobe.check import load_target, probe_spec
 from gradprobe.config import ProbeOptions
 from gradprobe.curves import Point, Sweep
@@ -17,7 +16,6 @@ from gradprobe.errors import InputError
 from gradprobe.sources.stack import STACKS, StackOptions
 from gradprobe.sources.yaml import parse_init
 from gradprobe.spec import InitSpec, LayerSpec, NetworkSpec, check_layer_count
-from gradprobe.theory import edge_of_chaos
 from gradprobe.vocabulary import ACTIVATIONS as ACTIVATION_WORDS
 
 MAX_POINTS = 10_000
@@ -98,6 +96,9 @@ def probe_job(job: Job) -> Point:
 
 def _edges(sweep: Sweep, stack: StackOptions) -> dict[tuple[str, str], float]:
     """The gain of χ₁ = 1 in a plain stack without norm, zero biases: the others have no edge."""
+    from gradprobe.activations import ACTIVATIONS, activation  # numpy: only this needs it
+    from gradprobe.theory import edge_of_chaos
+
     other, values = next(axis for axis in sweep.axes if axis[0] != "gain")
     edges = {}
     if "plain" in sweep.targets and stack.norm == "none":
