@@ -37,7 +37,12 @@ _JACOBIAN = _exactly(
     highway=_exactly(**_ESTIMATE), branch=_exactly(**_ESTIMATE), gain=_exactly(**_ESTIMATE)
 )
 _ROW = _exactly(
-    {"jacobian": _or_null(_JACOBIAN)},
+    {
+        "jacobian": _or_null(_JACOBIAN),  # with --blocks
+        "factor": _NUMBER_OR_NULL,  # with --theory, as are the next two
+        "theory": _NUMBER_OR_NULL,
+        "theory_reason": _TEXT_OR_NULL,
+    },
     name=_TEXT,
     kind=_TEXT,
     level=_COUNT,
@@ -67,7 +72,17 @@ _FINDING = _exactly(
     status={"enum": ["ok", "non-finite"]},
     ignored=_TEXT_OR_NULL,
 )
+_THEORY = _exactly(
+    reach=_NUMBER_OR_NULL,
+    decay=_NUMBER_OR_NULL,
+    deviation=_NUMBER_OR_NULL,
+    agrees={"type": ["boolean", "null"]},
+    about=_TEXT,
+    alternative=_TEXT_OR_NULL,
+    alternative_decay=_NUMBER_OR_NULL,
+)
 _REPORT = _exactly(
+    {"theory": _THEORY},
     schema_version={"const": 1},
     target=_TEXT,
     name=_TEXT_OR_NULL,
