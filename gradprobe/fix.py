@@ -1,0 +1,178 @@
+"""The pipeline of ``gradprobe fix``: try, measure, choose the smallest change that mends."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from gradprobe.check import load_target, probe_spec
+from gradprobe.config import ProbeOptions
+from gradprobe.errors import GradprobeError, InputError, write_atomically
+from gradprobe.fixes import Change, Recipe, apply, changes_for, label, recipes
+from gradprobe.render.spec import render_spec
+from gradprobe.sources import yaml as yaml_source
+from gradprobe.sources.edit import CannotEditError, edit
+from gradprobe.sources.stack import STACKS, StackOptions
+from gradprobe.spec import NetworkSpec
+from gradprobe.trials import Fix, Measurement, Trial, is_sound, measurement, needs_mending
+from gradprobe.trials import MENDED, doubt
+
+_BOM = "\ufeff"
+_GAIN_STEPS = 12  # of the search for the gain of reach 1
+_GAINS = (0.25, 8.0)  # between which it searches
+
+
+def is_file(target: str) -> bool:
+    """Whether ``target`` is a spec file, which alone can be written to."""
+    return target != "-" and (target not in STACKS or Path(target).is_file())
+
+
+def read(target: str, stack: StackOptions) -> tuple[NetworkSpec, str]:
+    """The spec of a target with its text, without a byte-order mark; of a stack, its YAML.
+
+    Raises:
+        InputError: there is no such target, or it is no spec.
+    """
+    if target in STACKS and not is_file(target):
+        text = render_spec(load_target(target, stack))
+        return yaml_source.parse(text.encode(), target), text
+    data = yaml_source.read_bytes(target)
+    spec = yaml_source.parse(data, "<stdin>" if target == "-" else target)
+    return spec, data.decode("utf-8-sig")
+
+
+def mend(
+    spec: NetworkSpec,
+    text: str,
+    options: ProbeOptions,
+    seeds: tuple[int, ...],
+    *,
+    every: bool = False,
+) -> Fix:
+    """Try the recipes on ``spec``, the least intrusive first, until one mends it at every seed.
+
+    Args:
+        spec: parsed from ``text``.
+        options: how to probe; its seed gives way to ``seeds``.
+        every: go on through all recipes.
+
+    Raises:
+        InputError, ModelError: ``spec`` itself cannot be built or run.
+    """
+    probes = tuple(replace(options, seed=seed) for seed in seeds)
+    before = _judged("as it is", [_measure(spec, probe) for probe in probes], needs_mending)
+    found = Fix(spec.source, seeds, before)
+    if before.sound:
+        return found
+    tried: list[Trial] = []
+    chosen: tuple[Trial, tuple[Change, ...]] | None = None
+    seen: set[str] = set()
+    for recipe in recipes():
+        changes = _tuned(spec, recipe, probes[0])
+        name = label(changes)
+        if not changes or name in seen:
+            continue
+        seen.add(name)
+        trial = _try(name, apply(spec, changes), probes)
+        if trial is None:
+            continue
+        tried.append(trial)
+        if trial.sound and chosen is None:
+            chosen = trial, changes
+            if not every:
+                break
+    found = replace(found, tried=tuple(tried))
+    return found if chosen is None else _with_diff(found, spec, text, *chosen)
+
+
+def write(target: str, fix: Fix) -> Fix:
+    """Put the mended text where the spec was read, in the same encoding.
+
+    Raises:
+        InputError: the target is no file, or cannot be written, or has changed meanwhile.
+    """
+    path = Path(target).resolve()  # a link stays a link
+    data = yaml_source.read_bytes(target)
+    bom = _BOM if data.startswith(_BOM.encode()) else ""
+    write_atomically(str(path), bom + fix.text)
+    return replace(fix, written=True)
+
+
+def _measure(spec: NetworkSpec, options: ProbeOptions) -> Measurement:
+    return measurement(probe_spec(spec, options))
+
+
+def _judged(
+    name: str, measured: list[Measurement], reason: Callable[[Measurement], str]
+) -> Trial:
+    doubts = [reason(one) for one in measured]
+    return Trial(name, tuple(measured), not any(doubts), next(filter(None, doubts), ""))
+
+
+def _failing(measured: Measurement) -> str:
+    """Why a changed network is not sound, or an empty string."""
+    return "" if is_sound(measured) else doubt(measured, MENDED) or str(measured.verdict)
+
+
+def _try(name: str, spec: NetworkSpec, probes: tuple[ProbeOptions, ...]) -> Trial | None:
+    """A trial that ends at the first seed that fails; ``None`` where the change does not fit."""
+    measured: list[Measurement] = []
+    for probe in probes:
+        try:
+            measured.append(_measure(spec, probe))
+        except GradprobeError:
+            return None
+        if not is_sound(measured[-1]):
+            break
+    return _judged(name, measured, _failing)
+
+
+def _tuned(spec: NetworkSpec, recipe: Recipe, probe: ProbeOptions) -> tuple[Change, ...]:
+    """The recipe's changes; where it tunes the init, with the gain at which reach is 1.
+
+    Reach grows with the gain, so that bisection finds it; a skip or a norm leaves nothing to find.
+    """
+    if recipe.init != "tuned":
+        return changes_for(spec, recipe)
+    if recipe.skip or recipe.norm or not changes_for(spec, recipe):
+        return ()
+    low, high = _GAINS
+    for _ in range(_GAIN_STEPS):
+        gain = math.sqrt(low * high)
+        try:
+            reach = _measure(apply(spec, changes_for(spec, recipe, gain**2)), probe).reach
+        except GradprobeError:
+            return ()
+        if reach is None or reach > 1:
+            high = gain
+        else:
+            low = gain
+    return changes_for(spec, recipe, float(f"{low * high:.3g}"))
+
+
+def _with_diff(
+    fix: Fix, spec: NetworkSpec, text: str, trial: Trial, changes: tuple[Change, ...]
+) -> Fix:
+    steps = tuple(dict.fromkeys(_in_words(change) for change in changes))
+    fix = replace(fix, after=trial, steps=steps)
+    try:
+        edited = edit(text, spec, changes)
+    except CannotEditError as error:
+        return replace(fix, obstacle=str(error))
+    return replace(fix, text=edited, diff=tuple(unified_diff(text, edited, spec.source)))
+
+
+def unified_diff(before: str, after: str, name: str) -> list[str]:
+    """The lines of the diff, without their ends."""
+    old, new = before.split("\n"), after.split("\n")
+    lines = difflib.unified_diff(old, new, name, name, lineterm="")
+    return [line.rstrip("\r") for line in lines]
+
+
+def _in_words(change: Change) -> str:
+    place = getattr(change, "place", None) or getattr(change, "owner", None)
+    words = ", ".join(change.words)
+    return f"line {place.line}: {words}" if place else words

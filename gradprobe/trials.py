@@ -1,0 +1,137 @@
+"""What a change was measured to do, and whether a network that measures so will train."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from gradprobe.report import GradientProfile, Report, RowProfile, Severity, Verdict
+
+DEEP = 30  # rows with weights and without a skip; from here on a plain stack is hard to train
+MOST_PLAIN = 50  # such rows; none deeper is called mended
+
+
+class Bar(NamedTuple):
+    """What a healthy network must keep to: its reach, and its input dependence at the top."""
+
+    low: float
+    high: float
+    dependence: float
+
+
+# Drawn from benchmarks/trainability/outcomes.jsonl, see benchmarks/fix.py. The first is for the
+# network as it came, and leaves alone what trained; the second for a mended one, and is stricter.
+LEFT_ALONE = {"skip": Bar(1e-2, 1e2, 1e-2), "plain": Bar(1e-2, 1e2, 1e-2), "deep": Bar(0.3, 40, 0.9)}
+MENDED = {"skip": Bar(0.1, 1e2, 0.1), "plain": Bar(0.1, 10, 0.1), "deep": Bar(0.3, 10, 0.9)}
+
+
+class Measurement(NamedTuple):
+    """One probe, as far as a fix is judged by it."""
+
+    verdict: Verdict
+    reach: float | None
+    dependence: float | None  # input dependence of the trunk's last row
+    counted: bool  # a finding of at least a warning that the spec does not ignore
+    path: str  # a key of the tables of bars
+    plain_rows: int
+
+
+class Trial(NamedTuple):
+    """One network, as it came or with a change, probed once for each seed."""
+
+    name: str
+    measured: tuple[Measurement, ...]
+    sound: bool
+    doubt: str = ""  # why it is not sound, beyond its verdict
+    seconds: float = 0.0
+
+    @property
+    def worst(self) -> Measurement:
+        """The measurement with the gravest verdict; of equals, whose reach is farthest from 1."""
+        order = list(Verdict)
+        return max(self.measured, key=lambda m: (order.index(m.verdict), _decades(m.reach)))
+
+    @property
+    def dependence(self) -> float | None:
+        """The least of all seeds."""
+        return min((m.dependence for m in self.measured if m.dependence is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """What ``gradprobe fix`` found out about one target.
+
+    ``after`` is the trial of the change that was chosen, ``None`` where there was nothing to mend
+    or nothing that mended it; ``diff`` is empty where the text could not be edited safely.
+    """
+
+    target: str
+    seeds: tuple[int, ...]
+    before: Trial
+    tried: tuple[Trial, ...] = ()
+    after: Trial | None = None
+    diff: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()  # the change in words, one line each
+    text: str = ""  # the whole file as it should be
+    obstacle: str = ""  # why there is no diff
+    written: bool = False
+
+
+def measurement(report: Report) -> Measurement:
+    """What counts of a report."""
+    trunk = report.profile.trunk
+    plain, skips = _weight_rows(report.profile)
+    path = "skip" if skips > plain else ("deep" if plain > DEEP else "plain")
+    dependence = trunk[-1].input_dependence if trunk else None
+    counted = report.fails(Severity.WARNING)
+    return Measurement(report.verdict, report.reach, dependence, counted, path, plain)
+
+
+def needs_mending(measured: Measurement) -> str:
+    """Why a network needs mending, or an empty string: findings, or a doubt that rules leave.
+
+    What its author ignores with a reason is left alone.
+    """
+    if measured.verdict is not Verdict.HEALTHY:
+        return str(measured.verdict) if measured.counted else ""
+    return doubt(measured, LEFT_ALONE)
+
+
+def is_sound(measured: Measurement) -> bool:
+    """Whether a change may be called a fix: healthy, and by the stricter bars as well."""
+    return measured.verdict is Verdict.HEALTHY and not doubt(measured, MENDED)
+
+
+def doubt(measured: Measurement, bars: dict[str, Bar]) -> str:
+    """Why a network may not train though its verdict is healthy, or an empty string."""
+    bar = bars[measured.path]
+    reach, dependence = measured.reach, measured.dependence
+    if bars is MENDED and measured.path == "deep" and measured.plain_rows > MOST_PLAIN:
+        return f"{measured.plain_rows} rows without a skip"
+    if reach is not None and not bar.low <= reach <= bar.high:
+        return f"reach outside {bar.low:g} to {bar.high:g}" + _deep(measured)
+    if dependence is not None and dependence < bar.dependence:
+        return f"input dependence below {bar.dependence:g}" + _deep(measured)
+    return ""
+
+
+def _deep(measured: Measurement) -> str:
+    return f", with {measured.plain_rows} rows without a skip" if measured.path == "deep" else ""
+
+
+def _weight_rows(profile: GradientProfile) -> tuple[int, int]:
+    """Rows of the trunk that hold weight matrices: those without and those with a skip."""
+    weighty = [row for row in profile.trunk if any(p.dimensions > 1 for p in row.parameters)]
+    skips = sum(_has_skip(row) for row in weighty)
+    return len(weighty) - skips, skips
+
+
+def _has_skip(row: RowProfile) -> bool:
+    return bool({"residual", "concat", "TransformerEncoderLayer"} & set(row.contains))
+
+
+def _decades(reach: float | None) -> float:
+    if reach is None or not math.isfinite(reach) or reach <= 0:
+        return math.inf
+    return abs(math.log10(reach))
