@@ -16,9 +16,17 @@ from gradprobe.render.spec import render_spec
 from gradprobe.sources import yaml as yaml_source
 from gradprobe.sources.edit import CannotEditError, edit
 from gradprobe.sources.stack import STACKS, StackOptions
-from gradprobe.spec import NetworkSpec
-from gradprobe.trials import Fix, Measurement, Trial, is_sound, measurement, needs_mending
-from gradprobe.trials import MENDED, doubt
+from gradprobe.spec import NetworkSpec, walk
+from gradprobe.trials import (
+    MENDED,
+    Fix,
+    Measurement,
+    Trial,
+    doubt,
+    is_sound,
+    measurement,
+    needs_mending,
+)
 
 _BOM = "\ufeff"
 _GAIN_STEPS = 12  # of the search for the gain of reach 1
@@ -133,11 +141,13 @@ def _try(name: str, spec: NetworkSpec, probes: tuple[ProbeOptions, ...]) -> Tria
 def _tuned(spec: NetworkSpec, recipe: Recipe, probe: ProbeOptions) -> tuple[Change, ...]:
     """The recipe's changes; where it tunes the init, with the gain at which reach is 1.
 
-    Reach grows with the gain, so that bisection finds it; a skip or a norm leaves nothing to find.
+    In a plain stack reach grows with the gain, so that bisection finds it. A skip or a norm leaves
+    nothing to find: the smaller the branch, the nearer reach is to 1, or it does not change.
     """
     if recipe.init != "tuned":
         return changes_for(spec, recipe)
-    if recipe.skip or recipe.norm or not changes_for(spec, recipe):
+    tunable = changes_for(spec, recipe) and not (recipe.skip or recipe.norm)
+    if not tunable or any(layer.kind == "residual" for layer, _ in walk(spec.layers)):
         return ()
     low, high = _GAINS
     for _ in range(_GAIN_STEPS):
@@ -150,6 +160,8 @@ def _tuned(spec: NetworkSpec, recipe: Recipe, probe: ProbeOptions) -> tuple[Chan
             high = gain
         else:
             low = gain
+    if low == _GAINS[0] or high == _GAINS[1]:  # there is none
+        return ()
     return changes_for(spec, recipe, float(f"{low * high:.3g}"))
 
 

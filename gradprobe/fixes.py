@@ -103,7 +103,9 @@ def label(changes: Iterable[Change]) -> str:
 
 
 def _argument_words(arguments: Mapping[str, Value]) -> tuple[str, ...]:
-    return tuple(key if value is True else f"{key} {value}" for key, value in arguments.items())
+    return tuple(
+        key if value is True else f"{key} {value:g}" for key, value in arguments.items()
+    )
 
 
 def _init_words(inits: Mapping[str, InitSpec]) -> str:
@@ -136,11 +138,11 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "scale": (True,),
     "zero": (True,),
 }
-MOST_CHOICES = 2  # of a recipe
+MOST_CHOICES = 3  # of a recipe; so many only if one of them is a skip
 
 
 def recipes() -> list[Recipe]:
-    """Every recipe of one or two choices, the least intrusive first.
+    """Every recipe of one or two choices, the least intrusive first, then those of a skip and two.
 
     One change comes before two; of as many, those further up in ``CHOICES`` come first.
     """
@@ -154,7 +156,7 @@ def recipes() -> list[Recipe]:
     for count in range(1, MOST_CHOICES + 1):
         for chosen in itertools.combinations(ranked, count):
             fields = {field: value for _, field, value in chosen}
-            if len(fields) == count:
+            if len(fields) == count and (count < MOST_CHOICES or "skip" in fields):
                 intrusion = sum(rank for rank, _, _ in chosen)
                 found.append((count, intrusion, Recipe(**fields)))  # type: ignore[arg-type]
     return [recipe for _, _, recipe in sorted(found, key=lambda entry: entry[:2])]
