@@ -4,8 +4,8 @@
     OMP_NUM_THREADS=1 python benchmarks/fix.py --every 4    # each fourth of them
     OMP_NUM_THREADS=1 python benchmarks/fix.py --untrained  # all networks, nothing trained
 
-Reads ``benchmarks/trainability/outcomes.jsonl`` and trains by its recipe (``trainability/train.py``:
-digits, 300 steps, the best of eight optimizer settings). A network failed if its own best is below
+Reads ``trainability/outcomes.jsonl`` and trains by its recipe, ``trainability/train.py``: digits,
+300 steps, the best of eight optimizer settings. A network failed if its own best is below
 90 % training accuracy, and is mended if the changed spec comes to 90 %.
 """
 

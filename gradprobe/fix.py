@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,14 +29,14 @@ from gradprobe.trials import (
     needs_mending,
 )
 
-_BOM = "\ufeff"
+_BOM = b"\xef\xbb\xbf"
 _GAIN_STEPS = 12  # of the search for the gain of reach 1
 _GAINS = (0.25, 8.0)  # between which it searches
 
 
 def is_file(target: str) -> bool:
     """Whether ``target`` is a spec file, which alone can be written to."""
-    return target != "-" and (target not in STACKS or Path(target).is_file())
+    return target not in ("-", "<stdin>") and (target not in STACKS or Path(target).is_file())
 
 
 def read(target: str, stack: StackOptions) -> tuple[NetworkSpec, str]:
@@ -58,21 +59,21 @@ def mend(
     options: ProbeOptions,
     seeds: tuple[int, ...],
     *,
-    every: bool = False,
+    everything: bool = False,
 ) -> Fix:
     """Try the recipes on ``spec``, the least intrusive first, until one mends it at every seed.
 
     Args:
         spec: parsed from ``text``.
         options: how to probe; its seed gives way to ``seeds``.
-        every: go on through all recipes.
+        everything: go on through all recipes.
 
     Raises:
         InputError, ModelError: ``spec`` itself cannot be built or run.
     """
     probes = tuple(replace(options, seed=seed) for seed in seeds)
     before = _judged("as it is", [_measure(spec, probe) for probe in probes], needs_mending)
-    found = Fix(spec.source, seeds, before)
+    found = Fix(spec.source, seeds, before, writable=is_file(spec.source))
     if before.sound:
         return found
     tried: list[Trial] = []
@@ -90,22 +91,23 @@ def mend(
         tried.append(trial)
         if trial.sound and chosen is None:
             chosen = trial, changes
-            if not every:
+            if not everything:
                 break
     found = replace(found, tried=tuple(tried))
     return found if chosen is None else _with_diff(found, spec, text, *chosen)
 
 
-def write(target: str, fix: Fix) -> Fix:
-    """Put the mended text where the spec was read, in the same encoding.
+def write(target: str, text: str, fix: Fix) -> Fix:
+    """Put the mended text where ``text`` was read, with the byte-order mark that it had.
 
     Raises:
-        InputError: the target is no file, or cannot be written, or has changed meanwhile.
+        InputError: the file cannot be written, or is no longer what was read.
     """
-    path = Path(target).resolve()  # a link stays a link
     data = yaml_source.read_bytes(target)
-    bom = _BOM if data.startswith(_BOM.encode()) else ""
-    write_atomically(str(path), bom + fix.text)
+    if data.removeprefix(_BOM) != text.encode():
+        raise InputError(f"{target} changed while it was probed: nothing is written")
+    bom = _BOM.decode() if data.startswith(_BOM) else ""
+    write_atomically(str(Path(target).resolve()), bom + fix.text)  # a link stays a link
     return replace(fix, written=True)
 
 
@@ -113,9 +115,7 @@ def _measure(spec: NetworkSpec, options: ProbeOptions) -> Measurement:
     return measurement(probe_spec(spec, options))
 
 
-def _judged(
-    name: str, measured: list[Measurement], reason: Callable[[Measurement], str]
-) -> Trial:
+def _judged(name: str, measured: list[Measurement], reason: Callable[[Measurement], str]) -> Trial:
     doubts = [reason(one) for one in measured]
     return Trial(name, tuple(measured), not any(doubts), next(filter(None, doubts), ""))
 
@@ -179,9 +179,17 @@ def _with_diff(
 
 def unified_diff(before: str, after: str, name: str) -> list[str]:
     """The lines of the diff, without their ends."""
-    old, new = before.split("\n"), after.split("\n")
-    lines = difflib.unified_diff(old, new, name, name, lineterm="")
-    return [line.rstrip("\r") for line in lines]
+    shown: list[str] = []
+    for line in difflib.unified_diff(_lines(before), _lines(after), name, name):
+        shown.append(line.rstrip("\r\n"))
+        if not line.endswith("\n"):
+            shown.append("\\ No newline at end of file")
+    return shown
+
+
+def _lines(text: str) -> list[str]:
+    """Lines with their ends; unlike ``splitlines``, only a newline ends one."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
 def _in_words(change: Change) -> str:

@@ -39,10 +39,10 @@ class Wrap(NamedTuple):
 
 
 class Insert(NamedTuple):
-    """A layer without arguments in front of layer ``index`` of a branch of ``owner``."""
+    """A layer without arguments in front of layer ``at`` of the branch of ``owner``."""
 
     owner: Place | None
-    index: int
+    at: int
     kind: str
 
     @property
@@ -103,9 +103,7 @@ def label(changes: Iterable[Change]) -> str:
 
 
 def _argument_words(arguments: Mapping[str, Value]) -> tuple[str, ...]:
-    return tuple(
-        key if value is True else f"{key} {value:g}" for key, value in arguments.items()
-    )
+    return tuple(key if value is True else f"{key} {value:g}" for key, value in arguments.items())
 
 
 def _init_words(inits: Mapping[str, InitSpec]) -> str:
@@ -182,12 +180,14 @@ class Segment(NamedTuple):
 # The argument that is the number of features that a layer with weights hands on.
 WIDTHS = {"Linear": "out_features"} | {f"Conv{n}d": "out_channels" for n in (1, 2, 3)}
 
-_RECTIFIERS = frozenset("ReLU ReLU6 LeakyReLU PReLU RReLU ELU CELU GELU SiLU Mish Hardswish".split())
+_RECTIFIERS = frozenset(
+    "ReLU ReLU6 LeakyReLU PReLU RReLU ELU CELU GELU SiLU Mish Hardswish".split()
+)
 
 # What may stand for an activation that lets no gradient through, or lets its inputs look alike.
 _SATURATING = "Sigmoid Hardsigmoid LogSigmoid Softplus Softsign Hardshrink Softshrink Tanhshrink"
 SWAPS: dict[str, tuple[str, ...]] = {
-    **{kind: ("Tanh", "ReLU") for kind in _SATURATING.split()},
+    **dict.fromkeys(_SATURATING.split(), ("Tanh", "ReLU")),
     "ReLU": ("LeakyReLU",),
     "ReLU6": ("LeakyReLU",),
 }
@@ -404,8 +404,8 @@ def _listed(
     if branch:
         return tuple(items)
     here = {c for c in todo if isinstance(c, Insert) and c.owner == owner}
-    for change in sorted(here, key=lambda c: -c.index):
-        items.insert(change.index, LayerSpec(change.kind))
+    for change in sorted(here, key=lambda c: -c.at):
+        items.insert(change.at, LayerSpec(change.kind))
     wraps = {c.start: c for c in todo if isinstance(c, Wrap) and c.owner == owner}
     for start in sorted(wraps, reverse=True):
         wrap = wraps[start]

@@ -35,7 +35,7 @@ class Measurement(NamedTuple):
 
     verdict: Verdict
     reach: float | None
-    dependence: float | None  # input dependence of the trunk's last row
+    dependence: float | None  # input dependence of the trunk's last row with weights
     counted: bool  # a finding of at least a warning that the spec does not ignore
     path: str  # a key of the tables of bars
     plain_rows: int
@@ -47,8 +47,7 @@ class Trial(NamedTuple):
     name: str
     measured: tuple[Measurement, ...]
     sound: bool
-    doubt: str = ""  # why it is not sound, beyond its verdict
-    seconds: float = 0.0
+    doubt: str = ""  # why it is not sound
 
     @property
     def worst(self) -> Measurement:
@@ -79,15 +78,28 @@ class Fix:
     steps: tuple[str, ...] = ()  # the change in words, one line each
     text: str = ""  # the whole file as it should be
     obstacle: str = ""  # why there is no diff
+    writable: bool = False  # whether there is a file to write to
     written: bool = False
+
+    @property
+    def status(self) -> str:
+        """``healthy``, ``written``, ``found``, ``by-hand`` or ``not-found``."""
+        if self.before.sound:
+            return "healthy"
+        if self.written:
+            return "written"
+        if self.after is None:
+            return "not-found"
+        return "found" if self.text else "by-hand"
 
 
 def measurement(report: Report) -> Measurement:
     """What counts of a report."""
-    trunk = report.profile.trunk
-    plain, skips = _weight_rows(report.profile)
+    weighty = _weight_rows(report.profile)
+    skips = sum(_has_skip(row) for row in weighty)
+    plain = len(weighty) - skips
     path = "skip" if skips > plain else ("deep" if plain > DEEP else "plain")
-    dependence = trunk[-1].input_dependence if trunk else None
+    dependence = weighty[-1].input_dependence if weighty else None
     counted = report.fails(Severity.WARNING)
     return Measurement(report.verdict, report.reach, dependence, counted, path, plain)
 
@@ -124,11 +136,9 @@ def _deep(measured: Measurement) -> str:
     return f", with {measured.plain_rows} rows without a skip" if measured.path == "deep" else ""
 
 
-def _weight_rows(profile: GradientProfile) -> tuple[int, int]:
-    """Rows of the trunk that hold weight matrices: those without and those with a skip."""
-    weighty = [row for row in profile.trunk if any(p.dimensions > 1 for p in row.parameters)]
-    skips = sum(_has_skip(row) for row in weighty)
-    return len(weighty) - skips, skips
+def _weight_rows(profile: GradientProfile) -> list[RowProfile]:
+    """Rows of the trunk that hold weight matrices."""
+    return [row for row in profile.trunk if any(p.dimensions > 1 for p in row.parameters)]
 
 
 def _has_skip(row: RowProfile) -> bool:

@@ -10,6 +10,7 @@ from gradprobe._version import __version__
 from gradprobe.cli.block import block
 from gradprobe.cli.check import check
 from gradprobe.cli.compare import compare
+from gradprobe.cli.fix import fix
 from gradprobe.cli.output import emit
 from gradprobe.cli.paths import paths
 from gradprobe.cli.probe import probe
@@ -17,7 +18,7 @@ from gradprobe.cli.rules import rules
 from gradprobe.cli.schema import schema
 from gradprobe.cli.sweep import sweep
 
-COMMANDS = (check, probe, compare, block, paths, sweep, schema, rules)
+COMMANDS = (check, probe, compare, block, paths, sweep, fix, schema, rules)
 
 app = typer.Typer(
     no_args_is_help=True,

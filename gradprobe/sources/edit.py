@@ -86,9 +86,9 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
-            span = Span(event.start_mark.index, event.end_mark.index)
+            span = Span(_start(event), _stop(event))
             self.aliases[id(parent), index if isinstance(index, int) else id(index)] = span
-        return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        return super().compose_node(parent, index)
 
 
 class _Layer(NamedTuple):
@@ -138,13 +138,15 @@ class _Editor:
         if isinstance(node, ScalarNode):
             self.layers[_position(node)] = _Layer(node, None)
             return
+        assert isinstance(node, MappingNode)
         [(kind, body)] = node.value
         self.layers[_position(kind)] = _Layer(kind, body)
         if kind.value not in COMBINATORS:
             return
         inside = {"layers": body} if isinstance(body, SequenceNode) else _values(body)
         if kind.value == "concat":
-            for index, branch in enumerate(inside.get("branches", inside.get("layers")).value):
+            branches = body if isinstance(body, SequenceNode) else inside["branches"]
+            for index, branch in enumerate(branches.value):
                 self._find_list(branch, _position(kind), index == 0)
             return
         self._find_list(inside["layers"], _position(kind))
@@ -165,7 +167,7 @@ class _Editor:
     def span(self, parent: Node, index: int | Node, node: Node) -> Span:
         """Where ``node`` stands as a child of ``parent``, its anchor included."""
         key = (id(parent), index if isinstance(index, int) else id(index))
-        return self.aliases.get(key) or Span(node.start_mark.index, self._end(node))
+        return self.aliases.get(key) or Span(_start(node), self._end(node))
 
     def item(self, sequence: SequenceNode, index: int) -> Span:
         return self.span(sequence, index, sequence.value[index])
@@ -174,15 +176,15 @@ class _Editor:
         """The end of its last character: PyYAML ends a block where the next token begins."""
         bracket = self.text[self._content(node)] in "[{"
         if isinstance(node, ScalarNode) or bracket or not node.value:
-            return int(node.end_mark.index)
+            return _stop(node)
         if isinstance(node, SequenceNode):
             return self.item(node, len(node.value) - 1).end
         key, value = node.value[-1]
-        return max(self.span(node, key, value).end, int(key.end_mark.index) + 1)
+        return max(self.span(node, key, value).end, _stop(key) + 1)
 
     def _content(self, node: Node) -> int:
         """Where a node begins, behind its anchor."""
-        start = int(node.start_mark.index)
+        start = _start(node)
         anchor = _ANCHOR.match(self.text, start)
         return anchor.end() if anchor else start
 
@@ -235,14 +237,14 @@ class _Editor:
     def insert(self, change: Insert) -> tuple[list[Splice], Shift | None]:
         sequence = self.list_of(change.owner)
         if sequence.flow_style:
-            start = self.item(sequence, change.index).start
+            start = self.item(sequence, change.at).start
             return [Splice(start, start, f"{change.kind}, ")], None
-        dash = self.dash(sequence, change.index)
+        dash = self.dash(sequence, change.at)
         return [Splice(dash, dash, self.lines(self.column(dash), f"- {change.kind}"))], None
 
     def rename(self, change: Rename) -> tuple[list[Splice], Shift | None]:
         kind = self.layer(change.place).kind
-        return [Splice(self._content(kind), int(kind.end_mark.index), change.kind)], None
+        return [Splice(self._content(kind), _stop(kind), change.kind)], None
 
     def set_arguments(self, change: SetArguments) -> tuple[list[Splice], Shift | None]:
         layer = self.layer(change.place)
@@ -252,7 +254,7 @@ class _Editor:
         assert isinstance(layer.body, SequenceNode)
         arguments = [f"{key}: {value}" for key, value in texts.items()]
         if layer.body.flow_style:
-            start, end = int(layer.body.start_mark.index), int(layer.body.end_mark.index)
+            start, end = _start(layer.body), _stop(layer.body)
             head = f"{{{', '.join(arguments)}, layers: "
             return [Splice(start, start, head), Splice(end, end, "}")], None
         dash = self.dash(layer.body, 0)
@@ -277,7 +279,7 @@ class _Editor:
             for kind in texts.keys() & known.keys():
                 splices += self._entries(known[kind], texts[kind])
             return splices, None
-        start = int(self.fields["layers"][0].start_mark.index)
+        start = _start(self.fields["layers"][0])
         if self.text[self._content(self.root)] == "{":
             return [Splice(start, start, f"init: {{{_pairs(fresh)}}}, ")], None
         indent = self.column(start)
@@ -290,24 +292,28 @@ class _Editor:
         """New values for keys that a mapping has, and new keys in front of its first."""
         assert isinstance(mapping, MappingNode)
         known = {key.value: (key, value) for key, value in mapping.value}
-        splices = []
-        for name in texts.keys() & known.keys():
-            key, value = known[name]
-            span = self.span(mapping, key, value)
-            start = self._content(value) if span.start == value.start_mark.index else span.start
-            if value.start_mark.line > key.start_mark.line and "\n" in self.text[key.end_mark.index : start]:
-                start = self.text.index(":", key.end_mark.index) + 1
-                splices.append(Splice(start, span.end, " " + texts[name]))
-            else:
-                splices.append(Splice(start, span.end, texts[name]))
+        splices = [
+            self._value(mapping, *known[name], text)
+            for name, text in texts.items()
+            if name in known
+        ]
         fresh = {name: text for name, text in texts.items() if name not in known}
         if not fresh:
             return splices
-        start = int(mapping.value[0][0].start_mark.index)
+        start = _start(mapping.value[0][0])
         if self.text[self._content(mapping)] == "{":
             return [*splices, Splice(start, start, f"{_pairs(fresh)}, ")]
         lines = [f"{name}: {text}" for name, text in fresh.items()]
         return [*splices, Splice(start, start, self.lines(self.column(start), *lines))]
+
+    def _value(self, mapping: Node, key: Node, value: Node, text: str) -> Splice:
+        """A value replaced; one that stands on lines of its own moves up behind its key."""
+        span = self.span(mapping, key, value)
+        start = self._content(value) if span.start == _start(value) else span.start
+        colon = self.text.index(":", _stop(key))
+        if "\n" in self.text[colon:start]:
+            return Splice(colon + 1, span.end, f" {text}")
+        return Splice(start, span.end, text)
 
 
 _EDITS: dict[type, Callable[[_Editor, Any], tuple[list[Splice], Shift | None]]] = {
@@ -318,6 +324,15 @@ _EDITS: dict[type, Callable[[_Editor, Any], tuple[list[Splice], Shift | None]]] 
     SetInit: _Editor.set_init,
     SetClassInit: _Editor.set_class_init,
 }
+
+
+def _start(thing: Any) -> int:
+    """The character at which a node or an event begins."""
+    return int(thing.start_mark.index)
+
+
+def _stop(thing: Any) -> int:
+    return int(thing.end_mark.index)
 
 
 def _position(node: Node) -> tuple[int, int]:
