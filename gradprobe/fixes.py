@@ -443,6 +443,9 @@ def _bare(spec: NetworkSpec) -> NetworkSpec:
         input=replace(spec.input, place=None),
         layers=tuple(map(_bare_layer, spec.layers)),
         init={kind: _bare_inits(inits) for kind, inits in spec.init.items()},
+        check=replace(
+            spec.check, ignore=tuple(replace(one, place=None) for one in spec.check.ignore)
+        ),
         source="",
         lines=(),
     )

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gradprobe.report import GradientProfile, Report, RowProfile, Severity, Verdict
+from gradprobe.report import GradientProfile, Report, RowProfile, Verdict
 
+_LAST_OF_VERDICT = "GP4"  # the rules before it make the verdict, those behind inform
 DEEP = 30  # rows with weights and without a skip; from here on a plain stack is hard to train
 MOST_PLAIN = 50  # such rows; none deeper is called mended
 
@@ -36,7 +37,7 @@ class Measurement(NamedTuple):
     verdict: Verdict
     reach: float | None
     dependence: float | None  # input dependence of the trunk's last row with weights
-    counted: bool  # a finding of at least a warning that the spec does not ignore
+    counted: bool  # whether a finding that makes the verdict is not ignored by the spec
     path: str  # a key of the tables of bars
     plain_rows: int
 
@@ -100,7 +101,9 @@ def measurement(report: Report) -> Measurement:
     plain = len(weighty) - skips
     path = "skip" if skips > plain else ("deep" if plain > DEEP else "plain")
     dependence = weighty[-1].input_dependence if weighty else None
-    counted = report.fails(Severity.WARNING)
+    counted = any(
+        finding.rule < _LAST_OF_VERDICT and finding.ignored is None for finding in report.findings
+    )
     return Measurement(report.verdict, report.reach, dependence, counted, path, plain)
 
 

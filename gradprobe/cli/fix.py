@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gradprobe import fix as mending
-from gradprobe._version import __version__
+from gradprobe.check import versions
 from gradprobe.cli import options as o
 from gradprobe.cli.output import emit, progress, style_for
 from gradprobe.errors import ExitCode, InputError
@@ -63,7 +63,7 @@ def fix(
     if write and found.text:
         found = mending.write(target, text, found)
     if format is o.Format.JSON:
-        emit(render_fix_json(found, {"gradprobe": __version__}), output)
+        emit(render_fix_json(found, versions()), output)
     else:
         emit(render_fix(found, style_for(color, output), everything=everything), output)
     done = found.before.sound or found.written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.color import ColorSystem
@@ -130,7 +131,7 @@ def _diff_line(line: str, style: Style) -> str:
     return RichStyle(color=colour).render(line, color_system=ColorSystem.STANDARD)
 
 
-def render_fix_json(fix: Fix, versions: dict[str, str]) -> str:
+def render_fix_json(fix: Fix, versions: Mapping[str, str]) -> str:
     """The fix as one JSON object; ``null`` for what is missing or not finite."""
     after = None if fix.after is None else _trial(fix.after)
     return dump(
@@ -145,7 +146,7 @@ def render_fix_json(fix: Fix, versions: dict[str, str]) -> str:
             "diff": list(fix.diff) or None,
             "obstacle": fix.obstacle or None,
             "tried": [_trial(trial) for trial in fix.tried],
-            "versions": versions,
+            "versions": dict(versions),
         }
     )
 

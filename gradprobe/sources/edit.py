@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -103,7 +103,7 @@ class _Editor:
         self.text = text
         self.eol = "\r\n" if "\r\n" in text else "\n"
         loader = _Loader(text)
-        self.root: Any = loader.get_single_node()
+        self.root = cast(MappingNode, loader.get_single_node())
         self.aliases = loader.aliases
         self.fields = {key.value: (key, value) for key, value in self.root.value}
         self.layers: dict[tuple[int, int], _Layer] = {}
