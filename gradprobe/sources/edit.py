@@ -40,11 +40,16 @@ class Span(NamedTuple):
 
 
 class Splice(NamedTuple):
-    """``text`` instead of characters ``start`` to ``end``."""
+    """``text`` instead of characters ``start`` to ``end``.
+
+    ``follows``: its own lines are indented with those of the ``Shift`` that they stand in; the
+    text that makes a shift necessary is not.
+    """
 
     start: int
     end: int
     text: str
+    follows: bool = True
 
 
 class Shift(NamedTuple):
@@ -119,8 +124,10 @@ class _Editor:
             shifts += [shift] if shift else []
         splices |= dict.fromkeys(s for shift in shifts for s in self._indented(shift))
         text = self.text
-        for splice in sorted(splices, key=lambda s: s.start, reverse=True):
-            inside = sum(shift.by for shift in shifts if shift.start < splice.start <= shift.end)
+        # From the end; where two begin alike, what replaces comes before what is put in front.
+        for splice in sorted(splices, key=lambda s: (s.start, s.end), reverse=True):
+            around = [shift for shift in shifts if shift.start <= splice.start <= shift.end]
+            inside = sum(shift.by for shift in around) if splice.follows else 0
             fresh = splice.text.replace(self.eol, self.eol + " " * inside)
             text = text[: splice.start] + fresh + text[splice.end :]
         return text
@@ -232,7 +239,7 @@ class _Editor:
             indent += 2
             head += self.lines(indent, "layers:")
         head += self.lines(indent, f"- {change.norm}") if change.norm else ""
-        return [Splice(dash, dash, head)], Shift(dash, last.end, indent - self.column(dash))
+        return [Splice(dash, dash, head, False)], Shift(dash, last.end, indent - self.column(dash))
 
     def insert(self, change: Insert) -> tuple[list[Splice], Shift | None]:
         sequence = self.list_of(change.owner)
@@ -263,7 +270,7 @@ class _Editor:
         head = " " * (indent - self.column(dash)) + self.lines(indent, *arguments)
         head += "layers:" + self.eol + " " * (indent + 2)
         end = self.item(layer.body, len(layer.body.value) - 1).end
-        return [Splice(dash, dash, head)], Shift(dash, end, shift)
+        return [Splice(dash, dash, head, False)], Shift(dash, end, shift)
 
     def set_init(self, change: SetInit) -> tuple[list[Splice], Shift | None]:
         body = self.layer(change.place).body
