@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gradprobe.report import GradientProfile, Report, RowProfile, Verdict
+from gradprobe.report import GradientProfile, Report, RowProfile, Severity, Verdict
 
-_LAST_OF_VERDICT = "GP4"  # the rules before it make the verdict, those behind inform
+_INFORMING = "GP4"  # rules before it make the verdict, those from it on do not
 DEEP = 30  # rows with weights and without a skip; from here on a plain stack is hard to train
 MOST_PLAIN = 50  # such rows; none deeper is called mended
 
@@ -101,9 +101,8 @@ def measurement(report: Report) -> Measurement:
     plain = len(weighty) - skips
     path = "skip" if skips > plain else ("deep" if plain > DEEP else "plain")
     dependence = weighty[-1].input_dependence if weighty else None
-    counted = any(
-        finding.rule < _LAST_OF_VERDICT and finding.ignored is None for finding in report.findings
-    )
+    grave = [f for f in report.findings if f.severity >= Severity.WARNING and f.rule < _INFORMING]
+    counted = any(finding.ignored is None for finding in grave)
     return Measurement(report.verdict, report.reach, dependence, counted, path, plain)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Result
+from test_model_specs import EXPECTED
 
 from gradprobe.config import ProbeOptions
 from gradprobe.fix import mend
@@ -20,6 +21,7 @@ from gradprobe.render.fix import render_fix, render_fix_json
 from gradprobe.report import Verdict
 from gradprobe.sources.yaml import parse as parse_bytes
 from gradprobe.trials import (
+    DEEP,
     LEFT_ALONE,
     MENDED,
     MOST_PLAIN,
@@ -95,6 +97,7 @@ def test_the_smallest_change_that_mends(case: str) -> None:
     assert not fix.before.sound
     assert fix.after is not None
     assert fix.after.name == expected
+    assert len(fix.after.measured) == len(fix.seeds)  # not a lucky draw
     assert [trial.sound for trial in fix.tried] == [False] * (len(fix.tried) - 1) + [True]
     # What is written is what was measured: the mended text needs no further mending.
     assert fixed(fix.text).before.sound
@@ -316,6 +319,27 @@ def test_where_anchors_forbid_an_edit_the_change_is_told(tmp_path: Path, run: Ru
     assert result.code == 1
     assert "By hand:\n  line 4: skip" in result.out
     assert path.read_text() == text
+
+
+# ---- the documentation
+
+
+def test_the_docs_show_every_unhealthy_network_of_model_specs() -> None:
+    shown = (ROOT / "docs" / "fix.md").read_text(encoding="utf-8")
+    unhealthy = [name for name, expected in EXPECTED.items() if expected.verdict != "healthy"]
+    assert unhealthy
+    assert [n for n in unhealthy if f"$ gradprobe fix model_specs/{n}\n" not in shown] == []
+
+
+def test_the_docs_show_the_bars() -> None:
+    shown = (ROOT / "docs" / "fix.md").read_text(encoding="utf-8")
+    for path in LEFT_ALONE:
+        loose, strict = LEFT_ALONE[path], MENDED[path]
+        came, wanted = (f"{bar.low:g} to {bar.high:g}" for bar in (loose, strict))
+        row = f"| {came} | {wanted} | {loose.dependence:g} | {strict.dependence:g} |"
+        assert row in shown
+    assert f"at most {DEEP} rows" in shown
+    assert f"{DEEP + 1} to {MOST_PLAIN}" in shown
 
 
 # ---- text and JSON
