@@ -95,18 +95,12 @@ def probe_spec(
     return replace(report, profile=profile, theory=theory)
 
 
-def measure_bytes(
-    data: bytes, name: str, options: ProbeOptions, before: Callable[[], None]
-) -> Measurement:
-    """What ``probe_spec`` measures of the spec in ``data``, before it is judged.
-
-    ``before`` is called once the spec is known to be one: that is when torch is needed.
+def measure_spec(spec: NetworkSpec, options: ProbeOptions) -> Measurement:
+    """What ``probe_spec`` measures, before it is judged.
 
     Raises:
-        InputError, ModelError: as ``probe_spec``; ``data`` is no spec.
+        InputError, ModelError: as ``probe_spec``.
     """
-    spec = yaml_source.parse(data, name)
-    before()
     report = probe_spec(spec, options)
     config = {key: value for key, value in report.config.items() if key != "thresholds"}
     return Measurement(report.profile, spec.name, spec.check, config)  # type: ignore[arg-type]

@@ -16,8 +16,12 @@ from gradprobe.config import CheckOptions
 # Never searched, whatever a .gitignore says; a file named outright is checked wherever it lies.
 SKIPPED = frozenset({"node_modules", "site-packages", "venv", "__pycache__"})
 _SUFFIXES = (".yaml", ".yml")
-_BLOCK = re.compile(rb"^(\xef\xbb\xbf)?[\"']?layers[\"']?\s*:", re.M)
-_FLOW = re.compile(rb"[{,]\s*[\"']?layers[\"']?\s*:")
+# `layers:` at the top, or `model:` with a `target:` in it.
+_BLOCK = re.compile(
+    rb"^(\xef\xbb\xbf)?[\"']?(layers[\"']?\s*:|model[\"']?\s*:\s*(\{|\n)(.|\n)*target[\"']?\s*:)",
+    re.M,
+)
+_FLOW = re.compile(rb"[{,]\s*[\"']?(layers[\"']?\s*:|model[\"']?\s*:\s*\{[^}]*target)")
 
 
 class Found(NamedTuple):

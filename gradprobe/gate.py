@@ -39,6 +39,7 @@ class Run:
     shard: tuple[int, int] = (1, 1)  # which of how many parts of the list
     cache: Cache | None = None
     force_exclude: bool = False
+    allow_code: bool = False  # whether the code that a spec names may run
 
 
 class _Target(NamedTuple):
@@ -130,7 +131,8 @@ def _measured(
             if kept is not None:
                 results[index, seed] = kept
             else:
-                job = Job(target.name, target.data, probe, target.options.timeout)
+                seconds = target.options.timeout
+                job = Job(target.name, target.data, probe, seconds, run.allow_code)
                 todo.append(((index, seed), key, job))
     workers = run.jobs or pool.default_workers(len(todo))
     done = pool.run([job for _, _, job in todo], workers)
@@ -139,10 +141,10 @@ def _measured(
         if isinstance(result, Failure):
             results[where] = result
             continue
-        results[where] = decode(Measurement, result)
-        if cache:
+        results[where] = decode(Measurement, result.body)
+        if cache and result.lasting:
             try:
-                cache.write(key, result)
+                cache.write(key, result.body)
             except OSError as error:
                 warn(f"no cache: cannot write {cache.folder}: {error.strerror or error}")
                 cache = None

@@ -23,9 +23,13 @@ from multiprocessing.context import SpawnProcess
 from typing import NamedTuple
 
 from gradprobe.archive import encode
-from gradprobe.check import measure_bytes
+from gradprobe.check import measure_spec
+from gradprobe.code import RunOptions, measure_code
 from gradprobe.config import ProbeOptions
 from gradprobe.errors import ExitCode, GradprobeError, Place, first_line
+from gradprobe.sources.python import CodeOptions, completed, require_allowed
+from gradprobe.sources.yaml import parse_any
+from gradprobe.spec import CodeSpec
 
 
 class Job(NamedTuple):
@@ -35,6 +39,7 @@ class Job(NamedTuple):
     data: bytes
     options: ProbeOptions
     timeout: float  # seconds; importing torch does not count
+    allow_code: bool = False  # whether the code that a spec names may run
 
 
 class Failure(NamedTuple):
@@ -46,7 +51,14 @@ class Failure(NamedTuple):
     place: Place | None = None
 
 
-Result = str | Failure  # an encoded ``archive.Measurement``, or why there is none
+class Done(NamedTuple):
+    """What was measured, encoded, and whether the target's bytes alone say what it is."""
+
+    body: str  # of an ``archive.Measurement``
+    lasting: bool  # not where a spec names code, which changes by itself
+
+
+Result = Done | Failure
 
 
 @dataclass
@@ -184,7 +196,15 @@ def _measured(job: Job, pipe: Connection) -> Result:
             pipe.send("imported")
 
     try:
-        return encode(measure_bytes(job.data, job.name, job.options, import_torch))
+        spec = parse_any(job.data, job.name)
+        if isinstance(spec, CodeSpec):
+            require_allowed(spec, job.allow_code)
+            pipe.send("importing")  # from here on the code's own process keeps the time
+            run = RunOptions(job.timeout)
+            code = completed(spec, CodeOptions())
+            return Done(encode(measure_code(code, job.options, run)), lasting=False)
+        import_torch()
+        return Done(encode(measure_spec(spec, job.options)), lasting=True)
     except GradprobeError as error:
         return Failure(error.exit_code, error.message, error.hint, error.place)
     except (OSError, EOFError):

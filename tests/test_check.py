@@ -229,6 +229,29 @@ def test_standard_input_is_a_target(run_process: Run, folder: Path, shared_cache
     assert run_process(*arguments, stdin=INVALID.encode()).out.startswith("-:2:10: GP901 invalid")
 
 
+def test_a_spec_that_names_code_runs_only_if_that_is_allowed(check: Run, folder: Path) -> None:
+    (folder / "own.py").write_text(
+        "import pathlib\nfrom torch import nn\npathlib.Path('ran').touch()\n"
+        "def net(layers):\n    rows = [nn.Sequential(nn.Linear(8, 8), nn.Tanh())] * layers\n"
+        "    return nn.Sequential(nn.Linear(8, 8), *rows, nn.Linear(8, 4))\n"
+    )
+    (folder / "own.yaml").write_text(
+        "model:\n  target: own:net\n  args: {layers: 1}\n  inputs: {shape: [4, 8]}\n"
+    )
+    (folder / "compose.yaml").write_text("model:\n  image: x\n")  # another's
+    ended = check()
+    assert heads(ended) == ["own.yaml GP901"]
+    assert "this spec runs code: own:net" in ended.out
+    assert (ended.code, (folder / "ran").exists()) == (2, False)
+    for _ in range(2):  # code changes by itself: nothing of it is kept
+        ended = check("--allow-code")
+        assert ended.out.splitlines()[-1] == "1 spec checked: all passed"
+        (folder / "ran").unlink()
+    (folder / "own.py").write_text("import os\nos._exit(0)\n")
+    ended = check("--allow-code")
+    assert (ended.code, heads(ended)) == (3, ["own.yaml GP902"])
+
+
 # ---- configuration
 
 

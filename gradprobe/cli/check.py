@@ -36,6 +36,7 @@ def check(
     config: o.Config = None,
     isolated: o.Isolated = False,
     show_config: o.ShowConfig = False,
+    allow_code: o.AllowCode = False,
     seeds: o.Seeds = None,
     batch_size: o.BatchSize = None,
     timeout: o.Timeout = None,
@@ -74,7 +75,7 @@ def check(
     known = _baseline(baseline, write_baseline, prune_baseline)
     part = _shard(shard)
     folder = Path(cache_dir) if cache_dir else _project() / NAME
-    run = gate.Run(jobs, part, None if no_cache else Cache(folder), force_exclude)
+    run = gate.Run(jobs, part, None if no_cache else Cache(folder), force_exclude, allow_code)
     result = gate.check(
         named, options_of, run, warn, lambda items, total: steps("specs", items, total)
     )
