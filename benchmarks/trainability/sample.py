@@ -1,0 +1,227 @@
+"""Draw small networks at random, in the spec language: one line of JSON each, for ``train.py``.
+
+    python benchmarks/trainability/sample.py --seed 1 --count 80 --kinds conv,transformer,recurrent
+    python benchmarks/trainability/sample.py --seed 2 --count 240
+
+The same seed gives the same networks; the n-th does not depend on how many are asked for. All take
+the 64 pixels of a digit and give 10 classes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+Layer = str | dict[str, Any]
+
+ACTIVATIONS = "ReLU LeakyReLU GELU SiLU Tanh Hardtanh SELU Sigmoid Identity".split()
+NORMS = ("none", "none", "batch", "layer")
+
+
+class Draw:
+    """What one network is made of, and the words of its ``config``."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.config: dict[str, Any] = {}
+
+    def note(self, key: str, value: Any) -> Any:
+        self.config[key] = value
+        return value
+
+    def choose(self, key: str, options: Any) -> Any:
+        return self.note(key, self.random.choice(list(options)))
+
+    def depth(self, low: int, high: int) -> int:
+        """More shallow ones than deep ones: they are cheap, and depth is where things go wrong."""
+        drawn = low + (high + 1 - low) * self.random.random() ** 1.5
+        return int(self.note("depth", min(high, int(drawn))))
+
+    def logarithmic(self, low: float, high: float) -> float:
+        return float(f"{math.exp(self.random.uniform(math.log(low), math.log(high))):.2g}")
+
+    def init(self) -> dict[str, Any] | None:
+        """The ``init`` of every layer in the trunk; ``None``: torch's own."""
+        name = self.random.choice(
+            "default he xavier orthogonal gain gain gain gain normal normal".split()
+        )
+        weight: Any = {"he": "kaiming_normal", "xavier": "xavier_normal"}.get(name, name)
+        if name == "gain":
+            gain = self.logarithmic(0.5, 4)
+            name += f"{gain:g}"
+            scale = round(gain**2, 4)
+            weight = {
+                "variance_scaling": {"scale": scale, "mode": "fan_in", "distribution": "normal"}
+            }
+        elif name == "normal":
+            std = self.logarithmic(0.01, 0.3)
+            name += f"{std:g}"
+            weight = {"normal": {"std": std}}
+        self.note("init", name)
+        return None if weight == "default" else {"weight": weight, "bias": "zeros"}
+
+    def ends(self, init: Any) -> dict[str, Any]:
+        """The ``init`` of stem and head: a plain one, whatever the trunk has."""
+        return {} if init is None else {"init": {"weight": "xavier_normal", "bias": "zeros"}}
+
+    def residual(self, layers: list[Layer], depth: int) -> Layer:
+        """A residual around ``layers``, now and then scaled or with a branch that starts at 0."""
+        words: dict[str, Any] = {}
+        how = self.random.choice(["as it is"] * 5 + ["skip", "branch", "zero"])
+        if how == "skip":
+            words = {"skip_scale": self.choose("skip", (0.5, 0.7, 0.9))}
+        elif how == "branch":
+            words = {"branch_scale": self.note("branch", round(1 / math.sqrt(depth), 3))}
+        elif how == "zero" and layers[-1] != "Sigmoid":
+            words = {"zero_init": self.note("zero", True)}
+        return {"residual": {"layers": layers, **words}}
+
+
+def _layer(kind: str, words: dict[str, Any], init: dict[str, Any] | None) -> Layer:
+    return {kind: {**words, **({"init": init} if init else {})}}
+
+
+def _given(*layers: Layer | None) -> list[Layer]:
+    return [layer for layer in layers if layer is not None]
+
+
+def mlp(draw: Draw, kind: str) -> list[Layer]:
+    """plain: act(norm(Wx)); residual: x + the same; prenorm: x + W act(W norm(x)); postnorm."""
+    depth = draw.depth(2, 28 if kind == "prenorm" else 56)
+    width = draw.choose("width", (32, 48, 64, 64, 64, 80))
+    act, norm = draw.choose("act", ACTIVATIONS), draw.choose("norm", NORMS)
+    if kind == "postnorm" and norm == "none":
+        norm = draw.note("norm", "layer")
+    init = draw.init()
+    linear = _layer("Linear", {"out_features": width}, init)
+    norm_layer = {"batch": "BatchNorm1d", "layer": "LayerNorm"}.get(norm)
+    block = {
+        "plain": lambda: _given(linear, norm_layer, act),
+        "residual": lambda: [draw.residual(_given(linear, norm_layer, act), depth)],
+        "prenorm": lambda: [draw.residual(_given(norm_layer, linear, act, linear), depth)],
+        "postnorm": lambda: _given(draw.residual([linear, act], depth), norm_layer),
+    }[kind]()
+    ends = draw.ends(init)
+    stem: Layer = {"Linear": {"out_features": width, **ends}}
+    return [stem, _repeat(depth, block), {"Linear": {"out_features": 10, **ends}}]
+
+
+def conv(draw: Draw) -> list[Layer]:
+    """Convolutions on 4×4 pixels behind a stem of stride 2, plain or residual."""
+    residual = draw.choose("residual", (True, False))
+    depth = draw.depth(2, 8 if residual else 18)
+    channels = draw.choose("width", (6, 8))
+    act, norm = draw.choose("act", ACTIVATIONS), draw.choose("norm", NORMS)
+    init = draw.init()
+    ends = draw.ends(init)
+    shape = {"out_channels": channels, "kernel_size": 3, "padding": 1}
+    layer = _layer("Conv2d", shape, init)
+    norms: dict[str, Layer] = {"batch": "BatchNorm2d", "layer": {"GroupNorm": {"num_groups": 1}}}
+    norm_layer = norms.get(norm)
+    if residual:
+        block = [draw.residual(_given(norm_layer, act, layer, norm_layer, act, layer), depth)]
+    else:
+        block = _given(layer, norm_layer, act)
+    return [
+        {"Unflatten": {"dim": 1, "unflattened_size": [1, 8, 8]}},
+        {"Conv2d": {**shape, "stride": 2, **ends}},
+        _repeat(depth, block),
+        "Flatten",
+        {"Linear": {"out_features": 10, **ends}},
+    ]
+
+
+def transformer(draw: Draw) -> list[Layer]:
+    """Encoder blocks over a digit's 8 rows of 8 pixels, with pre-norm, post-norm or none."""
+    depth = draw.depth(1, 9)
+    width = draw.choose("width", (12, 16))
+    order = draw.choose("norm", ("pre", "pre", "post", "post", "none"))
+    act = draw.choose("act", ACTIVATIONS)
+    init = draw.init()
+    ends = draw.ends(init)
+    before, after = ("LayerNorm" if order == where else None for where in ("pre", "post"))
+    attention = _layer("MultiheadAttention", {"num_heads": 4}, init)
+    wide = _layer("Linear", {"out_features": 2 * width}, init)
+    narrow = _layer("Linear", {"out_features": width}, init)
+    block = _given(
+        draw.residual(_given(before, attention), depth),
+        after,
+        draw.residual(_given(before, wide, act, narrow), depth),
+        after,
+    )
+    return [
+        {"Unflatten": {"dim": 1, "unflattened_size": [8, 8]}},
+        {"Linear": {"out_features": width, **ends}},
+        _repeat(depth, block),
+        *_given(before),
+        "Flatten",
+        {"Linear": {"out_features": 10, **ends}},
+    ]
+
+
+def recurrent(draw: Draw) -> list[Layer]:
+    """Recurrent layers over a digit's 8 rows of 8 pixels, read at the last row or at all."""
+    cell = draw.choose("act", ("RNN", "RNN", "GRU", "LSTM"))
+    depth = draw.depth(1, 6 if cell == "RNN" else 3)
+    width = draw.choose("width", (16, 24))
+    norm, residual = draw.choose("norm", ("none", "layer")), draw.choose("residual", (True, False))
+    init = draw.init()
+    ends = draw.ends(init)
+    last = draw.choose("read", ("last", "all"))
+    layers = _given("LayerNorm" if norm == "layer" else None)
+    layers.append(_layer(cell, {"hidden_size": width}, init))
+    block = [draw.residual(layers, depth)] if residual else layers
+    cut: Layer = {"ZeroPad2d": {"padding": [0, 0, -7, 0]}}
+    return [
+        {"Unflatten": {"dim": 1, "unflattened_size": [8, 8]}},
+        {"Linear": {"out_features": width, **ends}},
+        _repeat(depth, block),
+        *_given(cut if last == "last" else None),
+        "Flatten",
+        {"Linear": {"out_features": 10, **ends}},
+    ]
+
+
+def _repeat(depth: int, block: list[Layer]) -> Layer:
+    return {"repeat": {"times": depth, "layers": block}}
+
+
+# Each kind, how to draw one, and how many of a hundred there are.
+KINDS: dict[str, tuple[Callable[[Draw], list[Layer]], int]] = {
+    "plain": (lambda draw: mlp(draw, "plain"), 28),
+    "residual": (lambda draw: mlp(draw, "residual"), 14),
+    "prenorm": (lambda draw: mlp(draw, "prenorm"), 12),
+    "postnorm": (lambda draw: mlp(draw, "postnorm"), 8),
+    "conv": (conv, 13),
+    "transformer": (transformer, 13),
+    "recurrent": (recurrent, 12),
+}
+
+
+def sample(seed: int, index: int, kinds: tuple[str, ...] = tuple(KINDS)) -> dict[str, Any]:
+    """The network number ``index`` of ``seed``: its id, its config in words, and its spec."""
+    random = Random(f"{seed}/{index}")
+    draw = Draw(random)
+    kind = draw.note("kind", random.choices(kinds, [KINDS[kind][1] for kind in kinds])[0])
+    layers = KINDS[kind][0](draw)
+    spec = {"input": {"shape": [64]}, "layers": layers}
+    return {"id": 10_000 * seed + index, "config": draw.config, "spec": spec}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--count", type=int, required=True)
+    parser.add_argument("--kinds", default=",".join(KINDS), help="comma-separated")
+    arguments = parser.parse_args()
+    kinds = tuple(arguments.kinds.split(","))
+    for index in range(arguments.count):
+        print(json.dumps(sample(arguments.seed, index, kinds)))
+
+
+if __name__ == "__main__":
+    main()
