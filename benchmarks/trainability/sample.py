@@ -1,10 +1,14 @@
 """Draw small networks at random, in the spec language: one line of JSON each, for ``train.py``.
 
-    python benchmarks/trainability/sample.py --seed 1 --count 80 --kinds conv,transformer,recurrent
-    python benchmarks/trainability/sample.py --seed 2 --count 240
+    sample.py --seed 1 --count 90 --kinds prenorm,postnorm,conv,transformer,recurrent
+    sample.py --seed 3 --count 50 --kinds conv,transformer,recurrent,prenorm --wild
+    sample.py --seed 2 --count 110
+    sample.py --seed 4 --count 110 --wild
 
-The same seed gives the same networks; the n-th does not depend on how many are asked for. All take
-the 64 pixels of a digit and give 10 classes.
+These are the networks of ``outcomes_fit.jsonl`` (the first two) and of ``outcomes_report.jsonl``.
+``--wild`` draws deeper ones, and inits far from what anybody would choose. The same seed gives the
+same networks; the n-th does not depend on how many are asked for. All take the 64 pixels of a digit
+and give 10 classes.
 """
 
 from __future__ import annotations
@@ -25,8 +29,9 @@ NORMS = ("none", "none", "batch", "layer")
 class Draw:
     """What one network is made of, and the words of its ``config``."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, wild: bool) -> None:
         self.random = random
+        self.wild = wild
         self.config: dict[str, Any] = {}
 
     def note(self, key: str, value: Any) -> Any:
@@ -38,7 +43,7 @@ class Draw:
 
     def depth(self, low: int, high: int) -> int:
         """More shallow ones than deep ones: they are cheap, and depth is where things go wrong."""
-        drawn = low + (high + 1 - low) * self.random.random() ** 1.5
+        drawn = low + (high + 1 - low) * self.random.random() ** (0.7 if self.wild else 1.5)
         return int(self.note("depth", min(high, int(drawn))))
 
     def logarithmic(self, low: float, high: float) -> float:
@@ -46,19 +51,18 @@ class Draw:
 
     def init(self) -> dict[str, Any] | None:
         """The ``init`` of every layer in the trunk; ``None``: torch's own."""
-        name = self.random.choice(
-            "default he xavier orthogonal gain gain gain gain normal normal".split()
-        )
+        names = "gain normal" if self.wild else "default he xavier orthogonal gain*4 normal*2"
+        name = self.random.choice(_spelt_out(names))
         weight: Any = {"he": "kaiming_normal", "xavier": "xavier_normal"}.get(name, name)
         if name == "gain":
-            gain = self.logarithmic(0.5, 4)
+            gain = self.logarithmic(*((0.2, 6) if self.wild else (0.5, 4)))
             name += f"{gain:g}"
             scale = round(gain**2, 4)
             weight = {
                 "variance_scaling": {"scale": scale, "mode": "fan_in", "distribution": "normal"}
             }
         elif name == "normal":
-            std = self.logarithmic(0.01, 0.3)
+            std = self.logarithmic(*((0.003, 0.6) if self.wild else (0.01, 0.3)))
             name += f"{std:g}"
             weight = {"normal": {"std": std}}
         self.note("init", name)
@@ -79,6 +83,12 @@ class Draw:
         elif how == "zero" and layers[-1] != "Sigmoid":
             words = {"zero_init": self.note("zero", True)}
         return {"residual": {"layers": layers, **words}}
+
+
+def _spelt_out(names: str) -> list[str]:
+    """``a b*2``: a, b, b"""
+    counted = [name.partition("*") for name in names.split()]
+    return [name for name, _, times in counted for _ in range(int(times or 1))]
 
 
 def _layer(kind: str, words: dict[str, Any], init: dict[str, Any] | None) -> Layer:
@@ -202,10 +212,12 @@ KINDS: dict[str, tuple[Callable[[Draw], list[Layer]], int]] = {
 }
 
 
-def sample(seed: int, index: int, kinds: tuple[str, ...] = tuple(KINDS)) -> dict[str, Any]:
+def sample(
+    seed: int, index: int, kinds: tuple[str, ...] = tuple(KINDS), wild: bool = False
+) -> dict[str, Any]:
     """The network number ``index`` of ``seed``: its id, its config in words, and its spec."""
     random = Random(f"{seed}/{index}")
-    draw = Draw(random)
+    draw = Draw(random, wild)
     kind = draw.note("kind", random.choices(kinds, [KINDS[kind][1] for kind in kinds])[0])
     layers = KINDS[kind][0](draw)
     spec = {"input": {"shape": [64]}, "layers": layers}
@@ -217,10 +229,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--kinds", default=",".join(KINDS), help="comma-separated")
+    parser.add_argument("--wild", action="store_true")
     arguments = parser.parse_args()
     kinds = tuple(arguments.kinds.split(","))
     for index in range(arguments.count):
-        print(json.dumps(sample(arguments.seed, index, kinds)))
+        print(json.dumps(sample(arguments.seed, index, kinds, arguments.wild)))
 
 
 if __name__ == "__main__":
