@@ -1,14 +1,15 @@
 """Draw small networks at random, in the spec language: one line of JSON each, for ``train.py``.
 
     sample.py --seed 1 --count 90 --kinds prenorm,postnorm,conv,transformer,recurrent
-    sample.py --seed 3 --count 50 --kinds conv,transformer,recurrent,prenorm --wild
-    sample.py --seed 2 --count 110
-    sample.py --seed 4 --count 110 --wild
+    sample.py --seed 3 --count 20 --kinds conv,transformer,recurrent,prenorm --wild
+    sample.py --seed 5 --count 30 --kinds conv,transformer,recurrent,prenorm --wild --small
+    sample.py --seed 2 --count 100 --small
+    sample.py --seed 4 --count 110 --small --wild
 
-These are the networks of ``outcomes_fit.jsonl`` (the first two) and of ``outcomes_report.jsonl``.
-``--wild`` draws deeper ones, and inits far from what anybody would choose. The same seed gives the
-same networks; the n-th does not depend on how many are asked for. All take the 64 pixels of a digit
-and give 10 classes.
+These are the networks of ``outcomes_fit.jsonl`` (the first three) and of ``outcomes_report.jsonl``.
+``--wild`` draws deeper ones, and inits far from what anybody would choose; ``--small`` narrower
+ones, which train in half the time. The same seed gives the same networks; the n-th does not depend
+on how many are asked for. All take the 64 pixels of a digit and give 10 classes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import json
 import math
 from collections.abc import Callable
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 Layer = str | dict[str, Any]
 
@@ -26,12 +27,30 @@ ACTIVATIONS = "ReLU LeakyReLU GELU SiLU Tanh Hardtanh SELU Sigmoid Identity".spl
 NORMS = ("none", "none", "batch", "layer")
 
 
+class Sizes(NamedTuple):
+    """How large the networks of each kind may be: widths to choose from, and largest depths."""
+
+    mlp: tuple[int, ...]
+    mlp_depth: int
+    conv: tuple[int, ...]
+    conv_depth: int
+    transformer: tuple[int, ...]
+    transformer_depth: int
+    heads: int
+    recurrent: tuple[int, ...]
+
+
+USUAL = Sizes((32, 48, 64, 64, 64, 80), 56, (6, 8), 18, (12, 16), 9, 4, (16, 24))
+SMALL = Sizes((32, 32, 40), 48, (6,), 12, (12,), 6, 1, (16,))
+
+
 class Draw:
     """What one network is made of, and the words of its ``config``."""
 
-    def __init__(self, random: Random, wild: bool) -> None:
+    def __init__(self, random: Random, wild: bool, sizes: Sizes) -> None:
         self.random = random
         self.wild = wild
+        self.sizes = sizes
         self.config: dict[str, Any] = {}
 
     def note(self, key: str, value: Any) -> Any:
@@ -101,8 +120,8 @@ def _given(*layers: Layer | None) -> list[Layer]:
 
 def mlp(draw: Draw, kind: str) -> list[Layer]:
     """plain: act(norm(Wx)); residual: x + the same; prenorm: x + W act(W norm(x)); postnorm."""
-    depth = draw.depth(2, 28 if kind == "prenorm" else 56)
-    width = draw.choose("width", (32, 48, 64, 64, 64, 80))
+    depth = draw.depth(2, draw.sizes.mlp_depth // (2 if kind == "prenorm" else 1))
+    width = draw.choose("width", draw.sizes.mlp)
     act, norm = draw.choose("act", ACTIVATIONS), draw.choose("norm", NORMS)
     if kind == "postnorm" and norm == "none":
         norm = draw.note("norm", "layer")
@@ -123,8 +142,8 @@ def mlp(draw: Draw, kind: str) -> list[Layer]:
 def conv(draw: Draw) -> list[Layer]:
     """Convolutions on 4×4 pixels behind a stem of stride 2, plain or residual."""
     residual = draw.choose("residual", (True, False))
-    depth = draw.depth(2, 8 if residual else 18)
-    channels = draw.choose("width", (6, 8))
+    depth = draw.depth(2, 8 if residual else draw.sizes.conv_depth)
+    channels = draw.choose("width", draw.sizes.conv)
     act, norm = draw.choose("act", ACTIVATIONS), draw.choose("norm", NORMS)
     init = draw.init()
     ends = draw.ends(init)
@@ -147,14 +166,14 @@ def conv(draw: Draw) -> list[Layer]:
 
 def transformer(draw: Draw) -> list[Layer]:
     """Encoder blocks over a digit's 8 rows of 8 pixels, with pre-norm, post-norm or none."""
-    depth = draw.depth(1, 9)
-    width = draw.choose("width", (12, 16))
+    depth = draw.depth(1, draw.sizes.transformer_depth)
+    width = draw.choose("width", draw.sizes.transformer)
     order = draw.choose("norm", ("pre", "pre", "post", "post", "none"))
     act = draw.choose("act", ACTIVATIONS)
     init = draw.init()
     ends = draw.ends(init)
     before, after = ("LayerNorm" if order == where else None for where in ("pre", "post"))
-    attention = _layer("MultiheadAttention", {"num_heads": 4}, init)
+    attention = _layer("MultiheadAttention", {"num_heads": draw.sizes.heads}, init)
     wide = _layer("Linear", {"out_features": 2 * width}, init)
     narrow = _layer("Linear", {"out_features": width}, init)
     block = _given(
@@ -177,7 +196,7 @@ def recurrent(draw: Draw) -> list[Layer]:
     """Recurrent layers over a digit's 8 rows of 8 pixels, read at the last row or at all."""
     cell = draw.choose("act", ("RNN", "RNN", "GRU", "LSTM"))
     depth = draw.depth(1, 6 if cell == "RNN" else 3)
-    width = draw.choose("width", (16, 24))
+    width = draw.choose("width", draw.sizes.recurrent)
     norm, residual = draw.choose("norm", ("none", "layer")), draw.choose("residual", (True, False))
     init = draw.init()
     ends = draw.ends(init)
@@ -213,11 +232,11 @@ KINDS: dict[str, tuple[Callable[[Draw], list[Layer]], int]] = {
 
 
 def sample(
-    seed: int, index: int, kinds: tuple[str, ...] = tuple(KINDS), wild: bool = False
+    seed: int, index: int, kinds: tuple[str, ...], wild: bool, sizes: Sizes
 ) -> dict[str, Any]:
     """The network number ``index`` of ``seed``: its id, its config in words, and its spec."""
     random = Random(f"{seed}/{index}")
-    draw = Draw(random, wild)
+    draw = Draw(random, wild, sizes)
     kind = draw.note("kind", random.choices(kinds, [KINDS[kind][1] for kind in kinds])[0])
     layers = KINDS[kind][0](draw)
     spec = {"input": {"shape": [64]}, "layers": layers}
@@ -230,10 +249,12 @@ def main() -> None:
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--kinds", default=",".join(KINDS), help="comma-separated")
     parser.add_argument("--wild", action="store_true")
+    parser.add_argument("--small", action="store_true")
     arguments = parser.parse_args()
     kinds = tuple(arguments.kinds.split(","))
+    sizes = SMALL if arguments.small else USUAL
     for index in range(arguments.count):
-        print(json.dumps(sample(arguments.seed, index, kinds, arguments.wild)))
+        print(json.dumps(sample(arguments.seed, index, kinds, arguments.wild, sizes)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,75 @@
+"""Fit the two models of ``gradprobe/calibration.py``, and write their table into it.
+
+    python benchmarks/trainability/fit.py
+
+Reads ``outcomes.jsonl``, ``outcomes_fit.jsonl`` and ``profiles.jsonl``, and prints what tenfold
+cross-validation gives there. ``outcomes_report.jsonl`` is not opened.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from logistic import Array, auc, cross_validated, fit, log_loss
+from profiles import FIT, GIVEN, load
+
+from gradprobe import calibration
+from gradprobe.signals import Signals
+
+TARGETS = {"SGD": "best_sgd", "best of eight": "best"}
+TRAINED = 0.9
+GOOD = ("coherence", "highway")  # more of it is better; of every other signal, less
+SIGNS = np.array([1.0 if name in GOOD else -1.0 for name in Signals._fields])
+POINTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+
+
+def seen(lines: list[tuple[dict[str, Any], dict[str, Any]]]) -> tuple[Array, dict[str, Array]]:
+    """Signals, and for each target 1 where the network trained; without those without signals."""
+    lines = [(outcome, profile) for outcome, profile in lines if profile["signals"]]
+    x = np.array([Signals(**profile["signals"]) for _, profile in lines])
+    y = {
+        name: np.array([outcome[key] >= TRAINED for outcome, _ in lines], dtype=float)
+        for name, key in TARGETS.items()
+    }
+    return x, y
+
+
+def three_digits(w: Array) -> list[float]:
+    return [float(f"{value:.3g}") for value in w]
+
+
+def table(columns: list[list[float]]) -> str:
+    """The table of ``calibration.py``: a row for each signal, a column for each model."""
+    names = ("intercept", *Signals._fields)
+    rows = [f'    "{n}": ({a:g}, {b:g}),' for n, a, b in zip(names, *columns, strict=True)]
+    head = "COEFFICIENTS: dict[str, tuple[float, float]] = {"
+    comment = "    # per unit of the signal: SGD, the better of SGD and Adam"
+    return "\n".join([head, comment, *rows, "}", ""])
+
+
+def main() -> None:
+    lines = load(GIVEN) + load(FIT)
+    x, targets = seen(lines)
+    print(f"{len(lines)} networks, {len(x)} with signals; tenfold cross-validation:")
+    columns = []
+    for name, y in targets.items():
+        p = cross_validated(x, y, SIGNS)
+        columns.append(three_digits(fit(x, y, SIGNS)))
+        print(f"\n{name}: {y.mean():.0%} train, AUC {auc(p, y):.3f}, log loss {log_loss(p, y):.3f}")
+        print("  below   false alarms   misses   accuracy")
+        for point in POINTS:
+            alarms, misses = (p[y > 0.5] < point).mean(), (p[y < 0.5] >= point).mean()
+            accuracy = ((p >= point) == (y > 0.5)).mean()
+            print(f"  {point:5.1f} {alarms:14.1%} {misses:8.1%} {accuracy:10.1%}")
+    path = Path(calibration.__file__)
+    marked = re.compile(r"(# fit\.py writes from here\n).*?(# to here\n)", re.DOTALL)
+    text = marked.sub(lambda m: m[1] + table(columns) + m[2], path.read_text())
+    path.write_text(text)
+    print(f"\n{table(columns)}\nwritten to gradprobe/calibration.py")
+
+
+if __name__ == "__main__":
+    main()
