@@ -1,8 +1,8 @@
 """Draw small networks at random, in the spec language: one line of JSON each, for ``train.py``.
 
     sample.py --seed 1 --count 90 --kinds prenorm,postnorm,conv,transformer,recurrent
-    sample.py --seed 3 --count 20 --kinds conv,transformer,recurrent,prenorm --wild
-    sample.py --seed 5 --count 30 --kinds conv,transformer,recurrent,prenorm --wild --small
+    sample.py --seed 3 --count 26 --kinds conv,transformer,recurrent,prenorm --wild
+    sample.py --seed 5 --count 20 --kinds conv,transformer,recurrent,prenorm --wild --small
     sample.py --seed 2 --count 100 --small
     sample.py --seed 4 --count 110 --small --wild
 
