@@ -17,10 +17,19 @@ from typing import NamedTuple
 from gradprobe.signals import Signals
 
 # fit.py writes from here
-COEFFICIENTS: dict[str, tuple[float, float]] = {}
+COEFFICIENTS: dict[str, tuple[float, float]] = {
+    # per unit of the signal: SGD, the better of SGD and Adam
+    "intercept": (2.1, 1),
+    "decay": (-1.48, -0.981),
+    "growth": (-1.15, -0.7),
+    "lost_inputs": (-1.28, -0.37),
+    "bare_depth": (-1.44, -0.974),
+    "coherence": (3.83, 5.26),
+}
 # to here
 
-# Below it, the network is said not to train. Chosen on the networks of the fit: see fit.py.
+# Below it, the network is said not to train: it is more likely to fail. fit.py prints what other
+# points give on the networks of the fit.
 OPERATING_POINT = 0.5
 
 

@@ -2,7 +2,7 @@
 along it, and how much of it each row hands straight back.
 
 A large gradient with a highway is useful; a large one without is a shattered one (Balduzzi et al.
-2017, arXiv 1702.08591), which points elsewhere after a step that moved each weight by a thousandth.
+2017, arXiv 1702.08591), which points elsewhere as soon as each weight has moved by a thousandth.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gradprobe.rng import reseed
 from gradprobe.rows import Row, find_rows
 from gradprobe.seeds import derive
 
-STEP = 1e-3  # of each weight's own norm: benchmarks/trainability/steps.py compares others
+STEPS = (1e-3, 1e-2)  # of each weight's own norm; benchmarks/trainability/steps.py compares others
 
 
 def coherence(
@@ -34,17 +34,18 @@ def coherence(
     loss: Callable[[Any], Tensor],
     *,
     seed: int = 0,
-    step: float = STEP,
+    steps: Sequence[float] = STEPS,
 ) -> float | None:
-    """The cosine between the gradient before and after a step along it, averaged over the weights.
+    """The cosine between the gradient before and after a step along it, averaged over the weights
+    and over steps of several lengths.
 
-    The step moves each weight tensor (two dimensions or more) by ``step`` of its own norm against
-    its gradient; biases and scales stay. Weights that are zero, or whose gradient is, have no say.
-    Two forward and two backward passes; the model is left as it was.
+    A step moves each weight tensor (two dimensions or more) by a share of its own norm against its
+    gradient; biases and scales stay. Weights that are zero, or whose gradient is, have no say. One
+    forward and one backward pass, and one more of both for each step; the model is left as it was.
 
     Args:
         model, args, kwargs, loss, seed: as for ``measure``.
-        step: the length of the step ÷ the norm of the weight.
+        steps: their lengths, each ÷ the norm of the weight.
 
     Returns:
         1 where the gradient does not change, about 0 where nothing of it is left; ``None`` where
@@ -64,11 +65,13 @@ def coherence(
     with undisturbed(model), torch.inference_mode(False), torch.enable_grad():
         try:
             before = gradients(weights) if weights else {}
-            moved = _moved(weights, before, step)
-            after = gradients({**weights, **moved}) if moved else {}
+            cosines = []
+            for step in steps:
+                moved = _moved(weights, before, step)
+                after = gradients({**weights, **moved}) if moved else {}
+                cosines += [_cosine(before[name], after[name]) for name in moved if name in after]
         except Exception as error:
             raise failed(error) from error
-    cosines = [_cosine(before[name], after[name]) for name in moved if name in after]
     mean = math.fsum(cosines) / len(cosines) if cosines else math.nan
     return mean if math.isfinite(mean) else None
 

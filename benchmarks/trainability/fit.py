@@ -21,7 +21,7 @@ from gradprobe.signals import Signals
 
 TARGETS = {"SGD": "best_sgd", "best of eight": "best"}
 TRAINED = 0.9
-GOOD = ("coherence", "highway")  # more of it is better; of every other signal, less
+GOOD = ("coherence",)  # more of it is better; of every other signal, less
 SIGNS = np.array([1.0 if name in GOOD else -1.0 for name in Signals._fields])
 POINTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 

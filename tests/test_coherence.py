@@ -1,0 +1,211 @@
+"""Coherence and highways against closed forms, and the model left as it was."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from oracle import network_of
+from torch import Tensor, nn
+
+from gradprobe.batch import projection
+from gradprobe.blocks import jacobians
+from gradprobe.coherence import STEPS, coherence, highways
+from gradprobe.errors import ModelError
+
+Matrix = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def total(output: Tensor) -> Tensor:
+    return output.sum()
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def chain(*weights: Matrix) -> nn.Sequential:
+    """Linear layers without bias, in float64, that hold these matrices."""
+    model = nn.Sequential()
+    for weight in weights:
+        layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=torch.float64)
+        layer.weight.data = torch.from_numpy(weight.copy())
+        model.append(layer)
+    return model
+
+
+def by_hand(first: Matrix, second: Matrix, x: Matrix, step: float) -> float:
+    """The coherence of L = Σ second·first·xᵀ: each gradient is linear in the other matrix."""
+    ones = np.ones((len(x), len(second)))
+
+    def gradients(a: Matrix, b: Matrix) -> tuple[Matrix, Matrix]:
+        return b.T @ ones.T @ x, ones.T @ (x @ a.T)
+
+    def moved(weight: Matrix, gradient: Matrix) -> Matrix:
+        return weight - step * np.linalg.norm(weight) * gradient / np.linalg.norm(gradient)
+
+    before = gradients(first, second)
+    after = gradients(moved(first, before[0]), moved(second, before[1]))
+    cosines = [
+        (g * h).sum() / np.linalg.norm(g) / np.linalg.norm(h)
+        for g, h in zip(before, after, strict=True)
+    ]
+    return float(np.mean(cosines))
+
+
+@pytest.mark.parametrize("steps", [STEPS, [0.01], [0.5, 0.1, 0.02]])
+def test_coherence_of_two_linear_layers_is_what_the_algebra_says(steps: Sequence[float]) -> None:
+    draw = np.random.default_rng(0)
+    first, second, x = (draw.normal(size=shape) for shape in ((5, 4), (3, 5), (7, 4)))
+    expected = np.mean([by_hand(first, second, x, step) for step in steps])
+    found = coherence(chain(first, second), [torch.from_numpy(x)], {}, total, steps=steps)
+    assert found == pytest.approx(expected, rel=1e-12)
+    assert 1 - expected > 1e-7  # or the test could not fail
+
+
+def test_a_gradient_that_does_not_depend_on_the_weights_is_coherent() -> None:
+    model = nn.Linear(6, 3, dtype=torch.float64)
+    x = normal(4, 6)
+    assert coherence(model, [x], {}, total) == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, -1.0, 1e20])
+def test_coherence_does_not_depend_on_the_scale_of_the_loss(scale: float) -> None:
+    network = network_of(["Tanh", {"Linear": {"out_features": 8}}, "Tanh", "Softsign"] * 3, [8])
+    x = normal(16, 8)
+    plain = coherence(network, [x], {}, total)
+    scaled = coherence(network, [x], {}, lambda out: scale * total(out))
+    assert plain is not None
+    if scale > 0:
+        assert scaled == pytest.approx(plain, rel=1e-9)
+    else:  # the step goes the other way
+        assert scaled is not None
+        assert scaled != plain
+
+
+def test_a_weight_that_is_zero_or_gets_no_gradient_has_no_say() -> None:
+    draw = np.random.default_rng(2)
+    x = torch.from_numpy(draw.normal(size=(4, 5)))
+    model = chain(draw.normal(size=(5, 5)), np.zeros((3, 5)))  # a head that starts at zero
+    # The first weight's gradient is zero, the second cannot move: nobody has a say.
+    assert coherence(model, [x], {}, total) is None
+
+
+def test_no_coherence_without_weights_and_of_what_is_not_finite() -> None:
+    x = torch.ones(2, 3)
+    assert coherence(nn.LayerNorm(3), [x], {}, total) is None
+    model = nn.Linear(3, 3)
+    assert coherence(model, [x * math.nan], {}, total) is None
+    model.requires_grad_(False)
+    assert coherence(model, [x], {}, total) is None
+
+
+def test_a_chaotic_network_is_less_coherent_than_an_orderly_one() -> None:
+    def of(gain: float) -> float:
+        init = {"variance_scaling": {"scale": gain**2, "mode": "fan_in"}}
+        layer = {"Linear": {"out_features": 32, "init": {"weight": init, "bias": "zeros"}}}
+        network = network_of([{"repeat": {"times": 30, "layers": [layer, "Tanh"]}}], [32])
+        x = normal(16, 32)
+        found = coherence(network, [x], {}, lambda out: projection(out, None, 0))
+        assert found is not None
+        return found
+
+    assert of(0.5) > 0.9 > 0.1 > of(3.0)
+
+
+def test_coherence_and_highways_leave_the_model_as_it_was() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(6, 6),
+        nn.BatchNorm1d(6),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.5),
+        nn.Linear(6, 6),
+        nn.ReLU(inplace=True),
+    )
+    model[4].eval()
+    x = torch.randn(8, 6)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    versions = [p._version for p in model.parameters()]
+    given, modes = x.clone(), [m.training for m in model.modules()]
+    random = torch.random.get_rng_state()
+    once = coherence(model, [x], {}, total, seed=3), highways(model, [x], {}, seed=3)
+    again = coherence(model, [x], {}, total, seed=3), highways(model, [x], {}, seed=3)
+    assert once == again
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+    assert versions == [p._version for p in model.parameters()]
+    assert torch.equal(given, x)
+    assert modes == [m.training for m in model.modules()]
+    assert torch.equal(random, torch.random.get_rng_state())
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_what_the_model_raises_is_a_model_error() -> None:
+    model, x = nn.Linear(3, 3), torch.ones(2, 5)
+    with pytest.raises(ModelError):
+        coherence(model, [x], {}, total)
+    with pytest.raises(ModelError):
+        highways(nn.Sequential(model, nn.ReLU()), [x], {})
+
+
+# ---- highways
+
+
+def test_the_highway_of_a_branch_that_is_zero_is_the_skip_scale() -> None:
+    block = {
+        "residual": {
+            "layers": [{"Linear": {"out_features": 9}}],
+            "zero_init": True,
+            "skip_scale": 0.5,
+        }
+    }
+    network = network_of([{"repeat": {"times": 3, "layers": [block]}}], [9])
+    assert highways(network, [normal(4, 9)], {}) == {"0.0": 0.5, "0.1": 0.5, "0.2": 0.5}
+
+
+def test_the_highway_of_a_diagonal_map_is_its_mean_exactly() -> None:
+    """vᵀDv = tr D for every ±1 vector v, so one probe is exact: here the share of positive x."""
+    model = nn.Sequential(nn.Identity(), nn.ReLU(inplace=True), nn.Linear(8, 2))
+    x = normal(16, 8).float()
+    found = highways(model, [x], {})
+    assert found == {"0": 1.0, "1": pytest.approx(float((x > 0).double().mean()))}
+
+
+@pytest.mark.parametrize("norm", ["LayerNorm", "BatchNorm1d"])
+@pytest.mark.parametrize("residual", [True, False])
+def test_highways_agree_with_the_jacobian(norm: str, residual: bool) -> None:
+    inside = [norm, {"Linear": {"out_features": 16}}, "Tanh", {"Linear": {"out_features": 16}}]
+    block = [{"residual": inside}] if residual else inside
+    network = network_of([{"repeat": {"times": 4, "layers": block}}], [16])
+    x = normal(64, 16)
+    found, exact = highways(network, [x], {}), jacobians(network, x, 0)
+    assert found.keys() == exact.keys()
+    for name, value in found.items():
+        gain, highway = exact[name].gain, exact[name].highway
+        assert abs(value - highway.value) < 5 * (gain.value / math.sqrt(x.numel()) + highway.error)
+
+
+def test_rows_that_change_the_shape_have_no_highway() -> None:
+    network = network_of([{"Linear": {"out_features": 5}}, "ReLU"], [9])
+    assert list(highways(network, [normal(4, 9)], {})) == ["1"]
+
+
+def test_highways_of_a_model_that_is_called_with_keywords_and_has_frozen_rows() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.frozen = nn.Linear(4, 4).requires_grad_(False)
+            self.drop = nn.Identity()
+
+        def forward(self, *, x: Tensor) -> Tensor:
+            out: Tensor = self.drop(self.frozen(x))
+            return out
+
+    found = highways(Model(), [], {"x": torch.ones(3, 4)})
+    assert list(found) == ["frozen", "drop"]
+    assert found["drop"] == 1

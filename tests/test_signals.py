@@ -1,0 +1,106 @@
+"""Signals of hand-made profiles, and the probability that they give."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from handmade import chain, profile, row, with_reach
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gradprobe.calibration import COEFFICIENTS, probability
+from gradprobe.report import RowStatus
+from gradprobe.signals import DECADES, DEEPEST, LOST, Signals, signals
+
+CAPS = Signals(
+    decay=DECADES,
+    growth=DECADES,
+    lost_inputs=LOST,
+    bare_depth=math.log10(DEEPEST),
+    coherence=1.0,
+)
+BETTER = {"coherence"}  # more of it is good news; more of every other is bad news
+
+
+def test_signals_of_a_shrinking_gradient() -> None:
+    found = signals(with_reach(1e-3, steps=10), 0.5, {})
+    expected = Signals(3, 0, 0, 1, 0.5)
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_signals_of_a_growing_gradient_behind_half_a_highway() -> None:
+    # The first row's own Jacobian is not crossed, and a row without one is left out of the mean.
+    highways = {"0": 0.0, "1": 0.25, "2": 0.75}
+    found = signals(with_reach(1e4, steps=5), 1.0, highways)
+    assert found == pytest.approx(Signals(0, 4, 0, math.log10(5) / 2, 1), abs=1e-12)
+
+
+def test_inputs_are_lost_at_the_last_row_of_the_trunk() -> None:
+    rows = [row("0"), row("1", input_dependence=1e-4), row("2", input_dependence=1e-3)]
+    found = signals(profile(*rows, row("head", input_dependence=1e-2)), 1.0, {})
+    assert found is not None
+    assert found.lost_inputs == pytest.approx(3)
+
+
+def test_signals_end_at_their_caps() -> None:
+    rows = [row(str(i), 1e-300 ** (1 - i / 999)) for i in range(1000)]
+    rows[-1] = rows[-1]._replace(input_dependence=0.0)
+    found = signals(profile(*rows, row("head")), 7.0, {"5": -30.0})
+    assert found == pytest.approx(CAPS._replace(growth=0), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [
+        chain(0.0, 1.0, 1.0),  # nothing arrives
+        chain(1.0, 1.0, 0.0),  # nothing leaves
+        chain(None, 1.0, 1.0),  # the graph is cut
+        chain(math.nan, 1.0, 1.0),
+        chain(1.0, math.inf, 1.0),
+        profile(row("0")),  # one row
+        profile(row("0", bare=True), row("1", bare=True)),  # no parameters
+        profile(row("0"), row("1"), row("2"), row("3"), loss=math.nan),
+        profile(row("0"), row("1"), row("2", status=RowStatus.NON_FINITE), row("3")),
+        profile(*(row(str(i), input_dependence=None) for i in range(4))),  # a batch of one
+    ],
+)
+def test_there_are_no_signals_where_there_is_nothing_to_weigh(measured: object) -> None:
+    assert signals(measured, 1.0, {}) is None
+
+
+def test_there_are_no_signals_without_coherence() -> None:
+    assert signals(with_reach(1.0), None, {}) is None
+    assert signals(with_reach(1.0), math.nan, {}) is None
+
+
+# ---- probability
+
+
+def within() -> st.SearchStrategy[Signals]:
+    return st.builds(Signals, *(st.floats(0, cap) for cap in CAPS))
+
+
+def test_every_signal_has_its_coefficients() -> None:
+    assert list(COEFFICIENTS) == ["intercept", *Signals._fields]
+
+
+@given(within())
+def test_a_probability_lies_between_0_and_1_and_adam_is_at_least_sgd(found: Signals) -> None:
+    sgd, adam = probability(found)
+    assert 0 < sgd <= adam < 1
+
+
+@given(within(), st.sampled_from(Signals._fields), st.floats(0, 1))
+def test_bad_news_never_raises_a_probability(found: Signals, name: str, share: float) -> None:
+    value = getattr(found, name)
+    end = 0.0 if name in BETTER else getattr(CAPS, name)
+    worse = found._replace(**{name: value + share * (end - value)})
+    assert all(a <= b + 1e-12 for a, b in zip(probability(worse), probability(found), strict=True))
+
+
+def test_the_best_and_the_worst_network_are_told_apart() -> None:
+    best = Signals(0, 0, 0, 0, 1)
+    worst = CAPS._replace(growth=0, coherence=0)
+    assert probability(best).sgd > 0.95
+    assert probability(worst).adam < 0.05
