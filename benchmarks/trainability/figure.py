@@ -1,0 +1,89 @@
+"""Draw what the calibrated verdict is worth beside its peers: one SVG.
+
+    python benchmarks/trainability/figure.py docs/calibration.svg
+
+Left: what was said before training against what became of the network. Right: false alarms and
+misses of each rule from its published threshold, and of gradprobe over all thresholds.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from profiles import REPORT, load
+from report import RULES, TRAINED, Line, outcomes, probabilities, quality
+
+from gradprobe.calibration import OPERATING_POINT
+
+INK, GOOD, BAD = "#333333", "#2a7f62", "#c0392b"
+
+
+def said_and_done(axes: Axes, lines: list[Line]) -> None:
+    p = np.array([probabilities(profile).sgd for _, profile in lines])
+    accuracy = np.array([outcome["best_sgd"] for outcome, _ in lines])
+    colours = np.where((p >= OPERATING_POINT) == (accuracy >= TRAINED), GOOD, BAD)
+    axes.scatter(p, accuracy, s=14, c=colours, alpha=0.6, linewidths=0)
+    axes.axvline(OPERATING_POINT, color=INK, lw=0.6, ls=":")
+    axes.axhline(TRAINED, color=INK, lw=0.6, ls=":")
+    axes.set(
+        xlabel="probability said before training",
+        ylabel="training accuracy after 300 steps, best SGD",
+        title=f"{len(lines)} networks that it was not fitted on",
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+    )
+
+
+def rules_beside(axes: Axes, lines: list[Line]) -> None:
+    y = outcomes(lines, "SGD") > 0.5
+    p = np.array([probabilities(profile).sgd for _, profile in lines])
+    points = np.concatenate([[0.0], np.unique(p), [1.1]])
+    axes.plot(
+        [100 * (p[y] < point).mean() for point in points],
+        [100 * (p[~y] >= point).mean() for point in points],
+        color=GOOD,
+        lw=1.2,
+        drawstyle="steps-post",
+    )
+    for name, rule in RULES.items():
+        if name == "gradprobe, p(best)":
+            continue
+        q = quality(lines, "SGD", rule)
+        own = name == "gradprobe, p(SGD)"
+        axes.plot(100 * q.alarms, 100 * q.misses, "o", color=GOOD if own else INK, ms=5)
+        axes.annotate(
+            f"{name.replace(', p(SGD)', '')}",
+            (100 * q.alarms, 100 * q.misses),
+            xytext=(6, 3),
+            textcoords="offset points",
+            color=GOOD if own else INK,
+            fontsize=8,
+        )
+    axes.set(
+        xlabel="false alarms, % of those that train",
+        ylabel="misses, % of those that do not",
+        title="each rule at its published threshold",
+        xlim=(-1, 40),
+        ylim=(-2, 102),
+    )
+
+
+def main() -> None:
+    plt.switch_backend("svg")
+    plt.rcParams.update({"svg.hashsalt": "gradprobe", "svg.fonttype": "none", "font.size": 9})
+    lines = load(REPORT)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    said_and_done(left, lines)
+    rules_beside(right, lines)
+    path = Path(sys.argv[1] if len(sys.argv) > 1 else "calibration.svg")
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+    print(f"{path}: {len(lines)} networks")
+
+
+if __name__ == "__main__":
+    main()

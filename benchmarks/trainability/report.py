@@ -1,0 +1,257 @@
+"""What the calibrated verdict is worth, on networks that it was not fitted on, beside its peers.
+
+    python benchmarks/trainability/report.py
+
+Reads ``outcomes_report.jsonl`` and ``profiles.jsonl``; a network that has no signals (its gradient
+is zero or not finite) counts as one that will not train. The ablation fits again without a signal,
+on the networks of the fit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import combinations, pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from fit import SIGNS, TARGETS, TRAINED, seen
+from logistic import Array, auc, fit, log_loss, predict
+from profiles import FIT, GIVEN, REPORT, SEEDS, load
+
+from gradprobe.calibration import OPERATING_POINT, Probability, probability
+from gradprobe.signals import Signals
+
+Line = tuple[dict[str, Any], dict[str, Any]]  # outcome, profile
+HOPELESS = Probability(0.0, 0.0)
+BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 1.0)
+
+
+class Judged(NamedTuple):
+    """What a rule says of one network: whether it will fail, and a score to rank it by."""
+
+    fails: bool
+    score: float  # the higher, the better
+
+
+def probabilities(profile: dict[str, Any]) -> Probability:
+    return probability(Signals(**profile["signals"])) if profile["signals"] else HOPELESS
+
+
+def calibrated(model: int) -> Callable[[dict[str, Any]], Judged]:
+    def rule(profile: dict[str, Any]) -> Judged:
+        p = probabilities(profile)[model]
+        return Judged(p < OPERATING_POINT, p)
+
+    return rule
+
+
+# ---- the peers, each from the threshold that it publishes. What is not finite is missing here, and
+# ---- a comparison with NaN is false: that is how they let it pass.
+
+
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _log(value: float) -> float:
+    return math.log10(value) if value > 0 else -99.0
+
+
+def _rank(value: float) -> float:
+    """A score for the ranking; NaN ranks as the worst."""
+    return -99.0 if math.isnan(value) else value
+
+
+def bands(profile: dict[str, Any]) -> Judged:
+    """gradprobe's bands of reach, without the calibration: an error is a failure."""
+    reach = _nan(profile["reach"])
+    return Judged(profile["verdict"] not in ("healthy", "weak"), _rank(-abs(_log(reach))))
+
+
+def reach(profile: dict[str, Any]) -> Judged:
+    """Reach outside 1e-4 … 1e4."""
+    value = _nan(profile["reach"])
+    return Judged(not 1e-4 <= value <= 1e4, _rank(-abs(_log(value))))
+
+
+def sagemaker(profile: dict[str, Any]) -> Judged:
+    """Vanishing if a tensor's mean |g| < 1e-7, or dead ReLUs in more than half of a layer."""
+    smallest = _nan(profile["peers"]["mean"][0])
+    fails = smallest < 1e-7 or _nan(profile["peers"]["silent"]) > 0.5
+    return Judged(fails, _rank(_log(smallest)))
+
+
+def autotrainer(profile: dict[str, Any]) -> Judged:
+    """Vanishing if first ÷ last < 1e-3 and first < 1e-4, exploding if > 70, dead if 70 % zeros."""
+    peers = profile["peers"]
+    first, last = _nan(peers["norm_first"]), _nan(peers["norm_last"])
+    ratio = first / last if last else math.nan
+    fails = (ratio < 1e-3 and first < 1e-4) or ratio > 70 or _nan(peers["zeros"]) >= 0.7
+    return Judged(fails, _rank(-abs(_log(ratio))))
+
+
+def deepchecker(profile: dict[str, Any]) -> Judged:
+    """A tensor's mean |g| below 1e-6 or above 1e6."""
+    low, high = map(_nan, profile["peers"]["mean"])
+    return Judged(low < 1e-6 or high > 1e6, _rank(_log(low)))
+
+
+def smallest_rms(profile: dict[str, Any]) -> Judged:
+    """The smallest weight gradient's RMS below 1e-7."""
+    low = _nan(profile["peers"]["rms"][0])
+    return Judged(low < 1e-7, _rank(_log(low)))
+
+
+def rms_window(profile: dict[str, Any]) -> Judged:
+    """Every weight gradient's RMS above 1e-6 and below 1."""
+    low, high = map(_nan, profile["peers"]["rms"])
+    return Judged(low < 1e-6 or high > 1, _rank(min(_log(low) + 6, -_log(high))))
+
+
+RULES: dict[str, Callable[[dict[str, Any]], Judged]] = {
+    "gradprobe, p(SGD)": calibrated(0),
+    "gradprobe, p(best)": calibrated(1),
+    "gradprobe's bands of reach": bands,
+    "reach in 1e-4 … 1e4": reach,
+    "SageMaker Debugger": sagemaker,
+    "AutoTrainer": autotrainer,
+    "TheDeepChecker": deepchecker,
+    "smallest RMS ≥ 1e-7": smallest_rms,
+    "RMS in 1e-6 … 1": rms_window,
+}
+
+
+def outcomes(lines: list[Line], target: str) -> Array:
+    return np.array([o[TARGETS[target]] >= TRAINED for o, _ in lines], dtype=float)
+
+
+class Quality(NamedTuple):
+    accuracy: float
+    auc: float
+    alarms: float  # of those that trained, the share that the rule says will fail
+    misses: float  # of those that failed, the share that the rule lets pass
+
+
+def quality(lines: list[Line], target: str, rule: Callable[[dict[str, Any]], Judged]) -> Quality:
+    y = outcomes(lines, target) > 0.5
+    judged = [rule(profile) for _, profile in lines]
+    fails = np.array([one.fails for one in judged])
+    score = np.array([one.score for one in judged])
+    return Quality(
+        float((fails != y).mean()),
+        auc(score, y.astype(float)),
+        float(fails[y].mean()),
+        float((~fails[~y]).mean()),
+    )
+
+
+# ---- what is printed
+
+
+def rules_table(lines: list[Line]) -> None:
+    for target in TARGETS:
+        y = outcomes(lines, target)
+        print(f"\n{target}: {int(y.sum())} of {len(y)} networks train")
+        print(f"{'':28}{'accuracy':>9}{'AUC':>8}{'false alarms':>15}{'misses':>9}")
+        for name, rule in RULES.items():
+            q = quality(lines, target, rule)
+            print(f"{name:28}{q.accuracy:9.1%}{q.auc:8.3f}{q.alarms:15.1%}{q.misses:9.1%}")
+
+
+def reliability(lines: list[Line]) -> None:
+    for model, target in enumerate(TARGETS):
+        p = np.array([probabilities(profile)[model] for _, profile in lines])
+        y = outcomes(lines, target)
+        print(f"\nreliability, {target}: log loss {log_loss(p, y):.3f}")
+        print(f"{'said':>13}{'networks':>10}{'mean said':>11}{'trained':>16}")
+        for low, high in pairwise(BINS):
+            inside = (p >= low) & ((p < high) | (high == 1))
+            if not inside.any():
+                continue
+            share, count = y[inside].mean(), int(inside.sum())
+            # Of a binomial with one more success and failure, so that it is never 0.
+            smooth = (y[inside].sum() + 1) / (count + 2)
+            error = math.sqrt(smooth * (1 - smooth) / count)
+            bar = "█" * round(20 * share)
+            said = f"{low:g} to {high:g}"
+            mean = p[inside].mean()
+            print(f"{said:>13}{count:10}{mean:11.2f}{share:10.2f} ± {error:.2f}  {bar}")
+
+
+def by_kind(lines: list[Line]) -> None:
+    print(f"\n{'kind':14}{'networks':>9}{'SGD fails':>11}{'alarms':>8}{'misses':>8}", end="")
+    print(f"{'best fails':>12}{'alarms':>8}{'misses':>8}")
+    for kind in sorted({outcome["config"]["kind"] for outcome, _ in lines}):
+        some = [line for line in lines if line[0]["config"]["kind"] == kind]
+        print(f"{kind:14}{len(some):9}", end="")
+        for model, target in enumerate(TARGETS):
+            y = outcomes(some, target) > 0.5
+            fails = np.array([calibrated(model)(profile).fails for _, profile in some])
+            counts = (int((~y).sum()), int((fails & y).sum()), int((~fails & ~y).sum()))
+            print(f"{counts[0]:{11 + model}}{counts[1]:8}{counts[2]:8}", end="")
+        print()
+
+
+def ablation(lines: list[Line]) -> None:
+    x, fitted = seen(load(GIVEN) + load(FIT))
+    z, _ = seen(lines)
+    known = [line for line in lines if line[1]["signals"]]
+    print(f"\nwithout a signal, on the {len(known)} networks that have signals")
+    print(f"{'':16}{'SGD: AUC':>10}{'log loss':>10}{'best: AUC':>12}{'log loss':>10}")
+    for left_out in (None, *Signals._fields):
+        keep = [i for i, name in enumerate(Signals._fields) if name != left_out]
+        print(f"{left_out or 'all five':16}", end="")
+        for model, target in enumerate(TARGETS):
+            p = predict(fit(x[:, keep], fitted[target], SIGNS[keep]), z[:, keep])
+            y = outcomes(known, target)
+            print(f"{auc(p, y):{10 + 2 * model}.3f}{log_loss(p, y):10.3f}", end="")
+        print()
+
+
+def flips(lines: list[Line]) -> None:
+    """How often another seed gives another verdict: with one, and with more where it is close."""
+    of = {
+        (outcome["id"], seed): probabilities(profile)
+        for seed in range(SEEDS[REPORT])
+        for outcome, profile in load(REPORT, seed)
+    }
+
+    def one(network: int, seeds: tuple[int, ...], model: int) -> bool:
+        return of[network, seeds[0]][model] < OPERATING_POINT
+
+    def automatic(network: int, seeds: tuple[int, ...], model: int) -> bool:
+        p = of[network, seeds[0]][model]
+        if 0.2 < p < 0.8:
+            p = float(np.mean([of[network, seed][model] for seed in seeds]))
+        return p < OPERATING_POINT
+
+    ids = [outcome["id"] for outcome, _ in lines]
+    draws = [(0, 1, 2), (3, 4, 5)], [(1, 2, 0), (4, 5, 3)], [(2, 0, 1), (5, 3, 4)]
+    print(f"\n{'another seed, another verdict':34}{'SGD':>7}{'best':>7}")
+    for name, judge in (("one seed", one), ("three where p is in 0.2 … 0.8", automatic)):
+        rates = [
+            np.mean([judge(i, a, model) != judge(i, b, model) for i in ids for a, b in draws])
+            for model in (0, 1)
+        ]
+        print(f"{name:34}{rates[0]:7.1%}{rates[1]:7.1%}")
+    spread = [
+        np.mean([abs(of[i, a][m] - of[i, b][m]) for i in ids for a, b in combinations(range(6), 2)])
+        for m in (0, 1)
+    ]
+    print(f"{'mean |difference| of p':34}{spread[0]:7.3f}{spread[1]:7.3f}")
+
+
+def main() -> None:
+    lines = load(REPORT)
+    missing = sum(1 for _, profile in lines if profile["signals"] is None)
+    print(f"{len(lines)} networks, {missing} of them without signals")
+    rules_table(lines)
+    reliability(lines)
+    by_kind(lines)
+    ablation(lines)
+    flips(lines)
+
+
+if __name__ == "__main__":
+    main()

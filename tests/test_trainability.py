@@ -1,0 +1,125 @@
+"""The benchmark behind the calibration: its trainer against torch's own, its sampler, its table."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gradprobe.build import build
+from gradprobe.calibration import COEFFICIENTS
+from gradprobe.signals import Signals
+from gradprobe.sources.yaml import parse
+
+HOME = Path(__file__).parent.parent / "benchmarks" / "trainability"
+if not HOME.is_dir():
+    pytest.skip("the benchmarks are not in the source distribution", allow_module_level=True)
+sys.path.insert(0, str(HOME))
+
+import fit
+import logistic
+import profiles
+import sample
+import train
+
+SPEC = {
+    "input": {"shape": [64]},
+    "layers": [
+        {"Linear": {"out_features": 16}},
+        {"residual": ["LayerNorm", {"Linear": {"out_features": 16}}, "Tanh"]},
+        {"Linear": {"out_features": 10}},
+    ],
+}
+OPTIMISERS: dict[str, Callable[[list[nn.Parameter], float], torch.optim.Optimizer]] = {
+    "sgd": lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9),
+    "adam": lambda p, lr: torch.optim.Adam(p, lr=lr),
+}
+
+
+def network() -> nn.Module:
+    return build(parse(json.dumps(SPEC).encode(), "spec"), seed=3)
+
+
+def test_the_settings_trained_side_by_side_are_what_torchs_optimisers_do_one_by_one() -> None:
+    x, y = train.digits()
+    side = train.Side(network())
+    rows = [side.step(x[i : i + 64], y[i : i + 64], i // 64 + 1) for i in range(0, 320, 64)]
+    for index, setting in enumerate(train.SETTINGS):
+        name, _, rate = setting.partition("_")
+        model = network()
+        optimiser = OPTIMISERS[name](list(model.parameters()), float(rate))
+        for row, i in zip(rows, range(0, 320, 64), strict=True):
+            logits = model(x[i : i + 64])
+            hits = (logits.argmax(1) == y[i : i + 64]).float().mean()
+            assert row[index] == pytest.approx(float(hits), abs=0.02), setting
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(logits, y[i : i + 64]).backward()
+            optimiser.step()
+        flat = torch.cat([p.detach().flatten() for p in model.parameters()])
+        if setting != "sgd_1e+00":  # at a rate of 1 rounding grows from step to step
+            assert torch.allclose(side.weights[index], flat, atol=1e-4), setting
+
+
+def test_a_setting_whose_loss_is_not_finite_is_stopped_and_counts_as_0() -> None:
+    x, y = train.digits()
+    side = train.Side(network())
+    side.weights[4] *= 1e30
+    accuracy = side.step(x[:64], y[:64], 1)
+    assert accuracy[4] == 0
+    assert side.alive.tolist() == [0, 1, 2, 3, 5, 6, 7]
+    assert side.step(x[:64], y[:64], 2).shape == (8,)
+
+
+@pytest.mark.parametrize("wild", [False, True])
+@pytest.mark.parametrize("sizes", [sample.USUAL, sample.SMALL])
+def test_what_is_drawn_is_a_network_and_is_drawn_again(wild: bool, sizes: sample.Sizes) -> None:
+    for kind in sample.KINDS:
+        first, again = (sample.sample(7, 5, (kind,), wild, sizes) for _ in range(2))
+        assert first == again
+        assert first["config"]["kind"] == kind
+        build(parse(json.dumps(first["spec"]).encode(), "spec"))
+
+
+def test_the_regression_finds_the_model_that_made_its_data() -> None:
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(20_000, 2)) * [1.0, 5.0] + [0.0, 3.0]
+    p = 1 / (1 + np.exp(-(0.5 + x @ [2.0, -0.3])))
+    y = (draw.random(len(x)) < p).astype(float)
+    w = logistic.fit(x, y, np.array([1.0, -1.0]))
+    assert w == pytest.approx([0.5, 2.0, -0.3], rel=0.1)
+    assert logistic.predict(w, x) == pytest.approx(p, abs=0.03)
+    # A coefficient that the data want with the other sign is left out.
+    assert logistic.fit(x, y, np.array([1.0, 1.0]))[2] == 0
+
+
+def test_the_area_under_the_curve_counts_pairs() -> None:
+    y = np.array([0.0, 0.0, 1.0, 1.0])
+    assert logistic.auc(np.array([0.1, 0.4, 0.35, 0.8]), y) == 0.75
+    assert logistic.auc(np.ones(4), y) == 0.5
+
+
+def test_the_table_is_what_fit_writes() -> None:
+    x, targets = fit.seen(profiles.load(profiles.GIVEN) + profiles.load(profiles.FIT))
+    columns = [fit.three_digits(logistic.fit(x, y, fit.SIGNS)) for y in targets.values()]
+    rows = zip(*columns, strict=True)
+    assert dict(zip(["intercept", *Signals._fields], rows, strict=True)) == COEFFICIENTS
+
+
+def test_the_report_has_networks_of_its_own() -> None:
+    parts = [{line["id"] for line in train.read(path)} for path in profiles.SEEDS]
+    assert all(parts)
+    assert len(set.union(*parts)) == sum(map(len, parts))
+
+
+@pytest.mark.slow
+def test_an_outcome_is_had_again() -> None:
+    """One network of the report trained again: to a few hundredths on another machine."""
+    line = next(o for o in train.read(profiles.REPORT) if o["config"]["kind"] == "residual")
+    again = train.train(line["spec"], line["seed"], train.digits())
+    assert again == pytest.approx(line["settings"], abs=0.05)
