@@ -95,6 +95,20 @@ def test_a_weight_that_is_zero_or_gets_no_gradient_has_no_say() -> None:
     assert coherence(model, [x], {}, total) is None
 
 
+def test_biases_and_scales_have_no_say() -> None:
+    network = network_of([{"Linear": {"out_features": 8}}, "LayerNorm", "Tanh"] * 3, [8])
+    every = coherence(network, [normal(16, 8)], {}, total)
+    for parameter in network.parameters():
+        parameter.requires_grad_(parameter.dim() > 1)
+    assert coherence(network, [normal(16, 8)], {}, total) == every
+
+
+def test_what_the_forward_pass_draws_is_drawn_again() -> None:
+    """The gradient of a linear layer behind the same dropout is the same."""
+    model = nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 8, dtype=torch.float64))
+    assert coherence(model, [normal(4, 8)], {}, total) == pytest.approx(1, abs=1e-12)
+
+
 def test_no_coherence_without_weights_and_of_what_is_not_finite() -> None:
     x = torch.ones(2, 3)
     assert coherence(nn.LayerNorm(3), [x], {}, total) is None
@@ -120,6 +134,7 @@ def test_a_chaotic_network_is_less_coherent_than_an_orderly_one() -> None:
 def test_coherence_and_highways_leave_the_model_as_it_was() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(
+        nn.ReLU(inplace=True),  # it would overwrite what it is given
         nn.Linear(6, 6),
         nn.BatchNorm1d(6),
         nn.ReLU(inplace=True),
@@ -127,7 +142,7 @@ def test_coherence_and_highways_leave_the_model_as_it_was() -> None:
         nn.Linear(6, 6),
         nn.ReLU(inplace=True),
     )
-    model[4].eval()
+    model[5].eval()
     x = torch.randn(8, 6)
     state = {name: value.clone() for name, value in model.state_dict().items()}
     versions = [p._version for p in model.parameters()]
