@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from torch import nn
 
-from gradprobe.errors import Place
+from gradprobe.errors import InputError, Place, suggestion
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_PASSING = (nn.Identity, nn.modules.dropout._DropoutNd)
 
 
 class Row(NamedTuple):
@@ -33,24 +35,36 @@ class Row(NamedTuple):
         return self.place.column if self.place else None
 
 
-def find_rows(model: nn.Module) -> list[Row]:
-    """The rows of a module that nobody described: its children, with containers opened.
+def find_rows(model: nn.Module, pattern: str | None = None) -> list[Row]:
+    """The rows of a module that nobody described: its blocks, and what stands around them.
 
-    A model that only wraps one child (``self.model = …``) is looked through.
+    The blocks are the modules of one class that a list repeats (``nn.ModuleList``,
+    ``nn.Sequential``), such as the layers of a transformer. Every module on the way to them is
+    opened, so that what comes before and after is a row as well. Without a list of blocks the rows
+    are the model's children, and a model with fewer than three rows that hold weights is opened
+    where it holds most of them.
+
+    Args:
+        model: any module.
+        pattern: a glob over ``named_modules()`` paths, one part per dot, that says which modules
+            are the blocks: ``encoder.layer.*``.
+
+    Raises:
+        InputError: the pattern matches nothing.
     """
-    named = list(model.named_children())
-    prefix = ""
-    while len(named) == 1:
-        name, child = named[0]
-        inner = list(child.named_children())
-        if not inner or isinstance(child, nn.MultiheadAttention):
+    blocks = _matching(model, pattern) if pattern else _repeated(model)
+    opened = {model, *_above(model, blocks)}
+    if not pattern:
+        _look_through(model, blocks, opened)
+    rows = _distinct(_open("", model, blocks, opened))
+    while not pattern and sum(map(_weighty, rows)) < 3:
+        closed = [r for r in rows if r.module not in blocks and r.module is not model]
+        closed = [r for r in closed if _children(r.module) and _weighty(r)]
+        if not closed:
             break
-        prefix = f"{prefix}{name}."
-        named = inner
-    if not named:
-        return [_row("(model)", model)]
-    found = [row for name, child in named for row in _open(f"{prefix}{name}", child)]
-    return list({row.module: row for row in reversed(found)}.values())[::-1]  # a shared one once
+        opened.add(max(closed, key=_size).module)
+        rows = _distinct(_open("", model, blocks, opened))
+    return rows
 
 
 def with_leaves(rows: list[Row], places: dict[nn.Module, Place] | None = None) -> list[Row]:
@@ -94,13 +108,136 @@ def leaves_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return list(_leaf_modules(module))
 
 
-def _open(name: str, module: nn.Module) -> Iterator[Row]:
-    children = list(module.named_children())
-    if type(module) in _CONTAINERS and children:
-        for child_name, child in children:
-            yield from _open(f"{name}.{child_name}", child)
-    else:
-        yield _row(name, module)
+# ---- which modules are the blocks
+
+
+def _repeated(model: nn.Module) -> set[nn.Module]:
+    """The blocks of every list that stands in no block itself; stages are opened."""
+    found: set[nn.Module] = set()
+    stack = [model]
+    while stack:
+        module = stack.pop()
+        run = _run(module)
+        found.update(_stages(run))
+        stack += [child for child in _children(module).values() if child not in run]
+    return found
+
+
+def _run(module: nn.Module) -> list[nn.Module]:
+    """Of a list's elements those of one class, the commonest, that are made of modules.
+
+    One is enough in a ``ModuleList``, which is there for nothing else.
+    """
+    if not isinstance(module, _CONTAINERS):
+        return []
+    by_class: dict[type, list[nn.Module]] = {}
+    for child in _children(module).values():
+        if _children(child) and type(child) not in _CONTAINERS:
+            by_class.setdefault(type(child), []).append(child)
+    run = max(by_class.values(), key=len, default=[])
+    alone = isinstance(module, nn.ModuleList) and len(module) == 1
+    return run if len(run) > 1 or alone else []
+
+
+def _stages(run: list[nn.Module]) -> list[nn.Module]:
+    """``run``, or where its elements are stages the blocks inside them.
+
+    A stage is a list of blocks behind at most a change of width, as in a ResNet. Layers with a list
+    of experts look alike, but they are all of one size, and no two stages are.
+    """
+    inside = [_blocks_of(stage, alone=len(run) == 1) for stage in run]
+    sizes = {tuple(p.shape for p in stage.parameters()) for stage in run}
+    if not run or not all(inside) or len(sizes) < len(run):
+        return run
+    return [block for blocks in inside for block in _stages(blocks)]
+
+
+def _blocks_of(stage: nn.Module, alone: bool) -> list[nn.Module]:
+    """The blocks in the lists of what may be a stage; none if it computes with more than those."""
+    blocks: list[nn.Module] = []
+    for child in _children(stage).values():
+        run = _run(child)
+        if run and len(run) == len(_children(child)):
+            blocks += run
+        elif alone or not (_holds_weights(child) or isinstance(child, _PASSING)):
+            return []  # an activation behind the list: a block of its own
+    return blocks
+
+
+def _matching(model: nn.Module, pattern: str) -> set[nn.Module]:
+    """The modules whose path matches, without those inside another that does."""
+    parts = pattern.split(".")
+    paths = [path for path, _ in model.named_modules() if path]
+    found: dict[str, nn.Module] = {}
+    for path, module in model.named_modules():
+        names = path.split(".")
+        if len(names) == len(parts) and all(map(fnmatchcase, names, parts)):
+            found[path] = module
+    if not found:
+        near = suggestion(pattern, paths) or f"paths: {', '.join([*paths[:6], '…'])}"
+        raise InputError(f"rows: no module matches '{pattern}'", hint=near)
+    return set(found.values())
+
+
+def _above(model: nn.Module, blocks: set[nn.Module]) -> set[nn.Module]:
+    """The modules that hold a block somewhere inside."""
+    found: set[nn.Module] = set()
+
+    def holds(module: nn.Module) -> bool:
+        if module in blocks:
+            return True
+        inside = [holds(child) for child in _children(module).values()]
+        if any(inside):
+            found.add(module)
+        return any(inside)
+
+    holds(model)
+    return found
+
+
+def _look_through(model: nn.Module, blocks: set[nn.Module], opened: set[nn.Module]) -> None:
+    """Open what a model only wraps (``self.model = …``)."""
+    children = list(_children(model).values())
+    while len(children) == 1 and children[0] not in blocks and _children(children[0]):
+        opened.add(children[0])
+        children = list(_children(children[0]).values())
+
+
+def _open(
+    name: str, module: nn.Module, blocks: set[nn.Module], opened: set[nn.Module]
+) -> Iterator[Row]:
+    children = _children(module)
+    goes_in = module in opened or type(module) in _CONTAINERS
+    if not children or module in blocks or not goes_in:
+        yield _row(name or "(model)", module)
+        return
+    for child_name, child in children.items():
+        yield from _open(f"{name}.{child_name}" if name else child_name, child, blocks, opened)
+
+
+def _distinct(found: Iterable[Row]) -> list[Row]:
+    """A module that is registered twice is one row, by its first name."""
+    return list({row.module: row for row in reversed(list(found))}.values())[::-1]
+
+
+def _children(module: nn.Module) -> dict[str, nn.Module]:
+    """The modules that a module calls; an attention computes with its projection's weight and
+    calls none."""
+    if isinstance(module, nn.MultiheadAttention):
+        return {}
+    return {name: child for name, child in module._modules.items() if child is not None}
+
+
+def _holds_weights(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters())
+
+
+def _weighty(row: Row) -> bool:
+    return _holds_weights(row.module)
+
+
+def _size(row: Row) -> int:
+    return sum(p.numel() for p in row.module.parameters())
 
 
 def _row(name: str, module: nn.Module) -> Row:
@@ -109,10 +246,9 @@ def _row(name: str, module: nn.Module) -> Row:
 
 
 def _leaf_modules(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
-    children = list(module.named_children())
-    # An attention computes with its projection's weight and never calls it.
-    if not children or isinstance(module, nn.MultiheadAttention):
+    children = _children(module)
+    if not children:
         yield path, module
         return
-    for name, child in children:
+    for name, child in children.items():
         yield from _leaf_modules(child, f"{path}.{name}" if path else name)
