@@ -286,8 +286,11 @@ def _measure(
     options: ProbeOptions,
 ) -> GradientProfile:
     from gradprobe.measure import measure
+    from gradprobe.onestep import with_still_zero
 
-    return measure(model, args, kwargs, loss, seed=options.seed, level=options.level)
+    seed, rows = options.seed, options.rows
+    profile = measure(model, args, kwargs, loss, seed=seed, level=options.level, rows=rows)
+    return with_still_zero(profile, model, args, kwargs, loss, seed, rows)
 
 
 @contextmanager

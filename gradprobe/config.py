@@ -39,6 +39,7 @@ class ProbeOptions:
     data: str | None = None
     level: str = "blocks"
     by: str = "row"
+    rows: str | None = None  # a glob over module paths: which are the blocks
     blocks: bool = False  # measure each block's Jacobian too
     theory: bool = False  # predict each row's factor too
     limits: Limits = field(default_factory=Limits)

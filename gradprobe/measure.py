@@ -23,14 +23,23 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
-from gradprobe.batch import first_tensor
+from gradprobe.batch import first_tensor, tensors_in
 from gradprobe.build import Network
 from gradprobe.errors import GradprobeError, InputError, ModelError
 from gradprobe.norms import ActivationStats, activation_stats, norms
 from gradprobe.numbers import all_finite
-from gradprobe.report import GradientProfile, ParameterProfile, RowProfile, RowStatus
+from gradprobe.report import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
 from gradprobe.rng import reseed
-from gradprobe.rows import Row, find_rows, leaves_of, modules_of, parameters_of, with_leaves
+from gradprobe.rows import (
+    Row,
+    find_rows,
+    holds_weights,
+    leaves_of,
+    modules_of,
+    parameters_of,
+    uses_of,
+    with_leaves,
+)
 from gradprobe.seeds import derive
 
 _SEGMENT_ROWS = 64
@@ -64,6 +73,7 @@ def measure(
     *,
     seed: int = 0,
     level: str = "blocks",
+    rows: str | None = None,
 ) -> GradientProfile:
     """One forward and one backward pass, in the mode that each submodule is in.
 
@@ -73,32 +83,50 @@ def measure(
         loss: from the model's output to a scalar.
         seed: of what the forward pass draws, dropout for one.
         level: ``blocks`` for the rows alone, ``leaves`` for the leaves inside them too.
+        rows: a glob over ``named_modules()`` paths that says which modules are the blocks.
 
     Raises:
+        InputError: ``rows`` matches nothing.
         ModelError: the forward or backward pass raised; names the row.
     """
     modules = modules_of(model)
-    rows = _rows(model, level)
-    own = {row.module: parameters_of(row.module, f"{row.name}.") for row in rows}
+    found = rows_of(model, rows)
+    places = model.places if isinstance(model, Network) else None
+    found = with_leaves(found, places) if level == "leaves" else found
+    own = {row.module: parameters_of(row.module, f"{row.name}.") for row in found}
+    called: set[nn.Module] | None = None  # in a chain every layer is
     with undisturbed(model, modules), torch.inference_mode(False), torch.enable_grad():
         reseed(derive(seed, "forward"))
         if isinstance(model, Network) and level == "blocks" and _can_be_cut(modules):
-            measured, norms_by_id, value = _measure_chain(rows, own, args[0], loss)
+            measured, norms_by_id, value = _measure_chain(found, own, args[0], loss)
         else:
-            measured, norms_by_id, value = _measure_hooked(model, rows, args, kwargs, loss)
-    finite = all(bool(torch.isfinite(t).all()) for t in _floats([args, kwargs]))
+            called = set()
+            measured, norms_by_id, value = _measure_hooked(
+                model, modules, found, args, kwargs, loss, called
+            )
+    finite = all(
+        bool(torch.isfinite(t).all()) for t in tensors_in([args, kwargs]) if t.is_floating_point()
+    )
     with _no_collection():
-        profile = _profile(model, modules, own, measured, norms_by_id, value)
+        uses = {} if called is None else uses_of(modules, called)
+        profile = _profile(model, modules, own, measured, norms_by_id, value, uses)
     return profile if finite else replace(profile, input_finite=False)
 
 
 _Own = Mapping[nn.Module, list[tuple[str, nn.Parameter]]]  # names and parameters of each row
 
 
-def _rows(model: nn.Module, level: str) -> list[Row]:
-    rows = model.rows if isinstance(model, Network) else find_rows(model)
-    places = model.places if isinstance(model, Network) else None
-    return with_leaves(rows, places) if level == "leaves" else rows
+def rows_of(model: nn.Module, pattern: str | None = None) -> list[Row]:
+    """The rows of level 0: a spec's own, or those found in a module that nobody described.
+
+    Raises:
+        InputError: ``pattern`` matches nothing, or is given for a spec, whose rows are its layers.
+    """
+    if not isinstance(model, Network):
+        return find_rows(model, pattern)
+    if pattern:
+        raise InputError("rows: a spec's rows are its layers")
+    return model.rows
 
 
 # ---- a chain of rows
@@ -147,7 +175,7 @@ def _measure_chain(
         stats += activation_stats(outputs)
         segments.append(_Segment(start, leaf, edges, inside, x))
     try:
-        value = _scalar(loss(x))
+        value = scalar(loss(x))
         gradients, parameters = _backward_chain(segments, value, len(rows))
     except Exception as error:
         raise failed(error, None, rows) from error
@@ -209,16 +237,19 @@ class _Call(NamedTuple):
 
 def _measure_hooked(
     model: nn.Module,
+    modules: list[nn.Module],
     rows: list[Row],
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     loss: Loss,
+    called: set[nn.Module],
 ) -> tuple[list[_Measured], _ParameterNorms, float]:
     calls: list[_Call] = []
     stats: dict[int, ActivationStats] = {}
     reduced: dict[object, float] = {}  # norms of large gradients, taken when they were made
     aliases: dict[int, tuple[int]] = {}
     entered: list[Row] = []  # the rows whose forward runs, the innermost last
+    beside: set[str] = set()  # rows that no gradient has to do with: a mask, position angles
     recording = True  # checkpointing runs the forward again during the backward pass
 
     def reduce(key: object) -> Callable[[Tensor], None]:
@@ -244,12 +275,21 @@ def _measure_hooked(
 
         return hook
 
-    def record(row: Row) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+    def note(module: nn.Module, inputs: Any) -> None:
+        called.add(module)
+
+    def record(row: Row) -> Callable[[nn.Module, Any, Any, Any], None]:
+        weightless = not holds_weights(row.module)
+
+        def hook(module: nn.Module, inputs: Any, named: Any, output: Any) -> None:
             if not recording:
                 return
             entered.pop()
             index, tensor = len(calls), first_tensor(output)
+            cold = weightless and tensor is not None and not tensor.requires_grad
+            if cold and not any(x.requires_grad for x in tensors_in([inputs, named])):
+                beside.add(row.name)
+                return
             if tensor is None:
                 calls.append(_Call(row, None, None, False))
                 return
@@ -271,7 +311,11 @@ def _measure_hooked(
     with ExitStack() as hooks:
         for row in rows:
             hooks.callback(row.module.register_forward_pre_hook(enter(row)).remove)
-            hooks.callback(row.module.register_forward_hook(record(row)).remove)
+            handle = row.module.register_forward_hook(record(row), with_kwargs=True)
+            hooks.callback(handle.remove)
+        for module in modules:
+            if module._parameters:
+                hooks.callback(module.register_forward_pre_hook(note).remove)
         for parameter in trainable:
             if parameter.numel() >= _LARGE:
                 hook = parameter.register_hook(shrink((id(parameter),)))  # type: ignore[no-untyped-call]
@@ -279,7 +323,7 @@ def _measure_hooked(
         leaves: list[Tensor] = []
         args, kwargs = _prepared(list(args), leaves), _prepared(dict(kwargs), leaves)
         try:
-            value = _scalar(loss(model(*args, **kwargs)))
+            value = scalar(loss(model(*args, **kwargs)))
         except Exception as error:
             ran = [call.row for call in calls if call.row.level == 0]
             raise failed(error, entered[-1] if entered else None, ran) from error
@@ -310,6 +354,7 @@ def _measure_hooked(
         if index not in stats:
             status = RowStatus.NO_TENSOR
         measured.append(_Measured(call.row, status, stats.get(index), norm))
+    rows = [row for row in rows if row.name not in beside]
     return _in_order(rows, measured), result, float(value.detach())
 
 
@@ -357,19 +402,12 @@ def _in_order(rows: list[Row], measured: list[_Measured]) -> list[_Measured]:
     return result + [_Measured(row, RowStatus.NOT_RUN) for row in rows if row.name not in ran]
 
 
-def _floats(value: Any) -> Iterator[Tensor]:
-    """Every floating tensor in nested lists, tuples and dicts."""
-    if isinstance(value, Tensor):
-        if value.is_floating_point():
-            yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _floats(item)
-    elif isinstance(value, Mapping):
-        yield from _floats(list(value.values()))
+def scalar(value: Any) -> Tensor:
+    """What a loss gave, as a tensor without dimensions.
 
-
-def _scalar(value: Any) -> Tensor:
+    Raises:
+        InputError: it is no scalar.
+    """
     if not isinstance(value, Tensor) or value.numel() != 1:
         found = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise InputError(f"the loss must be a scalar tensor, not {found}")
@@ -411,6 +449,7 @@ def _profile(
     measured: list[_Measured],
     parameter_norms: _ParameterNorms,
     value: float,
+    uses: Mapping[int, Use],
 ) -> GradientProfile:
     useless = _biases_before_norm(model, modules, parameter_norms)
 
@@ -418,9 +457,8 @@ def _profile(
         key = id(parameter)
         norm, gradient = parameter_norms[key]
         size, dimensions = parameter.numel(), parameter.dim()
-        return ParameterProfile(
-            name, size, dimensions, norm, gradient, parameter.requires_grad, key in useless
-        )
+        about = (parameter.requires_grad, key in useless, uses.get(key, Use.CALLED))
+        return ParameterProfile(name, size, dimensions, norm, gradient, *about)
 
     rows: list[RowProfile] = []
     seen: set[nn.Module] = set()

@@ -48,6 +48,14 @@ class RowStatus(StrEnum):
     NON_FINITE = "non-finite"  # NaN or infinity in its output or in its gradient
 
 
+class Use(StrEnum):
+    """Whether the forward pass called the module that holds a parameter."""
+
+    CALLED = "called"
+    UNCALLED = "uncalled"
+    IDLE = "idle"  # it did not, and called others of the same class in the same list
+
+
 class ParameterProfile(NamedTuple):
     """One parameter tensor.
 
@@ -62,6 +70,13 @@ class ParameterProfile(NamedTuple):
     gradient_norm: float | None
     trainable: bool = True
     before_norm: bool = False
+    use: Use = Use.CALLED
+
+    @property
+    def wakes_up(self) -> bool:
+        """Whether it is a weight that is zero now and will not be after one step."""
+        is_bias = "bias" in self.name.rpartition(".")[2]
+        return self.norm == 0 and bool(self.gradient_norm) and not is_bias
 
 
 class RowPrediction(NamedTuple):
@@ -130,6 +145,9 @@ class GradientProfile:
     smallest_gradient: float  # the smallest positive number of the dtype that gradients flow in
     orphans: tuple[ParameterProfile, ...] = ()  # parameters that belong to no row
     input_finite: bool = True  # no NaN and no infinity in what went in
+    # Rows and weights whose gradient is exactly zero, also after one small step; ``None`` where no
+    # zero-initialised weight gave a reason to try.
+    still_zero: tuple[str, ...] | None = None
     unit: str = "row"  # what one row stands for: a layer, or a position of a sequence
 
     @cached_property

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torch import nn
 
 from gradprobe.errors import InputError, Place, suggestion
+from gradprobe.report import Use
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _PASSING = (nn.Identity, nn.modules.dropout._DropoutNd)
@@ -59,7 +60,7 @@ def find_rows(model: nn.Module, pattern: str | None = None) -> list[Row]:
     rows = _distinct(_open("", model, blocks, opened))
     while not pattern and sum(map(_weighty, rows)) < 3:
         closed = [r for r in rows if r.module not in blocks and r.module is not model]
-        closed = [r for r in closed if _children(r.module) and _weighty(r)]
+        closed = [r for r in closed if children_of(r.module) and _weighty(r)]
         if not closed:
             break
         opened.add(max(closed, key=_size).module)
@@ -108,6 +109,38 @@ def leaves_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
     return list(_leaf_modules(module))
 
 
+def children_of(module: nn.Module) -> dict[str, nn.Module]:
+    """The modules that a module calls; an attention computes with its projection's weight and
+    calls none."""
+    if isinstance(module, nn.MultiheadAttention):
+        return {}
+    return {name: child for name, child in module._modules.items() if child is not None}
+
+
+def holds_weights(module: nn.Module) -> bool:
+    """Whether the module, or one inside it, has parameters."""
+    return any(True for _ in module.parameters())
+
+
+def uses_of(modules: list[nn.Module], called: set[nn.Module]) -> dict[int, Use]:
+    """By id, the parameters of modules that the forward pass did not call.
+
+    Those of an element of a list are idle where other elements of its class were called: an expert
+    that got no token.
+    """
+    inside = {m for a in modules if isinstance(a, nn.MultiheadAttention) for m in modules_of(a)}
+    holders = [m for m in modules if m._parameters and m not in inside]
+    used = {id(p) for m in (called | inside) for p in m._parameters.values()}
+    uses = {id(p): Use.UNCALLED for m in holders for p in m.parameters() if m not in called}
+    for one in modules:
+        if isinstance(one, nn.ModuleList):
+            awake = {type(e) for e in one if not called.isdisjoint(modules_of(e))}
+            for element in one:
+                if type(element) in awake and called.isdisjoint(modules_of(element)):
+                    uses |= {id(p): Use.IDLE for p in element.parameters()}
+    return {key: use for key, use in uses.items() if key not in used}
+
+
 # ---- which modules are the blocks
 
 
@@ -119,7 +152,7 @@ def _repeated(model: nn.Module) -> set[nn.Module]:
         module = stack.pop()
         run = _run(module)
         found.update(_stages(run))
-        stack += [child for child in _children(module).values() if child not in run]
+        stack += [child for child in children_of(module).values() if child not in run]
     return found
 
 
@@ -131,8 +164,8 @@ def _run(module: nn.Module) -> list[nn.Module]:
     if not isinstance(module, _CONTAINERS):
         return []
     by_class: dict[type, list[nn.Module]] = {}
-    for child in _children(module).values():
-        if _children(child) and type(child) not in _CONTAINERS:
+    for child in children_of(module).values():
+        if children_of(child) and type(child) not in _CONTAINERS:
             by_class.setdefault(type(child), []).append(child)
     run = max(by_class.values(), key=len, default=[])
     alone = isinstance(module, nn.ModuleList) and len(module) == 1
@@ -155,11 +188,11 @@ def _stages(run: list[nn.Module]) -> list[nn.Module]:
 def _blocks_of(stage: nn.Module, alone: bool) -> list[nn.Module]:
     """The blocks in the lists of what may be a stage; none if it computes with more than those."""
     blocks: list[nn.Module] = []
-    for child in _children(stage).values():
+    for child in children_of(stage).values():
         run = _run(child)
-        if run and len(run) == len(_children(child)):
+        if run and len(run) == len(children_of(child)):
             blocks += run
-        elif alone or not (_holds_weights(child) or isinstance(child, _PASSING)):
+        elif alone or not (holds_weights(child) or isinstance(child, _PASSING)):
             return []  # an activation behind the list: a block of its own
     return blocks
 
@@ -186,7 +219,7 @@ def _above(model: nn.Module, blocks: set[nn.Module]) -> set[nn.Module]:
     def holds(module: nn.Module) -> bool:
         if module in blocks:
             return True
-        inside = [holds(child) for child in _children(module).values()]
+        inside = [holds(child) for child in children_of(module).values()]
         if any(inside):
             found.add(module)
         return any(inside)
@@ -197,16 +230,16 @@ def _above(model: nn.Module, blocks: set[nn.Module]) -> set[nn.Module]:
 
 def _look_through(model: nn.Module, blocks: set[nn.Module], opened: set[nn.Module]) -> None:
     """Open what a model only wraps (``self.model = …``)."""
-    children = list(_children(model).values())
-    while len(children) == 1 and children[0] not in blocks and _children(children[0]):
+    children = list(children_of(model).values())
+    while len(children) == 1 and children[0] not in blocks and children_of(children[0]):
         opened.add(children[0])
-        children = list(_children(children[0]).values())
+        children = list(children_of(children[0]).values())
 
 
 def _open(
     name: str, module: nn.Module, blocks: set[nn.Module], opened: set[nn.Module]
 ) -> Iterator[Row]:
-    children = _children(module)
+    children = children_of(module)
     goes_in = module in opened or type(module) in _CONTAINERS
     if not children or module in blocks or not goes_in:
         yield _row(name or "(model)", module)
@@ -220,20 +253,8 @@ def _distinct(found: Iterable[Row]) -> list[Row]:
     return list({row.module: row for row in reversed(list(found))}.values())[::-1]
 
 
-def _children(module: nn.Module) -> dict[str, nn.Module]:
-    """The modules that a module calls; an attention computes with its projection's weight and
-    calls none."""
-    if isinstance(module, nn.MultiheadAttention):
-        return {}
-    return {name: child for name, child in module._modules.items() if child is not None}
-
-
-def _holds_weights(module: nn.Module) -> bool:
-    return any(True for _ in module.parameters())
-
-
 def _weighty(row: Row) -> bool:
-    return _holds_weights(row.module)
+    return holds_weights(row.module)
 
 
 def _size(row: Row) -> int:
@@ -246,7 +267,7 @@ def _row(name: str, module: nn.Module) -> Row:
 
 
 def _leaf_modules(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
-    children = _children(module)
+    children = children_of(module)
     if not children:
         yield path, module
         return

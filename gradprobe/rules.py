@@ -19,6 +19,7 @@ from gradprobe.report import (
     RowProfile,
     RowStatus,
     Severity,
+    Use,
     Verdict,
 )
 from gradprobe.spec import CheckSpec, Ignore
@@ -235,7 +236,9 @@ def dead(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         if row.level or not row.gradient_norm or row.gradient_norm < _underflow(profile):
             continue
         stuck = [p for p in row.parameters if p.dimensions > 1 and p.gradient_norm == 0]
-        if stuck and not any(_wakes_up(p) for p in row.parameters):
+        if any(p.wakes_up for p in row.parameters):
+            stuck = [p for p in stuck if p.name in (profile.still_zero or ())]
+        if stuck:
             message = f"exactly zero gradient: {_listed(p.name for p in stuck)}"
             advice = "its inputs or its outputs are zero for every sample: look for a dead ReLU"
             yield Clue(message, advice, row, 0.0)
@@ -246,27 +249,53 @@ def disconnected(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]
 
     Not a small gradient and not zero: autograd found no path. Either the forward pass never used
     them, or something on the way cut the graph: ``detach()``, ``.data``, ``torch.no_grad()``, a
-    conversion to NumPy, an argmax. Parameters that were frozen by ``requires_grad = False`` do not
-    count.
+    conversion to NumPy, an argmax. What was frozen by ``requires_grad = False`` does not count, nor
+    do experts that got no token: other rules tell them.
     """
-    unused: list[str] = []
-    detached: list[str] = []
-    first = None
-    for row in profile.rows:
-        lost = [p for p in row.parameters if p.trainable and p.gradient_norm is None]
-        if lost and row.level == 0:
-            first = first or row
-            whole = len(lost) == len(row.parameters) > 1
-            names = [f"{row.name} ({len(lost)} parameters)"] if whole else [p.name for p in lost]
-            (unused if row.status is RowStatus.NOT_RUN else detached).extend(names)
-    unused += [p.name for p in profile.orphans if p.trainable and p.gradient_norm is None]
-    if detached:
-        message = f"no gradient, the graph is cut: {_listed(detached)}"
-        advice = "look for detach(), .data, no_grad() or argmax between them and the loss"
-        yield Clue(message, advice, first)
-    if unused:
-        message = f"no gradient, never used in the forward pass: {_listed(unused)}"
-        yield Clue(message, "delete them, freeze them, or use them", first)
+    told = (
+        (
+            _is_cut,
+            "no gradient, the graph is cut",
+            "look for detach(), .data, no_grad() or argmax between them and the loss, or for an "
+            "output that nothing reads",
+        ),
+        (
+            _is_unused,
+            "no gradient, never used in the forward pass",
+            "delete them, freeze them, or use them",
+        ),
+    )
+    for chosen, message, advice in told:
+        found = [(row, p) for row, p in _lost(profile) if chosen(row, p)]
+        if found:
+            row = next((row for row, _ in found if row), None)
+            yield Clue(f"{message}: {_by_module(found)}", advice, row)
+
+
+def frozen(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """Parameters that are not trained, because somebody set ``requires_grad = False``.
+
+    They get no gradient and are meant to get none, so they are told and nothing more. The gradient
+    still has to get through them to whatever is trained below.
+    """
+    found = [(r, p) for r, ps in _owners(profile) for p in ps if not p.trainable]
+    if found:
+        message = f"frozen, requires_grad is False: {_by_module(found)}"
+        yield Clue(message, "nothing to do, if it is meant", found[0][0])
+
+
+def idle(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """Modules that were not called in this batch, while others like them in the same list were.
+
+    An expert of a mixture that got no token has no gradient now and may have one with the next
+    batch; if a larger batch leaves it idle too, the router starves it. A layer that the loop over a
+    list leaves out looks the same, and never learns.
+    """
+    found = [(row, p) for row, p in _lost(profile) if p.use is Use.IDLE]
+    if found:
+        message = f"not called in this batch, and its siblings were: {_by_module(found)}"
+        advice = "an expert without a token: try a larger batch; a layer: see that it is called"
+        yield Clue(message, advice, found[0][0])
 
 
 def non_finite(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -346,13 +375,29 @@ def zero_initialised(profile: GradientProfile, limits: Thresholds) -> Iterator[C
     lies behind it, at the first step only. That is not dead, and for residual branches it is good
     practice: the network starts as the identity, and depth cannot hurt.
     """
-    found = [
-        (r, p.name) for r in profile.rows for p in r.parameters if _wakes_up(p) and not r.level
-    ]
+    found = [(r, p.name) for r in profile.rows for p in r.parameters if p.wakes_up and not r.level]
     if found:
         names = _listed(name for _, name in found)
         message = f"zero at the start, alive after one step: {names}"
         yield Clue(message, "nothing to do: zero gradients behind it are meant", found[0][0])
+
+
+def unseen(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """Rows whose weights get a gradient though the row itself could not be followed.
+
+    Its module was never called (``F.linear(x, self.layer.weight)``, a scripted or compiled model),
+    or it puts out no floating point tensor, so there is no output whose gradient could be shown.
+    """
+    hidden = (RowStatus.NOT_RUN, RowStatus.NO_TENSOR)
+    found = [
+        row
+        for row in profile.rows
+        if not row.level and row.status in hidden and row.weight_gradient_norm is not None
+    ]
+    if found:
+        message = f"could not be followed: {_listed(row.name for row in found)}"
+        advice = "their weights are measured; for their outputs, call them as modules"
+        yield Clue(message, advice, found[0])
 
 
 RULES: tuple[Rule, ...] = (
@@ -361,6 +406,8 @@ RULES: tuple[Rule, ...] = (
     Rule("GP103", "weak", Severity.WARNING, weak, Verdict.WEAK),
     Rule("GP201", "dead", Severity.ERROR, dead, Verdict.DEAD),
     Rule("GP202", "disconnected", Severity.ERROR, disconnected, Verdict.DISCONNECTED),
+    Rule("GP203", "frozen", Severity.INFO, frozen),
+    Rule("GP204", "idle", Severity.WARNING, idle),
     Rule("GP301", "non-finite", Severity.ERROR, non_finite, Verdict.NON_FINITE),
     Rule("GP401", "useless-bias", Severity.INFO, useless_bias),
     Rule("GP402", "zero-initialised", Severity.INFO, zero_initialised),
@@ -375,6 +422,7 @@ RULES: tuple[Rule, ...] = (
         What was ignored has been mended, so the ignore would only hide the next one: delete it.
         """,
     ),
+    Rule("GP404", "unseen", Severity.INFO, unseen),
     Rule(
         "GP501",
         "regression",
@@ -441,6 +489,57 @@ def _owners(
     yield None, profile.orphans
 
 
+def _lost(
+    profile: GradientProfile,
+) -> Iterator[tuple[RowProfile | None, ParameterProfile]]:
+    """Trained parameters without a path from the loss, with their rows."""
+    for row, parameters in _owners(profile):
+        if row is None or not row.level:
+            yield from ((row, p) for p in parameters if p.trainable and p.gradient_norm is None)
+
+
+def _is_unused(row: RowProfile | None, parameter: ParameterProfile) -> bool:
+    """Whether nothing used it: its module did not run, or got a gradient for the others."""
+    if parameter.use is not Use.CALLED:
+        return parameter.use is Use.UNCALLED
+    if row is None or row.status is RowStatus.NOT_RUN:
+        return True
+    home = _home(parameter)
+    beside = [p for p in row.parameters if p.gradient_norm is not None]
+    return any(_home(p) == home for p in beside)
+
+
+def _is_cut(row: RowProfile | None, parameter: ParameterProfile) -> bool:
+    return parameter.use is Use.CALLED and not _is_unused(row, parameter)
+
+
+def _home(parameter: ParameterProfile) -> str:
+    """The path of the module that holds it."""
+    return parameter.name.rpartition(".")[0]
+
+
+def _by_module(found: list[tuple[RowProfile | None, ParameterProfile]]) -> str:
+    """``encoder (12 parameters), head.norm (weight, bias), scale``: by row where the whole row is
+    meant, else by the module that holds them."""
+    groups: dict[str, list[str]] = {}
+    rows: dict[str, int] = {}
+    for row, _ in found:
+        if row:
+            rows[row.name] = rows.get(row.name, 0) + 1
+    for row, p in found:
+        whole = row is not None and len(row.parameters) == rows[row.name]
+        home = row.name if whole and row else _home(p)
+        groups.setdefault(home, []).append(p.name.removeprefix(f"{home}."))
+    return _listed((_group(home, names) for home, names in groups.items()), most=12)
+
+
+def _group(home: str, names: list[str]) -> str:
+    if len(names) == 1:
+        return f"{home}.{names[0]}" if home else names[0]
+    inside = ", ".join(names) if len(names) < 4 else f"{len(names)} parameters"
+    return f"{home} ({inside})" if home else inside
+
+
 def _cut(profile: GradientProfile) -> RowProfile | None:
     """The trunk row that a gradient enters and nothing leaves, if there is one.
 
@@ -448,8 +547,18 @@ def _cut(profile: GradientProfile) -> RowProfile | None:
     """
     for after, row in pairwise(reversed(_ran(profile))):
         if row.gradient_norm == 0 and after.gradient_norm:
-            faded = after.gradient_norm < _underflow(profile)
-            return None if faded or any(_wakes_up(p) for p in after.parameters) else after
+            if after.gradient_norm < _underflow(profile):
+                return None
+            hides = any(p.wakes_up for p in after.parameters)
+            return _cut_after_a_step(profile) if hides else after
+    return None
+
+
+def _cut_after_a_step(profile: GradientProfile) -> RowProfile | None:
+    """The row that still passes nothing on when no weight is zero any more."""
+    for after, row in pairwise(reversed(_ran(profile))):
+        if row.name in (profile.still_zero or ()):
+            return after
     return None
 
 
@@ -462,12 +571,6 @@ def _ran(profile: GradientProfile) -> tuple[RowProfile, ...]:
 def _underflow(profile: GradientProfile) -> float:
     """Below this norm, a zero one row further on is an underflow and no dead row."""
     return profile.smallest_gradient * 10
-
-
-def _wakes_up(parameter: ParameterProfile) -> bool:
-    """Whether a weight is zero now and will not be after one step."""
-    is_bias = "bias" in parameter.name.rpartition(".")[2]
-    return parameter.norm == 0 and bool(parameter.gradient_norm) and not is_bias
 
 
 class _Step(NamedTuple):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import gradprobe
 from gradprobe.errors import Place
-from gradprobe.report import Finding, GradientProfile, RowStatus, Severity, Verdict
+from gradprobe.report import Finding, GradientProfile, RowStatus, Severity, Use, Verdict
 from gradprobe.rules import RULES, Selection, diagnose
 from gradprobe.spec import CheckSpec, Ignore, NetworkSpec
 from gradprobe.vocabulary import THRESHOLDS
@@ -36,6 +36,8 @@ ZERO = parameter("b.weight", norm=0.0, gradient=0.3)
 STUCK = parameter("b.fc1.weight", norm=1.0, gradient=0.0)
 USELESS = parameter("a.bias", gradient=0.0, dimensions=1, before_norm=True)
 
+FROZEN = parameter("w", gradient=None, trainable=False)
+IDLE = parameter("b.experts.1.w", gradient=None)._replace(use=Use.IDLE)
 FIRES: dict[str, dict[str, GradientProfile]] = {
     "GP101": {
         "small": with_reach(9e-5),
@@ -63,6 +65,12 @@ FIRES: dict[str, dict[str, GradientProfile]] = {
             row("a", 0.0), row("b", 0.0), row("head", 0.0), row("relu", 1.0, **DEAD_ROW)
         ),
         "nothing at all": chain(0.0, 0.0, 0.0),
+        "behind a zero head": profile(
+            row("a", 0.0), row("b", 0.0), row("head", 1.0, ZERO), still_zero=("a",)
+        ),
+        "stuck behind a zero branch": profile(
+            row("a"), row("b", 1.0, STUCK, ZERO), row("head"), still_zero=(STUCK.name,)
+        ),
     },
     "GP202": {
         "a parameter": profile(row("a", 1.0, parameter("a.weight", gradient=None)), row("b")),
@@ -71,6 +79,8 @@ FIRES: dict[str, dict[str, GradientProfile]] = {
         ),
         "no row": profile(row("a"), row("b"), orphans=(parameter("scale", gradient=None),)),
     },
+    "GP203": {"weight": profile(row("a", 1.0, FROZEN), row("b"), row("head"))},
+    "GP204": {"expert": profile(row("a"), row("b", 1.0, parameter("b.w"), IDLE), row("head"))},
     "GP301": {
         "activation": profile(row("a"), row("b", activation_rms=math.nan), row("head")),
         "gradient": chain(math.nan, 1.0, 1.0),
@@ -81,6 +91,7 @@ FIRES: dict[str, dict[str, GradientProfile]] = {
     },
     "GP401": {"bias": profile(row("a", 1.0, parameter("w"), USELESS), row("head"))},
     "GP402": {"weight": profile(row("a"), row("b", 1.0, ZERO), row("head"))},
+    "GP404": {"not called": profile(row("a"), row("b", None, status=RowStatus.NOT_RUN))},
 }
 
 SILENT: dict[str, dict[str, GradientProfile]] = {
@@ -124,7 +135,10 @@ SILENT: dict[str, dict[str, GradientProfile]] = {
         ),
         "zero": profile(row("a", 0.0, parameter("w", gradient=0.0)), row("b")),
         "no parameters": profile(row("a"), row("b", None, bare=True), row("head")),
+        "an idle expert": profile(row("a"), row("b", 1.0, parameter("b.w"), IDLE), row("head")),
     },
+    "GP203": {"no path": profile(row("a", 1.0, parameter("w", gradient=None)), row("b"))},
+    "GP204": {"frozen": profile(row("a", 1.0, IDLE._replace(trainable=False)), row("b"))},
     "GP301": {
         "zeros": chain(0.0, 0.0, 0.0),
         "the largest numbers": chain(1.7e308, 1.0, 1.0),
@@ -138,6 +152,11 @@ SILENT: dict[str, dict[str, GradientProfile]] = {
         "bias of an attention": profile(
             row("a", 1.0, parameter("a.in_proj_bias", norm=0.0, gradient=1.0))
         ),
+    },
+    "GP404": {
+        "never used": profile(
+            row("a"), row("b", None, parameter("w", gradient=None), status=RowStatus.NOT_RUN)
+        )
     },
 }  # fmt: skip
 
@@ -234,6 +253,39 @@ def frozen_first() -> nn.Module:
     return nn.Sequential(lin().requires_grad_(False), lin(), lin(), lin())
 
 
+class Mixture(nn.Module):
+    """Two experts, of which the router asks the first alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Sequential(lin(), nn.Tanh()) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.experts[0](x)
+
+
+class Functional(nn.Module):
+    """Uses a layer's weight and never calls the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.d = lin(), lin(), lin(), lin()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.linear(self.a(x), self.b.weight, self.b.bias)
+        return self.d(self.c(x))
+
+
+def functional() -> nn.Module:
+    torch.manual_seed(0)
+    return Functional()
+
+
+def starved() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(lin(), Mixture(), lin())
+
+
 def unused() -> nn.Module:
     model = nn.Sequential(lin(), lin(), lin())
     model[1].register_parameter("spare", nn.Parameter(torch.ones(2)))
@@ -287,6 +339,8 @@ REAL: dict[str, dict[str, Case]] = {
         "unused": Case(unused, "disconnected", "GP202"),
         "detached": Case(row_of(torch.detach), "disconnected", "GP202"),
     },
+    "GP203": {"frozen": Case(frozen_first, "healthy", "GP203")},
+    "GP204": {"expert": Case(starved, "healthy", "GP204")},
     "GP301": {
         "log": Case(row_of(torch.log), "non-finite", "GP301"),
         "root": Case(row_of(lambda x: (x * 0).sqrt() + x), "non-finite", "GP301"),
@@ -296,8 +350,11 @@ REAL: dict[str, dict[str, Case]] = {
     "GP402": {
         "zero branch": Case(stack(ZERO_BRANCH), "healthy", "GP402"),
         "zero head": Case(zero_head, "healthy", "GP402"),
-        "LoRA": Case(lambda: nn.Sequential(LoRA(), nn.Tanh(), LoRA(), LoRA()), "healthy", "GP402"),
+        "LoRA": Case(
+            lambda: nn.Sequential(LoRA(), nn.Tanh(), LoRA(), LoRA()), "healthy", "GP402 GP203"
+        ),
     },
+    "GP404": {"used, not called": Case(functional, "healthy", "GP404")},
 }
 
 HEALTHY: dict[str, str | Callable[[], nn.Module]] = {
@@ -306,7 +363,6 @@ HEALTHY: dict[str, str | Callable[[], nn.Module]] = {
     "orthogonal": stack(linear("weight: orthogonal")),
     "He": stack(linear("weight: kaiming_normal, bias: zeros") + ", ReLU"),
     "cross entropy": stack(f"residual: [{LIN}, Tanh]", loss="cross_entropy"),
-    "frozen": frozen_first,
     "one layer": lambda: nn.Linear(4, 2),
     "no bias before the norm": stack(
         "Linear: {out_features: 32, bias: false}, BatchNorm1d, ReLU", 3
@@ -328,7 +384,7 @@ def test_a_rule_fires_on_a_real_network(parse: Parse, code: str, case: Case) -> 
     report = probed(case, parse)
     assert report.verdict == case.verdict
     assert code in codes(report.findings)
-    assert codes(report.findings) == {case.codes}
+    assert codes(report.findings) == set(case.codes.split())
     assert report.fails(Severity.ERROR) == (BY_CODE[code].severity == Severity.ERROR)
 
 

@@ -14,7 +14,7 @@ from handmade import near
 from torch import Tensor, nn
 
 import gradprobe
-from gradprobe.report import RowStatus
+from gradprobe.report import RowStatus, Severity
 
 HOOKS = (
     "_forward_hooks _forward_pre_hooks _backward_hooks _backward_pre_hooks _state_dict_hooks "
@@ -528,12 +528,14 @@ def test_tied_parameters_are_counted_once_in_the_whole() -> None:
     assert report.verdict == "healthy"
 
 
-def test_frozen_parameters_are_silent() -> None:
+def test_frozen_parameters_are_told_and_nothing_more() -> None:
     model, x = nn.Sequential(lin().requires_grad_(False), lin(), lin(), lin()), torch.randn(3, 4)
     model[2].bias.requires_grad_(False)
     with unchanged(model, x):
         report = gradprobe.probe(model, x)
-    assert report.findings == ()
+    [finding] = report.findings
+    assert (finding.name, finding.severity) == ("frozen", Severity.INFO)
+    assert "0 (weight, bias), 2.bias" in finding.message
     assert report.verdict == "healthy"
     assert report.rows[0].gradient_norm is not None
     assert report.rows[0].weight_gradient_norm is None

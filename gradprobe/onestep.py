@@ -1,0 +1,72 @@
+"""What is still exactly zero after one small step: a zero weight hides what lies behind it.
+
+A zero head, branch or LoRA matrix gives a gradient of zero to everything upstream of it, at the
+first step only. Whether it is only that shows after one step, which a copy of the model takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from gradprobe.measure import Loss, measure, scalar, undisturbed
+from gradprobe.report import GradientProfile
+from gradprobe.rng import reseed
+from gradprobe.seeds import derive
+
+_STEP = 0.01  # of a parameter's own norm; of 1 where that is zero
+
+
+def with_still_zero(
+    profile: GradientProfile,
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    loss: Loss,
+    seed: int,
+    rows: str | None = None,
+) -> GradientProfile:
+    """``profile`` with ``still_zero``, where there is a zero, and a weight that may explain it."""
+    parameters = [p for row in profile.rows if not row.level for p in row.parameters]
+    hidden = _zeros(profile)
+    if not hidden or not any(p.wakes_up for p in parameters):
+        return profile
+    try:
+        with undisturbed(model):
+            moved = _stepped(model, args, kwargs, loss, seed)
+            again = measure(moved, args, kwargs, loss, seed=seed, rows=rows)
+    except Exception:
+        return profile  # a model that cannot be copied: it is not known what the step would bring
+    return replace(profile, still_zero=tuple(sorted(hidden & _zeros(again))))
+
+
+def _zeros(profile: GradientProfile) -> set[str]:
+    """The rows of level 0 and the weights whose gradient is exactly zero."""
+    rows = [row for row in profile.rows if not row.level]
+    weights = [p for row in rows for p in row.parameters if p.dimensions > 1]
+    found = {row.name for row in rows if row.gradient_norm == 0}
+    return found | {p.name for p in weights if p.gradient_norm == 0}
+
+
+def _stepped(
+    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], loss: Loss, seed: int
+) -> nn.Module:
+    """A copy of the model after one step of gradient descent."""
+    with torch.inference_mode(False), torch.enable_grad():
+        moved = deepcopy(model)
+        trained = [p for p in moved.parameters() if p.requires_grad]
+        reseed(derive(seed, "forward"))
+        value = scalar(loss(moved(*deepcopy(list(args)), **deepcopy(dict(kwargs)))))
+        gradients = torch.autograd.grad(value, trained, allow_unused=True)
+    with torch.no_grad():
+        for parameter, gradient in zip(trained, gradients, strict=True):
+            size = float(torch.linalg.vector_norm(gradient)) if gradient is not None else 0.0
+            if gradient is not None and size > 0:
+                own = float(torch.linalg.vector_norm(parameter)) or 1.0
+                parameter.sub_(gradient.to_dense() * (_STEP * own / size))
+    return moved
