@@ -7,13 +7,14 @@ its skip, plus what comes back through its branch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from gradprobe.anatomy import BlockProfile, BranchLayer, Estimate, JacobianProfile
 from gradprobe.build import Concat, Network, Residual
+from gradprobe.calls import Call
 from gradprobe.chain import Element, as_leaf, elements_of, trace
 from gradprobe.errors import InputError
 from gradprobe.norms import activation_stats, norms
@@ -40,6 +41,12 @@ def jacobians(network: Network, x: Tensor, seed: int) -> dict[str, JacobianProfi
     return found
 
 
+def jacobians_of(calls: Sequence[Call], seed: int) -> dict[str, JacobianProfile]:
+    """The same for the calls of any module's rows, each differentiated alone, by row name."""
+    elements = [Element(call.name, i, call.module, call) for i, call in enumerate(calls)]
+    return {e.name: jacobian(e, e.call.x, seed) for e in elements if e.call is not None}
+
+
 def jacobian(element: Element, x: Tensor, seed: int) -> JacobianProfile:
     """The Jacobian of one shape-preserving element at ``x`` of shape (batch, …).
 
@@ -49,7 +56,8 @@ def jacobian(element: Element, x: Tensor, seed: int) -> JacobianProfile:
     scale = element.residual.skip_scale if element.residual is not None else 1.0
     features = x[0].numel()
     coupled = any(_is_coupled(module) for module in element.module.modules())
-    if features <= EXACT_FEATURES and not coupled:
+    stackable = element.call is None or element.call.alone
+    if features <= EXACT_FEATURES and stackable and not coupled:
         pulled = _basis_pullbacks(element, x, seed)  # (features, batch, features): e_iᵀJ
         diagonal = torch.diagonal(pulled, dim1=0, dim2=2)
         eye = torch.eye(features, dtype=pulled.dtype, device=pulled.device)[:, None, :]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.build import Network, Residual
+from gradprobe.calls import Call
 from gradprobe.rng import reseed
 from gradprobe.seeds import derive
 
@@ -22,6 +23,7 @@ class Element(NamedTuple):
     name: str
     row: int  # index of its row
     module: nn.Module
+    call: Call | None = None  # how it is run, where that is not with its input alone
 
     @property
     def residual(self) -> Residual | None:
@@ -34,6 +36,8 @@ class Element(NamedTuple):
     def run(self, x: Tensor, seed: int) -> Tensor:
         """The output; what it draws is the same each time."""
         self.reseed(seed)
+        if self.call is not None:
+            return self.call.run(x)
         out: Tensor = self.module(x)
         return out
 

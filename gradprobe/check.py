@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache
 from importlib import metadata
@@ -14,15 +14,23 @@ from gradprobe import rules
 from gradprobe._version import __version__
 from gradprobe.anatomy import BlockProfile, PathProfile
 from gradprobe.archive import Measurement
-from gradprobe.config import DEFAULT_BATCH_SIZE, ProbeOptions, ascending, choose
+from gradprobe.config import (
+    ARCHITECTURE_BATCH_SIZE,
+    DEFAULT_BATCH_SIZE,
+    OWN_LOSS,
+    ProbeOptions,
+    ascending,
+    choose,
+)
 from gradprobe.errors import GradprobeError, InputError, ModelError, first_line
 from gradprobe.report import GradientProfile, Report, trunk_of
 from gradprobe.rules import Selection
-from gradprobe.sources import stack
+from gradprobe.sources import huggingface, stack
 from gradprobe.sources import yaml as yaml_source
 from gradprobe.sources.python import is_script, is_target
 from gradprobe.sources.stack import STACKS, StackOptions
-from gradprobe.spec import Ignore, NetworkSpec
+from gradprobe.spec import ArchitectureSpec, Ignore, NetworkSpec
+from gradprobe.vocabulary import LOSSES
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,7 +43,24 @@ _SMALL_WORK = 200_000_000  # multiplications of a forward pass
 
 
 def load_target(target: str, options: StackOptions | None = None) -> NetworkSpec:
-    """The network that ``target`` names: a spec file, ``-``, or a built-in stack.
+    """The network that ``target`` names, as ``load_any``, where only a spec will do."""
+    found = load_any(target, options)
+    if isinstance(found, ArchitectureSpec):
+        raise InputError(f"{target}: a Hugging Face configuration", hint="gradprobe probe takes it")
+    return found
+
+
+def load_any(
+    target: str,
+    options: StackOptions | None = None,
+    layers: int | None = None,
+    settings: Sequence[str] = (),
+) -> NetworkSpec | ArchitectureSpec:
+    """The network that ``target`` names: a spec file, ``-``, a built-in stack, a ``config.json``.
+
+    Args:
+        options: of the built-in stacks.
+        layers, settings: of a Hugging Face configuration.
 
     Raises:
         InputError: there is no such target, or it is no spec.
@@ -44,6 +69,10 @@ def load_target(target: str, options: StackOptions | None = None) -> NetworkSpec
         raise InputError(f"{target} is a Python model, which only gradprobe probe takes")
     if target in STACKS and not Path(target).is_file():
         return stack.load(target, options or StackOptions())
+    if huggingface.is_config(target):
+        return huggingface.load(target, layers, settings)
+    if layers is not None or settings:
+        raise InputError("--layers and --set are about a Hugging Face config.json")
     return yaml_source.load(target)
 
 
@@ -57,7 +86,9 @@ class Prepared(NamedTuple):
 
 
 def probe_spec(
-    spec: NetworkSpec, options: ProbeOptions | None = None, inputs: Tensor | None = None
+    spec: NetworkSpec | ArchitectureSpec,
+    options: ProbeOptions | None = None,
+    inputs: Tensor | None = None,
 ) -> Report:
     """Build the network of ``spec``, measure it, and say what is wrong with it.
 
@@ -65,7 +96,10 @@ def probe_spec(
         InputError: the spec, an option or the data do not fit.
         ModelError: the network failed while it ran.
     """
-    network, x, loss, resolved = prepare(spec, options or ProbeOptions(), inputs)
+    options = options or ProbeOptions()
+    if isinstance(spec, ArchitectureSpec):
+        return _probe_architecture(spec, options)
+    network, x, loss, resolved = prepare(spec, options, inputs)
     if resolved.by == "position":
         from gradprobe.positions import measure_positions
 
@@ -135,6 +169,45 @@ def _torch_version() -> str:
         return "none"
 
 
+def _probe_architecture(spec: ArchitectureSpec, options: ProbeOptions) -> Report:
+    model, inputs, loss, resolved = _prepare_architecture(spec, options)
+    profile = _measure(model, [], inputs, loss, resolved)
+    if options.blocks:
+        profile = _with_jacobians(profile, model, [], inputs, resolved)
+    return replace(
+        _report(profile, spec.source, resolved, None),
+        name=type(model).__name__,
+    )
+
+
+def _prepare_architecture(
+    spec: ArchitectureSpec, options: ProbeOptions
+) -> tuple[nn.Module, dict[str, Tensor], Callable[[Any], Tensor], ProbeOptions]:
+    """The model, its inputs by name, its loss, and the options, resolved."""
+    from gradprobe import architectures
+
+    if options.data is not None or options.by != "row":
+        raise InputError("--data and --by are about specs: a Hugging Face model has its own inputs")
+    named = options.loss or "projection"
+    resolved = replace(
+        options, batch_size=options.batch_size or ARCHITECTURE_BATCH_SIZE, loss=named
+    )
+    assert resolved.batch_size is not None
+    model, inputs = architectures.build(
+        spec,
+        seed=options.seed,
+        batch_size=resolved.batch_size,
+        dtype=_dtype(options.dtype),
+        device=_device(options.device),
+        limits=options.limits,
+        own_loss=named == OWN_LOSS,
+    )
+    if named == OWN_LOSS:
+        return model, inputs, architectures.own_loss, resolved
+    of = loss_of(named, None, options.seed)
+    return model, inputs, lambda output: of(architectures.main_output(output)), resolved
+
+
 def take_apart(spec: NetworkSpec, options: ProbeOptions, row: str | None) -> BlockProfile:
     """One block of the network of ``spec`` with its real numbers.
 
@@ -148,7 +221,9 @@ def take_apart(spec: NetworkSpec, options: ProbeOptions, row: str | None) -> Blo
         return blocks.take_apart(network, x, loss, resolved.seed, row)
 
 
-def expand(spec: NetworkSpec, options: ProbeOptions, max_paths: int | None) -> PathProfile:
+def expand(
+    spec: NetworkSpec | ArchitectureSpec, options: ProbeOptions, max_paths: int | None
+) -> PathProfile:
     """The gradient at the first row of the trunk as a sum over paths.
 
     Raises:
@@ -156,11 +231,37 @@ def expand(spec: NetworkSpec, options: ProbeOptions, max_paths: int | None) -> P
     """
     from gradprobe import paths
 
+    if isinstance(spec, ArchitectureSpec):
+        model, inputs, of, resolved = _prepare_architecture(spec, options)
+        return expand_module(model, [], inputs, of, resolved, max_paths)
     network, x, loss, resolved = prepare(spec, options)
     holds = [any(True for _ in row.module.parameters()) for row in network.rows]
     first = network.rows[trunk_of(holds).start].name
     with _running(network):
         return paths.expand(network, x, loss, resolved.seed, first, max_paths)
+
+
+def expand_module(
+    model: nn.Module,
+    args: list[Any],
+    kwargs: dict[str, Any],
+    loss: Callable[[Any], Tensor],
+    options: ProbeOptions,
+    max_paths: int | None,
+) -> PathProfile:
+    """The same for any module, whose residual blocks are found.
+
+    Raises:
+        InputError: it has none, or they are no chain.
+    """
+    from gradprobe import paths
+    from gradprobe.measure import rows_of
+
+    profile = _measure(model, args, kwargs, loss, replace(options, level="blocks"))
+    rows, seed = rows_of(model, options.rows), options.seed
+    first = next(r for r in rows if r.name == profile.trunk[0].name)
+    with _running(model):
+        return paths.expand_module(model, args, kwargs, loss, seed, first.name, rows, max_paths)
 
 
 def prepare(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None = None) -> Prepared:
@@ -193,7 +294,10 @@ def prepare(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None = No
         x = x.to(dtype) if x.is_floating_point() else x
     except (RuntimeError, MemoryError) as error:
         raise ModelError(f"the network could not be built: {first_line(error)}") from error
+    if options.rows is not None:
+        raise InputError("--rows: a spec's rows are its layers")
     loss = options.loss or spec.loss
+    choose("loss", loss, LOSSES)
     resolved = replace(options, loss=loss, batch_size=size)
     return Prepared(network, x, loss_of(loss, batch.labels, options.seed), resolved)
 
@@ -205,6 +309,8 @@ def probe(
     loss: str | Callable[[Any], Tensor] | None = None,
     seed: int = 0,
     level: str = "blocks",
+    rows: str | None = None,
+    blocks: bool = False,
     thresholds: dict[str, float] | None = None,
 ) -> Report:
     """Probe any ``nn.Module``, or a spec: one forward and one backward pass.
@@ -220,6 +326,9 @@ def probe(
             from the output to a scalar tensor.
         seed: of the loss's direction, and of what the forward pass draws.
         level: ``blocks``, or ``leaves`` for the layers inside them too.
+        rows: a glob over ``named_modules()`` paths that says which modules are the blocks, where
+            it is not the repeated ones: ``encoder.layer.*``.
+        blocks: measure highway, branch and gain of each block too.
         thresholds: of the reach bands, see ``gradprobe rules GP101``.
 
     Returns:
@@ -229,7 +338,7 @@ def probe(
         InputError: an argument does not fit.
         ModelError: the model raised while it ran, or has nothing to train.
     """
-    options = ProbeOptions(seed=seed, level=level)
+    options = ProbeOptions(seed=seed, level=level, rows=rows, blocks=blocks)
     for name in thresholds or {}:
         choose("thresholds", name, tuple(options.thresholds))
     options = replace(options, thresholds={**options.thresholds, **(thresholds or {})})
@@ -250,6 +359,8 @@ def probe(
     parameter = next(model.parameters())
     own = {"dtype": str(parameter.dtype).removeprefix("torch."), "device": str(parameter.device)}
     profile = _measure(model, args, kwargs, measured, options)
+    if blocks:
+        profile = _with_jacobians(profile, model, args, kwargs, options)
     return _report(profile, type(model).__name__, options, None, own)
 
 
@@ -293,12 +404,33 @@ def _measure(
     return with_still_zero(profile, model, args, kwargs, loss, seed, rows)
 
 
+def _with_jacobians(
+    profile: GradientProfile,
+    model: nn.Module,
+    args: list[Any],
+    kwargs: dict[str, Any],
+    options: ProbeOptions,
+) -> GradientProfile:
+    """The profile of any module, with the Jacobian of each row that keeps its input's shape."""
+    from gradprobe.blocks import jacobians_of
+    from gradprobe.calls import recorded
+    from gradprobe.measure import rows_of
+
+    with _running(model):
+        calls = recorded(model, rows_of(model, options.rows), args, kwargs)
+        found = jacobians_of(calls, options.seed)
+    rows = tuple(row._replace(jacobian=found.get(row.name)) for row in profile.rows)
+    return replace(profile, rows=rows)
+
+
 @contextmanager
-def _running(network: Network) -> Iterator[None]:
+def _running(network: nn.Module) -> Iterator[None]:
     """Leave the network and the random state as they were; say plainly what failed."""
+    from gradprobe.build import Network
     from gradprobe.measure import failed, undisturbed
 
-    with undisturbed(network), _enough_threads(network):
+    few = _enough_threads(network) if isinstance(network, Network) else nullcontext()
+    with undisturbed(network), few:
         try:
             yield
         except Exception as error:

@@ -15,6 +15,8 @@ UNITS = ("row", "position")
 SEVERITIES = ("info", "warning", "error")
 DEFAULT_BATCH_SIZE = 32
 MAX_BATCH_SIZE = 2**20
+ARCHITECTURE_BATCH_SIZE = 8  # of a Hugging Face model, whose samples are sequences or images
+OWN_LOSS = "own"  # the one that a Hugging Face model computes from labels
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -52,7 +54,7 @@ class ProbeOptions:
         if self.theory and self.by == "position":
             raise InputError("--theory is about rows: leave --by position out")
         if self.loss is not None:
-            choose("loss", self.loss, LOSSES)
+            choose("loss", self.loss, (*LOSSES, OWN_LOSS))
         if self.batch_size is not None and not 1 <= self.batch_size <= MAX_BATCH_SIZE:
             raise InputError(
                 f"--batch-size {self.batch_size} is out of range (1 to {MAX_BATCH_SIZE:,})"

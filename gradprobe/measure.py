@@ -337,9 +337,9 @@ def _measure_hooked(
                 gradients = torch.autograd.grad(value, [*wanted, *leaves], allow_unused=True)
             except Exception as error:
                 raise failed(error, None, rows) from error
-    kept = [i for i, call in enumerate(calls) if call.output is not None]
-    small = activation_stats([t for i in kept if (t := calls[i].output) is not None])
-    stats |= dict(zip(kept, small, strict=True))
+    copied = [i for i, call in enumerate(calls) if call.output is not None]
+    small = activation_stats([t for i in copied if (t := calls[i].output) is not None])
+    stats |= dict(zip(copied, small, strict=True))
     keys = [*captured, *((id(p),) for p in trainable)]
     gradient_norms = _norms_of(keys, gradients, reduced)
     weight_norms = norms([p.detach() for p in parameters])
@@ -354,8 +354,22 @@ def _measure_hooked(
         if index not in stats:
             status = RowStatus.NO_TENSOR
         measured.append(_Measured(call.row, status, stats.get(index), norm))
+    kept = _on_the_way(measured)
+    beside |= {one.row.name for one in measured} - {one.row.name for one in kept}
     rows = [row for row in rows if row.name not in beside]
-    return _in_order(rows, measured), result, float(value.detach())
+    return _in_order(rows, kept), result, float(value.detach())
+
+
+def _on_the_way(measured: list[_Measured]) -> list[_Measured]:
+    """Without rows that hold no weights and that the gradient goes around: position angles."""
+    arrived = False
+    kept = []
+    for one in measured:
+        arrived = arrived or one.gradient_norm is not None
+        cold = one.status is RowStatus.NO_GRADIENT and not holds_weights(one.row.module)
+        if not (arrived and cold):
+            kept.append(one)
+    return kept
 
 
 def _norms_of(
@@ -468,6 +482,8 @@ def _profile(
         if row.module not in seen:  # a module that runs twice has its parameters at its first row
             seen.add(row.module)
             named = {id(p): (name, p) for name, p in own[row.module]}
+            if status is RowStatus.NOT_RUN and named and named.keys() <= owned.keys():
+                continue  # it only lends its weights to rows that ran
             parameters = tuple([profile(name, p) for name, p in named.values()])
             owned |= {key: p for key, (_, p) in named.items()}
         rms, dependence, zeros = stats or (None, None, None)

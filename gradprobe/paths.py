@@ -11,16 +11,24 @@ so one batched sweep gives them all, exactly and without sampling. G_0 is the cl
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from gradprobe.anatomy import PathProfile
+from gradprobe.batch import first_tensor, tensors_in
 from gradprobe.build import Network
+from gradprobe.calls import fresh
 from gradprobe.chain import Element, as_leaf, elements_of, trace
 from gradprobe.errors import InputError
 from gradprobe.norms import norms
+from gradprobe.rng import reseed
+from gradprobe.rows import Row
+from gradprobe.seeds import derive
 
 _CHUNK = 1 << 22  # elements of the groups that go through a block at once
 
@@ -44,6 +52,10 @@ def expand(
     """
     groups, total = expand_groups(network, x, loss, seed, first_row, max_paths)
     blocks = sum(e.residual is not None for e in _behind(network, first_row))
+    return _profile_of(groups, total, blocks, first_row)
+
+
+def _profile_of(groups: Tensor, total: Tensor, blocks: int, first_row: str) -> PathProfile:
     sizes = norms([group.contiguous() for group in groups.unbind(0)])
     rest = total - groups.sum(0)
     whole, missing = norms([total, rest])
@@ -56,6 +68,148 @@ def expand(
         left_out=None if complete else missing,
         row=first_row,
     )
+
+
+def expand_module(
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    loss: Callable[[Any], Tensor],
+    seed: int,
+    first_row: str,
+    rows: Sequence[Row],
+    max_paths: int | None = None,
+) -> PathProfile:
+    """The same for any module, whose blocks y = x + F(x) are found: F(x) is y - x.
+
+    A row counts as such a block where its output has its input's shape and its highway, tr(J)/n, is
+    above 1/2. What stands between two blocks hands every group on unchanged.
+
+    Raises:
+        InputError: there is no such block, or one does not read what the one before it puts out.
+    """
+    with torch.enable_grad():
+        reseed(derive(seed, "forward"))
+        value, start, steps = _steps(model, args, kwargs, loss, first_row, rows)
+        blocks = [step for step in steps if _highway(step, seed) > _RESIDUAL]
+        if not blocks:
+            raise InputError(
+                f"no block y = x + F(x) stands behind row {first_row}: there is one path",
+                hint="--rows GLOB says which modules are the blocks",
+            )
+        last = blocks[-1]
+        (total, gradient) = torch.autograd.grad(
+            value, [start, last.output], retain_graph=True, allow_unused=True
+        )
+        if total is None or gradient is None:
+            raise InputError(f"no gradient gets from the loss to row {first_row}")
+        groups = gradient[None]
+        for block, before in zip(reversed(blocks), [*reversed(blocks[:-1]), None], strict=True):
+            groups = _split_back(block, groups, max_paths)
+            end = before.output if before else start
+            groups = _between(block, end, before.name if before else first_row, groups)
+    return _profile_of(groups, total, len(blocks), first_row)
+
+
+_RESIDUAL = 0.5
+_TRACES = 2  # random vectors: tr(J)/n of thousands of elements needs no more
+
+
+class _Step(NamedTuple):
+    """A row's main input and output in the graph, wherever later layers overwrite them."""
+
+    name: str
+    shape: torch.Size
+    input: GradientEdge
+    output: GradientEdge
+    like: Tensor
+
+
+def _steps(
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    loss: Callable[[Any], Tensor],
+    first_row: str,
+    rows: Sequence[Row],
+) -> tuple[Tensor, GradientEdge, list[_Step]]:
+    """The loss, the first row's output, and the rows behind it that keep their input's shape."""
+    steps: list[_Step] = []
+    starts: list[GradientEdge] = []
+    pending: list[list[tuple[Tensor, GradientEdge]]] = []
+
+    def enter(module: nn.Module, given: Any, named: Any) -> None:
+        tensors = [t for t in tensors_in([given, named]) if t.requires_grad]
+        pending.append([(t, get_gradient_edge(t)) for t in tensors])
+
+    def leave(row: Row) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, given: Any, output: Any) -> None:
+            y, inputs = first_tensor(output), pending.pop()
+            if y is None or not y.requires_grad:
+                return
+            if row.name == first_row and not starts:
+                starts.append(get_gradient_edge(y))
+                steps.clear()
+                return
+            edge = next((edge for x, edge in inputs if x.shape == y.shape), None)
+            if edge is not None and y.dim() > 1:
+                steps.append(_Step(row.name, y.shape, edge, get_gradient_edge(y), y.detach()))
+
+        return hook
+
+    with ExitStack() as hooks:
+        for row in rows:
+            before = row.module.register_forward_pre_hook(enter, with_kwargs=True)
+            hooks.callback(before.remove)
+            hooks.callback(row.module.register_forward_hook(leave(row)).remove)
+        value = loss(model(*fresh(args), **fresh(dict(kwargs))))
+    if not starts:
+        raise InputError(f"no gradient gets from the loss to row {first_row}")
+    return value, starts[0], steps
+
+
+def _highway(step: _Step, seed: int) -> float:
+    generator = torch.Generator().manual_seed(derive(seed, f"highway/{step.name}"))
+    signs = torch.randint(2, (_TRACES, *step.shape), generator=generator) * 2 - 1
+    v = signs.to(step.like)
+    back = _vjp_of(step.output, step.input, v)
+    return 0.0 if back is None else float((v * back).double().mean())
+
+
+def _split_back(block: _Step, groups: Tensor, max_paths: int | None) -> Tensor:
+    """The groups at the input of y = x + F(x): Jᵀg - g has gone through F."""
+    kept = groups if max_paths is None else groups[:max_paths]
+    result = groups.new_zeros((max(groups.shape[0], kept.shape[0] + 1), *groups.shape[1:]))
+    result[: groups.shape[0]] = groups
+    if kept.shape[0]:
+        through = _vjp_of(block.output, block.input, kept)
+        assert through is not None  # its highway is not zero
+        result[1 : kept.shape[0] + 1] += through - kept
+    return result
+
+
+def _between(block: _Step, end: GradientEdge, name: str, groups: Tensor) -> Tensor:
+    """The groups where the block before, or the first row, puts them out."""
+    if block.input == end:
+        return groups
+    found = _vjp_of(block.input, end, groups)
+    if found is None:
+        raise InputError(
+            f"block {block.name} does not read what {name} puts out: they are no chain",
+            hint="--rows GLOB chooses the blocks of one chain",
+        )
+    return found
+
+
+def _vjp_of(out: GradientEdge, at: GradientEdge, groups: Tensor) -> Tensor | None:
+    """Jᵀ times each group, one after the other; ``None`` where no path leads there."""
+    pulled = []
+    for group in groups:
+        (back,) = torch.autograd.grad(out, at, group, retain_graph=True, allow_unused=True)
+        if back is None:
+            return None
+        pulled.append(back)
+    return torch.stack(pulled)
 
 
 def expand_groups(

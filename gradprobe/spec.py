@@ -131,6 +131,17 @@ class CodeSpec:
         return located(message, place, self.lines, hint)
 
 
+@dataclass(frozen=True, slots=True)
+class ArchitectureSpec:
+    """A network that the transformers library builds from a configuration."""
+
+    values: Mapping[str, object]  # the configuration, without what would run code
+    class_name: str | None = None  # the first of its ``architectures``
+    set_keys: tuple[str, ...] = ()  # which of the values were set on the command line
+    own_code: bool = False  # whether the file asks for code that is not the library's
+    source: str = "config.json"  # the target as the user named it
+
+
 def walk(layers: tuple[LayerSpec, ...], times: int = 1) -> Iterator[tuple[LayerSpec, int]]:
     """Every layer, outermost first, with how often it stands in the unrolled network."""
     for layer in layers:

@@ -1,0 +1,264 @@
+"""``ArchitectureSpec`` → a model of the transformers library, with inputs that it takes.
+
+Everything follows from the configuration: the class, the weights (the library's own init, seeded),
+token ids within the vocabulary, pixels at the configured size, audio features. Nothing is read from
+a network or from any other file, and no code but the library's is run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gradprobe.config import Limits
+from gradprobe.errors import InputError, ModelError, first_line, suggestion
+from gradprobe.rng import reseed
+from gradprobe.seeds import derive
+from gradprobe.spec import ArchitectureSpec
+
+TOKENS = 64  # in a sequence, where the model takes as many
+PIXELS = 224  # where the configuration does not say
+SAMPLES = 16_000  # of raw audio: one second
+_MEMORY_PER_WEIGHT = 2  # itself and its gradient
+
+
+class Architecture(NamedTuple):
+    """A model, the keyword arguments of one call, and whether the loss is its own."""
+
+    model: nn.Module
+    inputs: dict[str, Tensor]
+
+
+def build(
+    spec: ArchitectureSpec,
+    *,
+    seed: int,
+    batch_size: int,
+    dtype: torch.dtype,
+    device: Any,
+    limits: Limits,
+    own_loss: bool = False,
+) -> Architecture:
+    """The model of ``spec`` in train mode, with random weights and a random batch.
+
+    Raises:
+        InputError: transformers is not installed, does not know the architecture, or refuses a
+            value; the model is too large, or has no loss of its own.
+        ModelError: the model could not be built.
+    """
+    transformers = _library()
+    config = _config(transformers, spec)
+    make = _constructor(transformers, spec, config)
+    try:
+        with torch.device("meta"):
+            outline = make()
+    except Exception as error:
+        raise ModelError(f"{spec.source}: the model cannot be built: {_first(error)}") from error
+    _hold_against(outline, limits, dtype)
+    inputs = _inputs(outline, config, batch_size, seed, own_loss)
+    with torch.random.fork_rng(devices=[]):
+        reseed(derive(seed, "weights"))
+        try:
+            model = make().to(dtype=dtype, device=device)
+        except (RuntimeError, MemoryError) as error:
+            message = f"{spec.source}: the model cannot be built: {_first(error)}"
+            raise ModelError(message) from error
+    moved = {key: x.to(device) for key, x in inputs.items()}
+    typed = {key: x.to(dtype) if x.is_floating_point() else x for key, x in moved.items()}
+    return Architecture(model, typed)
+
+
+def main_output(output: Any) -> Any:
+    """What a model is for: its logits or last hidden state, and else whatever it puts out."""
+    for name in ("logits", "last_hidden_state"):
+        if isinstance(output, Mapping) and name in output:
+            return output[name]
+    return output
+
+
+def own_loss(output: Any) -> Tensor:
+    """The loss that a model computes from its labels."""
+    loss = output.get("loss") if isinstance(output, Mapping) else None
+    if loss is None:
+        raise ModelError("the model gave no loss for its labels")
+    found: Tensor = loss
+    return found
+
+
+def _library() -> Any:
+    """transformers, offline and without a word."""
+    before = os.environ.get("HF_HUB_OFFLINE")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        transformers: Any = import_module("transformers")
+    except ImportError as error:
+        hint = "pip install 'gradprobe[hf]', or pip install 'transformers>=4.56'"
+        message = "a Hugging Face configuration needs the transformers library"
+        raise InputError(message, hint=hint) from error
+    finally:
+        if before is None:
+            del os.environ["HF_HUB_OFFLINE"]
+        else:
+            os.environ["HF_HUB_OFFLINE"] = before
+    transformers.logging.set_verbosity_error()  # it stays: the forward pass has more to say
+    return transformers
+
+
+def _config(transformers: Any, spec: ArchitectureSpec) -> Any:
+    values = dict(spec.values)
+    kind = str(values.pop("model_type"))
+    known = transformers.CONFIG_MAPPING
+    if kind not in known:
+        hint = suggestion(kind, known.keys()) or "a newer transformers may know it"
+        if spec.own_code:
+            hint = "its folder brings code of its own, which is not run"
+        raise InputError(f"{spec.source}: transformers knows no model_type '{kind}'", hint=hint)
+    default = known[kind]()
+    for key in spec.set_keys:
+        name = key.partition(".")[0]
+        if not hasattr(default, name):
+            hint = suggestion(name, [*default.to_dict(), *default.attribute_map])
+            raise InputError(f"--set {name}: a {kind} has no such key", hint=hint)
+    try:
+        config = transformers.AutoConfig.for_model(kind, **values)
+    except Exception as error:
+        raise InputError(f"{spec.source}: {_last(error)}") from error
+    if hasattr(config, "use_cache"):
+        config.use_cache = False
+    return config
+
+
+def _constructor(transformers: Any, spec: ArchitectureSpec, config: Any) -> Callable[[], nn.Module]:
+    """What makes the model: the class in ``architectures``, or the bare model without a head."""
+    name = spec.class_name
+    if name is None:
+        return lambda: transformers.AutoModel.from_config(config, trust_remote_code=False)
+    found: Any = getattr(transformers, name, None)
+    fits = inspect.isclass(found) and issubclass(found, transformers.PreTrainedModel)
+    if not fits:
+        hint = suggestion(name, [n for n in dir(transformers) if n[:3] == name[:3]])
+        raise InputError(f"{spec.source}: transformers has no architecture '{name}'", hint=hint)
+
+    def make() -> nn.Module:
+        made: nn.Module = found(config)
+        return made
+
+    return make
+
+
+def _hold_against(outline: nn.Module, limits: Limits, dtype: torch.dtype) -> None:
+    count = sum(p.numel() for p in outline.parameters())
+    if count > limits.parameters:
+        hint = "--layers and --set make it smaller, --max-parameters allows more"
+        raise InputError(f"{count:,} parameters, more than {limits.parameters:,}", hint=hint)
+    size = count * dtype.itemsize * _MEMORY_PER_WEIGHT
+    if size > limits.memory:
+        hint = "--layers and --set make it smaller, --max-memory allows more"
+        raise InputError(f"weights and gradients would take {size / 2**30:.3g} GiB", hint=hint)
+
+
+# ---- inputs: (configuration, batch size, generator) → tensor
+
+
+def _inputs(
+    model: nn.Module, config: Any, size: int, seed: int, own_loss: bool
+) -> dict[str, Tensor]:
+    taken = inspect.signature(model.forward).parameters
+    generator = torch.Generator().manual_seed(derive(seed, "input"))
+    wanted = [str(getattr(model, "main_input_name", "input_ids"))]
+    if getattr(config, "vision_config", None) is not None and "pixel_values" in taken:
+        wanted.append("pixel_values")
+    if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in taken:
+        wanted.append("decoder_input_ids")
+    inputs: dict[str, Tensor] = {}
+    for name in dict.fromkeys(wanted):
+        if name not in INPUTS:
+            raise InputError(f"{type(model).__name__} takes {name}, which cannot be made up here")
+        inputs[name] = INPUTS[name](config, size, generator)
+    if "input_ids" in inputs and "attention_mask" in taken:
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    return inputs | (_labels(model, config, inputs, generator) if own_loss else {})
+
+
+def _tokens(config: Any, size: int, generator: torch.Generator) -> Tensor:
+    text = config.get_text_config(decoder=True)
+    most = next(
+        (n for key in _POSITIONS if isinstance(n := getattr(text, key, None), int) and n > 0),
+        TOKENS,
+    )
+    # Some number their positions from the padding's on.
+    length = max(1, min(TOKENS, most - 2))
+    ids = torch.randint(text.vocab_size, (size, length), generator=generator)
+    padding = getattr(text, "pad_token_id", None)
+    if isinstance(padding, int):  # an embedding gives it zeros, and no gradient
+        ids = torch.where(ids == padding, (padding + 1) % text.vocab_size, ids)
+    return ids
+
+
+_POSITIONS = ("max_target_positions", "max_position_embeddings", "n_positions", "n_ctx")
+
+
+def _pixels(config: Any, size: int, generator: torch.Generator) -> Tensor:
+    vision = getattr(config, "vision_config", None) or config
+    side = getattr(vision, "image_size", None) or PIXELS
+    height, width = side if isinstance(side, (list, tuple)) else (side, side)
+    channels = getattr(vision, "num_channels", 3)
+    return torch.randn(size, channels, height, width, generator=generator)
+
+
+def _audio_features(config: Any, size: int, generator: torch.Generator) -> Tensor:
+    """A spectrogram of the length that Whisper insists on."""
+    if not hasattr(config, "num_mel_bins") or not hasattr(config, "max_source_positions"):
+        raise InputError(f"a {config.model_type} takes audio features of a form not known here")
+    frames = 2 * config.max_source_positions
+    return torch.randn(size, config.num_mel_bins, frames, generator=generator)
+
+
+def _audio(config: Any, size: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(size, SAMPLES, generator=generator)
+
+
+INPUTS: dict[str, Callable[[Any, int, torch.Generator], Tensor]] = {
+    "input_ids": _tokens,
+    "decoder_input_ids": _tokens,
+    "pixel_values": _pixels,
+    "input_features": _audio_features,
+    "input_values": _audio,
+}
+
+
+def _labels(
+    model: nn.Module, config: Any, inputs: Mapping[str, Tensor], generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Random labels of the form that the model's class asks for."""
+    name = type(model).__name__
+    ids = inputs.get("decoder_input_ids", inputs.get("input_ids"))
+    size = next(iter(inputs.values())).shape[0]
+    if "Classification" in name:
+        shape = tuple(ids.shape) if "Token" in name and ids is not None else (size,)
+        if config.num_labels == 1:
+            return {"labels": torch.randn(shape, generator=generator)}
+        return {"labels": torch.randint(config.num_labels, shape, generator=generator)}
+    if ids is not None and "QuestionAnswering" in name:
+        ends = torch.randint(ids.shape[1], (2, size), generator=generator)
+        return {"start_positions": ends[0], "end_positions": ends[1]}
+    if ids is not None and any(word in name for word in ("LM", "ForConditionalGeneration")):
+        return {"labels": ids.clone()}
+    hint = "name a class with a head under architectures, such as BertForMaskedLM"
+    raise InputError(f"--loss own: no labels are known for {name}", hint=hint)
+
+
+def _first(error: BaseException) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def _last(error: BaseException) -> str:
+    """The last line, where the library's validation says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

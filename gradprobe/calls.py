@@ -1,0 +1,102 @@
+"""The calls of a module's rows, recorded in one forward pass: each can be run again, alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gradprobe.batch import first_tensor, tensors_in
+from gradprobe.rows import Row
+
+
+class Call(NamedTuple):
+    """One call of one row: ``run`` is what it makes of its main input, all else held fixed.
+
+    The main input is the first floating tensor among its arguments with the shape of its output.
+    """
+
+    name: str
+    module: nn.Module
+    x: Tensor
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other tensor among its arguments, so that batches can be stacked."""
+        return all(t is self.x for t in tensors_in([self.args, self.kwargs]))
+
+    def run(self, x: Tensor) -> Tensor:
+        """The main output for another main input of the same shape."""
+        given = {id(self.x): x}
+        out = self.module(*_mapped(self.args, given), **_mapped(self.kwargs, given))
+        found = first_tensor(out)
+        assert found is not None
+        return found
+
+
+def recorded(
+    model: nn.Module, rows: Sequence[Row], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> list[Call]:
+    """Each call of a row whose output has its input's shape, in order, from one forward pass.
+
+    A row that is called again has its further calls numbered, ``name (2)`` and so on.
+    """
+    found: list[Call] = []
+    pending: list[tuple[Sequence[Any], Mapping[str, Any]]] = []
+    counts: dict[str, int] = {}
+
+    def enter(module: nn.Module, given: Any, named: Any) -> None:
+        pending.append(fresh((given, dict(named))))  # one copy of what is given twice
+
+    def leave(row: Row) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, given: Any, output: Any) -> None:
+            counts[row.name] = counts.get(row.name, 0) + 1
+            times = counts[row.name]
+            name = row.name if times == 1 else f"{row.name} ({times})"
+            positional, named = pending.pop()
+            x = main_input(positional, named, first_tensor(output))
+            if x is not None:
+                found.append(Call(name, module, x, positional, named))
+
+        return hook
+
+    with ExitStack() as hooks, torch.no_grad():
+        for row in rows:
+            before = row.module.register_forward_pre_hook(enter, with_kwargs=True)
+            hooks.callback(before.remove)
+            hooks.callback(row.module.register_forward_hook(leave(row)).remove)
+        model(*fresh(args), **fresh(dict(kwargs)))
+    return found
+
+
+def fresh(value: Any) -> Any:
+    """``value`` with copies for its tensors, which a model may overwrite."""
+    return _mapped(value, {id(t): t.detach().clone() for t in tensors_in(value)})
+
+
+def main_input(
+    args: Sequence[Any], kwargs: Mapping[str, Any], output: Tensor | None
+) -> Tensor | None:
+    """The first floating tensor among the arguments with the shape of ``output``."""
+    if output is None or output.dim() < 2:
+        return None
+    tensors = tensors_in([args, kwargs])
+    return next((t for t in tensors if t.is_floating_point() and t.shape == output.shape), None)
+
+
+def _mapped(value: Any, tensors: Mapping[int, Tensor]) -> Any:
+    """``value`` with the tensors that ``tensors`` has by their ids put in."""
+    if isinstance(value, Tensor):
+        return tensors.get(id(value), value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_mapped(item, tensors) for item in value))
+    if type(value) in (list, tuple):
+        return type(value)(_mapped(item, tensors) for item in value)
+    if type(value) is dict:
+        return {key: _mapped(item, tensors) for key, item in value.items()}
+    return value

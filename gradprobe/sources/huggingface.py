@@ -1,0 +1,123 @@
+"""A Hugging Face ``config.json``, or the folder that holds one → ``ArchitectureSpec``.
+
+The file is data: it names a class of the transformers library and its sizes. Code that a folder
+brings along (``auto_map``) is never run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gradprobe.errors import InputError, Place, located
+from gradprobe.spec import ArchitectureSpec
+
+MAX_BYTES = 2**20
+MOST_LAYERS = 10_000
+
+# How the library's configurations call the number of layers; a list has one number per stage.
+LAYER_KEYS = (
+    "num_hidden_layers num_layers num_decoder_layers n_layer n_layers encoder_layers "
+    "decoder_layers num_encoder_layers depths"
+).split()
+
+
+def is_config(target: str) -> bool:
+    """Whether ``target`` is a folder, or a file called ``….json``."""
+    return target.endswith(".json") or Path(target).is_dir()
+
+
+def load(target: str, layers: int | None = None, settings: Sequence[str] = ()) -> ArchitectureSpec:
+    """The architecture that ``target`` describes.
+
+    Args:
+        target: a ``config.json``, or its folder.
+        layers: instead of as many as the file says; in each stack or stage of several.
+        settings: ``key=value`` each, with dots for nested configurations; values are JSON, or text.
+
+    Raises:
+        InputError: there is no such file, it is no configuration, or a setting does not fit.
+    """
+    path = Path(target) / "config.json" if Path(target).is_dir() else Path(target)
+    values = _read(path)
+    if not isinstance(values.get("model_type"), str):
+        hint = "a spec is YAML: gradprobe probe net.yaml"
+        raise InputError(f"{path}: no model_type: this is no Hugging Face configuration", hint=hint)
+    classes = values.get("architectures")
+    first = classes[0] if isinstance(classes, list) and classes else None
+    if layers is not None:
+        values = _with_layers(values, layers)
+    for setting in settings:
+        _set(values, setting)
+    kept = {key: value for key, value in values.items() if key != "auto_map"}
+    return ArchitectureSpec(
+        kept,
+        class_name=first if isinstance(first, str) else None,
+        set_keys=tuple(setting.partition("=")[0] for setting in settings),
+        own_code="auto_map" in values,
+        source=target,
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path} is larger than 1 MiB: it is no configuration")
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except json.JSONDecodeError as error:
+        place = Place(str(path), error.lineno, error.colno)
+        raise located(f"not JSON: {error.msg}", place, text.splitlines()) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {type(error).__name__}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: a configuration is a JSON object, not {type(values).__name__}")
+    return values
+
+
+def _with_layers(values: Mapping[str, Any], layers: int) -> dict[str, Any]:
+    """A copy with ``layers`` in each stack; lists with an entry per layer are cut or repeated."""
+    if not 1 <= layers <= MOST_LAYERS:
+        raise InputError(f"--layers {layers} is out of range (1 to {MOST_LAYERS:,})")
+    changed: dict[str, Any] = {}
+    counts = {values[key] for key in LAYER_KEYS if isinstance(values.get(key), int)}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            changed[key] = _with_layers(value, layers) if _counts_layers(value) else value
+        elif key in LAYER_KEYS and isinstance(value, int):
+            changed[key] = layers
+        elif key in LAYER_KEYS and isinstance(value, list):
+            changed[key] = [layers] * len(value)
+        elif isinstance(value, list) and value and len(value) in counts and "layer" in key:
+            changed[key] = [value[i % len(value)] for i in range(layers)]
+        else:
+            changed[key] = value
+    if not _counts_layers(values):
+        changed["num_hidden_layers"] = layers
+    return changed
+
+
+def _counts_layers(values: Mapping[str, Any]) -> bool:
+    inside = (value for value in values.values() if isinstance(value, dict))
+    return any(key in values for key in LAYER_KEYS) or any(map(_counts_layers, inside))
+
+
+def _set(values: dict[str, Any], setting: str) -> None:
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set {setting}: expected key=value", hint="--set hidden_size=64")
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    *path, last = key.split(".")
+    for part in path:
+        inner = values.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"--set {key}: '{part}' holds no further keys")
+        values = inner
+    values[last] = value
