@@ -67,12 +67,13 @@ def load_any(
     """
     if is_target(target) or is_script(target):
         raise InputError(f"{target} is a Python model, which only gradprobe probe takes")
-    if target in STACKS and not Path(target).is_file():
-        return stack.load(target, options or StackOptions())
-    if huggingface.is_config(target):
+    is_stack = target in STACKS and not Path(target).is_file()
+    if not is_stack and huggingface.is_config(target):
         return huggingface.load(target, layers, settings)
     if layers is not None or settings:
         raise InputError("--layers and --set are about a Hugging Face config.json")
+    if is_stack:
+        return stack.load(target, options or StackOptions())
     return yaml_source.load(target)
 
 

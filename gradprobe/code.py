@@ -10,10 +10,11 @@ import contextlib
 import json
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gradprobe import archive, process
+from gradprobe import archive, check, process
 from gradprobe.archive import Measurement
 from gradprobe.check import judge, load_target
 from gradprobe.config import ProbeOptions
@@ -23,11 +24,11 @@ from gradprobe.frames import dumped_frames, users_frame
 from gradprobe.process import Answer, Ending
 from gradprobe.report import Report
 from gradprobe.rules import Selection
-from gradprobe.sources import python
+from gradprobe.sources import huggingface, python
 from gradprobe.sources.python import CodeOptions
 from gradprobe.sources.stack import STACKS, StackOptions
 from gradprobe.sources.yaml import load_any
-from gradprobe.spec import CodeSpec, NetworkSpec
+from gradprobe.spec import ArchitectureSpec, CodeSpec, NetworkSpec
 
 DEFAULT_TIMEOUT = 120.0  # seconds
 MAX_TIMEOUT = 1e6
@@ -42,13 +43,19 @@ class RunOptions(NamedTuple):
 
 
 def load(
-    target: str, stack: StackOptions, options: CodeOptions, allow_code: bool = False
-) -> NetworkSpec | CodeSpec:
+    target: str,
+    stack: StackOptions,
+    options: CodeOptions,
+    allow_code: bool = False,
+    layers: int | None = None,
+    settings: Sequence[str] = (),
+) -> NetworkSpec | CodeSpec | ArchitectureSpec:
     """The network that ``target`` names: as layers, or as the code that builds it.
 
     Args:
         target: a spec file, ``-``, a built-in stack, or ``package.module:name``.
         stack, options: what the command line says of the one and of the other.
+        layers, settings: of a Hugging Face configuration.
         allow_code: whether a spec file may name code; ``package.module:name`` was named to be run.
 
     Raises:
@@ -56,6 +63,8 @@ def load(
     """
     if python.is_target(target) or python.is_script(target):
         return python.load(target, options)
+    if huggingface.is_config(target) or layers is not None or settings:
+        return check.load_any(target, stack, layers, settings)
     if target not in STACKS or Path(target).is_file():
         spec = load_any(target)
         if isinstance(spec, CodeSpec):

@@ -27,7 +27,7 @@ from gradprobe.chain import Element, as_leaf, elements_of, trace
 from gradprobe.errors import InputError
 from gradprobe.norms import norms
 from gradprobe.rng import reseed
-from gradprobe.rows import Row
+from gradprobe.rows import Row, children_of
 from gradprobe.seeds import derive
 
 _CHUNK = 1 << 22  # elements of the groups that go through a block at once
@@ -82,78 +82,86 @@ def expand_module(
 ) -> PathProfile:
     """The same for any module, whose blocks y = x + F(x) are found: F(x) is y - x.
 
-    A row counts as such a block where its output has its input's shape and its highway, tr(J)/n, is
-    above 1/2. What stands between two blocks hands every group on unchanged.
+    The repeated modules are tried, or, where nothing is repeated, all rows that hold others. One
+    counts as such a block where its output has its input's shape and its highway, tr(J)/n, lies
+    within 1/2 of 1. What stands between two blocks hands every group on unchanged.
 
     Raises:
         InputError: there is no such block, or one does not read what the one before it puts out.
     """
+    tried = [r for r in rows if r.is_block] or [r for r in rows if children_of(r.module)]
     with torch.enable_grad():
         reseed(derive(seed, "forward"))
-        value, start, steps = _steps(model, args, kwargs, loss, first_row, rows)
-        blocks = [step for step in steps if _highway(step, seed) > _RESIDUAL]
+        value, outputs, calls = _calls(model, args, kwargs, loss, rows)
+        names = {row.name for row in tried}
+        behind = next((i for i, (name, _) in enumerate(outputs) if name == first_row), 0)
+        blocks = [
+            call
+            for call in calls
+            if call.name in names
+            and call.order > behind
+            and abs(_highway(call, seed) - 1) < _RESIDUAL
+        ]
         if not blocks:
             raise InputError(
                 f"no block y = x + F(x) stands behind row {first_row}: there is one path",
                 hint="--rows GLOB says which modules are the blocks",
             )
-        last = blocks[-1]
+        row, start = _start(blocks[0], outputs[behind:])
         (total, gradient) = torch.autograd.grad(
-            value, [start, last.output], retain_graph=True, allow_unused=True
+            value, [start, blocks[-1].output], retain_graph=True, allow_unused=True
         )
         if total is None or gradient is None:
-            raise InputError(f"no gradient gets from the loss to row {first_row}")
+            raise InputError(f"no gradient gets from the loss to row {row}")
         groups = gradient[None]
-        for block, before in zip(reversed(blocks), [*reversed(blocks[:-1]), None], strict=True):
+        before = [(row, start), *((block.name, block.output) for block in blocks[:-1])]
+        for block, (name, end) in zip(reversed(blocks), reversed(before), strict=True):
             groups = _split_back(block, groups, max_paths)
-            end = before.output if before else start
-            groups = _between(block, end, before.name if before else first_row, groups)
-    return _profile_of(groups, total, len(blocks), first_row)
+            groups = _between(block, end, name, groups)
+    return _profile_of(groups, total, len(blocks), row)
 
 
 _RESIDUAL = 0.5
 _TRACES = 2  # random vectors: tr(J)/n of thousands of elements needs no more
 
+_Output = tuple[str, GradientEdge]
 
-class _Step(NamedTuple):
+
+class _Call(NamedTuple):
     """A row's main input and output in the graph, wherever later layers overwrite them."""
 
     name: str
-    shape: torch.Size
+    order: int  # among all rows' outputs
+    like: Tensor
     input: GradientEdge
     output: GradientEdge
-    like: Tensor
 
 
-def _steps(
+def _calls(
     model: nn.Module,
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     loss: Callable[[Any], Tensor],
-    first_row: str,
     rows: Sequence[Row],
-) -> tuple[Tensor, GradientEdge, list[_Step]]:
-    """The loss, the first row's output, and the rows behind it that keep their input's shape."""
-    steps: list[_Step] = []
-    starts: list[GradientEdge] = []
+) -> tuple[Tensor, list[_Output], list[_Call]]:
+    """The loss, the rows' outputs, and the calls that keep their input's shape, in order."""
+    calls: list[_Call] = []
+    outputs: list[_Output] = []
     pending: list[list[tuple[Tensor, GradientEdge]]] = []
 
     def enter(module: nn.Module, given: Any, named: Any) -> None:
         tensors = [t for t in tensors_in([given, named]) if t.requires_grad]
         pending.append([(t, get_gradient_edge(t)) for t in tensors])
 
-    def leave(row: Row) -> Callable[[nn.Module, Any, Any], None]:
+    def leave(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, given: Any, output: Any) -> None:
             y, inputs = first_tensor(output), pending.pop()
             if y is None or not y.requires_grad:
                 return
-            if row.name == first_row and not starts:
-                starts.append(get_gradient_edge(y))
-                steps.clear()
-                return
             edge = next((edge for x, edge in inputs if x.shape == y.shape), None)
             if edge is not None and y.dim() > 1:
-                steps.append(_Step(row.name, y.shape, edge, get_gradient_edge(y), y.detach()))
+                calls.append(_Call(name, len(outputs), y.detach(), edge, get_gradient_edge(y)))
+            outputs.append((name, get_gradient_edge(y)))
 
         return hook
 
@@ -161,22 +169,29 @@ def _steps(
         for row in rows:
             before = row.module.register_forward_pre_hook(enter, with_kwargs=True)
             hooks.callback(before.remove)
-            hooks.callback(row.module.register_forward_hook(leave(row)).remove)
+            hooks.callback(row.module.register_forward_hook(leave(row.name)).remove)
         value = loss(model(*fresh(args), **fresh(dict(kwargs))))
-    if not starts:
-        raise InputError(f"no gradient gets from the loss to row {first_row}")
-    return value, starts[0], steps
+    return value, outputs, calls
 
 
-def _highway(step: _Step, seed: int) -> float:
-    generator = torch.Generator().manual_seed(derive(seed, f"highway/{step.name}"))
-    signs = torch.randint(2, (_TRACES, *step.shape), generator=generator) * 2 - 1
-    v = signs.to(step.like)
-    back = _vjp_of(step.output, step.input, v)
+def _start(block: _Call, outputs: Sequence[_Output]) -> _Output:
+    """The first row whose output the block reads, itself or through others."""
+    v = torch.ones_like(block.like)[None]
+    for name, edge in outputs:
+        if edge == block.input or _vjp_of(block.input, edge, v) is not None:
+            return name, edge
+    raise InputError(f"block {block.name} reads no other row's output")
+
+
+def _highway(call: _Call, seed: int) -> float:
+    generator = torch.Generator().manual_seed(derive(seed, f"highway/{call.name}"))
+    signs = torch.randint(2, (_TRACES, *call.like.shape), generator=generator) * 2 - 1
+    v = signs.to(call.like)
+    back = _vjp_of(call.output, call.input, v)
     return 0.0 if back is None else float((v * back).double().mean())
 
 
-def _split_back(block: _Step, groups: Tensor, max_paths: int | None) -> Tensor:
+def _split_back(block: _Call, groups: Tensor, max_paths: int | None) -> Tensor:
     """The groups at the input of y = x + F(x): Jᵀg - g has gone through F."""
     kept = groups if max_paths is None else groups[:max_paths]
     result = groups.new_zeros((max(groups.shape[0], kept.shape[0] + 1), *groups.shape[1:]))
@@ -188,7 +203,7 @@ def _split_back(block: _Step, groups: Tensor, max_paths: int | None) -> Tensor:
     return result
 
 
-def _between(block: _Step, end: GradientEdge, name: str, groups: Tensor) -> Tensor:
+def _between(block: _Call, end: GradientEdge, name: str, groups: Tensor) -> Tensor:
     """The groups where the block before, or the first row, puts them out."""
     if block.input == end:
         return groups

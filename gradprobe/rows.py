@@ -24,6 +24,7 @@ class Row(NamedTuple):
     place: Place | None = None
     level: int = 0
     contains: tuple[str, ...] = ()  # the kinds of layer inside, itself included
+    is_block: bool = False  # one of the repeated modules that the model is made of
 
     @property
     def line(self) -> int | None:
@@ -156,10 +157,11 @@ def _repeated(model: nn.Module) -> set[nn.Module]:
     return found
 
 
-def _run(module: nn.Module) -> list[nn.Module]:
+def _run(module: nn.Module, least: int = 2) -> list[nn.Module]:
     """Of a list's elements those of one class, the commonest, that are made of modules.
 
-    One is enough in a ``ModuleList``, which is there for nothing else.
+    There must be at least ``least``; one is enough in a ``ModuleList``, which is there for nothing
+    else.
     """
     if not isinstance(module, _CONTAINERS):
         return []
@@ -169,7 +171,7 @@ def _run(module: nn.Module) -> list[nn.Module]:
             by_class.setdefault(type(child), []).append(child)
     run = max(by_class.values(), key=len, default=[])
     alone = isinstance(module, nn.ModuleList) and len(module) == 1
-    return run if len(run) > 1 or alone else []
+    return run if len(run) >= least or alone else []
 
 
 def _stages(run: list[nn.Module]) -> list[nn.Module]:
@@ -189,7 +191,7 @@ def _blocks_of(stage: nn.Module, alone: bool) -> list[nn.Module]:
     """The blocks in the lists of what may be a stage; none if it computes with more than those."""
     blocks: list[nn.Module] = []
     for child in children_of(stage).values():
-        run = _run(child)
+        run = _run(child, least=1)
         if run and len(run) == len(children_of(child)):
             blocks += run
         elif alone or not (holds_weights(child) or isinstance(child, _PASSING)):
@@ -242,7 +244,7 @@ def _open(
     children = children_of(module)
     goes_in = module in opened or type(module) in _CONTAINERS
     if not children or module in blocks or not goes_in:
-        yield _row(name or "(model)", module)
+        yield _row(name or "(model)", module)._replace(is_block=module in blocks)
         return
     for child_name, child in children.items():
         yield from _open(f"{name}.{child_name}" if name else child_name, child, blocks, opened)

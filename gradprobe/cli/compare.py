@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradprobe.check import load_target, probe_spec
+from gradprobe.check import load_any, probe_spec
 from gradprobe.cli import options as o
 from gradprobe.cli.output import emit, progress, style_for
 from gradprobe.errors import InputError
@@ -11,7 +11,7 @@ from gradprobe.render.json import render_comparison as render_json
 from gradprobe.render.markdown import render_comparison as render_markdown
 from gradprobe.report import Report
 from gradprobe.sources.report import is_report, load
-from gradprobe.spec import NetworkSpec
+from gradprobe.spec import ArchitectureSpec, NetworkSpec
 
 
 def compare(
@@ -47,11 +47,11 @@ def compare(
     settings = o.probe_options(
         seed, batch_size, dtype, device, loss, data, max_parameters, max_memory
     )
-    loaded: list[NetworkSpec | list[Report]] = []
+    loaded: list[NetworkSpec | ArchitectureSpec | list[Report]] = []
     for target in targets:
         branch_zero = zero_init and target != "plain"
         stack = o.stack_options(depth, width, activation, init, norm, branch_zero)
-        loaded.append(load(target) if is_report(target) else load_target(target, stack))
+        loaded.append(load(target) if is_report(target) else load_any(target, stack))
     reports: list[Report] = []
     for one in loaded:
         if isinstance(one, list):

@@ -71,6 +71,7 @@ class LossName(StrEnum):
     PROJECTION = "projection"
     CROSS_ENTROPY = "cross_entropy"
     MSE = "mse"
+    OWN = "own"
 
 
 class Norm(StrEnum):
@@ -80,11 +81,12 @@ class Norm(StrEnum):
     RMS = "rms"
 
 
+_HF = "Hugging Face configurations"
 _STACK, _PROBE, _LIMITS = "Built-in stacks", "Probe", "Limits"
 _CODE, _OUTPUT, _RULES = "Python models", "Output", "Rules and configuration"
 _RUN, _BASELINE = "Run", "Baseline"
 
-Target = Annotated[str, typer.Argument(help="A spec file, -, plain or residual.")]
+Target = Annotated[str, typer.Argument(help="A spec file, -, plain, residual or a config.json.")]
 Targets = Annotated[list[str], typer.Argument(help="Spec files, -, plain, residual, JSON reports.")]
 AnyTarget = Annotated[
     str, typer.Argument(help="A spec file, -, plain, residual, or package.module:name.")
@@ -151,6 +153,17 @@ Blocks = Annotated[
 Theory = Annotated[
     bool,
     typer.Option("--theory", help="Mean-field theory beside it.", rich_help_panel=_PROBE),
+]
+Rows = Annotated[
+    str | None,
+    typer.Option(help="The modules that are the blocks.", metavar="GLOB", rich_help_panel=_PROBE),
+]
+Layers = Annotated[
+    int | None, typer.Option(help="Instead of as many as it says.", rich_help_panel=_HF)
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a value.", metavar="KEY=VALUE", rich_help_panel=_HF),
 ]
 MaxParameters = Annotated[
     int, typer.Option(help="Refuse larger networks.", rich_help_panel=_LIMITS)
@@ -350,6 +363,7 @@ def probe_options(
     by: str = "row",
     blocks: bool = False,
     theory: bool = False,
+    rows: str | None = None,
 ) -> ProbeOptions:
     """The probe that the options describe."""
     return ProbeOptions(
@@ -363,6 +377,7 @@ def probe_options(
         by=str(by),
         blocks=blocks,
         theory=theory,
+        rows=rows,
         limits=Limits(max_parameters, parse_bytes(max_memory)),
     )
 

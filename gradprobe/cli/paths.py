@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gradprobe._version import __version__
-from gradprobe.check import expand, load_target
+from gradprobe.check import expand, load_any
 from gradprobe.cli import options as o
 from gradprobe.cli.output import emit, progress, style_for
 from gradprobe.render.paths import render_paths, render_paths_json
@@ -31,6 +31,9 @@ def paths(
     device: o.Device = "cpu",
     loss: o.LossOption = None,
     data: o.Data = None,
+    rows: o.Rows = None,
+    layers: o.Layers = None,
+    settings: o.Settings = None,
     max_parameters: o.MaxParameters = o.DEFAULT_LIMITS.parameters,
     max_memory: o.MaxMemory = o.DEFAULT_MEMORY,
     format: o.FormatOption = o.Format.TEXT,
@@ -44,12 +47,20 @@ def paths(
     branches on the way, the groups add up to the gradient at the first row, exactly.
     """
     stack = o.stack_options(depth, width, activation, init, norm, zero_init)
-    settings = o.probe_options(
-        seed, batch_size, dtype, device, loss, data, max_parameters, max_memory
+    options = o.probe_options(
+        seed,
+        batch_size,
+        dtype,
+        device,
+        loss,
+        data,
+        max_parameters,
+        max_memory,
+        rows=rows,
     )
-    spec = load_target(target, stack)
+    spec = load_any(target, stack, layers, settings or ())
     with progress(f"expanding {target}"):
-        found = expand(spec, settings, max_paths)
+        found = expand(spec, options, max_paths)
     if format is o.Format.JSON:
         emit(render_paths_json(found, target, {"gradprobe": __version__}), output)
     else:

@@ -15,7 +15,7 @@ from gradprobe.render.json import render_report as render_json
 from gradprobe.render.spec import render_spec
 from gradprobe.render.text import render_report as render_text
 from gradprobe.sources.python import is_target
-from gradprobe.spec import CodeSpec
+from gradprobe.spec import CodeSpec, NetworkSpec
 
 
 def probe(
@@ -50,6 +50,9 @@ def probe(
     allow_code: o.AllowCode = False,
     in_process: o.InProcess = False,
     theory: o.Theory = False,
+    rows: o.Rows = None,
+    layers: o.Layers = None,
+    settings: o.Settings = None,
     max_parameters: o.MaxParameters = o.DEFAULT_LIMITS.parameters,
     max_memory: o.MaxMemory = o.DEFAULT_MEMORY,
     format: o.FormatOption = o.Format.TEXT,
@@ -72,7 +75,7 @@ def probe(
     """
     stack = o.stack_options(depth, width, activation, init, norm, zero_init)
     word = None if loss and is_target(loss) else loss
-    settings = o.probe_options(
+    told = o.probe_options(
         seed,
         batch_size,
         dtype or o.Dtype.FLOAT32,
@@ -85,20 +88,25 @@ def probe(
         by,
         blocks,
         theory,
+        rows,
     )
     code = o.code_options(arg, path, input, inputs, train_mode, loss)
-    spec = load(target, stack, code, allow_code)
+    spec = load(target, stack, code, allow_code, layers, settings or ())
     if emit_spec:
         if isinstance(spec, CodeSpec):
             raise InputError(f"--emit-spec: {target} is code, which no spec describes")
+        if not isinstance(spec, NetworkSpec):
+            raise InputError("--emit-spec prints a spec, and this is no spec")
         emit(render_spec(spec), output)
         return 0
     with progress(f"probing {target}"):
         if isinstance(spec, CodeSpec):
+            if rows:
+                raise InputError("--rows: in Python, gradprobe.probe(model, inputs, rows=…)")
             run = RunOptions(timeout, in_process, dtype)
-            report = probe_code(spec, settings, run)
+            report = probe_code(spec, told, run)
         else:
-            report = probe_spec(spec, settings)
+            report = probe_spec(spec, told)
     if format is o.Format.JSON:
         emit(render_json(report), output)
     else:

@@ -25,8 +25,17 @@ LAYER_KEYS = (
 
 
 def is_config(target: str) -> bool:
-    """Whether ``target`` is a folder, or a file called ``….json``."""
-    return target.endswith(".json") or Path(target).is_dir()
+    """Whether ``target`` is such a file or folder, and not a spec that is written in JSON."""
+    path = Path(target)
+    try:
+        if path.is_dir():
+            return (path / "config.json").is_file()
+        if path.suffix != ".json":
+            return False
+        with open(path, "rb") as stream:
+            return path.name == "config.json" or b'"model_type"' in stream.read(MAX_BYTES)
+    except (OSError, ValueError):
+        return False
 
 
 def load(target: str, layers: int | None = None, settings: Sequence[str] = ()) -> ArchitectureSpec:
