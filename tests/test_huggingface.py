@@ -138,7 +138,10 @@ def test_a_model_without_a_head_has_no_loss_of_its_own(tmp_path: Path) -> None:
 def test_pre_norm_and_post_norm_as_xiong_et_al_have_them() -> None:
     """Pre-LN keeps a clean skip, and the gradient grows towards the bottom by ever less; in Post-LN
     the norm stands on the skip, and each layer scales the gradient down (arXiv 2002.04745)."""
-    options, settings = ProbeOptions(blocks=True, batch_size=4), ["initializer_range=0.1", "hidden_size=64"]
+    options, settings = (
+        ProbeOptions(blocks=True, batch_size=4),
+        ["initializer_range=0.1", "hidden_size=64"],
+    )
     gpt2 = probe_spec(load_any(config("gpt2"), layers=12, settings=settings), options)
     bert = probe_spec(load_any(config("bert"), layers=12, settings=settings), options)
     pre = [row for row in gpt2.rows if row.kind == "GPT2Block"]
