@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from gradprobe._version import __version__
 
 if TYPE_CHECKING:
+    from gradprobe.assertions import assert_healthy
     from gradprobe.check import probe
     from gradprobe.errors import GradprobeError, InputError, ModelError
     from gradprobe.report import Finding, GradientProfile, Report, RowProfile, Severity, Verdict
@@ -31,6 +32,7 @@ _HOMES = {
     "RowProfile": "report",
     "Severity": "report",
     "Verdict": "report",
+    "assert_healthy": "assertions",
     "load": "sources.yaml",
     "probe": "check",
 }
@@ -47,6 +49,7 @@ __all__ = [
     "Severity",
     "Verdict",
     "__version__",
+    "assert_healthy",
     "load",
     "probe",
 ]

@@ -1,0 +1,167 @@
+"""``assert_healthy``, the pytest plugin, and the recipes in docs/python.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from torch import nn
+
+import gradprobe
+
+X = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
+
+
+def stack(depth: int, activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = [layer for _ in range(depth) for layer in (nn.Linear(8, 8), activation())]
+    return nn.Sequential(*layers, nn.Linear(8, 2))
+
+
+def test_a_healthy_model_passes_and_gives_its_report() -> None:
+    report = gradprobe.assert_healthy(stack(3), X)
+    assert report.verdict == "healthy"
+
+
+def test_another_raises_with_the_whole_report() -> None:
+    with pytest.raises(AssertionError) as raised:
+        gradprobe.assert_healthy(stack(20, nn.Sigmoid), X)
+    text = str(raised.value)
+    assert "GP101 vanishing" in text
+    assert "Sequential" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("ignore", ["GP101", "GP1", ["vanishing"], {"GP101": "on purpose"}])
+def test_what_is_ignored_does_not_fail(ignore: object) -> None:
+    report = gradprobe.assert_healthy(stack(20, nn.Sigmoid), X, ignore=ignore)
+    assert report.verdict == "vanishing"
+    [finding] = report.findings
+    assert finding.ignored == ("on purpose" if isinstance(ignore, dict) else "ignored by the test")
+    with pytest.raises(AssertionError):
+        gradprobe.assert_healthy(stack(20, nn.Sigmoid), X, ignore=["GP102", "GP2"])
+
+
+def test_fail_on_is_the_least_severity() -> None:
+    frozen = stack(3)
+    frozen[0].requires_grad_(False)
+    gradprobe.assert_healthy(frozen, X, fail_on="warning")
+    with pytest.raises(AssertionError, match="GP203 frozen"):
+        gradprobe.assert_healthy(frozen, X, fail_on="info")
+    with pytest.raises(gradprobe.InputError, match="did you mean 'error'"):
+        gradprobe.assert_healthy(frozen, X, fail_on="eror")
+
+
+def test_a_misspelt_rule_is_refused() -> None:
+    with pytest.raises(gradprobe.InputError, match="did you mean 'vanishing'"):
+        gradprobe.assert_healthy(stack(3), X, ignore=["vanishin"])
+
+
+# ---- the plugin, in a pytest of its own
+
+
+TEST = """
+import sys
+
+def test_nothing_is_imported_before_something_is_measured(gradient_report):
+    assert "torch" not in sys.modules
+
+def model():
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.Linear(4, 2))
+
+def test_one(gradient_report):
+    import torch
+
+    assert gradient_report(model(), torch.ones(3, 4)).verdict == "healthy"
+    gradient_report(model(), torch.ones(3, 4), level="leaves")
+"""
+
+
+def pytest_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-p", "gradprobe.pytest_plugin", "-q", *arguments]
+    return subprocess.run(
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_the_fixture_probes_and_keeps_its_reports(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(TEST)
+    done = pytest_in(tmp_path, "--gradprobe-report", "reports")
+    assert done.returncode == 0, done.stdout + done.stderr
+    kept = sorted(path.name for path in (tmp_path / "reports").iterdir())
+    stem = "test_it.py__test_one"
+    assert kept == [f"{stem}-2.json", f"{stem}-2.txt", f"{stem}.json", f"{stem}.txt"]
+    body = json.loads((tmp_path / "reports" / f"{stem}.json").read_text())
+    assert body["verdict"] == "healthy"
+    assert "healthy" in (tmp_path / "reports" / f"{stem}.txt").read_text()
+
+
+# ---- the recipes
+
+
+def recipe(name: str) -> str:
+    text = (ROOT / "docs" / "python.md").read_text()
+    [code] = re.findall(rf"^```python {name}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return code
+
+
+def test_the_plain_loop_runs_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(recipe("plain"), "docs/python.md", "exec"), {"__name__": "recipe"})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["0", "healthy"], ["10", "healthy"]]
+
+
+def test_the_lightning_recipe_runs_as_it_stands() -> None:
+    lightning = pytest.importorskip("lightning")
+    names: dict[str, object] = {}
+    exec(compile(recipe("lightning"), "docs/python.md", "exec"), names)
+
+    class Module(lightning.LightningModule):
+        def __init__(self, depth: int, activation: type[nn.Module]) -> None:
+            super().__init__()
+            self.net = stack(depth, activation)
+            self.steps = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.net(x)
+
+        def loss(self, output: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            return nn.functional.cross_entropy(output, labels)
+
+        def training_step(self, batch: list[torch.Tensor], index: int) -> torch.Tensor:
+            self.steps += 1
+            return self.loss(self(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    data = torch.utils.data.TensorDataset(X, torch.randint(2, (16,)))
+    for depth, activation, steps in ((3, nn.Tanh, 4), (20, nn.Sigmoid, 1)):
+        module = Module(depth, activation)
+        trainer = lightning.Trainer(
+            max_epochs=2,
+            callbacks=[names["GradientProbe"]()],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            accelerator="cpu",
+        )
+        trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=8))
+        assert module.steps == steps
