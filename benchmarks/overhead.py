@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gradprobe.batch import projection
+from gradprobe.batch import first_tensor, projection
 from gradprobe.build import build
 from gradprobe.check import load_target
 from gradprobe.measure import measure
@@ -35,17 +35,29 @@ CASES: dict[str, tuple[str, StackOptions, int]] = {
     "50 x 1024": ("plain", StackOptions(depth=50, width=1024), 64),
     "ResNet-50": (RESNET, StackOptions(), 4),
 }
+GPT2 = "GPT-2 12x256"  # 12 layers of width 256, 256 positions, the whole vocabulary
+
+
+def model_of(case: str) -> tuple[nn.Module, torch.Tensor]:
+    """The network of a case, and a batch for it."""
+    if case == GPT2:
+        from transformers import GPT2Config, GPT2LMHeadModel
+
+        config = GPT2Config(n_layer=12, n_embd=256, n_head=8, n_positions=256, use_cache=False)
+        return GPT2LMHeadModel(config), torch.randint(config.vocab_size, (4, 256))
+    target, options, batch_size = CASES[case]
+    spec = load_target(target, options)
+    return build(spec, batch_size=batch_size), torch.randn(batch_size, *spec.input.shape)
 
 
 def steps(case: str) -> dict[str, Callable[[], object]]:
     """The three things to time, on one network."""
-    target, options, batch_size = CASES[case]
-    spec = load_target(target, options)
-    network = build(spec, batch_size=batch_size)
-    x = torch.randn(batch_size, *spec.input.shape)
+    network, x = model_of(case)
 
-    def loss(output: torch.Tensor) -> torch.Tensor:
-        return projection(output, None, 0)
+    def loss(output: object) -> torch.Tensor:
+        tensor = first_tensor(output)
+        assert tensor is not None
+        return projection(tensor, None, 0)
 
     def bare() -> None:
         network.zero_grad(set_to_none=True)
@@ -96,8 +108,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--case", choices=CASES, action="append")
-    parser.add_argument("--child", choices=CASES)
+    parser.add_argument("--case", choices=[*CASES, GPT2], action="append")
+    parser.add_argument("--child", choices=[*CASES, GPT2])
     parser.add_argument("--what", default="bare")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -109,11 +121,11 @@ def main() -> None:
     )
     print(f"{'':12}{'time':>24}{'peak memory':>28}")
     print(f"{'':12}{'forum loop':>14}{'gradprobe':>12}{'forum loop':>16}{'gradprobe':>12}")
-    for case in arguments.case or CASES:
+    for case in arguments.case or [*CASES, GPT2]:
         todo = steps(case)
         for step in todo.values():
             step()
-        rounds = max(3, arguments.rounds // (5 if case == "ResNet-50" else 1))
+        rounds = max(3, arguments.rounds // (5 if case in ("ResNet-50", GPT2) else 1))
         times: dict[str, list[float]] = {name: [] for name in todo}
         for _ in range(rounds):
             for name, step in todo.items():

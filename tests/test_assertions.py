@@ -97,7 +97,7 @@ def pytest_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
         text=True,
         timeout=120,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
     )
 
 
@@ -128,6 +128,7 @@ def test_the_plain_loop_runs_as_it_stands(capsys: pytest.CaptureFixture[str]) ->
     assert [line.split()[:2] for line in lines] == [["0", "healthy"], ["10", "healthy"]]
 
 
+@pytest.mark.filterwarnings("ignore")  # of the library's own
 def test_the_lightning_recipe_runs_as_it_stands() -> None:
     lightning = pytest.importorskip("lightning")
     names: dict[str, object] = {}
