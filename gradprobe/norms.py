@@ -9,7 +9,7 @@ thousand narrow layers do not cost a thousand calls.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 _SAFE = {torch.float32: (1e-13, 1e18), torch.float64: (1e-140, 1e150)}
 _SCALE = {torch.float32: 2.0**100, torch.float64: 2.0**600}
 _STACKED = 1 << 15  # elements: larger tensors are taken one by one
+_SLICE = 1 << 18  # elements of a larger tensor taken at once: what a core's cache holds
 _CHUNK = 1 << 10  # elements summed in float32 before the float64 sum takes over
 
 
@@ -98,6 +99,8 @@ def activation_stats(tensors: Sequence[Tensor]) -> list[ActivationStats]:
         group = [tensors[i] for i in alike]
         if group[0].dim() < 1 or not group[0].numel():
             found = [_exact_stats(tensor) for tensor in group]
+        elif group[0].numel() > 2 * _SLICE:
+            found = [_sliced_stats(tensor) or _exact_stats(tensor) for tensor in group]
         else:
             stacked = torch.stack(group) if len(group) > 1 else group[0][None]
             found = [
@@ -107,6 +110,23 @@ def activation_stats(tensors: Sequence[Tensor]) -> list[ActivationStats]:
         for index, stats in zip(alike, found, strict=True):
             results[index] = stats
     return results
+
+
+def _sliced_stats(tensor: Tensor) -> ActivationStats | None:
+    """The same as ``_stats`` of one tensor, a slice of its features at a time."""
+    flat = tensor.reshape(tensor.shape[0], -1)
+    parts = torch.split(flat, max(1, _SLICE // flat.shape[0]), dim=1)
+    known = [(part.shape[1], _stats(_wide(part)[None])[0]) for part in parts]
+    found = [(size, stats) for size, stats in known if stats is not None]
+    if len(found) < len(known):
+        return None
+
+    def mean(read: Callable[[ActivationStats], float]) -> float:
+        return math.fsum(size * read(stats) for size, stats in found) / flat.shape[1]
+
+    dependence = mean(lambda s: s.input_dependence or 0.0) if flat.shape[0] > 1 else None
+    rms = math.sqrt(mean(lambda s: s.rms**2))
+    return ActivationStats(rms, dependence, mean(lambda s: s.zero_fraction))
 
 
 def _stats(stacked: Tensor) -> list[ActivationStats | None]:

@@ -332,3 +332,20 @@ def test_dependence_ignores_scale_and_order(scale: float, order: list[int]) -> N
     [found] = activation_stats([x[order] * scale])
     assert found.input_dependence == pytest.approx(expected.input_dependence, rel=1e-10)
     assert found.rms == pytest.approx(expected.rms * scale, rel=1e-12)
+
+
+def test_a_large_tensor_has_the_statistics_of_its_whole() -> None:
+    """Above 2^19 elements it is taken slice by slice, of features with scales of their own."""
+    generator = torch.Generator().manual_seed(0)
+    scales = torch.logspace(-3, 3, 100_003)
+    x = torch.randn(7, 100_003, generator=generator) * scales
+    x[:, ::5] = 0
+    x[:, 1::5] = 3.0
+    [found] = activation_stats([x])
+    exact = x.double()
+    mean_square = exact.square().mean(0)
+    ratio = exact.var(0, unbiased=False) / mean_square.where(mean_square > 0, 1.0)
+    assert found.rms == near(float(exact.square().mean().sqrt()), 1e-6)
+    assert found.input_dependence == near(float(ratio.mean()), 1e-5)
+    assert found.zero_fraction == near(float((x == 0).double().mean()), 1e-6)
+    assert activation_stats([x[:1]])[0].input_dependence is None
