@@ -187,8 +187,8 @@ def _prepare_architecture(
     """The model, its inputs by name, its loss, and the options, resolved."""
     from gradprobe import architectures
 
-    if options.data is not None or options.by != "row":
-        raise InputError("--data and --by are about specs: a Hugging Face model has its own inputs")
+    if options.data is not None or options.by != "row" or options.theory:
+        raise InputError("--data, --by and --theory are about specs, not Hugging Face models")
     named = options.loss or "projection"
     resolved = replace(
         options, batch_size=options.batch_size or ARCHITECTURE_BATCH_SIZE, loss=named
