@@ -60,6 +60,8 @@ class Done(NamedTuple):
 
 Result = Done | Failure
 
+_TO_DIE = 5.0  # seconds that a process may take to end when its pipe has ended
+
 
 @dataclass
 class _Worker:
@@ -132,8 +134,11 @@ def _received(worker: _Worker, jobs: Sequence[Job]) -> Result | None:
     """What a worker sent: its result; ``None`` where it only says that it imports torch."""
     try:
         message = worker.pipe.recv()
-    except Exception:  # the end of the pipe, or what a killed worker had sent of its answer
-        _end(worker)
+    except Exception as error:  # the end of the pipe, or what a killed worker had sent
+        worker.process.join(_TO_DIE)  # its exit code comes a little later
+        if worker.process.is_alive():
+            _end(worker)
+            return Failure(ExitCode.FAILURE, f"its answer cannot be read: {first_line(error)}")
         return Failure(ExitCode.FAILURE, _how_it_ended(worker.process.exitcode))
     if message == "importing":
         worker.deadline = float("inf")
