@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from gradprobe.errors import InputError
 from gradprobe.numbers import finite, number
 from gradprobe.outcome import CheckResult, Diagnostic, Outcome
 from gradprobe.report import Report
-from gradprobe.rules import BY_NAME
+from gradprobe.rules import BY_CODE, BY_NAME, Selection
 
 SCHEMA_VERSION = 1
+SelectionOf = Callable[[str], Selection]
 _NEVER = frozenset({"GP501", "GP502", "GP901", "GP902"})  # stand in no baseline
 
 
@@ -87,16 +88,18 @@ def of(result: CheckResult, file: str) -> Baseline:
         targets={
             empty.path(outcome.path): _seen(outcome, outcome.report)
             for outcome in result.outcomes
-            if outcome.report is not None
+            if outcome.report is not None and outcome.path != "-"
         },
     )
 
 
-def compare(outcome: Outcome, baseline: Baseline, factor: float) -> tuple[Diagnostic, ...]:
+def compare(
+    outcome: Outcome, baseline: Baseline, factor: float, selection: Selection
+) -> tuple[Diagnostic, ...]:
     """The diagnostics of one target in the light of the baseline.
 
     Known ones are marked, a reach that got worse by more than ``factor`` is one more, and so is
-    each known finding that is not there any more.
+    each known finding that is not there any more, if its rule was asked.
     """
     known = baseline.targets.get(baseline.path(outcome.path))
     if known is None or outcome.report is None:
@@ -106,7 +109,7 @@ def compare(outcome: Outcome, baseline: Baseline, factor: float) -> tuple[Diagno
         replace(one, known=name in known.findings)
         for one, name in zip(outcome.diagnostics, names, strict=True)
     )
-    stale = [name for name in known.findings if name not in names]
+    stale = [name for name in known.findings if name not in names and _asked(name, selection)]
     worse = _regression(outcome, outcome.report, known, factor)
     return (*marked, *worse, *(_stale(outcome.path, name) for name in stale))
 
@@ -120,8 +123,11 @@ def gone(baseline: Baseline, file: str) -> tuple[Diagnostic, ...]:
     )
 
 
-def pruned(baseline: Baseline, result: CheckResult) -> Baseline:
-    """Without what was mended, and with the reaches that got better: the ratchet's next tooth."""
+def pruned(baseline: Baseline, result: CheckResult, selection_of: SelectionOf) -> Baseline:
+    """Without what was mended, and with the reaches that got better: the ratchet's next tooth.
+
+    ``selection_of`` a target's path: a rule that was not asked has mended nothing.
+    """
     targets = {
         path: known
         for path, known in baseline.targets.items()
@@ -133,7 +139,9 @@ def pruned(baseline: Baseline, result: CheckResult) -> Baseline:
             continue
         now, old = _seen(outcome, outcome.report), targets[path]
         better = _distance(now.reach) < _distance(old.reach)
-        left = tuple(name for name in old.findings if name in now.findings)
+        asked = selection_of(outcome.path)
+        found = now.findings
+        left = tuple(n for n in old.findings if n in found or not _asked(n, asked))
         targets[path] = Known(now.reach if better else old.reach, left)
     return replace(baseline, targets=targets)
 
@@ -166,7 +174,7 @@ def _regression(
     outcome: Outcome, report: Report, known: Known, factor: float
 ) -> tuple[Diagnostic, ...]:
     before, now = _distance(known.reach), _distance(report.reach)
-    if not math.isfinite(now) or not math.isfinite(before) or now - before <= math.log(factor):
+    if not math.isfinite(before) or now - before <= math.log(factor):
         return ()
     times = number(math.exp(min(700.0, now - before)))
     first = report.profile.trunk[0]
@@ -180,6 +188,15 @@ def _regression(
     return (Diagnostic(outcome.path, rule.code, rule.name, rule.severity, message, advice, *place),)
 
 
+def _asked(name: str, selection: Selection) -> bool:
+    rule = BY_CODE.get(name[:5])
+    return rule is None or selection.holds(rule)
+
+
+def _is_reach(value: object) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool) and 0 < value < 1e300
+
+
 def _stale(path: str, name: str) -> Diagnostic:
     rule = BY_NAME["stale-baseline"]
     message = f"the baseline knows {name} and it is not there any more"
@@ -189,8 +206,7 @@ def _stale(path: str, name: str) -> Diagnostic:
 def _known(file: str, path: str, entry: Any) -> Known:
     reach: Any = entry.get("reach") if isinstance(entry, dict) else ""
     findings = entry.get("findings") if isinstance(entry, dict) else None
-    number_or_none = reach is None or (isinstance(reach, (int, float)) and reach == reach)
-    if not number_or_none or not isinstance(findings, list):
+    if not (reach is None or _is_reach(reach)) or not isinstance(findings, list):
         raise InputError(f"{file} is not a baseline: '{path}' needs a reach and findings")
     if not all(isinstance(name, str) for name in findings):
         raise InputError(f"{file} is not a baseline: the findings of '{path}' are not words")

@@ -62,9 +62,11 @@ class Cache:
         """
         path = self._path(key)
         if not path.parent.is_dir():
+            new = not self.folder.exists()
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write(self.folder / "CACHEDIR.TAG", _TAG)
-            _write(self.folder / ".gitignore", "*\n")
+            if new:  # a directory that was there belongs to someone
+                _write(self.folder / "CACHEDIR.TAG", _TAG)
+                _write(self.folder / ".gitignore", "*\n")
         _write(path, f"{_digest(body)}\n{body}")
 
     def _path(self, key: str) -> Path:

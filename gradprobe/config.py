@@ -91,7 +91,8 @@ class CheckOptions:
     max_parameters: int = Limits().parameters
     max_memory: int = Limits().memory  # bytes
     timeout: float = 120.0  # seconds, of one target
-    root: str = "."  # what the patterns are relative to
+    root: str = "."  # what the patterns of per_file_ignores are relative to
+    exclude_root: str = "."  # and those of exclude
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def probe(self, seed: int) -> ProbeOptions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 import re
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
 from pathspec import GitIgnoreSpec
 
 from gradprobe.config import CheckOptions
@@ -16,12 +18,8 @@ from gradprobe.config import CheckOptions
 # Never searched, whatever a .gitignore says; a file named outright is checked wherever it lies.
 SKIPPED = frozenset({"node_modules", "site-packages", "venv", "__pycache__"})
 _SUFFIXES = (".yaml", ".yml")
-# `layers:` at the top, or `model:` with a `target:` in it.
-_BLOCK = re.compile(
-    rb"^(\xef\xbb\xbf)?[\"']?(layers[\"']?\s*:|model[\"']?\s*:\s*(\{|\n)(.|\n)*target[\"']?\s*:)",
-    re.M,
-)
-_FLOW = re.compile(rb"[{,]\s*[\"']?(layers[\"']?\s*:|model[\"']?\s*:\s*\{[^}]*target)")
+# `layers:` at the beginning of a line: all but a spec in another dress, which is looked at closely.
+_BLOCK = re.compile(rb"^(\xef\xbb\xbf)?[\"']?layers[\"']?\s*:", re.M)
 
 
 class Found(NamedTuple):
@@ -47,14 +45,14 @@ def discover(paths: Iterable[str], options_of: OptionsOf, force_exclude: bool = 
     for path in paths:
         named = [path]
         if path != "-" and not os.path.lexists(path):
-            named = sorted(glob.glob(path, recursive=True)) if glob.has_magic(path) else []
+            named = _matching(path) if glob.has_magic(path) else []
             if not named:
                 missing.append((path, _why_missing(path)))
         for one in named:
             if os.path.isdir(one):
                 below = list(_specs_below(Path(one), excluded))
                 if not below and one == path:
-                    missing.append((path, "no spec below this directory"))
+                    missing.append((path, "no spec below it that is not ignored or excluded"))
                 for file in below:
                     files.setdefault(os.path.realpath(file), shown(file))
             elif one == "-":
@@ -79,10 +77,11 @@ def shard(files: tuple[str, ...], number: int, count: int) -> tuple[str, ...]:
 def matches(patterns: Iterable[str], root: str, path: str | Path) -> bool:
     """Whether .gitignore-like patterns, relative to ``root``, match a file below it."""
     try:
-        inside = Path(os.path.abspath(path)).relative_to(os.path.abspath(root))
+        inside = Path(os.path.abspath(path)).relative_to(os.path.abspath(root)).as_posix()
     except ValueError:
         return False
-    return bool(GitIgnoreSpec.from_lines(patterns).match_file(inside.as_posix()))
+    inside += "/" if str(path).endswith("/") else ""
+    return bool(GitIgnoreSpec.from_lines(patterns).match_file(inside))
 
 
 class _Excluded:
@@ -94,7 +93,22 @@ class _Excluded:
     def __call__(self, path: Path) -> bool:
         options = self.options_of(Path(os.path.abspath(path)).parent)
         name = f"{path}/" if path.is_dir() else path
-        return bool(options.exclude) and matches(options.exclude, options.root, name)
+        return bool(options.exclude) and matches(options.exclude, options.exclude_root, name)
+
+
+def _matching(pattern: str) -> list[str]:
+    """The files that a glob matches; ``**`` goes into no hidden directory and no symbolic link."""
+    if "**" not in pattern:
+        return sorted(glob.glob(pattern))
+    fixed = pattern[: min(i for i in map(pattern.find, "*?[") if i >= 0)].rpartition("/")[0]
+    root = fixed or ("/" if pattern.startswith("/") else ".")
+    wanted = [pattern.removeprefix("./") if fixed == "." or not fixed else pattern[len(fixed) :]]
+    found = []
+    for place, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in SKIPPED]
+        paths = [os.path.join(place, name) for name in names]
+        found += [path for path in paths if matches([f"/{wanted[0].lstrip('/')}"], root, path)]
+    return sorted(path.removeprefix("./") for path in found)
 
 
 def _specs_below(folder: Path, excluded: _Excluded) -> Iterator[str]:
@@ -108,13 +122,14 @@ def _specs_below(folder: Path, excluded: _Excluded) -> Iterator[str]:
             for name in folders
             if not name.startswith(".")
             and name not in SKIPPED
-            and not _ignored(active, os.path.join(place, name) + "/")
+            and not _ignored(active, os.path.join(place, name), True)
             and not excluded(Path(place, name))
         )
         for name in sorted(names):
             path = os.path.join(place, name)
-            left_out = _ignored(active, path) or excluded(Path(path))
-            if name.endswith(_SUFFIXES) and not left_out and _is_spec(path):
+            if not name.endswith(_SUFFIXES) or not os.path.isfile(path):  # a pipe would hang it
+                continue
+            if not _ignored(active, path, False) and not excluded(Path(path)) and _is_spec(path):
                 yield path
 
 
@@ -125,9 +140,31 @@ def _is_spec(path: str) -> bool:
             data = stream.read(1 << 20)
     except OSError:
         return True
-    return bool(_BLOCK.search(data)) or (
-        data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{" and bool(_FLOW.search(data))
-    )
+    if _BLOCK.search(data):
+        return True
+    if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return b"layers" in data.replace(b"\0", b"")
+    return any(word in data for word in (b"layers", b"model")) and _has_keys(data)
+
+
+def _has_keys(data: bytes) -> bool:
+    """Whether the outermost mapping has the keys of a spec, however it is written."""
+    depth, keys, count = 0, set(), 0
+    try:
+        for event in yaml.parse(data.decode("utf-8", "replace"), yaml.SafeLoader):
+            if isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+            if depth == 1 and not isinstance(event, yaml.CollectionEndEvent):
+                if count % 2 == 0 and isinstance(event, yaml.ScalarEvent):
+                    keys.add(event.value)
+                count += 1
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth == 1 and not isinstance(event, yaml.MappingStartEvent):
+                    return False
+    except (yaml.YAMLError, ValueError, RecursionError):
+        pass  # what came before the error decides
+    return "layers" in keys or ("model" in keys and b"target" in data)
 
 
 def _gitignore(folder: Path) -> GitIgnoreSpec | None:
@@ -148,13 +185,35 @@ def _gitignores_above(folder: Path) -> dict[str, GitIgnoreSpec | None]:
     return {}
 
 
-def _ignored(active: list[tuple[str, GitIgnoreSpec]], path: str) -> bool:
-    """The innermost .gitignore that says anything of a path decides."""
-    for root, spec in reversed(active):
+def _ignored(active: list[tuple[str, GitIgnoreSpec]], path: str, is_dir: bool) -> bool:
+    """The last pattern that means this very file or directory decides, the innermost file's last.
+
+    Not a directory's contents: those are asked one by one, if their directory is not ignored.
+    """
+    said = False
+    for root, spec in active:
         inside = os.path.relpath(path, root).replace(os.sep, "/")
-        said = spec.check_file(inside + ("/" if path.endswith("/") else "")).include
-        if said is not None:
-            return said
+        for pattern in spec.patterns:
+            if pattern.include is not None and _means(pattern.regex, inside, is_dir):
+                said = pattern.include
+    return said
+
+
+def _means(regex: re.Pattern[str] | None, path: str, is_dir: bool) -> bool:
+    """Whether the expression that pathspec makes of a pattern matches ``path`` and not its parent.
+
+    Its group ``ps_d`` is the slash behind a directory; ``x/**`` comes to ``^x/``, without one.
+    """
+    if regex is None:
+        return False
+    text = f"{path}/" if is_dir else path
+    for match in regex.finditer(text):
+        slash = match.start("ps_d") if "ps_d" in regex.groupindex else -1
+        if slash >= 0:
+            if slash == len(path):
+                return True
+        elif not regex.pattern.endswith("/") or match.end() < len(text):
+            return True
     return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,9 +100,11 @@ def hold(
     """
     outcomes = []
     for outcome in result.outcomes:
-        options = options_of(_folder(outcome.path))
-        selection = Selection(options.select, options.ignore)
-        compared = baselines.compare(outcome, baseline, options.regression)
+        factor, selection = (
+            options_of(_folder(outcome.path)).regression,
+            selection_of(options_of, outcome.path),
+        )
+        compared = baselines.compare(outcome, baseline, factor, selection)
         kept = [
             one for one in compared if one.rule in _ALWAYS or selection.holds(BY_CODE[one.rule])
         ]
@@ -179,10 +182,36 @@ def _outcome(target: _Target, results: Sequence[Measurement | Failure]) -> Outco
         for result in results
         if isinstance(result, Measurement)
     ]
-    report = max(reports, key=_badness)  # the first of equals: max keeps it
-    diagnostics = tuple(_diagnostic(target.path, f, report, lines) for f in report.findings)
+    reports.sort(key=_badness, reverse=True)  # stable: the first seed of equals comes first
+    report = reports[0]
+    diagnostics = tuple(_diagnostic(target.path, f, report, lines) for f in _findings(reports))
     fail_on = Severity[options.fail_on.upper()]
     return _ended(Outcome(target.path, diagnostics, report, fail_on=fail_on))
+
+
+def _findings(reports: Sequence[Report]) -> list[Finding]:
+    """What was found under any seed, each finding once: told apart by rule, row and number.
+
+    An ignore is unused only where no seed has a use for it.
+    """
+    found: dict[tuple[str, str | None, int], list[Finding]] = {}
+    for report in reports:
+        seen: Counter[tuple[str, str | None]] = Counter()
+        for finding in report.findings:
+            key = (finding.rule, finding.row)
+            found.setdefault((*key, seen[key]), []).append(finding)
+            seen[key] += 1
+    return [
+        same[0]
+        for same in found.values()
+        if same[0].rule != BY_NAME["unused-ignore"].code or len(same) == len(reports)
+    ]
+
+
+def selection_of(options_of: OptionsOf, path: str) -> Selection:
+    """Which rules are asked of a target."""
+    options = options_of(_folder(path))
+    return Selection(options.select, options.ignore)
 
 
 def _badness(report: Report) -> tuple[int, int]:

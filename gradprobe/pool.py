@@ -17,7 +17,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import NamedTuple
@@ -60,6 +60,8 @@ class Done(NamedTuple):
 
 Result = Done | Failure
 
+_running: set[SpawnProcess] = set()
+_TO_START = 60.0  # seconds that a process may take until it says so
 _TO_DIE = 5.0  # seconds that a process may take to end when its pipe has ended
 
 
@@ -102,6 +104,12 @@ def run(jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Result]]:
             _end(worker)
 
 
+def kill_all() -> None:
+    """End every worker; for a process that is about to exit at once."""
+    for process in tuple(_running):
+        process.kill()
+
+
 def default_workers(targets: int) -> int:
     """As many as there are cores, at most 8, and one for every four targets."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -115,11 +123,14 @@ def _start(index: int, jobs: Sequence[Job]) -> _Worker:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_work, args=(there,), daemon=True)
+    resource_tracker.ensure_running()  # which would unblock interrupts when it is started
     with _interrupts_blocked():  # until the worker has said what an interrupt does to it
         process.start()
+    _running.add(process)
     there.close()
     worker = _Worker(process, here, index, 0.0)
     _hand_over(worker, index, jobs)
+    worker.deadline = time.monotonic() + _TO_START + jobs[index].timeout
     return worker
 
 
@@ -140,6 +151,9 @@ def _received(worker: _Worker, jobs: Sequence[Job]) -> Result | None:
             _end(worker)
             return Failure(ExitCode.FAILURE, f"its answer cannot be read: {first_line(error)}")
         return Failure(ExitCode.FAILURE, _how_it_ended(worker.process.exitcode))
+    if message == "started":
+        worker.deadline = time.monotonic() + jobs[worker.index].timeout
+        return None
     if message == "importing":
         worker.deadline = float("inf")
         return None
@@ -155,6 +169,7 @@ def _end(worker: _Worker) -> None:
     if worker.process.is_alive():
         worker.process.kill()
         worker.process.join()
+    _running.discard(worker.process)
 
 
 def _how_it_ended(code: int | None) -> str:
@@ -187,6 +202,7 @@ def _work(pipe: Connection) -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     warnings.simplefilter("ignore")
     with contextlib.suppress(EOFError, OSError):
+        pipe.send("started")
         while True:
             pipe.send(_measured(pipe.recv(), pipe))
 

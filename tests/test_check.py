@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from conftest import Result
 
+from gradprobe.config import CheckOptions
+from gradprobe.discover import discover
+
 Run = Callable[..., Result]
 
 GOOD = """\
@@ -201,7 +204,7 @@ def test_the_order_is_that_of_the_paths_whatever_was_named_first(check: Run, fol
     [
         ("no.yaml", "no such file or directory"),
         ("no/*.yaml", "the pattern matches nothing"),
-        ("empty", "no spec below this directory"),
+        ("empty", "no spec below it that is not ignored or excluded"),
         ("", "the path is empty"),
     ],
 )
@@ -250,6 +253,106 @@ def test_a_spec_that_names_code_runs_only_if_that_is_allowed(check: Run, folder:
     (folder / "own.py").write_text("import os\nos._exit(0)\n")
     ended = check("--allow-code")
     assert (ended.code, heads(ended)) == (3, ["own.yaml GP902"])
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "*\n!*/\n!*.yaml",
+        "runs/**\n!runs/*.yaml",
+        "runs/**\n!runs/**/*.yaml",
+        "build/\n!runs/",
+        "/runs\n!runs/keep.yaml",
+        "runs/*\n!runs/keep.yaml",
+        "**/runs\n!keep.yaml",
+        "*.yaml\n!/runs/**",
+        "# runs\n\\!x\nruns/build",
+    ],
+)
+def test_gitignore_means_what_git_says(folder: Path, lines: str) -> None:
+    subprocess.run(["git", "init", "-q"], check=True)
+    for place in ("runs", "runs/build", "build", "other"):
+        (folder / place).mkdir(exist_ok=True)
+        write(folder / place, keep=GOOD, a=GOOD)
+    (folder / ".gitignore").write_text(lines + "\n")
+    listed = subprocess.run(
+        ["git", "ls-files", "-o", "--exclude-standard"], stdout=-1, text=True, check=True
+    )
+    expected = sorted(name for name in listed.stdout.splitlines() if name.endswith(".yaml"))
+    found = discover(["."], lambda place: CheckOptions())
+    assert list(found.files) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "  input: {shape: [8]}\n  layers: 3\n",
+        "# a comment\n{input: {shape: [8]}, layers: 3}\n",
+        "---\n{input: {shape: [8]}, layers: 3}\n",
+        '"input": 1\n"layers": [\n',
+        "input: 1\n? layers\n: 3\n",
+    ],
+)
+def test_a_spec_in_another_dress_is_found(folder: Path, text: str) -> None:
+    (folder / "a.yaml").write_text(text)
+    (folder / "b.yaml").write_text("keras:\n  layers: 3\nmodel: {name: x}\n- broken")
+    (folder / "c.yaml").write_text("- layers: 3\n")
+    os.mkfifo(folder / "pipe.yaml")
+    assert discover(["."], lambda place: CheckOptions()).files == ("a.yaml",)
+
+
+def test_a_loop_of_links_is_walked_once(folder: Path) -> None:
+    write(folder, a=GOOD)
+    (folder / "x").symlink_to(folder)
+    (folder / "y").symlink_to(folder)
+    for path in (".", "**/*.yaml", "./**/a.yaml", str(folder / "**" / "*.yaml")):
+        assert discover([path], lambda place: CheckOptions()).files == ("a.yaml",)
+
+
+def test_each_seed_is_held_to_the_baseline(check: Run, folder: Path) -> None:
+    narrow = "Linear: {out_features: 3}, ReLU"
+    head = "Linear: {out_features: 2}"
+    spec = f"input: {{shape: [3]}}\nlayers: [repeat: {{times: 6, layers: [{narrow}]}}, {head}]\n"
+    write(folder, a=spec)
+    alone = [found(check("--seeds", f"{s},{s}", "--output-format", "json")) for s in range(4)]
+    together = found(check("--seeds", "4", "--output-format", "json"))
+    assert together == set.union(*alone)
+    assert len(together) > max(map(len, alone))
+    check("--seeds", "0,0", "--write-baseline", "known.json")
+    assert check("--seeds", "4", "--baseline", "known.json").code == 1
+
+
+def found(result: Result) -> set[tuple[str, str]]:
+    diagnostics = json.loads(result.out)["targets"][0]["diagnostics"]
+    return {(one["rule"], one["row"]) for one in diagnostics}
+
+
+def test_what_was_not_asked_is_not_stale(check: Run, folder: Path) -> None:
+    write(folder, a=VANISHING)
+    check("--write-baseline", "known.json")
+    before = (folder / "known.json").read_text()
+    assert check("--baseline", "known.json", "--select", "GP4").code == 0
+    assert check("--baseline", "known.json", "--select", "GP4", "--prune-baseline").code == 0
+    assert (folder / "known.json").read_text() == before
+    assert check("--write-baseline", "known.json", "--shard", "1/2").code == 2
+    assert check("--select", "").code == 2
+
+
+def test_a_cache_leaves_a_directory_that_was_there_as_it_was(run: Run, folder: Path) -> None:
+    write(folder, a=GOOD)
+    (folder / ".gitignore").write_text("build/\n")
+    assert run("check", "--cache-dir", ".").code == 0
+    assert (folder / ".gitignore").read_text() == "build/\n"
+
+
+def test_patterns_on_the_command_line_are_relative_to_where_it_is_called(
+    check: Run, folder: Path
+) -> None:
+    (folder / "in").mkdir()
+    write(folder / "in", a=VANISHING)
+    write(folder, b=GOOD)
+    for pattern in ("in/a.yaml", "/in/a.yaml", "in/", "a.yaml"):
+        assert check("--exclude", pattern).code == 0
 
 
 # ---- configuration
@@ -415,6 +518,9 @@ def test_a_reach_that_got_worse_is_a_regression_inside_the_healthy_band(
         ('{"schema_version": 1, "targets": {"a.yaml": 3}}', "a.yaml"),
         ('{"schema_version": 1, "targets": {"a.yaml": {"reach": "x", "findings": []}}}', "a.yaml"),
         ('{"schema_version": 1, "targets": {"a.yaml": {"reach": 1, "findings": [1]}}}', "a.yaml"),
+        ('{"schema_version": 1, "targets": {"a.yaml": {"reach": -1, "findings": []}}}', "a.yaml"),
+        ('{"schema_version": 1, "targets": {"a.yaml": {"reach": true, "findings": []}}}', "a"),
+        ('{"schema_version": 1, "targets": {"a.yaml": {"reach": 1e999, "findings": []}}}', "a"),
     ],
 )
 def test_70_a_baseline_of_another_kind_is_exit_2(

@@ -100,7 +100,7 @@ def test_sarif_carries_what_github_requires() -> None:
         place = location["physicalLocation"]
         uri = place["artifactLocation"]["uri"]
         assert re.fullmatch(r"[A-Za-z0-9._~%/-]+", uri)
-        assert unquote(uri, errors="surrogatepass") == one.path
+        assert unquote(uri, errors="surrogateescape") == one.path
         assert place["region"]["startLine"] == one.line
         assert found["partialFingerprints"]["primaryLocationLineHash"]
         assert ("suppressions" in found) == (not one.counts)

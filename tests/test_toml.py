@@ -62,7 +62,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
 
 def test_an_empty_section_is_the_defaults(tmp_path: Path) -> None:
     options = read(config(tmp_path, "[tool.gradprobe]\n"))
-    assert options == CheckOptions(root=str(tmp_path))
+    assert options == CheckOptions(root=str(tmp_path), exclude_root=str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -132,6 +132,29 @@ def test_on_the_command_line_it_is_exit_2_with_a_caret(
         f"{tmp_path}/gradprobe.toml:2:1: error: unknown key 'selct'\n"
         "    2 | selct = ['GP1']\n        ^\nhint: did you mean 'select'?\n"
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff[tool.gradprobe]\nfail-on = 'info'\n",
+        "[tool]\ngradprobe = {fail-on = 'info'}\n",
+        "[tool]\ngradprobe.fail-on = 'info'\n",
+        "tool.gradprobe.fail-on = 'info'\n",
+        "[tool.'gradprobe']\nfail-on = 'info'\n",
+        "[ tool . gradprobe ]\r\nfail-on = 'info'\r\n",
+    ],
+)
+def test_a_section_is_found_however_it_is_written(tmp_path: Path, text: str) -> None:
+    config(tmp_path, text)
+    assert resolver(None, False, {})(tmp_path).fail_on == "info"
+
+
+@pytest.mark.parametrize("text", ["[[tool.gradprobe]]\n", "tool.gradprobe = 3\n"])
+def test_a_section_that_is_no_table_is_refused(tmp_path: Path, text: str) -> None:
+    config(tmp_path, text)
+    with pytest.raises(InputError, match="expected a table"):
+        resolver(None, False, {})(tmp_path)
 
 
 @pytest.mark.parametrize("data", [b"\xff = 1", b"select = ['\x00']", b"a" * 10, b"\r = 3"])

@@ -74,6 +74,8 @@ def check(
     destinations(output or [], output_format)  # a wrong word is told before anything is measured
     known = _baseline(baseline, write_baseline, prune_baseline)
     part = _shard(shard)
+    if write_baseline and part[1] > 1:
+        raise InputError("--write-baseline needs the whole list: leave --shard out")
     folder = Path(cache_dir) if cache_dir else _project() / NAME
     run = gate.Run(jobs, part, None if no_cache else Cache(folder), force_exclude, allow_code)
     result = gate.check(
@@ -83,7 +85,7 @@ def check(
         baseline, known = write_baseline, baselines.of(result, write_baseline)
         write_atomically(write_baseline, baselines.dump(known))
     elif baseline and known and prune_baseline:
-        known = baselines.pruned(known, result)
+        known = baselines.pruned(known, result, lambda path: gate.selection_of(options_of, path))
         write_atomically(baseline, baselines.dump(known))
     if baseline and known:
         result = gate.hold(result, known, baseline, options_of, part[0] == 1)

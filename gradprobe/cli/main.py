@@ -71,8 +71,9 @@ def _catch_interrupts() -> Any:
         return None
 
     def leave(signum: int, frame: FrameType | None) -> None:
-        if process := sys.modules.get("gradprobe.process"):
-            process.kill_all()
+        for name in ("gradprobe.process", "gradprobe.pool"):
+            if module := sys.modules.get(name):
+                module.kill_all()
         os._exit(INTERRUPTED)
 
     return signal.signal(signal.SIGINT, leave)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TextIO
 
@@ -32,7 +33,11 @@ def destinations(outputs: Sequence[str], format: str) -> dict[str, str]:
         if not equals or word not in FORMATS:
             if equals and (hint := suggestion(word, FORMATS)):
                 raise InputError(f"-o {output}: unknown format '{word}'", hint=hint)
+            if output in FORMATS:
+                raise InputError(f"-o {output}: the file is missing", hint=f"-o {output}=FILE")
             word, file = format, output
+        if file == "-":
+            raise InputError("-o -: standard output takes --output-format", hint=f"not {output}")
         if file in files:
             raise InputError(f"-o {file}: named twice")
         files[file] = word
@@ -51,7 +56,7 @@ def publish(result: CheckResult, format: str, outputs: Sequence[str], color: str
     files = destinations(outputs, format)
     if not any(output in files for output in outputs):
         emit(_rendered(result, format, style_for(color, None), sys.stdout.isatty()))
-    if os.environ.get("GITHUB_ACTIONS") == "true":
+    if os.environ.get("GITHUB_ACTIONS") == "true" and format != "github":
         _show_in_github(result, sys.stdout if format in FOR_PEOPLE else sys.stderr)
     failed = []
     for file, word in files.items():
@@ -72,8 +77,9 @@ def _rendered(result: CheckResult, format: str, style: Style, terminal: bool = F
 
 def _show_in_github(result: CheckResult, stream: TextIO) -> None:
     """Annotations to a stream that the runner reads, the table to the step's summary."""
-    stream.write(render_github(result))
-    stream.flush()
+    with suppress(OSError):
+        stream.write(render_github(result))
+        stream.flush()
     file = os.environ.get("GITHUB_STEP_SUMMARY")
     if not file:
         return

@@ -58,7 +58,7 @@ def _result(one: Diagnostic) -> dict[str, Any]:
     advice = f"\n{printable(one.advice)}" if one.advice else ""
     location: dict[str, Any] = {
         "physicalLocation": {
-            "artifactLocation": {"uri": quote(one.path, errors="surrogatepass")},
+            "artifactLocation": {"uri": quote(one.path, errors="surrogateescape")},
             "region": {"startLine": one.line, "startColumn": one.column},
         }
     }

@@ -12,15 +12,20 @@ from typing import Any
 
 from gradprobe.errors import InputError
 from gradprobe.report import (
+    Finding,
     GradientProfile,
     ParameterProfile,
     Report,
     RowProfile,
     RowStatus,
+    Severity,
     Verdict,
 )
 
 SCHEMA_VERSION = 1
+_NUMBERS = (
+    "gradient_norm weight_norm weight_gradient_norm activation_rms input_dependence zero_fraction"
+).split()
 
 
 def is_report(target: str) -> bool:
@@ -82,13 +87,26 @@ def _report(body: dict[str, Any]) -> Report:
     )
     verdict = Verdict(body["verdict"])
     config, versions = dict(body["config"]), dict(body["versions"])
-    return Report(body["target"], profile, (), verdict, config, versions, body["name"])
+    findings = tuple(map(_finding, body["findings"]))
+    return Report(body["target"], profile, findings, verdict, config, versions, body["name"])
+
+
+def _finding(body: dict[str, Any]) -> Finding:
+    words = ("rule", "name", "message", "advice")
+    if not all(isinstance(body[key], str) for key in words):
+        raise ValueError("a finding has no name")
+    rest = {key: body[key] for key in ("row", "line", "value", "threshold", "ignored", "column")}
+    severity = Severity[str(body["severity"]).upper()]
+    return Finding(body["rule"], body["name"], severity, body["message"], body["advice"], **rest)
 
 
 def _row(body: dict[str, Any]) -> RowProfile:
     if not all(isinstance(body[key], str) for key in ("name", "kind")):
         raise ValueError("a row has no name")
     size, status = int(body["parameters"]), RowStatus(body["status"])
+    for key in _NUMBERS:
+        if not (body[key] is None or type(body[key]) in (int, float)):
+            raise ValueError(f"{key} is no number")
     weight, gradient = body["weight_norm"], body["weight_gradient_norm"]
     own = ParameterProfile("", size, 0, _number(weight), None if gradient is None else gradient)
     norm = body["gradient_norm"]

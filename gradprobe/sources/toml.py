@@ -50,11 +50,18 @@ def read(path: Path) -> CheckOptions:
 
 
 def _has_section(path: Path) -> bool:
-    """Whether a pyproject.toml speaks of gradprobe; one that cannot be read is not ours."""
+    """Whether a pyproject.toml speaks of gradprobe; what is no TOML does if it looks so."""
     try:
-        return bool(re.search(rb"^\s*\[\s*tool\s*\.\s*gradprobe\b", path.read_bytes(), re.M))
+        data = path.read_bytes()
     except OSError:
         return False
+    if b"gradprobe" not in data:
+        return False
+    try:
+        tool = tomllib.loads(data.decode("utf-8-sig")).get("tool")
+        return isinstance(tool, dict) and "gradprobe" in tool
+    except ValueError:
+        return bool(re.search(rb"^\s*\[\s*tool\s*\.\s*gradprobe\s*[\].]", data, re.M))
 
 
 def resolver(
@@ -81,7 +88,11 @@ def resolver(
     @cache
     def resolve(folder: Path) -> CheckOptions:
         path = None if isolated else fixed or nearest(folder)
-        options = reading(path) if path else CheckOptions(root=str(folder))
+        options = reading(path) if path else CheckOptions()
+        if fixed is not None:  # as ruff has it: patterns are relative to where it is called
+            options = replace(options, root=".", exclude_root=".")
+        if "exclude" in given:
+            options = replace(options, exclude_root=".")
         told = {key: f"--{key.replace('_', '-')}" for key in given}
         return replace(options, **given, origins={**options.origins, **told})
 
@@ -104,11 +115,13 @@ class _Reader:
         except tomllib.TOMLDecodeError as error:
             self._fail_in_syntax(str(error))
         for key in filter(None, self.section.split(".")):
-            body = body.get(key, {}) if isinstance(body, dict) else {}
-        self.body: Mapping[str, Any] = body if isinstance(body, dict) else {}
+            body = body.get(key, {}) if isinstance(body, dict) else body
+        if not isinstance(body, dict):
+            self.fail(f"{self.section}: expected a table", self.section.split(".")[-1:])
+        self.body: Mapping[str, Any] = body
 
     def options(self) -> CheckOptions:
-        options = CheckOptions(root=str(self.path.parent))
+        options = CheckOptions(root=str(self.path.parent), exclude_root=str(self.path.parent))
         origins = {}
         for key, value in self.body.items():
             if key not in KEYS:
@@ -314,6 +327,8 @@ def parse_list(
     if texts is None:
         return None
     words = tuple(word.strip() for text in texts for word in text.split(",") if word.strip())
+    if rules and not words:
+        raise InputError(f"{option}: no rule is named")
     for word in words if rules else ():
         if problem := unknown_rule(word):
             raise InputError(f"{option}: no rule '{word}'", hint=problem)
