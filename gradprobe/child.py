@@ -74,7 +74,13 @@ def run(request: Request, note: Note) -> Measurement:
         loss = _loss(request, labels, note)
         with _step(note, "running the model"):
             report = probe(
-                model, (tuple(args), kwargs), loss=loss, seed=request.seed, level=request.level
+                model,
+                (tuple(args), kwargs),
+                loss=loss,
+                seed=request.seed,
+                level=request.level,
+                rows=request.rows,
+                blocks=request.blocks,
             )
     sizes = [t.shape[0] for t in [*args, *kwargs.values()] if isinstance(t, Tensor) and t.dim()]
     told = {

@@ -99,9 +99,8 @@ def measure_code(code: CodeSpec, options: ProbeOptions, run: RunOptions) -> Meas
     """
     if not 0 < run.timeout <= MAX_TIMEOUT:
         raise InputError(f"--timeout {run.timeout:g} is out of range (0 to {MAX_TIMEOUT:,.0f} s)")
-    if options.by != "row" or options.blocks:
-        asked = "--blocks" if options.blocks else f"--by {options.by}"
-        raise InputError(f"{asked} needs a spec: {code.target} is a Python model")
+    if options.by != "row":
+        raise InputError(f"--by {options.by} needs a spec: {code.target} is a Python model")
     request = _request(code, options, run)
     reply = _run_here(request) if run.in_process else _run_apart(request, run.timeout)
     if reply.failure is not None:
@@ -134,6 +133,8 @@ def _request(code: CodeSpec, options: ProbeOptions, run: RunOptions) -> Request:
         batch_size=options.batch_size,
         level=options.level,
         memory=options.limits.memory,
+        rows=options.rows,
+        blocks=options.blocks,
     )
 
 

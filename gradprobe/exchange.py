@@ -26,6 +26,8 @@ class Request(NamedTuple):
     batch_size: int | None
     level: str
     memory: int  # bytes that the inputs may take
+    rows: str | None = None  # a glob over module paths
+    blocks: bool = False
 
 
 class Failure(NamedTuple):

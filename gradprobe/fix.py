@@ -14,8 +14,10 @@ from gradprobe.config import ProbeOptions
 from gradprobe.errors import GradprobeError, InputError, write_atomically
 from gradprobe.fixes import Change, Recipe, apply, changes_for, label, recipes
 from gradprobe.render.spec import render_spec
+from gradprobe.sources import huggingface
 from gradprobe.sources import yaml as yaml_source
 from gradprobe.sources.edit import CannotEditError, edit
+from gradprobe.sources.python import is_script, is_target
 from gradprobe.sources.stack import STACKS, StackOptions
 from gradprobe.spec import NetworkSpec, walk
 from gradprobe.trials import (
@@ -48,6 +50,9 @@ def read(target: str, stack: StackOptions) -> tuple[NetworkSpec, str]:
     if target in STACKS and not is_file(target):
         text = render_spec(load_target(target, stack))
         return yaml_source.parse(text.encode(), target), text
+    if is_target(target) or is_script(target) or huggingface.is_config(target):
+        hint = f"gradprobe probe {target} names the change; make it in the code"
+        raise InputError(f"fix cannot mend {target}: it changes specs, and this is none", hint=hint)
     data = yaml_source.read_bytes(target)
     spec = yaml_source.parse(data, "<stdin>" if target == "-" else target)
     return spec, data.decode("utf-8-sig")

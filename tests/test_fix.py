@@ -394,3 +394,15 @@ def test_numbers_that_are_not_finite_are_null() -> None:
     body = json.loads(render_fix_json(fixed(text, seeds=(0,)), {}))
     assert body["before"]["measured"][0]["verdict"] == "non-finite"
     assert body["before"]["measured"][0]["reach"] is None
+
+
+@pytest.mark.parametrize("target", ["net:Net", "config.json"])
+def test_what_is_no_spec_cannot_be_mended_and_is_told_so(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    ended = run("fix", target)
+    assert (ended.code, ended.out) == (2, "")
+    assert f"fix cannot mend {target}: it changes specs" in ended.err
+    assert f"gradprobe probe {target} names the change" in ended.err

@@ -631,3 +631,39 @@ def test_an_interrupt_ends_both(write: Any, tmp_path: Path) -> None:
         out, err = parent.communicate(timeout=30)
     assert (parent.returncode, out, err) == (130, b"", b"")
     assert is_gone(int(pid.read_text()))
+
+
+def test_blocks_and_rows_of_a_python_model(run: Run, tmp_path: Path) -> None:
+    """The skip is seen without being told of, and a glob says which modules are the blocks."""
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "class Block(nn.Module):\n"
+        "    def __init__(self, skip):\n"
+        "        super().__init__()\n"
+        "        self.f, self.skip = nn.Sequential(nn.Linear(16, 16), nn.Tanh()), skip\n"
+        "    def forward(self, x):\n"
+        "        return x + self.f(x) if self.skip else self.f(x)\n"
+        "def net(skip):\n"
+        "    blocks = nn.Sequential(*(Block(skip) for _ in range(4)))\n"
+        "    return nn.Sequential(nn.Linear(8, 16), blocks, nn.Linear(16, 3))\n"
+    )
+    arguments = (
+        "probe",
+        "net:net",
+        "--path",
+        str(tmp_path),
+        "--input",
+        "shape=32,8",
+        "--blocks",
+        *JSON,
+    )
+    for skip, expected in (("true", 1.0), ("false", 0.0)):
+        rows = report(run(*arguments, "--arg", f"skip={skip}"))["rows"]
+        blocks = [row for row in rows if row["kind"] == "Block"]
+        assert len(blocks) == 4
+        for row in blocks:
+            assert row["jacobian"]["highway"]["value"] == pytest.approx(expected, abs=0.1)
+    rows = report(run(*arguments, "--arg", "skip=false", "--rows", "1.*.f"))["rows"]
+    assert [row["name"] for row in rows if row["name"].endswith(".f")] == [
+        f"1.{index}.f" for index in range(4)
+    ]

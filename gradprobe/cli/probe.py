@@ -101,8 +101,6 @@ def probe(
         return 0
     with progress(f"probing {target}"):
         if isinstance(spec, CodeSpec):
-            if rows:
-                raise InputError("--rows: in Python, gradprobe.probe(model, inputs, rows=…)")
             run = RunOptions(timeout, in_process, dtype)
             report = probe_code(spec, told, run)
         else:
