@@ -16,7 +16,7 @@ from enum import Enum
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
-from gradprobe.report import GradientProfile
+from gradprobe.report import GradientProfile, Training
 from gradprobe.spec import CheckSpec
 
 T = TypeVar("T")
@@ -29,6 +29,7 @@ class Measurement(NamedTuple):
     name: str | None  # what the spec calls the network
     check: CheckSpec  # the spec's own section
     config: Mapping[str, bool | int | float | str | None]  # what the probe was told, resolved
+    training: Training | None = None  # on request
 
 
 def encode(value: object) -> str:

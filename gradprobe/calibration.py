@@ -12,9 +12,8 @@ and ``benchmarks/trainability/report.py`` says how well it does on networks that
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
-from gradprobe.signals import Signals
+from gradprobe.report import Probability, Signals
 
 # fit.py writes from here
 COEFFICIENTS: dict[str, tuple[float, float]] = {
@@ -33,11 +32,8 @@ COEFFICIENTS: dict[str, tuple[float, float]] = {
 OPERATING_POINT = 0.5
 
 
-class Probability(NamedTuple):
-    """That a network trains, under SGD and under the better of SGD and Adam."""
-
-    sgd: float
-    adam: float
+# The signals of a network of which nothing is wrong.
+IDEAL = Signals(decay=0.0, growth=0.0, lost_inputs=0.0, bare_depth=0.0, coherence=1.0)
 
 
 def probability(signals: Signals) -> Probability:
@@ -45,10 +41,21 @@ def probability(signals: Signals) -> Probability:
 
     What SGD trains is trained by the better of the two, so ``adam`` is at least ``sgd``.
     """
-    terms = {"intercept": 1.0, **signals._asdict()}
-    scores = [
-        math.fsum(COEFFICIENTS[name][model] * value for name, value in terms.items())
-        for model in (0, 1)
-    ]
+    scores = [math.fsum(terms) for terms in zip(*contributions(signals).values(), strict=True)]
     sgd, adam = (1 / (1 + math.exp(-score)) for score in scores)
     return Probability(sgd, max(sgd, adam))
+
+
+def contributions(signals: Signals) -> dict[str, tuple[float, float]]:
+    """What each signal adds to the log odds of training, under SGD and under the better of the two.
+
+    ``ideal`` is the log odds where every signal is ideal, a coherence of 1 and 0 elsewhere; what
+    the signals take from it is at most 0 each, and everything adds up to the log odds.
+    """
+    ideal = {"intercept": 1.0, **IDEAL._asdict()}
+    away = {name: value - ideal[name] for name, value in signals._asdict().items()}
+    whole = [math.fsum(COEFFICIENTS[name][m] * ideal[name] for name in ideal) for m in (0, 1)]
+    parts = {
+        name: (COEFFICIENTS[name][0] * x, COEFFICIENTS[name][1] * x) for name, x in away.items()
+    }
+    return {"ideal": (whole[0], whole[1]), **parts}

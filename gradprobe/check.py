@@ -14,6 +14,7 @@ from gradprobe import rules
 from gradprobe._version import __version__
 from gradprobe.anatomy import BlockProfile, PathProfile
 from gradprobe.archive import Measurement
+from gradprobe.calibration import probability
 from gradprobe.config import (
     ARCHITECTURE_BATCH_SIZE,
     DEFAULT_BATCH_SIZE,
@@ -23,8 +24,9 @@ from gradprobe.config import (
     choose,
 )
 from gradprobe.errors import GradprobeError, InputError, ModelError, first_line
-from gradprobe.report import GradientProfile, Report, trunk_of
+from gradprobe.report import GradientProfile, Report, Training, trunk_of
 from gradprobe.rules import Selection
+from gradprobe.signals import obstacle, signals
 from gradprobe.sources import huggingface, stack
 from gradprobe.sources import yaml as yaml_source
 from gradprobe.sources.python import is_script, is_target
@@ -116,10 +118,14 @@ def probe_spec(
         from gradprobe.blocks import jacobians
 
         with _running(network):
-            found = jacobians(network, x, resolved.seed)
-        rows = tuple(row._replace(jacobian=found.get(row.name)) for row in profile.rows)
+            measured = jacobians(network, x, resolved.seed)
+        rows = tuple(row._replace(jacobian=measured.get(row.name)) for row in profile.rows)
         profile = replace(profile, rows=rows)
     report = _report(profile, spec.source, resolved, spec)
+    if resolved.deep:
+        with _enough_threads(network):
+            training = _training(network, [x], {}, profile, resolved)
+        report = replace(report, training=training)
     if not resolved.theory:
         return report
     from gradprobe.predict import beside
@@ -130,6 +136,37 @@ def probe_spec(
     return replace(report, profile=profile, theory=theory)
 
 
+def _training(
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    profile: GradientProfile,
+    options: ProbeOptions,
+) -> Training:
+    """How likely the model is to train, from its profile and up to four more passes.
+
+    The coherence is always that of the projection loss, as the calibration's is.
+
+    Raises:
+        ModelError: the forward or backward pass raised.
+    """
+    from gradprobe.coherence import coherence, highways, too_coarse
+
+    reason = obstacle(profile) or too_coarse(model)
+    if reason:
+        return Training(reason=reason)
+    seed = options.seed
+    projection = loss_of("projection", None, seed)
+    found = signals(
+        profile,
+        coherence(model, args, kwargs, projection, seed=seed),
+        highways(model, args, kwargs, seed=seed, rows=options.rows),
+    )
+    if found is None:
+        return Training(reason="no weight has a finite gradient that is not zero")
+    return Training(found, probability(found))
+
+
 def measure_spec(spec: NetworkSpec, options: ProbeOptions) -> Measurement:
     """What ``probe_spec`` measures, before it is judged.
 
@@ -138,7 +175,8 @@ def measure_spec(spec: NetworkSpec, options: ProbeOptions) -> Measurement:
     """
     report = probe_spec(spec, options)
     config = {key: value for key, value in report.config.items() if key != "thresholds"}
-    return Measurement(report.profile, spec.name, spec.check, config)  # type: ignore[arg-type]
+    told = (report.profile, spec.name, spec.check, config, report.training)
+    return Measurement(*told)  # type: ignore[arg-type]
 
 
 def judge(
@@ -153,7 +191,14 @@ def judge(
     findings, verdict = rules.diagnose(measured.profile, thresholds, check, selection)
     config = {**measured.config, "thresholds": {**thresholds, **check.thresholds}}
     return Report(
-        target, measured.profile, findings, verdict, config, versions(), name=measured.name
+        target,
+        measured.profile,
+        findings,
+        verdict,
+        config,
+        versions(),
+        name=measured.name,
+        training=measured.training,
     )
 
 
@@ -187,8 +232,9 @@ def _prepare_architecture(
     """The model, its inputs by name, its loss, and the options, resolved."""
     from gradprobe import architectures
 
-    if options.data is not None or options.by != "row" or options.theory:
-        raise InputError("--data, --by and --theory are about specs, not Hugging Face models")
+    if options.data is not None or options.by != "row" or options.theory or options.deep:
+        told = "--data, --by, --theory and --deep are about specs, not Hugging Face models"
+        raise InputError(told)
     named = options.loss or "projection"
     resolved = replace(
         options, batch_size=options.batch_size or ARCHITECTURE_BATCH_SIZE, loss=named
@@ -313,6 +359,7 @@ def probe(
     rows: str | None = None,
     blocks: bool = False,
     thresholds: dict[str, float] | None = None,
+    deep: bool = False,
 ) -> Report:
     """Probe any ``nn.Module``, or a spec: one forward and one backward pass.
 
@@ -331,6 +378,7 @@ def probe(
             it is not the repeated ones: ``encoder.layer.*``.
         blocks: measure highway, branch and gain of each block too.
         thresholds: of the reach bands, see ``gradprobe rules GP101``.
+        deep: say how likely the model is to train too, in ``training``: up to four more passes.
 
     Returns:
         Profile, findings and verdict.
@@ -339,7 +387,7 @@ def probe(
         InputError: an argument does not fit.
         ModelError: the model raised while it ran, or has nothing to train.
     """
-    options = ProbeOptions(seed=seed, level=level, rows=rows, blocks=blocks)
+    options = ProbeOptions(seed=seed, level=level, rows=rows, blocks=blocks, deep=deep)
     for name in thresholds or {}:
         choose("thresholds", name, tuple(options.thresholds))
     options = replace(options, thresholds={**options.thresholds, **(thresholds or {})})
@@ -362,7 +410,10 @@ def probe(
     profile = _measure(model, args, kwargs, measured, options)
     if blocks:
         profile = _with_jacobians(profile, model, args, kwargs, options)
-    return _report(profile, type(model).__name__, options, None, own)
+    report = _report(profile, type(model).__name__, options, None, own)
+    if not deep:
+        return report
+    return replace(report, training=_training(model, args, kwargs, profile, options))
 
 
 def arguments_of(inputs: Any) -> tuple[list[Any], dict[str, Any]]:

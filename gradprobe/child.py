@@ -81,6 +81,7 @@ def run(request: Request, note: Note) -> Measurement:
                 level=request.level,
                 rows=request.rows,
                 blocks=request.blocks,
+                deep=request.deep,
             )
     sizes = [t.shape[0] for t in [*args, *kwargs.values()] if isinstance(t, Tensor) and t.dim()]
     told = {
@@ -90,7 +91,8 @@ def run(request: Request, note: Note) -> Measurement:
         "mode": "train" if model.training else "eval",
     }
     config: dict[str, Any] = {k: v for k, v in report.config.items() if k != "thresholds"}
-    return Measurement(report.profile, type(model).__name__, CheckSpec(), config | told)
+    name = type(model).__name__
+    return Measurement(report.profile, name, CheckSpec(), config | told, report.training)
 
 
 # ---- the user's names

@@ -132,6 +132,7 @@ def _request(code: CodeSpec, options: ProbeOptions, run: RunOptions) -> Request:
         device=options.device,
         batch_size=options.batch_size,
         level=options.level,
+        deep=options.deep,
         memory=options.limits.memory,
         rows=options.rows,
         blocks=options.blocks,

@@ -17,14 +17,24 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from gradprobe.batch import first_tensor
-from gradprobe.build import Network
-from gradprobe.measure import failed, undisturbed
+from gradprobe.measure import failed, rows_of, undisturbed
 from gradprobe.norms import norms
 from gradprobe.rng import reseed
-from gradprobe.rows import Row, find_rows
+from gradprobe.rows import Row
 from gradprobe.seeds import derive
 
 STEPS = (1e-3, 1e-2)  # of each weight's own norm; benchmarks/trainability/steps.py compares others
+
+
+_COARSE = 1e-4  # a dtype's relative spacing, above which the shorter step drowns in rounding
+
+
+def too_coarse(model: nn.Module) -> str | None:
+    """Why the model's weights cannot take such a small step, in words; ``None`` where they can."""
+    dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    coarse = [d for d in dtypes if torch.finfo(d).eps > _COARSE]
+    names = sorted(str(d).removeprefix("torch.") for d in coarse)
+    return f"{names[0]} is too coarse for a step of {min(STEPS):g}" if names else None
 
 
 def coherence(
@@ -101,13 +111,18 @@ def _cosine(a: Tensor, b: Tensor) -> float:
 
 
 def highways(
-    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], *, seed: int = 0
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    seed: int = 0,
+    rows: str | None = None,
 ) -> dict[str, float]:
     """tr(J)/n of every row that keeps its input's shape, by row name: about 1 with a skip, else 0.
 
     Estimated as vᵀJv/n with one random ±1 vector v over the whole batch (Hutchinson 1990); its
     error is about the row's gain / sqrt(n). One forward pass, cut at the rows, and the part of a
-    backward pass that leads to their inputs. Any module; ``blocks.jacobians`` is more exact.
+    backward pass that leads to their inputs; ``rows`` is as for ``measure``. Any module; ``blocks.jacobians`` is more exact.
 
     Raises:
         ModelError: the forward or backward pass raised.
@@ -139,9 +154,8 @@ def highways(
 
         return hook
 
-    rows = model.rows if isinstance(model, Network) else find_rows(model)
     with undisturbed(model), torch.inference_mode(False), torch.enable_grad(), ExitStack() as hooks:
-        for row in rows:
+        for row in rows_of(model, rows):
             hooks.callback(row.module.register_forward_pre_hook(enter(row)).remove)
             hooks.callback(row.module.register_forward_hook(leave(row)).remove)
         reseed(derive(seed, "forward"))

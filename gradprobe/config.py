@@ -44,6 +44,7 @@ class ProbeOptions:
     rows: str | None = None  # a glob over module paths: which are the blocks
     blocks: bool = False  # measure each block's Jacobian too
     theory: bool = False  # predict each row's factor too
+    deep: bool = False  # say how likely it is to train too: up to four more passes
     limits: Limits = field(default_factory=Limits)
     thresholds: Mapping[str, float] = field(default_factory=lambda: dict(THRESHOLDS))
 
@@ -53,6 +54,8 @@ class ProbeOptions:
         choose("by", self.by, UNITS)
         if self.theory and self.by == "position":
             raise InputError("--theory is about rows: leave --by position out")
+        if self.deep and self.by == "position":
+            raise InputError("--deep is about rows: leave --by position out")
         if self.loss is not None:
             choose("loss", self.loss, (*LOSSES, OWN_LOSS))
         if self.batch_size is not None and not 1 <= self.batch_size <= MAX_BATCH_SIZE:

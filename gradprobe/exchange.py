@@ -25,6 +25,7 @@ class Request(NamedTuple):
     device: str
     batch_size: int | None
     level: str
+    deep: bool
     memory: int  # bytes that the inputs may take
     rows: str | None = None  # a glob over module paths
     blocks: bool = False

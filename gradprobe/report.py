@@ -101,6 +101,31 @@ class Theory(NamedTuple):
     alternative_decay: float | None = None
 
 
+class Signals(NamedTuple):
+    """What the calibrated verdict is made of: four signs of trouble, and one of health."""
+
+    decay: float  # decades by which the gradient shrinks from the trunk's last row to its first
+    growth: float  # decades by which it grows
+    lost_inputs: float  # decades of input dependence that the trunk's last row has lost
+    bare_depth: float  # log10 of the rows that the gradient crosses × (1 - their mean highway)
+    coherence: float  # of the gradient with itself a small step later, 0 to 1
+
+
+class Probability(NamedTuple):
+    """That a network trains, under SGD and under the better of SGD and Adam."""
+
+    sgd: float
+    adam: float
+
+
+class Training(NamedTuple):
+    """Whether the network will train: the calibrated verdict, or the reason why there is none."""
+
+    signals: Signals | None = None
+    probability: Probability | None = None
+    reason: str | None = None
+
+
 class RowProfile(NamedTuple):
     """One row: a top-level layer, an iteration of a repeat, or (``level`` > 0) a leaf inside one.
 
@@ -279,6 +304,7 @@ class Report:
     versions: Mapping[str, str] = field(default_factory=dict)
     name: str | None = None  # what the spec calls the network
     theory: Theory | None = None  # on request
+    training: Training | None = None  # on request
 
     @property
     def rows(self) -> tuple[RowProfile, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradprobe.report import RowStatus, Severity, Verdict
+from gradprobe.report import Probability, RowStatus, Severity, Signals, Verdict
 
 _TEXT = {"type": "string"}
 _TEXT_OR_NULL = {"type": ["string", "null"]}
@@ -81,8 +81,11 @@ _THEORY = _exactly(
     alternative=_TEXT_OR_NULL,
     alternative_decay=_NUMBER_OR_NULL,
 )
+_SIGNALS = _exactly(**{key: {"type": "number", "minimum": 0} for key in Signals._fields})
+_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
+_TRAINING = _exactly(**dict.fromkeys(Probability._fields, _SHARE), signals=_SIGNALS)
 _REPORT = _exactly(
-    {"theory": _THEORY},
+    {"theory": _THEORY, "training": _or_null(_TRAINING)},  # with --theory, with --deep
     schema_version={"const": 1},
     target=_TEXT,
     name=_TEXT_OR_NULL,

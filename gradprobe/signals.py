@@ -7,24 +7,38 @@ verdict than the worst that it has.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
 
-from gradprobe.report import GradientProfile, RowStatus
+from gradprobe.report import GradientProfile, RowStatus, Signals
 
 DECADES = 8.0  # of reach
 LOST = 4.0  # decades of input dependence
 DEEPEST = 100  # rows
 
 
-class Signals(NamedTuple):
-    """What the calibrated verdict is made of: four signs of trouble, and one of health."""
+# Why there is nothing to weigh; the first that holds is told.
+OBSTACLES: dict[str, Callable[[GradientProfile], bool]] = {
+    "the network has no parameters": lambda p: not p.parameters,
+    "the loss, an output or a gradient is not finite": lambda p: not _all_finite(p),
+    "fewer than two rows to compare": lambda p: p.steps < 1,
+    "an end of the trunk has no gradient": lambda p: any(
+        row.gradient_norm is None for row in (p.trunk[0], p.trunk[-1])
+    ),
+    "the gradient is zero": lambda p: not p.reach,
+    "a batch of one does not tell inputs apart": lambda p: p.trunk[-1].input_dependence is None,
+}
 
-    decay: float  # decades by which the gradient shrinks from the trunk's last row to its first
-    growth: float  # decades by which it grows
-    lost_inputs: float  # decades of input dependence that the trunk's last row has lost
-    bare_depth: float  # log10 of the rows that the gradient crosses × (1 - their mean highway)
-    coherence: float  # of the gradient with itself a small step later, 0 to 1
+
+def obstacle(profile: GradientProfile) -> str | None:
+    """Why the profile has no signals, in words; ``None`` where it has."""
+    return next((reason for reason, holds in OBSTACLES.items() if holds(profile)), None)
+
+
+def _all_finite(profile: GradientProfile) -> bool:
+    dependence = [row.input_dependence for row in profile.trunk[-1:]]
+    numbers = (profile.loss, profile.reach, *dependence)
+    finite = all(x is None or math.isfinite(x) for x in numbers)
+    return finite and not any(row.status is RowStatus.NON_FINITE for row in profile.ran)
 
 
 def signals(
@@ -39,18 +53,14 @@ def signals(
             none and are left out of the mean.
 
     Returns:
-        ``None`` where there is nothing to weigh: fewer than two rows, no parameters, a batch of
-        one, a gradient that is zero, missing or not finite. Those are other rules' business.
+        ``None`` where there is nothing to weigh: an ``obstacle``, or no coherence. Those are other
+        rules' business.
     """
+    if obstacle(profile) or coherence is None or not math.isfinite(coherence):
+        return None
     trunk, reach = profile.trunk, profile.reach
-    if not profile.parameters or profile.steps < 1 or not reach:
-        return None
+    assert reach is not None
     dependence = trunk[-1].input_dependence
-    numbers = (reach, dependence, coherence, profile.loss)
-    if not all(x is not None and math.isfinite(x) for x in numbers):
-        return None
-    if any(row.status is RowStatus.NON_FINITE for row in profile.ran):
-        return None
     decades = math.log10(reach)
     measured = [highways[row.name] for row in trunk[1:] if row.name in highways]
     highway = math.fsum(measured) / len(measured) if measured else 0.0

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradprobe.calibration import COEFFICIENTS, probability
-from gradprobe.report import RowStatus
-from gradprobe.signals import DECADES, DEEPEST, LOST, Signals, signals
+from gradprobe.report import RowStatus, Signals
+from gradprobe.signals import DECADES, DEEPEST, LOST, signals
 
 CAPS = Signals(
     decay=DECADES,

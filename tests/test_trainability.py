@@ -14,7 +14,7 @@ from torch import nn
 
 from gradprobe.build import build
 from gradprobe.calibration import COEFFICIENTS
-from gradprobe.signals import Signals
+from gradprobe.report import Signals
 from gradprobe.sources.yaml import parse
 
 HOME = Path(__file__).parent.parent / "benchmarks" / "trainability"

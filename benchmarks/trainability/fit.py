@@ -17,7 +17,7 @@ from logistic import Array, auc, cross_validated, fit, log_loss
 from profiles import FIT, GIVEN, load
 
 from gradprobe import calibration
-from gradprobe.signals import Signals
+from gradprobe.report import Signals
 
 TARGETS = {"SGD": "best_sgd", "best of eight": "best"}
 TRAINED = 0.9

@@ -19,8 +19,8 @@ from fit import SIGNS, TARGETS, TRAINED, seen
 from logistic import Array, auc, fit, log_loss, predict
 from profiles import FIT, GIVEN, REPORT, SEEDS, load
 
-from gradprobe.calibration import OPERATING_POINT, Probability, probability
-from gradprobe.signals import Signals
+from gradprobe.calibration import OPERATING_POINT, probability
+from gradprobe.report import Probability, Signals
 
 Line = tuple[dict[str, Any], dict[str, Any]]  # outcome, profile
 HOPELESS = Probability(0.0, 0.0)

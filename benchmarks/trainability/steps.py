@@ -16,7 +16,7 @@ from profiles import FIT, GIVEN, load, network_spec
 from gradprobe.check import prepare
 from gradprobe.coherence import STEPS, coherence
 from gradprobe.config import ProbeOptions
-from gradprobe.signals import Signals
+from gradprobe.report import Signals
 
 LENGTHS = ((1e-4,), (1e-3,), (3e-3,), (1e-2,), (3e-2,), STEPS)
 

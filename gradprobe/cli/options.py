@@ -165,6 +165,10 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change a value.", metavar="KEY=VALUE", rich_help_panel=_HF),
 ]
+Deep = Annotated[
+    bool,
+    typer.Option("--deep", help="How likely it is to train.", rich_help_panel=_PROBE),
+]
 MaxParameters = Annotated[
     int, typer.Option(help="Refuse larger networks.", rich_help_panel=_LIMITS)
 ]
@@ -364,6 +368,7 @@ def probe_options(
     blocks: bool = False,
     theory: bool = False,
     rows: str | None = None,
+    deep: bool = False,
 ) -> ProbeOptions:
     """The probe that the options describe."""
     return ProbeOptions(
@@ -378,6 +383,7 @@ def probe_options(
         blocks=blocks,
         theory=theory,
         rows=rows,
+        deep=deep,
         limits=Limits(max_parameters, parse_bytes(max_memory)),
     )
 

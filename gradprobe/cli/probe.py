@@ -53,6 +53,7 @@ def probe(
     rows: o.Rows = None,
     layers: o.Layers = None,
     settings: o.Settings = None,
+    deep: o.Deep = False,
     max_parameters: o.MaxParameters = o.DEFAULT_LIMITS.parameters,
     max_memory: o.MaxMemory = o.DEFAULT_MEMORY,
     format: o.FormatOption = o.Format.TEXT,
@@ -68,7 +69,8 @@ def probe(
     of that gradient, the RMS of its output, the output's exact zeros, and how far the output still
     tells the inputs apart (1: fully, 0: all inputs look alike). --blocks adds each block's Jacobian
     J: highway is tr(J)/n, branch the RMS gain of what is not the skip, gain that of the whole.
-    --theory sets mean-field theory's factor beside that measured across each row.
+    --theory sets mean-field theory's factor beside that measured across each row. --deep says which
+    share of small networks with the same signals trained.
 
     package.module:name is a Python class, a function that builds a model, or a model. It is run in
     a process of its own and needs --input, --inputs or --data.
@@ -89,6 +91,7 @@ def probe(
         blocks,
         theory,
         rows,
+        deep,
     )
     code = o.code_options(arg, path, input, inputs, train_mode, loss)
     spec = load(target, stack, code, allow_code, layers, settings or ())

@@ -9,7 +9,7 @@ from typing import Any
 
 from gradprobe.numbers import finite
 from gradprobe.outcome import CheckResult, Diagnostic
-from gradprobe.report import Finding, GradientProfile, Report, RowProfile, RowStatus
+from gradprobe.report import Finding, GradientProfile, Report, RowProfile, RowStatus, Training
 
 SCHEMA_VERSION = 1
 
@@ -48,6 +48,7 @@ def report_object(report: Report) -> dict[str, Any]:
         "trunk": [profile.trunk[0].name, profile.trunk[-1].name] if profile.trunk else None,
         "unit": profile.unit,
         **({"theory": _theory(report)} if report.theory else {}),
+        **({"training": _training(report.training)} if report.training else {}),
         "rows": [
             {
                 **_row(row, profile.reach_of(row), with_jacobian),
@@ -148,6 +149,13 @@ def _theory(report: Report) -> dict[str, Any]:
         "agrees": None if profile.predicted_reach is None else profile.disagreement() is None,
         **theory._asdict(),
     }
+
+
+def _training(training: Training) -> dict[str, Any] | None:
+    """The probabilities and what they are made of; ``null`` where there is nothing to weigh."""
+    if training.probability is None or training.signals is None:
+        return None
+    return {**training.probability._asdict(), "signals": training.signals._asdict()}
 
 
 def _factors(profile: GradientProfile, row: RowProfile) -> dict[str, Any]:

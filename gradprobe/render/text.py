@@ -11,10 +11,13 @@ from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.text import Text
 
+from gradprobe.calibration import OPERATING_POINT, contributions
 from gradprobe.numbers import fraction, kind, name, number, plural
 from gradprobe.render.canvas import (
     BAD,
+    DOUBTFUL,
     FAINT,
+    GOOD,
     SEVERITY_COLOURS,
     VERDICT_COLOURS,
     Style,
@@ -25,7 +28,16 @@ from gradprobe.render.canvas import (
     scale,
     wrapped,
 )
-from gradprobe.report import Finding, GradientProfile, Report, RowProfile, RowStatus, Severity
+from gradprobe.report import (
+    Finding,
+    GradientProfile,
+    Report,
+    RowProfile,
+    RowStatus,
+    Severity,
+    Signals,
+)
+from gradprobe.signals import DECADES, DEEPEST, LOST
 
 MOST_ROWS = 24
 _BAR = (14, 40)  # cells, at least and at most
@@ -70,6 +82,7 @@ def render_report(report: Report, style: Style | None = None, *, everything: boo
     parts += [_table(report, style, everything), Text("")]
     parts += verdict_lines(report, style)
     parts += [Text(line) for line in theory_lines(report, style)]
+    parts += training_lines(report, style)
     for finding in report.findings:
         parts += [Text(""), *_finding(finding, report.profile.unit, style)]
     return paint(parts, style)
@@ -131,6 +144,47 @@ def _parted(profile: GradientProfile) -> str:
         where = f"at row {row.name}"
     told = f"measured and theory differ by ×{number(apart)} {where}"
     return f"{told}: finite width explains up to ×{number(allowed)}"
+
+
+def training_lines(report: Report, style: Style) -> list[Text]:
+    """With --deep: how likely it is to train, and what weighs against it; or why nobody can say."""
+    if report.training is None:
+        return []
+    training = report.training
+    if training.probability is None or training.signals is None:
+        story = f"no probability that it trains: {training.reason}"
+        return [Text(line, style=FAINT) for line in wrapped(style.safe(story), style, 0)]
+    sgd, adam = training.probability
+    told = f"{fraction(sgd)} under SGD, {fraction(adam)} under SGD or Adam"
+    lines = [Text(line) for line in wrapped(f"{told} (of small networks like it)", style, 8)]
+    colour = next(c for p, c in ((sgd, GOOD), (adam, DOUBTFUL), (1, BAD)) if p >= OPERATING_POINT)
+    lines[0] = Text("trains  ", style=f"bold {colour}") + lines[0][8:]
+    against = _against(training.signals)
+    faint = wrapped(f"against it: {', '.join(against)}", style, 8) if against else []
+    return lines + [Text(line, style=FAINT) for line in faint]
+
+
+# How what weighs against a network is said.
+AGAINST: dict[str, Callable[[float], str]] = {
+    "decay": lambda decades: f"decay {_up_to(decades, DECADES)} decades",
+    "growth": lambda decades: f"growth {_up_to(decades, DECADES)} decades",
+    "lost_inputs": lambda decades: f"inputs {_up_to(decades, LOST)} decades alike",
+    "bare_depth": lambda depth: f"{_up_to(10**depth, DEEPEST)} rows without a skip",
+    "coherence": lambda cosine: f"coherence {number(cosine)}",
+}
+_WEIGHTY = -0.5  # of log odds: what takes less is not told
+
+
+def _up_to(value: float, cap: float) -> str:
+    """``4.9``; ``8 or more`` at the cap, where the signal ends."""
+    return f"{value:.2g}" if value < cap * (1 - 1e-9) else f"{cap:g} or more"
+
+
+def _against(signals: Signals) -> list[str]:
+    """What takes most from the odds under SGD, in words, the worst first."""
+    taken = {name: sgd for name, (sgd, _) in contributions(signals).items() if name in AGAINST}
+    worst = sorted((x, name) for name, x in taken.items() if x <= _WEIGHTY)
+    return [AGAINST[name](getattr(signals, name)) for _, name in worst]
 
 
 def _header(report: Report, style: Style) -> list[Text]:
