@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gradprobe.anatomy import Estimate, JacobianProfile
 from gradprobe.archive import Measurement, decode, encode
 from gradprobe.errors import Place
-from gradprobe.report import GradientProfile, RowStatus
+from gradprobe.report import GradientProfile, Probability, RowStatus, Signals, Training
 from gradprobe.spec import CheckSpec, Ignore
 
 JACOBIAN = JacobianProfile(Estimate(0.99, 0.01), Estimate(math.inf), Estimate(math.nan, 0.1))
@@ -30,6 +30,7 @@ FULL = Measurement(
     "a name\nwith ‮ lines",
     CHECK,
     {"seed": 0, "dtype": "float32", "data": None},
+    Training(Signals(1e-300, 0.0, -0.0, 2.0, 1.0), Probability(0.0, 1.0), None),
 )
 
 

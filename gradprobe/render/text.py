@@ -169,7 +169,7 @@ AGAINST: dict[str, Callable[[float], str]] = {
     "decay": lambda decades: f"decay {_up_to(decades, DECADES)} decades",
     "growth": lambda decades: f"growth {_up_to(decades, DECADES)} decades",
     "lost_inputs": lambda decades: f"inputs {_up_to(decades, LOST)} decades alike",
-    "bare_depth": lambda depth: f"{_up_to(10**depth, DEEPEST)} rows without a skip",
+    "bare_depth": lambda depth: f"{_up_to(round(10**depth), DEEPEST)} rows without a skip",
     "coherence": lambda cosine: f"coherence {number(cosine)}",
 }
 _WEIGHTY = -0.5  # of log odds: what takes less is not told

@@ -1,0 +1,211 @@
+"""``probe --deep``: a probability where there is something to weigh, and only when it is asked."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from conftest import Result
+from handmade import chain, profile, report, row
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft7Validator
+from test_subject import everything, unchanged
+
+import gradprobe
+from gradprobe.calibration import COEFFICIENTS, contributions, probability
+from gradprobe.check import load_target, probe_spec
+from gradprobe.config import ProbeOptions
+from gradprobe.render.canvas import Style
+from gradprobe.render.json import report_object
+from gradprobe.render.text import AGAINST, render_report
+from gradprobe.report import Probability, Signals, Training
+from gradprobe.schema_output import report_schema
+from gradprobe.signals import DECADES, DEEPEST, LOST, OBSTACLES, obstacle
+from gradprobe.sources.stack import StackOptions
+from gradprobe.sources.yaml import parse
+from gradprobe.spec import NetworkSpec
+
+Run = Callable[..., Result]
+DEEP = ProbeOptions(deep=True)
+
+SIGNALS = st.builds(
+    Signals,
+    decay=st.floats(0, DECADES),
+    growth=st.floats(0, DECADES),
+    lost_inputs=st.floats(0, LOST),
+    bare_depth=st.floats(0, math.log10(DEEPEST)),
+    coherence=st.floats(0, 1),
+)
+
+
+def probabilities(spec: NetworkSpec, options: ProbeOptions) -> Probability:
+    training = probe_spec(spec, options).training
+    assert training is not None
+    assert training.probability is not None
+    return training.probability
+
+
+def complaints(body: dict[str, object]) -> list[str]:
+    return [error.message for error in Draft7Validator(report_schema()).iter_errors(body)]
+
+
+def test_a_probability_is_shown_only_when_asked(run: Run) -> None:
+    words = ["probe", "plain", "--depth", "4"]
+    plain, asked = (run(*words, *deep).out.splitlines() for deep in ([], ["--deep"]))
+    added = [line for line in asked if line not in plain]
+    assert added[0].startswith("trains  ")
+    assert [line for line in asked if line not in added] == plain
+    assert "training" not in json.loads(run(*words, "--format", "json").out)
+    body = json.loads(run(*words, "--deep", "--format", "json").out)
+    assert complaints(body) == []
+    training = body["training"]
+    assert training["signals"].keys() == set(Signals._fields)
+    assert (training["sgd"], training["adam"]) == probability(Signals(**training["signals"]))
+
+
+def test_a_residual_stack_is_said_to_train_and_deep_sigmoids_are_not() -> None:
+    good = probabilities(load_target("residual", StackOptions(depth=20)), DEEP)
+    assert min(good) > 0.9
+    # In float64: in float32, 40 factors below 0.15 come to exactly zero.
+    options = StackOptions(depth=40, activation="sigmoid")
+    bad = probabilities(load_target("plain", options), replace(DEEP, dtype="float64"))
+    assert max(bad) < 0.1
+
+
+@settings(max_examples=50, deadline=None)
+@given(SIGNALS)
+def test_contributions_add_up_to_the_log_odds(signals: Signals) -> None:
+    parts = contributions(signals)
+    assert parts.keys() == {"ideal", *Signals._fields}
+    for model, p in enumerate(probability(signals)):
+        terms = [COEFFICIENTS[name][model] * x for name, x in signals._asdict().items()]
+        odds = COEFFICIENTS["intercept"][model] + math.fsum(terms)
+        assert math.fsum(part[model] for part in parts.values()) == pytest.approx(odds, abs=1e-9)
+        assert all(parts[name][model] <= 0 for name in Signals._fields)
+        if model == 0:
+            assert math.log(p / (1 - p)) == pytest.approx(odds, abs=1e-6)
+
+
+# ---- where there is nothing to weigh
+
+LINEARS = "Linear: {out_features: 8}"
+NOTHING = {
+    "NaN": ("Linear: {out_features: 8, init: {weight: {normal: {std: 1.0e30}}}}", 3, 4),
+    "zero": ("Linear: {out_features: 8, init: {weight: zeros}}", 3, 4),
+    "one row": (LINEARS, 1, 4),
+    "a batch of one": (LINEARS, 4, 1),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_where_there_is_nothing_to_weigh_there_is_no_probability(name: str) -> None:
+    layer, times, batch_size = NOTHING[name]
+    layers = "\n".join([f"  - {layer}"] * times)
+    spec = parse(f"input: {{shape: [8]}}\nlayers:\n{layers}\n".encode(), "net.yaml")
+    found = probe_spec(spec, ProbeOptions(deep=True, batch_size=batch_size))
+    assert found.training is not None
+    assert found.training.reason in OBSTACLES
+    assert found.training[:2] == (None, None)
+    body = report_object(found)
+    assert body["training"] is None
+    assert complaints(body) == []
+    shown = " ".join(render_report(found).split())
+    assert f"no probability that it trains: {found.training.reason}" in shown
+
+
+def test_each_obstacle_has_its_own_words() -> None:
+    reasons = {
+        "the loss, an output or a gradient is not finite": chain(math.nan, 1.0, 1.0),
+        "an end of the trunk has no gradient": chain(None, 1.0, 1.0),
+        "the gradient is zero": chain(0.0, 1.0, 1.0),
+        "fewer than two rows to compare": profile(row("0")),
+    }
+    assert {reason: obstacle(measured) for reason, measured in reasons.items()} == {
+        reason: reason for reason in reasons
+    }
+    assert obstacle(chain(1.0, None, 1.0)) is None
+
+
+def test_a_coarse_dtype_takes_no_small_step() -> None:
+    options = ProbeOptions(deep=True, dtype="bfloat16")
+    found = probe_spec(load_target("residual", StackOptions(depth=3)), options).training
+    assert found == Training(reason="bfloat16 is too coarse for a step of 0.001")
+
+
+# ---- any module
+
+
+def test_a_module_is_left_as_it_was() -> None:
+    model, x = everything()
+    with unchanged(model, x):
+        found = gradprobe.probe(model, x, deep=True)
+    assert found.training
+    assert found.training.probability
+    assert gradprobe.probe(model, x).training is None
+    assert gradprobe.probe(model, x, deep=True) == found
+
+
+def test_a_python_model_hands_its_probability_back(
+    run: Run, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("model")
+    source = "from torch.nn import Linear, Sequential\n"
+    source += "def deep_one(): return Sequential(*(Linear(8, 8) for _ in range(6)))\n"
+    (folder / "deep_net.py").write_text(source)
+    words = ["deep_net:deep_one", "--path", str(folder), "--input", "shape=16,8"]
+    ended = run("probe", *words, "--trusted-in-process", "--deep", "--format", "json")
+    body = json.loads(ended.out)
+    assert complaints(body) == []
+    assert 0 < body["training"]["sgd"] <= body["training"]["adam"] < 1
+
+
+# ---- how it is said
+
+
+def said(signals: Signals, **style: object) -> str:
+    training = Training(signals, probability(signals))
+    made = replace(report(chain(1.0, 1.0, 1.0)), training=training)
+    return render_report(made, Style(**style))
+
+
+def test_what_weighs_against_it_is_said_worst_first() -> None:
+    shown = " ".join(said(Signals(4.1, 0.0, 1.8, math.log10(20), 0.9)).split())
+    told = "against it: decay 4.1 decades, inputs 1.8 decades alike, 20 rows without a skip"
+    assert f"{told} " in shown + " "
+    assert "coherence" not in shown  # -0.38 of log odds: too little to be told
+
+
+def test_nothing_weighs_against_an_ideal_network() -> None:
+    shown = said(Signals(0.0, 0.0, 0.0, 0.0, 1.0))
+    assert "trains  >99 % under SGD, >99 % under SGD or Adam" in shown
+    assert "against" not in shown
+
+
+def test_at_its_cap_a_signal_is_at_least_that() -> None:
+    shown = " ".join(said(Signals(DECADES, DECADES, LOST, math.log10(DEEPEST), 0.0)).split())
+    for words in ("decay 8 or more", "growth 8 or more", "inputs 4 or more", "100 or more rows"):
+        assert words in shown
+    assert "coherence 0" in shown
+
+
+def test_every_signal_has_words() -> None:
+    assert AGAINST.keys() == set(Signals._fields)
+
+
+@settings(max_examples=50, deadline=None)
+@given(SIGNALS, st.integers(40, 100), st.booleans())
+def test_what_is_said_fits_the_width(signals: Signals, width: int, plain: bool) -> None:
+    shown = said(signals, width=width, ascii=plain)
+    start = shown.index("trains  ")
+    assert max(map(len, shown[start:].splitlines())) <= width
+    assert not plain or shown.isascii()
+
+
+def test_deep_is_about_rows(run: Run) -> None:
+    ended = run("probe", "plain", "--deep", "--by", "position")
+    assert ended.code == 2
+    assert "--deep is about rows" in ended.err
