@@ -122,7 +122,8 @@ def highways(
 
     Estimated as vᵀJv/n with one random ±1 vector v over the whole batch (Hutchinson 1990); its
     error is about the row's gain / sqrt(n). One forward pass, cut at the rows, and the part of a
-    backward pass that leads to their inputs; ``rows`` is as for ``measure``. Any module; ``blocks.jacobians`` is more exact.
+    backward pass that leads to their inputs; ``rows`` is as for ``measure``. Any module;
+    ``blocks.jacobians`` is more exact.
 
     Raises:
         ModelError: the forward or backward pass raised.
