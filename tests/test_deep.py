@@ -173,8 +173,8 @@ def said(signals: Signals, **style: object) -> str:
 
 
 def test_what_weighs_against_it_is_said_worst_first() -> None:
-    shown = " ".join(said(Signals(4.1, 0.0, 1.8, math.log10(20), 0.9)).split())
-    told = "against it: decay 4.1 decades, inputs 1.8 decades alike, 20 rows without a skip"
+    shown = " ".join(said(Signals(1.1, 0.0, 3.0, math.log10(20), 0.9)).split())
+    told = "against it: inputs 3 decades alike, 20 rows without a skip, decay 1.1 decades"
     assert f"{told} " in shown + " "
     assert "coherence" not in shown  # -0.38 of log odds: too little to be told
 
