@@ -131,7 +131,7 @@ def test_a_run_that_finds_everything_in_the_cache_imports_no_torch_and_starts_no
     program = (
         "import sys\nfrom gradprobe.cli.main import main\n"
         "try:\n    main(['check', '--output-format', 'json'])\n"
-        "finally:\n    print('torch' in sys.modules, 'multiprocessing.spawn' in sys.modules,"
+        "finally:\n    print('torch' in sys.modules, 'multiprocessing.popen_spawn_posix' in sys.modules,"
         " file=sys.stderr)\n"
     )
     cold, warm = (
