@@ -131,8 +131,8 @@ def test_a_run_that_finds_everything_in_the_cache_imports_no_torch_and_starts_no
     program = (
         "import sys\nfrom gradprobe.cli.main import main\n"
         "try:\n    main(['check', '--output-format', 'json'])\n"
-        "finally:\n    print('torch' in sys.modules, 'multiprocessing.popen_spawn_posix' in sys.modules,"
-        " file=sys.stderr)\n"
+        "finally:\n    names = ('torch', 'multiprocessing.popen_spawn_posix')\n"
+        "    print(*[name in sys.modules for name in names], file=sys.stderr)\n"
     )
     cold, warm = (
         subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True)

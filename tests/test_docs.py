@@ -72,10 +72,8 @@ def without_values(text: str) -> str:
     return re.sub(r"[ \t]+", " ", text).strip()
 
 
-@pytest.mark.parametrize(
-    "document",
-    [pytest.param(d, marks=[pytest.mark.slow] * (d.stem == "fix"), id=d.stem) for d in DOCUMENTS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
 def test_a_document_shows_what_its_commands_print(document: Path, tmp_path: Path) -> None:
     text = document.read_text(encoding="utf-8")
     environment = prepared(tmp_path)

@@ -32,12 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    from gradprobe.cli.app import app
+    from gradprobe.cli.app import app_for
     from gradprobe.errors import ExitCode, GradprobeError, printable
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's advice on how it was called is not the user's
+            app = app_for(arguments)
             result = app(args=arguments, prog_name="gradprobe", standalone_mode=False)
         sys.stdout.flush()
         return int(result or 0)
