@@ -12,7 +12,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from gradprobe.errors import InputError
@@ -20,6 +19,7 @@ from gradprobe.numbers import finite, number
 from gradprobe.outcome import CheckResult, Diagnostic, Outcome
 from gradprobe.report import Report
 from gradprobe.rules import BY_CODE, BY_NAME, Selection
+from gradprobe.sources import versioned
 
 SCHEMA_VERSION = 1
 SelectionOf = Callable[[str], Selection]
@@ -52,18 +52,9 @@ def load(file: str) -> Baseline:
     Raises:
         InputError: no such file, not a baseline, or one of a newer gradprobe.
     """
-    try:
-        body: Any = json.loads(Path(file).read_bytes().decode())
-    except OSError as error:
-        hint = "--write-baseline makes one"
-        reason = (error.strerror or str(error)).lower()
-        raise InputError(f"cannot read the baseline {file}: {reason}", hint=hint) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} is not a baseline: not JSON") from error
+    named, hint = f"the baseline {file}", "--write-baseline makes one"
+    body = versioned.read(file, "baseline", SCHEMA_VERSION, named=named, hint=hint)
     version = body.get("schema_version") if isinstance(body, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        message = f"{file} has schema_version {version}; this gradprobe knows {SCHEMA_VERSION}"
-        raise InputError(message, hint="update gradprobe, or write the baseline anew")
     if version != SCHEMA_VERSION or not isinstance(body.get("targets"), dict):
         raise InputError(f"{file} is not a baseline: no schema_version and targets")
     targets = {path: _known(file, path, entry) for path, entry in body["targets"].items()}

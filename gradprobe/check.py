@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gradprobe import rules
 from gradprobe._version import __version__
-from gradprobe.anatomy import BlockProfile, PathProfile
+from gradprobe.anatomy import BlockProfile, JacobianProfile, PathProfile
 from gradprobe.archive import Measurement
 from gradprobe.calibration import probability
 from gradprobe.config import (
@@ -119,8 +119,7 @@ def probe_spec(
 
         with _running(network):
             measured = jacobians(network, x, resolved.seed)
-        rows = tuple(row._replace(jacobian=measured.get(row.name)) for row in profile.rows)
-        profile = replace(profile, rows=rows)
+        profile = _beside_rows(profile, measured)
     report = _report(profile, spec.source, resolved, spec)
     if resolved.deep:
         with _enough_threads(network):
@@ -471,7 +470,14 @@ def _with_jacobians(
     with _running(model):
         calls = recorded(model, rows_of(model, options.rows), args, kwargs)
         found = jacobians_of(calls, options.seed)
-    rows = tuple(row._replace(jacobian=found.get(row.name)) for row in profile.rows)
+    return _beside_rows(profile, found)
+
+
+def _beside_rows(
+    profile: GradientProfile, jacobians: Mapping[str, JacobianProfile]
+) -> GradientProfile:
+    """The profile with the Jacobian of each row that has one, by its name."""
+    rows = tuple(row._replace(jacobian=jacobians.get(row.name)) for row in profile.rows)
     return replace(profile, rows=rows)
 
 

@@ -7,6 +7,7 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,7 +66,7 @@ def discover(paths: Iterable[str], options_of: OptionsOf, force_exclude: bool = 
 def shown(path: str | Path) -> str:
     """A path as it is shown: relative to the working directory where it lies below it."""
     absolute = os.path.abspath(path)
-    inside = os.path.commonpath([absolute, os.getcwd()]) == os.getcwd()
+    inside = _below(absolute, os.getcwd())
     return (os.path.relpath(absolute) if inside else absolute).replace(os.sep, "/")
 
 
@@ -81,7 +82,12 @@ def matches(patterns: Iterable[str], root: str, path: str | Path) -> bool:
     except ValueError:
         return False
     inside += "/" if str(path).endswith("/") else ""
-    return bool(GitIgnoreSpec.from_lines(patterns).match_file(inside))
+    return bool(_compiled(tuple(patterns)).match_file(inside))
+
+
+@cache
+def _compiled(patterns: tuple[str, ...]) -> GitIgnoreSpec:
+    return GitIgnoreSpec.from_lines(patterns)
 
 
 class _Excluded:
@@ -92,8 +98,10 @@ class _Excluded:
 
     def __call__(self, path: Path) -> bool:
         options = self.options_of(Path(os.path.abspath(path)).parent)
+        if not options.exclude:
+            return False
         name = f"{path}/" if path.is_dir() else path
-        return bool(options.exclude) and matches(options.exclude, options.exclude_root, name)
+        return matches(options.exclude, options.exclude_root, name)
 
 
 def _matching(pattern: str) -> list[str]:
@@ -102,12 +110,13 @@ def _matching(pattern: str) -> list[str]:
         return sorted(glob.glob(pattern))
     fixed = pattern[: min(i for i in map(pattern.find, "*?[") if i >= 0)].rpartition("/")[0]
     root = fixed or ("/" if pattern.startswith("/") else ".")
-    wanted = [pattern.removeprefix("./") if fixed == "." or not fixed else pattern[len(fixed) :]]
+    wanted = pattern.removeprefix("./") if fixed in ("", ".") else pattern[len(fixed) :]
+    anchored = [f"/{wanted.lstrip('/')}"]
     found = []
     for place, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".") and name not in SKIPPED]
         paths = [os.path.join(place, name) for name in names]
-        found += [path for path in paths if matches([f"/{wanted[0].lstrip('/')}"], root, path)]
+        found += [path for path in paths if matches(anchored, root, path)]
     return sorted(path.removeprefix("./") for path in found)
 
 
@@ -115,8 +124,9 @@ def _specs_below(folder: Path, excluded: _Excluded) -> Iterator[str]:
     """The specs below a directory, sorted, with every .gitignore from the repository's root on."""
     ignores = _gitignores_above(folder)
     for place, folders, names in os.walk(folder):
-        ignores[place] = _gitignore(Path(place))
-        active = [(root, spec) for root, spec in ignores.items() if spec and _below(place, root)]
+        if spec := _gitignore(Path(place)):
+            ignores[place] = spec
+        active = [(root, spec) for root, spec in ignores.items() if _below(place, root)]
         folders[:] = sorted(
             name
             for name in folders
@@ -175,13 +185,13 @@ def _gitignore(folder: Path) -> GitIgnoreSpec | None:
         return None
 
 
-def _gitignores_above(folder: Path) -> dict[str, GitIgnoreSpec | None]:
+def _gitignores_above(folder: Path) -> dict[str, GitIgnoreSpec]:
     """Those of the directories above, up to the root of the repository, outermost first."""
     found = []
     for parent in Path(os.path.abspath(folder)).parents:
         found.append(parent)
         if (parent / ".git").exists():
-            return {str(one): _gitignore(one) for one in reversed(found)}
+            return {str(one): spec for one in reversed(found) if (spec := _gitignore(one))}
     return {}
 
 

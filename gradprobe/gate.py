@@ -100,11 +100,9 @@ def hold(
     """
     outcomes = []
     for outcome in result.outcomes:
-        factor, selection = (
-            options_of(_folder(outcome.path)).regression,
-            selection_of(options_of, outcome.path),
-        )
-        compared = baselines.compare(outcome, baseline, factor, selection)
+        options = options_of(_folder(outcome.path))
+        selection = _selection(options)
+        compared = baselines.compare(outcome, baseline, options.regression, selection)
         kept = [
             one for one in compared if one.rule in _ALWAYS or selection.holds(BY_CODE[one.rule])
         ]
@@ -171,7 +169,7 @@ def _outcome(target: _Target, results: Sequence[Measurement | Failure]) -> Outco
     if failures:
         return _failed(target.path, failures[0], lines)
     options = target.options
-    selection = Selection(options.select, options.ignore)
+    selection = _selection(options)
     ignores = [
         Ignore(one.rule, one.reason)
         for one in options.per_file_ignores
@@ -210,7 +208,10 @@ def _findings(reports: Sequence[Report]) -> list[Finding]:
 
 def selection_of(options_of: OptionsOf, path: str) -> Selection:
     """Which rules are asked of a target."""
-    options = options_of(_folder(path))
+    return _selection(options_of(_folder(path)))
+
+
+def _selection(options: CheckOptions) -> Selection:
     return Selection(options.select, options.ignore)
 
 

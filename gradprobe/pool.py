@@ -130,7 +130,7 @@ def _start(index: int, jobs: Sequence[Job]) -> _Worker:
     there.close()
     worker = _Worker(process, here, index, 0.0)
     _hand_over(worker, index, jobs)
-    worker.deadline = time.monotonic() + _TO_START + jobs[index].timeout
+    worker.deadline += _TO_START
     return worker
 
 
@@ -151,13 +151,10 @@ def _received(worker: _Worker, jobs: Sequence[Job]) -> Result | None:
             _end(worker)
             return Failure(ExitCode.FAILURE, f"its answer cannot be read: {first_line(error)}")
         return Failure(ExitCode.FAILURE, _how_it_ended(worker.process.exitcode))
-    if message == "started":
-        worker.deadline = time.monotonic() + jobs[worker.index].timeout
-        return None
     if message == "importing":
         worker.deadline = float("inf")
         return None
-    if message == "imported":
+    if message in ("started", "imported"):
         worker.deadline = time.monotonic() + jobs[worker.index].timeout
         return None
     return message  # type: ignore[no-any-return]

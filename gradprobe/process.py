@@ -181,9 +181,8 @@ def _await(child: subprocess.Popen[bytes], pipe: int, deadline: float) -> tuple[
             left = deadline - time.monotonic()
             if left <= 0:
                 return Ending.TIMED_OUT, b""
-            ended = (
-                child.poll() is not None
-            )  # before the look at the pipe: all it wrote is there now
+            # Before the look at the pipe: what it wrote is all there by then.
+            ended = child.poll() is not None
             ready = bool(selector.select(0 if ended else min(left, _TICK)))
             if ready:
                 chunk = os.read(pipe, 1 << 16)

@@ -5,9 +5,7 @@ It holds what the table shows, not all that was measured: of a row's parameters 
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 from gradprobe.errors import InputError
@@ -21,6 +19,7 @@ from gradprobe.report import (
     Severity,
     Verdict,
 )
+from gradprobe.sources import versioned
 
 SCHEMA_VERSION = 1
 _NUMBERS = (
@@ -43,19 +42,9 @@ def load(target: str) -> list[Report]:
     Raises:
         InputError: no such file, not a report, or one of a newer gradprobe.
     """
+    body = versioned.read(target, "report", SCHEMA_VERSION)
     try:
-        body: Any = json.loads(Path(target).read_bytes().decode())
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise InputError(f"cannot read {target}: {reason}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{target} is not a report: not JSON") from error
-    version = body.get("schema_version") if isinstance(body, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        message = f"{target} has schema_version {version}; this gradprobe knows {SCHEMA_VERSION}"
-        raise InputError(message, hint="update gradprobe, or write the report anew")
-    try:
-        if version != SCHEMA_VERSION:
+        if body["schema_version"] != SCHEMA_VERSION:
             raise KeyError("schema_version")
         reports = [_report(one) for one in _bodies(body)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -108,7 +97,7 @@ def _row(body: dict[str, Any]) -> RowProfile:
         if not (body[key] is None or type(body[key]) in (int, float)):
             raise ValueError(f"{key} is no number")
     weight, gradient = body["weight_norm"], body["weight_gradient_norm"]
-    own = ParameterProfile("", size, 0, _number(weight), None if gradient is None else gradient)
+    own = ParameterProfile("", size, 0, _number(weight), gradient)
     norm = body["gradient_norm"]
     return RowProfile(
         name=body["name"],

@@ -1,0 +1,35 @@
+"""A file that gradprobe wrote as JSON with a ``schema_version`` → what it holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gradprobe.errors import InputError
+
+
+def read(file: str, kind: str, version: int, *, named: str = "", hint: str = "") -> Any:
+    """What the file holds, of any shape: that it is a ``kind`` is the caller's to find out.
+
+    Args:
+        kind: what it should be: ``baseline``, ``report``.
+        version: the newest ``schema_version`` that is known.
+        named: how an error calls a file that cannot be read; its name by default.
+        hint: what to do about that.
+
+    Raises:
+        InputError: no such file, not JSON, or written by a newer gradprobe.
+    """
+    try:
+        body: Any = json.loads(Path(file).read_bytes().decode())
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"cannot read {named or file}: {reason}", hint=hint) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file} is not a {kind}: not JSON") from error
+    found = body.get("schema_version") if isinstance(body, dict) else None
+    if isinstance(found, int) and found > version:
+        message = f"{file} has schema_version {found}; this gradprobe knows {version}"
+        raise InputError(message, hint=f"update gradprobe, or write the {kind} anew")
+    return body
