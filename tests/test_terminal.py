@@ -473,7 +473,8 @@ def interrupted(process: subprocess.Popen[str]) -> None:
     assert (process.returncode, out, err) == (130, "", "")
 
 
-@pytest.mark.parametrize("name", ["yaml", FIRST, "torch", "torch.nn"])
+# faulthandler is imported in the middle of gradprobe.process.
+@pytest.mark.parametrize("name", ["yaml", FIRST, "torch", "torch.nn", "faulthandler"])
 def test_68_interrupt_while_a_module_is_imported(tmp_path: Path, name: str) -> None:
     interrupted(start(tmp_path, HEALTHY, name, "interrupt()"))
 

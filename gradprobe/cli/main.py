@@ -73,8 +73,9 @@ def _catch_interrupts() -> Any:
 
     def leave(signum: int, frame: FrameType | None) -> None:
         for name in ("gradprobe.process", "gradprobe.pool"):
-            if module := sys.modules.get(name):
-                module.kill_all()
+            # Without the name while the module is still being imported: then nothing runs.
+            if kill_all := getattr(sys.modules.get(name), "kill_all", None):
+                kill_all()
         os._exit(INTERRUPTED)
 
     return signal.signal(signal.SIGINT, leave)
