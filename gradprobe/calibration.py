@@ -12,6 +12,7 @@ and ``benchmarks/trainability/report.py`` says how well it does on networks that
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from gradprobe.report import Probability, Signals
 
@@ -27,13 +28,34 @@ COEFFICIENTS: dict[str, tuple[float, float]] = {
 }
 # to here
 
-# Below it, the network is said not to train: it is more likely to fail. fit.py prints what other
-# points give on the networks of the fit.
-OPERATING_POINT = 0.5
-
+# The operating points. Below the first, a network is said not to train; from the second on, that it
+# does; between them nobody knows. fit.py prints what others give on the networks of the fit.
+FAILS, TRAINS = 0.3, 0.7
 
 # The signals of a network of which nothing is wrong.
 IDEAL = Signals(decay=0.0, growth=0.0, lost_inputs=0.0, bare_depth=0.0, coherence=1.0)
+
+
+class Outlook(NamedTuple):
+    """What the two probabilities come to.
+
+    ``margin``: by how much the log odds would have to change for it to be another.
+    """
+
+    fails: bool  # under SGD and under Adam
+    trains: bool  # under SGD
+    margin: float
+
+
+def outlook(p: Probability) -> Outlook:
+    """It fails where neither is likely to train it, and trains where SGD is; else it is uncertain.
+
+    Uncertain is also what SGD will not train and Adam may.
+    """
+    low = _log_odds(p.adam) - _log_odds(FAILS)
+    high = _log_odds(p.sgd) - _log_odds(TRAINS)
+    margin = -low if low < 0 else high if high >= 0 else min(low, -high)
+    return Outlook(low < 0, high >= 0, margin)
 
 
 def probability(signals: Signals) -> Probability:
@@ -59,3 +81,13 @@ def contributions(signals: Signals) -> dict[str, tuple[float, float]]:
         name: (COEFFICIENTS[name][0] * x, COEFFICIENTS[name][1] * x) for name, x in away.items()
     }
     return {"ideal": (whole[0], whole[1]), **parts}
+
+
+def causes(signals: Signals) -> list[str]:
+    """The names of the signals that take something from the odds under SGD, the most first."""
+    taken = {name: sgd for name, (sgd, _) in contributions(signals).items() if name != "ideal"}
+    return sorted((name for name, log_odds in taken.items() if log_odds < 0), key=taken.__getitem__)
+
+
+def _log_odds(p: float) -> float:
+    return math.log(p / (1 - p))

@@ -14,7 +14,7 @@ from gradprobe import rules
 from gradprobe._version import __version__
 from gradprobe.anatomy import BlockProfile, JacobianProfile, PathProfile
 from gradprobe.archive import Measurement
-from gradprobe.calibration import probability
+from gradprobe.calibration import outlook, probability
 from gradprobe.config import (
     ARCHITECTURE_BATCH_SIZE,
     DEFAULT_BATCH_SIZE,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from gradprobe.build import Network
     from gradprobe.predict import Signal
 
+_SECOND_LOOK = 4  # times the weights: they, their gradient, the moved ones, and the gradient there
 _SMALL_WORK = 200_000_000  # multiplications of a forward pass
 
 
@@ -120,11 +121,11 @@ def probe_spec(
         with _running(network):
             measured = jacobians(network, x, resolved.seed)
         profile = _beside_rows(profile, measured)
-    report = _report(profile, spec.source, resolved, spec)
+    training = None
     if resolved.deep:
         with _enough_threads(network):
             training = _training(network, [x], {}, profile, resolved)
-        report = replace(report, training=training)
+    report = _report(profile, spec.source, resolved, spec, training=training)
     if not resolved.theory:
         return report
     from gradprobe.predict import beside
@@ -141,29 +142,32 @@ def _training(
     kwargs: Mapping[str, Any],
     profile: GradientProfile,
     options: ProbeOptions,
+    projection: Callable[[Any], Tensor] | None = None,
 ) -> Training:
-    """How likely the model is to train, from its profile and up to four more passes.
+    """How likely the model is to train, from its profile and two more passes.
 
-    The coherence is always that of the projection loss, as the calibration's is.
-
-    Raises:
-        ModelError: the forward or backward pass raised.
+    The loss of those is always ``projection``, as the calibration's is. A model that cannot be
+    looked at twice has no probability, and the reason says so.
     """
-    from gradprobe.coherence import coherence, highways, too_coarse
+    from gradprobe.coherence import second_look, too_coarse
 
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
     reason = obstacle(profile) or too_coarse(model)
+    if reason is None and _SECOND_LOOK * size > options.limits.memory:
+        reason = "a second look would need more memory than --max-memory allows"
     if reason:
         return Training(reason=reason)
     seed = options.seed
-    projection = loss_of("projection", None, seed)
-    found = signals(
-        profile,
-        coherence(model, args, kwargs, projection, seed=seed),
-        highways(model, args, kwargs, seed=seed, rows=options.rows),
-    )
+    projection = projection or loss_of("projection", None, seed)
+    try:
+        look = second_look(model, args, kwargs, projection, seed=seed, rows=options.rows)
+    except ModelError as error:
+        return Training(reason=f"the second look failed: {error.message}")
+    found = signals(profile, *look)
     if found is None:
         return Training(reason="no weight has a finite gradient that is not zero")
-    return Training(found, probability(found))
+    p = probability(found)
+    return Training(found, p, outlook(p).margin)
 
 
 def measure_spec(spec: NetworkSpec, options: ProbeOptions) -> Measurement:
@@ -187,7 +191,9 @@ def judge(
 ) -> Report:
     """The report on a measurement; ``ignores`` count beside the spec's own."""
     check = replace(measured.check, ignore=(*measured.check.ignore, *ignores))
-    findings, verdict = rules.diagnose(measured.profile, thresholds, check, selection)
+    findings, verdict = rules.diagnose(
+        measured.profile, thresholds, check, selection, measured.training
+    )
     config = {**measured.config, "thresholds": {**thresholds, **check.thresholds}}
     return Report(
         target,
@@ -215,14 +221,20 @@ def _torch_version() -> str:
 
 
 def _probe_architecture(spec: ArchitectureSpec, options: ProbeOptions) -> Report:
+    from gradprobe import architectures
+
     model, inputs, loss, resolved = _prepare_architecture(spec, options)
     profile = _measure(model, [], inputs, loss, resolved)
     if options.blocks:
         profile = _with_jacobians(profile, model, [], inputs, resolved)
-    return replace(
-        _report(profile, spec.source, resolved, None),
-        name=type(model).__name__,
-    )
+    training = None
+    if options.deep:
+        of = loss_of("projection", None, resolved.seed)
+        training = _training(
+            model, [], inputs, profile, resolved, lambda out: of(architectures.main_output(out))
+        )
+    report = _report(profile, spec.source, resolved, None, training=training)
+    return replace(report, name=type(model).__name__)
 
 
 def _prepare_architecture(
@@ -231,8 +243,8 @@ def _prepare_architecture(
     """The model, its inputs by name, its loss, and the options, resolved."""
     from gradprobe import architectures
 
-    if options.data is not None or options.by != "row" or options.theory or options.deep:
-        told = "--data, --by, --theory and --deep are about specs, not Hugging Face models"
+    if options.data is not None or options.by != "row" or options.theory:
+        told = "--data, --by and --theory are about specs, not Hugging Face models"
         raise InputError(told)
     named = options.loss or "projection"
     resolved = replace(
@@ -377,7 +389,8 @@ def probe(
             it is not the repeated ones: ``encoder.layer.*``.
         blocks: measure highway, branch and gain of each block too.
         thresholds: of the reach bands, see ``gradprobe rules GP101``.
-        deep: say how likely the model is to train too, in ``training``: up to four more passes.
+        deep: take a second look, two more passes, for a verdict by the probability that it trains,
+            which is in ``training``.
 
     Returns:
         Profile, findings and verdict.
@@ -409,10 +422,8 @@ def probe(
     profile = _measure(model, args, kwargs, measured, options)
     if blocks:
         profile = _with_jacobians(profile, model, args, kwargs, options)
-    report = _report(profile, type(model).__name__, options, None, own)
-    if not deep:
-        return report
-    return replace(report, training=_training(model, args, kwargs, profile, options))
+    training = _training(model, args, kwargs, profile, options) if deep else None
+    return _report(profile, type(model).__name__, options, None, own, training)
 
 
 def arguments_of(inputs: Any) -> tuple[list[Any], dict[str, Any]]:
@@ -522,10 +533,11 @@ def _report(
     options: ProbeOptions,
     spec: NetworkSpec | None,
     own: dict[str, str] | None = None,
+    training: Training | None = None,
 ) -> Report:
     """The profile with findings and verdict; ``own`` overrides options that did not apply."""
     check = spec.check if spec else None
-    findings, verdict = rules.diagnose(profile, options.thresholds, check)
+    findings, verdict = rules.diagnose(profile, options.thresholds, check, training=training)
     config = {
         "seed": options.seed,
         "batch_size": options.batch_size,
@@ -538,7 +550,7 @@ def _report(
         **(own or {}),
     }
     name = spec.name if spec else None
-    return Report(target, profile, findings, verdict, config, versions(), name)
+    return Report(target, profile, findings, verdict, config, versions(), name, training=training)
 
 
 def _given_batch(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None) -> Batch | None:

@@ -44,7 +44,7 @@ class ProbeOptions:
     rows: str | None = None  # a glob over module paths: which are the blocks
     blocks: bool = False  # measure each block's Jacobian too
     theory: bool = False  # predict each row's factor too
-    deep: bool = False  # say how likely it is to train too: up to four more passes
+    deep: bool = False  # judge by the probability that it trains: two more passes
     limits: Limits = field(default_factory=Limits)
     thresholds: Mapping[str, float] = field(default_factory=lambda: dict(THRESHOLDS))
 

@@ -22,6 +22,7 @@ class Verdict(StrEnum):
     WEAK = "weak"
     VANISHING = "vanishing"
     EXPLODING = "exploding"
+    SHATTERED = "shattered"  # only a second look tells
     DEAD = "dead"
     DISCONNECTED = "disconnected"
     NON_FINITE = "non-finite"
@@ -106,7 +107,7 @@ class Signals(NamedTuple):
 
     decay: float  # decades by which the gradient shrinks from the trunk's last row to its first
     growth: float  # decades by which it grows
-    lost_inputs: float  # decades of input dependence that the trunk's last row has lost
+    lost_inputs: float  # decades of input dependence lost by the trunk's last row with weights
     bare_depth: float  # log10 of the rows that the gradient crosses × (1 - their mean highway)
     coherence: float  # of the gradient with itself a small step later, 0 to 1
 
@@ -123,6 +124,7 @@ class Training(NamedTuple):
 
     signals: Signals | None = None
     probability: Probability | None = None
+    margin: float | None = None  # natural log of the odds from the nearest other verdict
     reason: str | None = None
 
 

@@ -1,6 +1,8 @@
 """The rules: each reads a profile and yields findings; its docstring is the user's explanation.
 
-The verdict follows from the findings by the table ``RULES``; nothing else decides it.
+The verdict follows from the findings by the table ``RULES``; nothing else decides it. The rules on
+how much gradient arrives have two ways to find out: the bands of reach, from one pass, or, after a
+second look and where nobody set a band of their own, the calibrated probability that it trains.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
-from gradprobe.numbers import all_finite, number
+from gradprobe.calibration import FAILS, TRAINS, causes, outlook
+from gradprobe.numbers import all_finite, fraction, number
 from gradprobe.report import (
     Finding,
     GradientProfile,
@@ -19,10 +22,13 @@ from gradprobe.report import (
     RowProfile,
     RowStatus,
     Severity,
+    Signals,
+    Training,
     Use,
     Verdict,
 )
 from gradprobe.spec import CheckSpec, Ignore
+from gradprobe.vocabulary import THRESHOLDS
 
 Thresholds = Mapping[str, float]
 
@@ -41,6 +47,7 @@ class Rule(NamedTuple):
     """One rule: its code, name, severity, what finds it, and the verdict that it leads to, if any.
 
     ``find`` is ``None`` for what does not follow from a profile alone; ``text`` explains those.
+    ``weigh`` finds it instead where the probability of training is known.
     """
 
     code: str
@@ -49,6 +56,16 @@ class Rule(NamedTuple):
     find: Callable[[GradientProfile, Thresholds], Iterator[Clue]] | None
     verdict: Verdict | None = None
     text: str = ""
+    weigh: Callable[[GradientProfile, Training], Iterator[Clue]] | None = None
+
+    def clues(
+        self, profile: GradientProfile, limits: Thresholds, training: Training | None
+    ) -> Iterator[Clue]:
+        """What it finds; by ``weigh``, where there is a ``training`` to weigh."""
+        if training and self.weigh:
+            yield from self.weigh(profile, training)
+        elif self.find:
+            yield from self.find(profile, limits)
 
     @property
     def explanation(self) -> str:
@@ -84,6 +101,7 @@ def diagnose(
     thresholds: Thresholds,
     check: CheckSpec | None = None,
     selection: Selection | None = None,
+    training: Training | None = None,
 ) -> tuple[tuple[Finding, ...], Verdict]:
     """All findings, the gravest first, and the verdict, which no ignore changes.
 
@@ -93,9 +111,12 @@ def diagnose(
         check: the spec's own section; a rule that it ignores is reported with its reason and does
             not count towards the exit code.
         selection: which rules are reported; all of them by default.
+        training: the probability that it trains, which decides instead of the bands of reach where
+            those are the default ones.
     """
     check = check or CheckSpec()
     limits = {**thresholds, **check.thresholds}
+    weighed = training if training and training.probability and limits == THRESHOLDS else None
     findings = [
         Finding(
             rule=rule.code,
@@ -111,8 +132,7 @@ def diagnose(
             ignored=next((i.reason for i in check.ignore if rule.named(i.rule)), None),
         )
         for rule in RULES
-        if rule.find
-        for clue in rule.find(profile, limits)
+        for clue in rule.clues(profile, limits, weighed)
     ]
     codes = {finding.rule for finding in findings}
     verdicts = [rule.verdict for rule in RULES if rule.verdict and rule.code in codes]
@@ -209,6 +229,57 @@ def weak(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     else:
         return
     yield Clue(f"the gradient {story}", advice, _place(profile), reach, threshold)
+
+
+# ---- the same by the probability that it trains
+
+
+def _failing(*signals: str) -> Callable[[GradientProfile, Training], Iterator[Clue]]:
+    """What finds a network that SGD and Adam are unlikely to train, mainly for one of these."""
+
+    def weigh(profile: GradientProfile, training: Training) -> Iterator[Clue]:
+        p, found = training.probability, training.signals
+        if p is None or found is None or not outlook(p).fails:
+            return
+        cause = causes(found)[0]
+        if cause in signals:
+            story, advice = _because(cause, profile, found)
+            message = f"{fraction(p.adam)} chance of training: {story}"
+            yield Clue(message, advice, _place(profile), p.adam, FAILS)
+
+    return weigh
+
+
+def _uncertain(profile: GradientProfile, training: Training) -> Iterator[Clue]:
+    """A network that may train and may not, or that Adam may train and SGD will not."""
+    p, found = training.probability, training.signals
+    if p is None or found is None:
+        return
+    fails, trains, _ = outlook(p)
+    if fails or trains:
+        return
+    story, advice = _because(causes(found)[0], profile, found)
+    chance = f"{fraction(p.sgd)} chance of training under SGD, {fraction(p.adam)} under SGD or Adam"
+    yield Clue(f"{chance}: {story}", advice, _place(profile), p.sgd, TRAINS)
+
+
+def _because(cause: str, profile: GradientProfile, found: Signals) -> tuple[str, str]:
+    """What the signal called ``cause`` says, and what mends it."""
+    match cause:
+        case "decay":
+            return f"the gradient {_shrinks(profile)}", _advice_for_small(profile)
+        case "growth":
+            return f"the gradient {_grows(profile)}", _advice_for_large(profile)
+        case "lost_inputs":
+            story = f"{fraction(10**-found.lost_inputs)} of the output tells inputs apart"
+            return (
+                story,
+                "normalise, raise the gain of the init, or wrap each block in residual: […]",
+            )
+        case "bare_depth":
+            return f"{profile.steps} rows, and no skip to most", _advice_for_shattered(profile)
+    story = f"after a small step the gradient is another (coherence {number(found.coherence)})"
+    return story, _advice_for_shattered(profile)
 
 
 # ---- no gradient at all
@@ -401,9 +472,39 @@ def unseen(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
 
 
 RULES: tuple[Rule, ...] = (
-    Rule("GP101", "vanishing", Severity.ERROR, vanishing, Verdict.VANISHING),
-    Rule("GP102", "exploding", Severity.ERROR, exploding, Verdict.EXPLODING),
-    Rule("GP103", "weak", Severity.WARNING, weak, Verdict.WEAK),
+    Rule(
+        "GP101",
+        "vanishing",
+        Severity.ERROR,
+        vanishing,
+        Verdict.VANISHING,
+        weigh=_failing("decay"),
+    ),
+    Rule(
+        "GP102",
+        "exploding",
+        Severity.ERROR,
+        exploding,
+        Verdict.EXPLODING,
+        weigh=_failing("growth"),
+    ),
+    Rule("GP103", "weak", Severity.WARNING, weak, Verdict.WEAK, weigh=_uncertain),
+    Rule(
+        "GP104",
+        "shattered",
+        Severity.ERROR,
+        None,
+        Verdict.SHATTERED,
+        text="""
+        A gradient of a fair size that is another one after a small step, so that no step helps.
+
+        SHATTERED_EVIDENCE
+
+        Mend it with skip connections, which keep a part of the gradient as it is at every depth, or
+        with fewer rows. Only a second look finds it: `probe --deep`, or `check`.
+        """,
+        weigh=_failing("coherence", "bare_depth", "lost_inputs"),
+    ),
     Rule("GP201", "dead", Severity.ERROR, dead, Verdict.DEAD),
     Rule("GP202", "disconnected", Severity.ERROR, disconnected, Verdict.DISCONNECTED),
     Rule("GP203", "frozen", Severity.INFO, frozen),
@@ -475,7 +576,9 @@ BY_CODE = {rule.code: rule for rule in RULES}
 BY_NAME = {rule.name: rule for rule in RULES}
 
 # What a spec may call a rule that it wants ignored.
-RULE_WORDS = tuple(word for rule in RULES if rule.find for word in (rule.code, rule.name))
+RULE_WORDS = tuple(
+    word for rule in RULES if rule.find or rule.weigh for word in (rule.code, rule.name)
+)
 
 # ---- what the rules share
 
@@ -652,6 +755,13 @@ def _advice_for_large(profile: GradientProfile) -> str:
     if any("BatchNorm" in kind for kind in inside):
         return "BatchNorm without a skip explodes with depth: wrap each block in residual: […]"
     return "lower the gain of the init, or normalise inside residual blocks"
+
+
+def _advice_for_shattered(profile: GradientProfile) -> str:
+    inside = {kind for row in profile.trunk for kind in row.contains}
+    if "residual" in inside:
+        return _advice_for_large(profile)
+    return "wrap each block in residual: […], or use fewer rows"
 
 
 def _listed(names: Iterable[str], most: int = 4) -> str:

@@ -83,7 +83,11 @@ _THEORY = _exactly(
 )
 _SIGNALS = _exactly(**{key: {"type": "number", "minimum": 0} for key in Signals._fields})
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
-_TRAINING = _exactly(**dict.fromkeys(Probability._fields, _SHARE), signals=_SIGNALS)
+_TRAINING = _exactly(
+    **dict.fromkeys(Probability._fields, _SHARE),
+    margin={"type": "number", "minimum": 0},
+    signals=_SIGNALS,
+)
 _REPORT = _exactly(
     {"theory": _THEORY, "training": _or_null(_TRAINING)},  # with --theory, with --deep
     schema_version={"const": 1},

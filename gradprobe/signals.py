@@ -48,9 +48,9 @@ def signals(
 
     Args:
         profile: measured at the level of blocks.
-        coherence: see ``coherence.coherence``; with the projection loss, as the calibration's is.
-        highways: tr(J)/n by row name, see ``coherence.highways``; rows that change the shape have
-            none and are left out of the mean.
+        coherence, highways: see ``coherence.SecondLook``; with the projection loss, as the
+            calibration's are. Rows that change the shape have no highway and are left out of the
+            mean.
 
     Returns:
         ``None`` where there is nothing to weigh: an ``obstacle``, or no coherence. Those are other
@@ -60,7 +60,9 @@ def signals(
         return None
     trunk, reach = profile.trunk, profile.reach
     assert reach is not None
-    dependence = trunk[-1].input_dependence
+    # Where the last weights of the trunk are: pooling behind them makes random inputs look alike.
+    top = next((row for row in reversed(trunk) if row.parameters), trunk[-1])
+    dependence = top.input_dependence
     decades = math.log10(reach)
     measured = [highways[row.name] for row in trunk[1:] if row.name in highways]
     highway = math.fsum(measured) / len(measured) if measured else 0.0

@@ -133,7 +133,7 @@ def test_each_obstacle_has_its_own_words() -> None:
 def test_a_coarse_dtype_takes_no_small_step() -> None:
     options = ProbeOptions(deep=True, dtype="bfloat16")
     found = probe_spec(load_target("residual", StackOptions(depth=3)), options).training
-    assert found == Training(reason="bfloat16 is too coarse for a step of 0.001")
+    assert found == Training(reason="bfloat16 is too coarse for a step of 0.01")
 
 
 # ---- any module

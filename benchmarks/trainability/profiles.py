@@ -21,7 +21,7 @@ from train import digits, read
 from gradprobe.batch import LOSSES
 from gradprobe.build import build
 from gradprobe.check import Prepared, prepare
-from gradprobe.coherence import coherence, highways
+from gradprobe.coherence import second_look
 from gradprobe.config import ProbeOptions
 from gradprobe.measure import measure, undisturbed
 from gradprobe.numbers import finite
@@ -46,11 +46,7 @@ def gradprobe_signals(one: Prepared) -> dict[str, Any]:
     """The signals of one probe, with today's reach and verdict beside them."""
     seed = one.options.seed
     profile = measure(one.network, [one.x], {}, one.loss, seed=seed)
-    found = signals(
-        profile,
-        coherence(one.network, [one.x], {}, one.loss, seed=seed),
-        highways(one.network, [one.x], {}, seed=seed),
-    )
+    found = signals(profile, *second_look(one.network, [one.x], {}, one.loss, seed=seed))
     verdict = diagnose(profile, one.options.thresholds)[1]
     return {
         "signals": found and {k: _short(v) for k, v in found._asdict().items()},

@@ -38,10 +38,11 @@ class Sizes(NamedTuple):
     transformer_depth: int
     heads: int
     recurrent: tuple[int, ...]
+    resnet_depth: int
 
 
-USUAL = Sizes((32, 48, 64, 64, 64, 80), 56, (6, 8), 18, (12, 16), 9, 4, (16, 24))
-SMALL = Sizes((32, 32, 40), 48, (6,), 12, (12,), 6, 1, (16,))
+USUAL = Sizes((32, 48, 64, 64, 64, 80), 56, (6, 8), 18, (12, 16), 9, 4, (16, 24), 24)
+SMALL = Sizes((32, 32, 40), 48, (6,), 12, (12,), 6, 1, (16,), 12)
 
 
 class Draw:
@@ -215,6 +216,33 @@ def recurrent(draw: Draw) -> list[Layer]:
     ]
 
 
+def resnet(draw: Draw) -> list[Layer]:
+    """He et al.'s blocks on 4×4 pixels, before or after their activation, and a pooled head."""
+    depth = draw.depth(2, draw.sizes.resnet_depth)
+    channels = draw.choose("width", draw.sizes.conv)
+    act = draw.choose("act", ("ReLU", "ReLU", "SiLU"))
+    order = draw.choose("norm", ("post", "pre"))
+    init = draw.init()
+    ends = draw.ends(init)
+    layer = _layer("Conv2d", {"out_channels": channels, "kernel_size": 3, "padding": 1}, init)
+    if order == "post":
+        inside: list[Layer] = [layer, "BatchNorm2d", act, layer, "BatchNorm2d"]
+        block: list[Layer] = [draw.residual(inside, depth), act]
+    else:
+        block = [draw.residual(["BatchNorm2d", act, layer, "BatchNorm2d", act, layer], depth)]
+    stem = {"out_channels": channels, "kernel_size": 3, "padding": 1, "stride": 2, **ends}
+    return [
+        {"Unflatten": {"dim": 1, "unflattened_size": [1, 8, 8]}},
+        {"Conv2d": stem},
+        "BatchNorm2d",
+        act,
+        _repeat(depth, block),
+        {"AdaptiveAvgPool2d": {"output_size": 1}},
+        "Flatten",
+        {"Linear": {"out_features": 10, **ends}},
+    ]
+
+
 def _repeat(depth: int, block: list[Layer]) -> Layer:
     return {"repeat": {"times": depth, "layers": block}}
 
@@ -228,6 +256,7 @@ KINDS: dict[str, tuple[Callable[[Draw], list[Layer]], int]] = {
     "conv": (conv, 13),
     "transformer": (transformer, 13),
     "recurrent": (recurrent, 12),
+    "resnet": (resnet, 10),
 }
 
 

@@ -152,10 +152,14 @@ def _theory(report: Report) -> dict[str, Any]:
 
 
 def _training(training: Training) -> dict[str, Any] | None:
-    """The probabilities and what they are made of; ``null`` where there is nothing to weigh."""
+    """Probabilities, margin and signals; ``null`` where there is nothing to weigh."""
     if training.probability is None or training.signals is None:
         return None
-    return {**training.probability._asdict(), "signals": training.signals._asdict()}
+    return {
+        **training.probability._asdict(),
+        "margin": training.margin,
+        "signals": training.signals._asdict(),
+    }
 
 
 def _factors(profile: GradientProfile, row: RowProfile) -> dict[str, Any]:

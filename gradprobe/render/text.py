@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.text import Text
 
-from gradprobe.calibration import OPERATING_POINT, contributions
+from gradprobe.calibration import causes, contributions, outlook
 from gradprobe.numbers import fraction, kind, name, number, plural
 from gradprobe.render.canvas import (
     BAD,
@@ -157,10 +157,13 @@ def training_lines(report: Report, style: Style) -> list[Text]:
     sgd, adam = training.probability
     told = f"{fraction(sgd)} under SGD, {fraction(adam)} under SGD or Adam"
     lines = [Text(line) for line in wrapped(f"{told} (of small networks like it)", style, 8)]
-    colour = next(c for p, c in ((sgd, GOOD), (adam, DOUBTFUL), (1, BAD)) if p >= OPERATING_POINT)
+    fails, trains, margin = outlook(training.probability)
+    colour = BAD if fails else GOOD if trains else DOUBTFUL
     lines[0] = Text("trains  ", style=f"bold {colour}") + lines[0][8:]
-    against = _against(training.signals)
-    faint = wrapped(f"against it: {', '.join(against)}", style, 8) if against else []
+    notes = [f"odds ×{number(math.exp(margin))} from another verdict"]
+    if against := _against(training.signals):
+        notes.append(f"against it: {', '.join(against)}")
+    faint = [line for note in notes for line in wrapped(style.safe(note), style, 8)]
     return lines + [Text(line, style=FAINT) for line in faint]
 
 
@@ -182,9 +185,9 @@ def _up_to(value: float, cap: float) -> str:
 
 def _against(signals: Signals) -> list[str]:
     """What takes most from the odds under SGD, in words, the worst first."""
-    taken = {name: sgd for name, (sgd, _) in contributions(signals).items() if name in AGAINST}
-    worst = sorted((x, name) for name, x in taken.items() if x <= _WEIGHTY)
-    return [AGAINST[name](getattr(signals, name)) for _, name in worst]
+    taken = contributions(signals)
+    worst = [name for name in causes(signals) if taken[name][0] <= _WEIGHTY]
+    return [AGAINST[name](getattr(signals, name)) for name in worst]
 
 
 def _header(report: Report, style: Style) -> list[Text]:
