@@ -19,12 +19,12 @@ from gradprobe.report import Probability, Signals
 # fit.py writes from here
 COEFFICIENTS: dict[str, tuple[float, float]] = {
     # per unit of the signal: SGD, the better of SGD and Adam
-    "intercept": (2.1, 1),
-    "decay": (-1.48, -0.981),
-    "growth": (-1.15, -0.7),
-    "lost_inputs": (-1.28, -0.37),
-    "bare_depth": (-1.44, -0.974),
-    "coherence": (3.83, 5.26),
+    "intercept": (1.17, -0.458),
+    "decay": (-1.46, -0.963),
+    "growth": (-1.14, -0.792),
+    "lost_inputs": (-1.46, -0.456),
+    "bare_depth": (-1.74, -1.1),
+    "coherence": (4.89, 6.89),
 }
 # to here
 

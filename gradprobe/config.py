@@ -90,6 +90,7 @@ class CheckOptions:
     fail_on: str = "error"
     regression: float = 3.0  # the factor by which a reach may get worse than the baseline's
     seeds: tuple[int, ...] = (0,)
+    deep: bool = True  # judge by the probability that it trains: two more passes
     batch_size: int | None = None
     max_parameters: int = Limits().parameters
     max_memory: int = Limits().memory  # bytes
@@ -101,7 +102,7 @@ class CheckOptions:
     def probe(self, seed: int) -> ProbeOptions:
         """How one seed is probed."""
         limits = Limits(self.max_parameters, self.max_memory)
-        return ProbeOptions(seed=seed, batch_size=self.batch_size, limits=limits)
+        return ProbeOptions(seed=seed, batch_size=self.batch_size, deep=self.deep, limits=limits)
 
 
 def choose(option: str, word: str, known: tuple[str, ...]) -> str:

@@ -23,7 +23,7 @@ TARGETS = {"SGD": "best_sgd", "best of eight": "best"}
 TRAINED = 0.9
 GOOD = ("coherence",)  # more of it is better; of every other signal, less
 SIGNS = np.array([1.0 if name in GOOD else -1.0 for name in Signals._fields])
-POINTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+BANDS = ((0.5, 0.5), (0.4, 0.6), (0.3, 0.7), (0.3, 0.8), (0.2, 0.8))
 
 
 def seen(lines: list[tuple[dict[str, Any], dict[str, Any]]]) -> tuple[Array, dict[str, Array]]:
@@ -59,11 +59,11 @@ def main() -> None:
         p = cross_validated(x, y, SIGNS)
         columns.append(three_digits(fit(x, y, SIGNS)))
         print(f"\n{name}: {y.mean():.0%} train, AUC {auc(p, y):.3f}, log loss {log_loss(p, y):.3f}")
-        print("  below   false alarms   misses   accuracy")
-        for point in POINTS:
-            alarms, misses = (p[y > 0.5] < point).mean(), (p[y < 0.5] >= point).mean()
-            accuracy = ((p >= point) == (y > 0.5)).mean()
-            print(f"  {point:5.1f} {alarms:14.1%} {misses:8.1%} {accuracy:10.1%}")
+        print("  fails below   trains from   false alarms   misses   uncertain")
+        for low, high in BANDS:
+            alarms, misses = (p[y > 0.5] < low).mean(), (p[y < 0.5] >= high).mean()
+            uncertain = ((p >= low) & (p < high)).mean()
+            print(f"{low:13.1f}{high:14.1f}{alarms:15.1%}{misses:9.1%}{uncertain:12.1%}")
     path = Path(calibration.__file__)
     marked = re.compile(r"(# fit\.py writes from here\n).*?(# to here\n)", re.DOTALL)
     text = marked.sub(lambda m: m[1] + table(columns) + m[2], path.read_text())

@@ -33,7 +33,7 @@ from gradprobe.spec import NetworkSpec
 HERE = Path(__file__).parent
 PROFILES = HERE / "profiles.jsonl"
 GIVEN, FIT, REPORT = (HERE / f"outcomes{part}.jsonl" for part in ("", "_fit", "_report"))
-SEEDS = {GIVEN: 1, FIT: 1, REPORT: 6}  # the report says how often another seed flips the verdict
+SEEDS = {GIVEN: 1, FIT: 1, REPORT: 1}  # the report says how often another seed flips the verdict
 PEER_BATCH = 64
 
 

@@ -3,8 +3,10 @@
     python benchmarks/trainability/report.py
 
 Reads ``outcomes_report.jsonl`` and ``profiles.jsonl``; a network that has no signals (its gradient
-is zero or not finite) counts as one that will not train. The ablation fits again without a signal,
-on the networks of the fit.
+is zero or not finite) counts as one that will not train. gradprobe may be uncertain, its peers are
+not: a false alarm is a network that trained and was said to fail, a miss one that failed and was
+said to train, and what is uncertain is neither, but no part of the accuracy either. The ablation
+fits again without a signal, on the networks of the fit.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from fit import SIGNS, TARGETS, TRAINED, seen
 from logistic import Array, auc, fit, log_loss, predict
 from profiles import FIT, GIVEN, REPORT, SEEDS, load
 
-from gradprobe.calibration import OPERATING_POINT, probability
+from gradprobe.calibration import FAILS, TRAINS, outlook, probability
 from gradprobe.report import Probability, Signals
 
 Line = tuple[dict[str, Any], dict[str, Any]]  # outcome, profile
@@ -28,10 +30,11 @@ BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 1.0)
 
 
 class Judged(NamedTuple):
-    """What a rule says of one network: whether it will fail, and a score to rank it by."""
+    """What a rule says of one network: whether it will fail, a score to rank it by, and doubt."""
 
     fails: bool
     score: float  # the higher, the better
+    uncertain: bool = False
 
 
 def probabilities(profile: dict[str, Any]) -> Probability:
@@ -41,9 +44,28 @@ def probabilities(profile: dict[str, Any]) -> Probability:
 def calibrated(model: int) -> Callable[[dict[str, Any]], Judged]:
     def rule(profile: dict[str, Any]) -> Judged:
         p = probabilities(profile)[model]
-        return Judged(p < OPERATING_POINT, p)
+        return Judged(p < FAILS, p, FAILS <= p < TRAINS)
 
     return rule
+
+
+def at_one_point(model: int) -> Callable[[dict[str, Any]], Judged]:
+    """The same probability without any doubt: below 0.5 it fails."""
+
+    def rule(profile: dict[str, Any]) -> Judged:
+        p = probabilities(profile)[model]
+        return Judged(p < 0.5, p)
+
+    return rule
+
+
+def verdict(profile: dict[str, Any]) -> Judged:
+    """The verdict of ``gradprobe check``, one for both: an error, a warning (weak), or healthy."""
+    p = probabilities(profile)
+    if p == HOPELESS:
+        return Judged(True, 0.0)
+    fails, trains, _ = outlook(p)
+    return Judged(fails, p.adam, not fails and not trains)
 
 
 # ---- the peers, each from the threshold that it publishes. What is not finite is missing here, and
@@ -64,9 +86,10 @@ def _rank(value: float) -> float:
 
 
 def bands(profile: dict[str, Any]) -> Judged:
-    """gradprobe's bands of reach, without the calibration: an error is a failure."""
-    reach = _nan(profile["reach"])
-    return Judged(profile["verdict"] not in ("healthy", "weak"), _rank(-abs(_log(reach))))
+    """gradprobe's bands of reach, from one pass, without the calibration."""
+    reach, said = _nan(profile["reach"]), profile["verdict"]
+    fails = said not in ("healthy", "weak")
+    return Judged(fails, _rank(-abs(_log(reach))), said == "weak")
 
 
 def reach(profile: dict[str, Any]) -> Judged:
@@ -110,8 +133,7 @@ def rms_window(profile: dict[str, Any]) -> Judged:
 
 
 RULES: dict[str, Callable[[dict[str, Any]], Judged]] = {
-    "gradprobe, p(SGD)": calibrated(0),
-    "gradprobe, p(best)": calibrated(1),
+    "gradprobe check's verdict": verdict,
     "gradprobe's bands of reach": bands,
     "reach in 1e-4 … 1e4": reach,
     "SageMaker Debugger": sagemaker,
@@ -130,19 +152,22 @@ class Quality(NamedTuple):
     accuracy: float
     auc: float
     alarms: float  # of those that trained, the share that the rule says will fail
-    misses: float  # of those that failed, the share that the rule lets pass
+    misses: float  # of those that failed, the share that the rule says will train
+    uncertain: float  # of all
 
 
 def quality(lines: list[Line], target: str, rule: Callable[[dict[str, Any]], Judged]) -> Quality:
     y = outcomes(lines, target) > 0.5
     judged = [rule(profile) for _, profile in lines]
-    fails = np.array([one.fails for one in judged])
+    fails, uncertain = (np.array([one[k] for one in judged], dtype=bool) for k in (0, 2))
+    passes = ~fails & ~uncertain
     score = np.array([one.score for one in judged])
     return Quality(
-        float((fails != y).mean()),
+        float(((passes & y) | (fails & ~y)).mean()),
         auc(score, y.astype(float)),
         float(fails[y].mean()),
-        float((~fails[~y]).mean()),
+        float(passes[~y].mean()),
+        float(uncertain.mean()),
     )
 
 
@@ -150,13 +175,19 @@ def quality(lines: list[Line], target: str, rule: Callable[[dict[str, Any]], Jud
 
 
 def rules_table(lines: list[Line]) -> None:
-    for target in TARGETS:
+    for model, target in enumerate(TARGETS):
         y = outcomes(lines, target)
         print(f"\n{target}: {int(y.sum())} of {len(y)} networks train")
-        print(f"{'':28}{'accuracy':>9}{'AUC':>8}{'false alarms':>15}{'misses':>9}")
-        for name, rule in RULES.items():
+        heads = ("accuracy", "AUC", "false alarms", "misses", "uncertain")
+        print(f"{'':28}" + "".join(f"{head:>{len(head) + 3}}" for head in heads))
+        own = {
+            f"gradprobe, p({target})": calibrated(model),
+            "  the same, below 0.5 or not": at_one_point(model),
+        }
+        for name, rule in (own | RULES).items():
             q = quality(lines, target, rule)
-            print(f"{name:28}{q.accuracy:9.1%}{q.auc:8.3f}{q.alarms:15.1%}{q.misses:9.1%}")
+            print(f"{name:28}{q.accuracy:11.1%}{q.auc:6.3f}{q.alarms:15.1%}", end="")
+            print(f"{q.misses:9.1%}{q.uncertain:12.1%}")
 
 
 def reliability(lines: list[Line]) -> None:
@@ -187,8 +218,10 @@ def by_kind(lines: list[Line]) -> None:
         print(f"{kind:14}{len(some):9}", end="")
         for model, target in enumerate(TARGETS):
             y = outcomes(some, target) > 0.5
-            fails = np.array([calibrated(model)(profile).fails for _, profile in some])
-            counts = (int((~y).sum()), int((fails & y).sum()), int((~fails & ~y).sum()))
+            said = [calibrated(model)(profile) for _, profile in some]
+            fails = np.array([one.fails for one in said])
+            passes = ~fails & ~np.array([one.uncertain for one in said])
+            counts = (int((~y).sum()), int((fails & y).sum()), int((passes & ~y).sum()))
             print(f"{counts[0]:{11 + model}}{counts[1]:8}{counts[2]:8}", end="")
         print()
 

@@ -38,6 +38,7 @@ def check(
     show_config: o.ShowConfig = False,
     allow_code: o.AllowCode = False,
     seeds: o.Seeds = None,
+    deep: o.DeepOrNot = None,
     batch_size: o.BatchSize = None,
     timeout: o.Timeout = None,
     baseline: o.BaselineFile = None,
@@ -62,6 +63,7 @@ def check(
         "fail_on": str(fail_on) if fail_on else None,
         "regression": regression,
         "seeds": parse_seeds(seeds),
+        "deep": deep,
         "batch_size": batch_size,
         "timeout": timeout,
     }

@@ -167,7 +167,15 @@ Settings = Annotated[
 ]
 Deep = Annotated[
     bool,
-    typer.Option("--deep", help="How likely it is to train.", rich_help_panel=_PROBE),
+    typer.Option("--deep", help="Judge by the probability to train.", rich_help_panel=_PROBE),
+]
+DeepOrNot = Annotated[
+    bool | None,
+    typer.Option(
+        "--deep/--no-deep",
+        help="Judge by the probability to train (the default), or by reach alone.",
+        rich_help_panel=_PROBE,
+    ),
 ]
 MaxParameters = Annotated[
     int, typer.Option(help="Refuse larger networks.", rich_help_panel=_LIMITS)

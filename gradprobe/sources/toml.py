@@ -214,6 +214,11 @@ class _Reader:
             self.fail(f"{keys[-1]}: a factor of at least 1", keys)
         return factor
 
+    def boolean(self, keys: list[str], value: Any) -> bool:
+        if not isinstance(value, bool):
+            self.fail(f"{keys[-1]}: expected true or false", keys)
+        return value
+
     def whole(self, keys: list[str], value: Any, most: int = 2**40) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
             self.fail(f"{keys[-1]}: expected an integer from 1 to {most:,}", keys)
@@ -275,6 +280,7 @@ KEYS: dict[str, Callable[[_Reader, list[str], Any], Any]] = {
     "fail-on": _Reader.severity,
     "regression": _Reader.factor,
     "seeds": _Reader.seeds,
+    "deep": _Reader.boolean,
     "batch-size": lambda reader, keys, value: reader.whole(keys, value, MAX_BATCH_SIZE),
     "max-parameters": _Reader.whole,
     "max-memory": _Reader.size,
