@@ -1,40 +1,63 @@
-"""How often networks trained, by the reach that gradprobe gives them before training.
+"""How often networks trained, by what gradprobe says of them before training.
 
     python benchmarks/bands.py
 
-Reads ``benchmarks/trainability/outcomes.jsonl``: 240 small networks with the training accuracy that
-each reached on scikit-learn's digits under the best of eight optimizer settings, the best SGD, and
-Adam at 1e-3. The rules' docstrings quote its output.
+By reach: the 240 networks of ``benchmarks/trainability/outcomes.jsonl``, with the training accuracy
+that each reached on scikit-learn's digits under the best of eight optimizer settings, the best SGD,
+and Adam at 1e-3. Then, of these and those of ``outcomes_fit.jsonl``, the ones whose reach lies
+between 1e-2 and 1e2, by their other signals, from ``profiles.jsonl``. The rules' docstrings quote
+its output.
 """
 
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from gradprobe.check import probe_spec
 from gradprobe.sources.yaml import parse
 
-OUTCOMES = Path(__file__).parent / "trainability" / "outcomes.jsonl"
+HERE = Path(__file__).parent / "trainability"
 BANDS = [(0.0, 1e-4), (1e-4, 1e-2), (1e-2, 1e2), (1e2, 1e4), (1e4, float("inf"))]
 COLUMNS = ("best", "best_sgd", "adam_1e-3")
 TRAINED = 0.9
+SIGNALS = {
+    "coherence": (0.0, 0.35, 0.5, 0.8, float("inf")),
+    "lost_inputs": (0.0, 0.3, 1.0, float("inf")),
+}
+
+
+def read(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (HERE / name).read_text().splitlines()]
+
+
+def told(low: float, high: float, inside: list[dict[str, Any]]) -> None:
+    shares = [sum(o[c] >= TRAINED for o in inside) / max(1, len(inside)) for c in COLUMNS]
+    name = f"{low:g} to {high:g}"
+    print(f"{name:20}{len(inside):>9}" + "".join(f"{100 * s:>10.0f} %" for s in shares))
 
 
 def main() -> None:
-    outcomes = [json.loads(line) for line in OUTCOMES.read_text().splitlines()]
+    outcomes = read("outcomes.jsonl")
     reached = []
     for outcome in outcomes:
         # JSON is YAML: the spec goes through the parser that every spec goes through.
         spec = parse(json.dumps(outcome["spec"]).encode(), f"outcome {outcome['id']}")
         reach = probe_spec(spec).reach
         reached.append((float("inf") if reach is None else reach, outcome))
-    print(f"{'reach':20}{'networks':>9}" + "".join(f"{c:>12}" for c in COLUMNS))
+    heads = f"{'networks':>9}" + "".join(f"{c:>12}" for c in COLUMNS)
+    print(f"{'reach':20}{heads}")
     for low, high in BANDS:
-        inside = [outcome for reach, outcome in reached if low <= reach < high]
-        shares = [sum(o[c] >= TRAINED for o in inside) / max(1, len(inside)) for c in COLUMNS]
-        name = f"{low:g} to {high:g}"
-        print(f"{name:20}{len(inside):>9}" + "".join(f"{100 * s:>10.0f} %" for s in shares))
+        told(low, high, [outcome for reach, outcome in reached if low <= reach < high])
+    signals = {one["id"]: one["signals"] for one in read("profiles.jsonl") if one["seed"] == 0}
+    every = [o for o in (*outcomes, *read("outcomes_fit.jsonl")) if signals[o["id"]]]
+    mild = [o for o in every if max(signals[o["id"]]["decay"], signals[o["id"]]["growth"]) < 2]
+    for name, edges in SIGNALS.items():
+        print(f"\n{name:20}{heads}")
+        for low, high in pairwise(edges):
+            told(low, high, [o for o in mild if low <= signals[o["id"]][name] < high])
 
 
 if __name__ == "__main__":

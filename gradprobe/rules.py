@@ -138,11 +138,26 @@ def diagnose(
     verdicts = [rule.verdict for rule in RULES if rule.verdict and rule.code in codes]
     asked = selection or Selection()
     known = {rule.code for rule in RULES if asked.holds(rule)}
+    verdict = max(verdicts, key=list(Verdict).index, default=Verdict.HEALTHY)
+    if training and training.reason and verdict in (Verdict.HEALTHY, Verdict.WEAK):
+        findings.append(_unweighed(training.reason, check))
     findings = [finding for finding in findings if finding.rule in known]
     findings += [f for f in _unused(check.ignore, codes) if f.rule in known]
     findings.sort(key=lambda finding: -finding.severity)
-    order = list(Verdict)
-    return tuple(findings), max(verdicts, key=order.index, default=Verdict.HEALTHY)
+    return tuple(findings), verdict
+
+
+def _unweighed(reason: str, check: CheckSpec) -> Finding:
+    """A finding that says why the bands of reach had to decide."""
+    rule = BY_NAME["unweighed"]
+    return Finding(
+        rule.code,
+        rule.name,
+        rule.severity,
+        f"judged by reach alone: {reason}",
+        "nothing to do, if it is meant",
+        ignored=next((i.reason for i in check.ignore if rule.named(i.rule)), None),
+    )
 
 
 def _unused(ignores: Iterable[Ignore], codes: set[str]) -> Iterator[Finding]:
@@ -244,7 +259,7 @@ def _failing(*signals: str) -> Callable[[GradientProfile, Training], Iterator[Cl
         cause = causes(found)[0]
         if cause in signals:
             story, advice = _because(cause, profile, found)
-            message = f"{fraction(p.adam)} chance of training: {story}"
+            message = f"{story}: {fraction(p.adam)} chance of training"
             yield Clue(message, advice, _place(profile), p.adam, FAILS)
 
     return weigh
@@ -260,7 +275,7 @@ def _uncertain(profile: GradientProfile, training: Training) -> Iterator[Clue]:
         return
     story, advice = _because(causes(found)[0], profile, found)
     chance = f"{fraction(p.sgd)} chance of training under SGD, {fraction(p.adam)} under SGD or Adam"
-    yield Clue(f"{chance}: {story}", advice, _place(profile), p.sgd, TRAINS)
+    yield Clue(f"{story}: {chance}", advice, _place(profile), p.sgd, TRAINS)
 
 
 def _because(cause: str, profile: GradientProfile, found: Signals) -> tuple[str, str]:
@@ -498,7 +513,10 @@ RULES: tuple[Rule, ...] = (
         text="""
         A gradient of a fair size that is another one after a small step, so that no step helps.
 
-        SHATTERED_EVIDENCE
+        Of 37 labelled networks with a reach between 1e-2 and 1e2 and a coherence below 0.35, 32 %
+        came to 90 % training accuracy under the best of eight optimizer settings, and 24 % under
+        SGD; of 487 with a coherence of 0.8 or more, all did (benchmarks/bands.py). Balduzzi et al.
+        2017 (arXiv 1702.08591) call such gradients shattered.
 
         Mend it with skip connections, which keep a part of the gradient as it is at every depth, or
         with fewer rows. Only a second look finds it: `probe --deep`, or `check`.
@@ -524,6 +542,20 @@ RULES: tuple[Rule, ...] = (
         """,
     ),
     Rule("GP404", "unseen", Severity.INFO, unseen),
+    Rule(
+        "GP405",
+        "unweighed",
+        Severity.INFO,
+        None,
+        text="""
+        There is no probability that the network trains, so that only the bands of reach judge it.
+
+        Nothing can be weighed where there are fewer than two rows to compare or one sample in the
+        batch, in a dtype that is too coarse for a small step, or where the second look failed; the
+        message says which. Without `--deep`, or with `check --no-deep`, reach alone is what is
+        asked for.
+        """,
+    ),
     Rule(
         "GP501",
         "regression",
@@ -577,7 +609,10 @@ BY_NAME = {rule.name: rule for rule in RULES}
 
 # What a spec may call a rule that it wants ignored.
 RULE_WORDS = tuple(
-    word for rule in RULES if rule.find or rule.weigh for word in (rule.code, rule.name)
+    word
+    for rule in RULES
+    if rule.find or rule.weigh or rule.name == "unweighed"
+    for word in (rule.code, rule.name)
 )
 
 # ---- what the rules share

@@ -495,7 +495,7 @@ def test_a_reach_that_got_worse_is_a_regression_inside_the_healthy_band(
 
     write(folder, a=spec(1))
     check("--write-baseline", "known.json")
-    write(folder, a=spec(5))
+    write(folder, a=spec(4))
     ended = check("--baseline", "known.json", "--isolated")
     assert ended.code == 1
     assert heads(ended) == ["a.yaml GP501"]

@@ -22,7 +22,7 @@ from gradprobe.config import ProbeOptions
 from gradprobe.render.canvas import Style
 from gradprobe.render.json import report_object
 from gradprobe.render.text import AGAINST, render_report
-from gradprobe.report import Probability, Signals, Training
+from gradprobe.report import Probability, Severity, Signals, Training
 from gradprobe.schema_output import report_schema
 from gradprobe.signals import DECADES, DEEPEST, LOST, OBSTACLES, obstacle
 from gradprobe.sources.stack import StackOptions
@@ -114,7 +114,9 @@ def test_where_there_is_nothing_to_weigh_there_is_no_probability(name: str) -> N
     assert body["training"] is None
     assert complaints(body) == []
     shown = " ".join(render_report(found).split())
-    assert f"no probability that it trains: {found.training.reason}" in shown
+    grave = any(finding.severity is Severity.ERROR for finding in found.findings)
+    told = "no probability that it trains" if grave else "judged by reach alone"
+    assert f"{told}: {found.training.reason}" in shown
 
 
 def test_each_obstacle_has_its_own_words() -> None:

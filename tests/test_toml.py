@@ -22,6 +22,7 @@ exclude = ["legacy/"]
 fail-on = "warning"
 regression = 2
 seeds = 3
+deep = false
 batch-size = 16
 max-parameters = 1_000
 max-memory = "4GiB"
@@ -47,6 +48,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert options.ignore == ("GP103",)
     assert options.exclude == ("legacy/",)
     assert (options.fail_on, options.regression, options.seeds) == ("warning", 2.0, (0, 1, 2))
+    assert options.deep is False
     assert (options.batch_size, options.max_parameters) == (16, 1000)
     assert (options.max_memory, options.timeout) == (4 * 2**30, 1.5)
     assert options.thresholds["vanishing"] == 1e-5
@@ -55,8 +57,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         PerFileIgnore("a/*.yaml", "weak", "warm-up"),
     )
     assert set(options.origins) == {key.replace("-", "_") for key in KEYS}
-    assert options.origins["timeout"] == "pyproject.toml:12"
-    assert options.origins["thresholds"] == "pyproject.toml:14"
+    assert options.origins["timeout"] == "pyproject.toml:13"
+    assert options.origins["thresholds"] == "pyproject.toml:15"
     assert options.root == str(tmp_path)
 
 
@@ -76,6 +78,7 @@ def test_an_empty_section_is_the_defaults(tmp_path: Path) -> None:
         ("select = ['']", 2, 8, "no rule ''"),
         ("# seeds = 0\nseeds = 0", 3, 1, "from 1 to 1,000"),
         ("seeds = true", 2, 1, "integer"),
+        ("deep = 1", 2, 1, "deep: expected true or false"),
         ("seeds = [1, -1]", 2, 1, "seeds"),
         ("seeds = []", 2, 1, "seeds"),
         ("batch-size = 0", 2, 1, "from 1 to"),

@@ -1,12 +1,20 @@
 """Draw small networks at random, in the spec language: one line of JSON each, for ``train.py``.
 
+    SEVEN=plain,residual,prenorm,postnorm,conv,transformer,recurrent
     sample.py --seed 1 --count 90 --kinds prenorm,postnorm,conv,transformer,recurrent
+    sample.py --seed 2 --count 100 --small --kinds $SEVEN
     sample.py --seed 3 --count 26 --kinds conv,transformer,recurrent,prenorm --wild
+    sample.py --seed 4 --count 110 --small --wild --kinds $SEVEN
     sample.py --seed 5 --count 20 --kinds conv,transformer,recurrent,prenorm --wild --small
-    sample.py --seed 2 --count 100 --small
-    sample.py --seed 4 --count 110 --small --wild
+    sample.py --seed 6 --count 110 --kinds plain,residual,prenorm,postnorm
+    sample.py --seed 7 --count 60 --kinds conv,transformer,recurrent --wild
+    sample.py --seed 8 --count 24 --kinds resnet
 
-These are the networks of ``outcomes_fit.jsonl`` (the first three) and of ``outcomes_report.jsonl``.
+    sample.py --seed 9 --count 100 --kinds plain,residual,prenorm,postnorm
+    sample.py --seed 10 --count 80 --kinds conv,transformer,recurrent,resnet --wild
+    sample.py --seed 11 --count 40 --kinds plain,residual,prenorm,postnorm --wild
+
+The first eight made ``outcomes_fit.jsonl``, the last three ``outcomes_report.jsonl``.
 ``--wild`` draws deeper ones, and inits far from what anybody would choose; ``--small`` narrower
 ones, which train in half the time. The same seed gives the same networks; the n-th does not depend
 on how many are asked for. All take the 64 pixels of a digit and give 10 classes.

@@ -14,11 +14,11 @@ from logistic import auc, cross_validated, log_loss
 from profiles import FIT, GIVEN, load, network_spec
 
 from gradprobe.check import prepare
-from gradprobe.coherence import STEPS, coherence
+from gradprobe.coherence import second_look
 from gradprobe.config import ProbeOptions
 from gradprobe.report import Signals
 
-LENGTHS = ((1e-4,), (1e-3,), (3e-3,), (1e-2,), (3e-2,), STEPS)
+LENGTHS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # of a weight's RMS singular value
 
 
 def main() -> None:
@@ -27,15 +27,15 @@ def main() -> None:
     columns = np.zeros((len(lines), len(LENGTHS)))
     for row, (outcome, _) in enumerate(lines):
         one = prepare(network_spec(outcome), ProbeOptions())
-        for column, steps in enumerate(LENGTHS):
-            found = coherence(one.network, [one.x], {}, one.loss, steps=steps)
+        for column, step in enumerate(LENGTHS):
+            found = second_look(one.network, [one.x], {}, one.loss, step=step).coherence
             columns[row, column] = max(0.0, found or 0.0)
     x = np.array([Signals(**profile["signals"]) for _, profile in lines])
     where = Signals._fields.index("coherence")
-    print(f"{'steps':16}" + "".join(f"{name + ': AUC':>20}{'log loss':>10}" for name in TARGETS))
-    for column, steps in enumerate(LENGTHS):
+    print(f"{'step':8}" + "".join(f"{name + ': AUC':>20}{'log loss':>10}" for name in TARGETS))
+    for column, step in enumerate(LENGTHS):
         x[:, where] = columns[:, column]
-        print(f"{', '.join(f'{step:g}' for step in steps):16}", end="")
+        print(f"{step:<8g}", end="")
         for key in TARGETS.values():
             y = np.array([outcome[key] >= TRAINED for outcome, _ in lines], dtype=float)
             p = cross_validated(x, y, SIGNS)

@@ -152,6 +152,8 @@ def training_lines(report: Report, style: Style) -> list[Text]:
         return []
     training = report.training
     if training.probability is None or training.signals is None:
+        if any(finding.name == "unweighed" for finding in report.findings):
+            return []
         story = f"no probability that it trains: {training.reason}"
         return [Text(line, style=FAINT) for line in wrapped(style.safe(story), style, 0)]
     sgd, adam = training.probability

@@ -1,0 +1,172 @@
+"""The verdict by the probability of training: which class, for which cause, and when it decides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Result
+from handmade import with_reach
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gradprobe.calibration import FAILS, TRAINS, causes, outlook, probability
+from gradprobe.report import Probability, Severity, Signals, Training, Verdict
+from gradprobe.rules import diagnose
+from gradprobe.spec import CheckSpec, Ignore
+from gradprobe.vocabulary import THRESHOLDS
+
+Run = Callable[..., Result]
+P = st.floats(1e-6, 1 - 1e-6)
+
+
+def weighed(signals: Signals) -> Training:
+    p = probability(signals)
+    return Training(signals, p, outlook(p).margin)
+
+
+@given(P, P)
+def test_the_margin_is_what_it_takes_to_be_another(a: float, b: float) -> None:
+    p = Probability(min(a, b), max(a, b))
+    found = outlook(p)
+    assert found.margin >= 0
+    assert not (found.fails and found.trains)
+
+    def moved(by: float) -> Probability:
+        return Probability(*(1 / (1 + math.exp(-math.log(x / (1 - x)) - by)) for x in p))
+
+    for sign in (-1, 1):
+        near, far = (outlook(moved(sign * found.margin * k)) for k in (0.999, 1.001))
+        assert near[:2] == found[:2]
+        if far[:2] != found[:2]:
+            break
+    else:
+        assert found.margin == pytest.approx(0, abs=1e-9)
+
+
+def test_the_three_outcomes() -> None:
+    assert outlook(Probability(0.1, FAILS - 0.01))[:2] == (True, False)
+    assert outlook(Probability(0.1, FAILS + 0.01))[:2] == (False, False)  # Adam may
+    assert outlook(Probability(TRAINS - 0.01, 0.99))[:2] == (False, False)
+    assert outlook(Probability(TRAINS + 0.01, 0.99))[:2] == (False, True)
+
+
+FAILING = {
+    "vanishing": (Signals(7.0, 0.0, 0.5, 1.3, 0.9), Verdict.VANISHING, "GP101"),
+    "exploding": (Signals(0.0, 7.0, 0.5, 0.3, 0.7), Verdict.EXPLODING, "GP102"),
+    "shattered": (Signals(0.0, 1.0, 0.3, 1.6, 0.2), Verdict.SHATTERED, "GP104"),
+}
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_a_failing_network_is_called_by_its_main_cause(name: str) -> None:
+    signals, verdict, code = FAILING[name]
+    findings, found = diagnose(with_reach(1.0), THRESHOLDS, training=weighed(signals))
+    assert found is verdict
+    assert [(f.rule, f.severity) for f in findings] == [(code, Severity.ERROR)]
+    assert findings[0].value == probability(signals).adam
+    assert findings[0].threshold == FAILS
+    assert "chance of training" in findings[0].message
+
+
+def test_where_adam_may_and_sgd_will_not_it_is_a_warning_that_says_so() -> None:
+    signals = Signals(0.0, 4.5, 0.1, 0.2, 0.95)  # growth: SGD at risk
+    p = probability(signals)
+    assert p.sgd < TRAINS
+    assert p.adam > FAILS
+    findings, verdict = diagnose(with_reach(1.0), THRESHOLDS, training=weighed(signals))
+    assert verdict is Verdict.WEAK
+    assert [(f.name, f.severity) for f in findings] == [("weak", Severity.WARNING)]
+    assert "under SGD or Adam" in findings[0].message
+
+
+@pytest.mark.parametrize("reach", [1e-9, 1e-3, 1e3, 1e9])
+def test_the_probability_decides_and_not_the_reach(reach: float) -> None:
+    good = weighed(Signals(0.0, 0.0, 0.0, 0.5, 1.0))
+    assert diagnose(with_reach(reach), THRESHOLDS, training=good) == ((), Verdict.HEALTHY)
+
+
+@pytest.mark.parametrize("where", ["option", "spec"])
+def test_a_threshold_that_somebody_set_decides(where: str) -> None:
+    good = weighed(Signals(0.0, 0.0, 0.0, 0.5, 1.0))
+    limits, check = dict(THRESHOLDS), CheckSpec()
+    if where == "option":
+        limits["vanishing"] = 1e-3
+    else:
+        check = CheckSpec(thresholds={"vanishing": 1e-3})
+    _, verdict = diagnose(with_reach(9e-4), limits, check, training=good)
+    assert verdict is Verdict.VANISHING
+
+
+def test_without_a_probability_the_reach_decides_and_a_note_says_why() -> None:
+    nothing = Training(reason="a batch of one does not tell inputs apart")
+    findings, verdict = diagnose(with_reach(1e-3), THRESHOLDS, training=nothing)
+    assert verdict is Verdict.WEAK
+    assert [(f.name, f.severity) for f in findings] == [
+        ("weak", Severity.WARNING),
+        ("unweighed", Severity.INFO),
+    ]
+    assert nothing.reason in findings[1].message
+    check = CheckSpec(ignore=(Ignore("GP405", "one sample is all there is"),))
+    findings, _ = diagnose(with_reach(1.0), THRESHOLDS, check, training=nothing)
+    assert [f.ignored for f in findings] == ["one sample is all there is"]
+
+
+def test_a_grave_verdict_needs_no_note() -> None:
+    findings, verdict = diagnose(
+        with_reach(1e-9), THRESHOLDS, training=Training(reason="the gradient is zero")
+    )
+    assert verdict is Verdict.VANISHING
+    assert [f.name for f in findings] == ["vanishing"]
+
+
+@given(
+    st.builds(
+        Signals,
+        decay=st.floats(0, 8),
+        growth=st.floats(0, 8),
+        lost_inputs=st.floats(0, 4),
+        bare_depth=st.floats(0, 2),
+        coherence=st.floats(0, 1),
+    )
+)
+def test_every_set_of_signals_has_a_verdict_and_a_named_cause(signals: Signals) -> None:
+    training = weighed(signals)
+    assert training.probability is not None
+    fails, trains, _ = outlook(training.probability)
+    findings, verdict = diagnose(with_reach(2.0), THRESHOLDS, training=training)
+    if trains:
+        assert (findings, verdict) == ((), Verdict.HEALTHY)
+    else:
+        assert len(findings) == 1
+        assert causes(signals)
+        failing = {Verdict.VANISHING, Verdict.EXPLODING, Verdict.SHATTERED}
+        assert (verdict in failing) == fails
+
+
+SHATTERED = """\
+input: {shape: [32]}
+layers:
+  - Linear: {out_features: 32}
+  - repeat:
+      times: 60
+      layers:
+        - Linear: {out_features: 32}
+        - LayerNorm
+        - ReLU
+  - Linear: {out_features: 10}
+"""
+
+
+def test_check_looks_twice_and_can_be_told_not_to(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_text(SHATTERED)
+    words = ["check", str(path), "--no-cache", "--isolated"]
+    deep = run(*words)
+    assert (deep.code, "GP104 shattered" in deep.out) == (1, True)
+    assert run(*words, "--no-deep").code == 0
+    (tmp_path / "gradprobe.toml").write_text("deep = false\n")
+    assert run("check", str(path), "--no-cache").code == 0
+    assert run("check", str(path), "--no-cache", "--deep").code == 1
