@@ -332,6 +332,10 @@ def prepare(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None = No
     from gradprobe.batch import random_batch
     from gradprobe.build import build
 
+    if options.rows is not None:
+        raise InputError("--rows: a spec's rows are its layers")
+    loss = options.loss or spec.loss
+    choose("loss", loss, LOSSES)
     device, dtype = _device(options.device), _dtype(options.dtype)
     batch = _given_batch(spec, options, inputs)
     size = options.batch_size or spec.input.batch_size or DEFAULT_BATCH_SIZE
@@ -352,10 +356,6 @@ def prepare(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None = No
         x = x.to(dtype) if x.is_floating_point() else x
     except (RuntimeError, MemoryError) as error:
         raise ModelError(f"the network could not be built: {first_line(error)}") from error
-    if options.rows is not None:
-        raise InputError("--rows: a spec's rows are its layers")
-    loss = options.loss or spec.loss
-    choose("loss", loss, LOSSES)
     resolved = replace(options, loss=loss, batch_size=size)
     return Prepared(network, x, loss_of(loss, batch.labels, options.seed), resolved)
 

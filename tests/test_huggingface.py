@@ -283,3 +283,12 @@ def test_compare_takes_configurations_and_what_is_for_specs_says_so(
     assert run("probe", config("gpt2"), "--by", "position").code == ExitCode.USAGE
     assert run("probe", config("gpt2"), "--emit-spec").code == ExitCode.USAGE
     assert run("probe", "plain", "--loss", "own").code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "resnet"])
+def test_architectures_that_are_known_to_train_are_said_to(name: str) -> None:
+    found = probe_spec(load_any(config(name)), ProbeOptions(deep=True))
+    assert found.training is not None
+    assert found.training.probability is not None
+    assert found.training.probability.sgd > 0.9
+    assert str(found.verdict) == "healthy"
