@@ -10,7 +10,7 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -142,8 +142,32 @@ def _request(code: CodeSpec, options: ProbeOptions, run: RunOptions) -> Request:
 def _run_here(request: Request) -> Reply:
     from gradprobe import child
 
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr), _forgetting(request.path):
         return child.reply(request)
+
+
+@contextlib.contextmanager
+def _forgetting(path: str) -> Iterator[None]:
+    """Let the next run import the user's own files anew.
+
+    A model that is built while its file is imported is another one at another seed.
+    """
+    before = set(sys.modules)
+    try:
+        yield
+    finally:
+        for name in set(sys.modules) - before:
+            if _is_own(name, Path(path).resolve()):
+                del sys.modules[name]
+
+
+def _is_own(name: str, folder: Path) -> bool:
+    """Whether a module comes from a file below ``folder`` that nobody installed there."""
+    file = getattr(sys.modules[name], "__file__", None)
+    if not file or name.partition(".")[0] in sys.stdlib_module_names:
+        return False
+    place = Path(file).resolve()
+    return place.is_relative_to(folder) and "site-packages" not in place.parts
 
 
 def _run_apart(request: Request, timeout: float) -> Reply:
