@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gradprobe.errors import InputError, suggestion
 from gradprobe.vocabulary import LOSSES, THRESHOLDS
@@ -17,7 +18,12 @@ DEFAULT_BATCH_SIZE = 32
 MAX_BATCH_SIZE = 2**20
 ARCHITECTURE_BATCH_SIZE = 8  # of a Hugging Face model, whose samples are sequences or images
 OWN_LOSS = "own"  # the one that a Hugging Face model computes from labels
+MAX_SEEDS = 1000
+AUTO = "auto"
+AUTO_SEEDS = (3, 30)  # at least, at most
 
+_NO_SEEDS = "is not a number of seeds, nor a list of them"
+_SEEDS_HINT = "5, or 3,7,9; gradprobe probe takes auto too"
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -103,6 +109,61 @@ class CheckOptions:
         """How one seed is probed."""
         limits = Limits(self.max_parameters, self.max_memory)
         return ProbeOptions(seed=seed, batch_size=self.batch_size, deep=self.deep, limits=limits)
+
+
+class Seeds(NamedTuple):
+    """Which seeds are probed, one after another; ``auto``: no more than it takes to settle."""
+
+    seeds: tuple[int, ...]
+    auto: bool = False
+
+
+def choose_seeds(asked: int | Sequence[int] | str, first: int | None = None) -> Seeds:
+    """So many seeds from ``first`` on (default 0), those of a list, or ``auto``.
+
+    Raises:
+        InputError: out of range, or a list beside ``first``.
+    """
+    if asked == AUTO:
+        return Seeds(_from(first or 0, AUTO_SEEDS[1]), auto=True)
+    if isinstance(asked, int) and not isinstance(asked, bool):
+        if not 1 <= asked <= MAX_SEEDS:
+            message = f"--seeds: {asked} is out of range (1 to {MAX_SEEDS:,})"
+            raise InputError(message, hint=_SEEDS_HINT)
+        return Seeds(_from(first or 0, asked))
+    if isinstance(asked, bool | str) or not asked or not all(map(is_seed, asked)):
+        raise InputError(f"--seeds: {asked!r} {_NO_SEEDS}", hint=_SEEDS_HINT)
+    if first is not None:
+        hint = "--seeds 3,7,9 alone, or --seed 3 --seeds 5"
+        raise InputError("--seed and a list of --seeds contradict each other", hint=hint)
+    return Seeds(tuple(dict.fromkeys(asked)))
+
+
+def seeds_in(text: str) -> int | tuple[int, ...]:
+    """The number of ``--seeds 3``, or the list of ``--seeds 5,7``.
+
+    Raises:
+        InputError: not whole numbers, or out of range.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdigit() for word in words):
+        raise InputError(f"--seeds: '{text}' {_NO_SEEDS}", hint=_SEEDS_HINT)
+    numbers = tuple(int(word) if len(word) < 20 else 2**63 for word in words)
+    if not all(map(is_seed, numbers)):
+        message = f"--seeds: {text} is out of range (0 to 2^63 - 1)"
+        raise InputError(message, hint=_SEEDS_HINT)
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
+def is_seed(value: object) -> bool:
+    """Whether ``value`` may seed a probe."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _from(first: int, count: int) -> tuple[int, ...]:
+    if not is_seed(first + count - 1):
+        raise InputError(f"--seed {first} is out of range (0 to 2^63 - {count})")
+    return tuple(range(first, first + count))
 
 
 def choose(option: str, word: str, known: tuple[str, ...]) -> str:

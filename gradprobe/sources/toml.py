@@ -16,18 +16,21 @@ from typing import Any, NoReturn
 
 from gradprobe.config import (
     MAX_BATCH_SIZE,
+    MAX_SEEDS,
     SEVERITIES,
     CheckOptions,
     PerFileIgnore,
     ascending,
+    choose_seeds,
+    is_seed,
     parse_bytes,
+    seeds_in,
 )
 from gradprobe.errors import InputError, Place, located, suggestion
 from gradprobe.rules import RULES
 from gradprobe.vocabulary import THRESHOLDS
 
 FILES = ("gradprobe.toml", "pyproject.toml")  # the first of a directory counts
-MAX_SEEDS = 1000
 
 
 def nearest(folder: Path) -> Path | None:
@@ -234,7 +237,7 @@ class _Reader:
 
     def seeds(self, keys: list[str], value: Any) -> tuple[int, ...]:
         if isinstance(value, list):
-            if not value or not all(_is_seed(seed) for seed in value):
+            if not value or not all(is_seed(seed) for seed in value):
                 self.fail("seeds: a number of seeds, or a list of integers of at least 0", keys)
             return tuple(dict.fromkeys(value))
         return tuple(range(self.whole(keys, value, MAX_SEEDS)))
@@ -296,10 +299,6 @@ def unknown_rule(word: str) -> str:
     return suggestion(word, names) or "gradprobe rules lists them"
 
 
-def _is_seed(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-
-
 def _key(word: str) -> str:
     """A pattern for a key or a string as TOML may write it, quoted or not."""
     return rf"[\"']?{re.escape(word)}[\"']?"
@@ -347,17 +346,7 @@ def parse_seeds(text: str | None) -> tuple[int, ...] | None:
     Raises:
         InputError: not whole numbers, or too many.
     """
-    if text is None:
-        return None
-    words = text.split(",")
-    if not all(word.strip().isascii() and word.strip().isdigit() for word in words):
-        raise InputError(f"--seeds: '{text}' is not a number of seeds, nor a list of them")
-    numbers = [int(word) for word in words if len(word) < 20]
-    if len(words) > 1 and len(numbers) == len(words) and all(map(_is_seed, numbers)):
-        return tuple(dict.fromkeys(numbers))
-    if len(words) > 1 or not numbers or not 1 <= numbers[0] <= MAX_SEEDS:
-        raise InputError(f"--seeds: {text} is out of range (1 to {MAX_SEEDS:,})")
-    return tuple(range(numbers[0]))
+    return None if text is None else choose_seeds(seeds_in(text)).seeds
 
 
 def values(options: CheckOptions) -> Iterator[tuple[str, object]]:
