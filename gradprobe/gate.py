@@ -21,7 +21,7 @@ from gradprobe.errors import ExitCode, InputError, located
 from gradprobe.outcome import CheckResult, Diagnostic, Outcome, with_fingerprints
 from gradprobe.pool import Failure, Job, Result
 from gradprobe.report import Finding, Report, Severity
-from gradprobe.rules import BY_CODE, BY_NAME, Selection
+from gradprobe.rules import BY_CODE, BY_NAME, Selection, diagnose_seeds
 from gradprobe.sources.yaml import read_bytes
 from gradprobe.spec import Ignore
 
@@ -180,9 +180,12 @@ def _outcome(target: _Target, results: Sequence[Measurement | Failure]) -> Outco
         for result in results
         if isinstance(result, Measurement)
     ]
+    own = next(result.check.ignore for result in results if isinstance(result, Measurement))
+    among = diagnose_seeds(reports, (*own, *ignores), selection)
     reports.sort(key=_badness, reverse=True)  # stable: the first seed of equals comes first
     report = reports[0]
-    diagnostics = tuple(_diagnostic(target.path, f, report, lines) for f in _findings(reports))
+    findings = (*_findings(reports), *among)
+    diagnostics = tuple(_diagnostic(target.path, f, report, lines) for f in findings)
     fail_on = Severity[options.fail_on.upper()]
     return _ended(Outcome(target.path, diagnostics, report, fail_on=fail_on))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from functools import cached_property
 from itertools import pairwise
+from statistics import median_low
 from typing import NamedTuple
 
 from gradprobe.anatomy import JacobianProfile
@@ -126,6 +128,59 @@ class Training(NamedTuple):
     probability: Probability | None = None
     margin: float | None = None  # natural log of the odds from the nearest other verdict
     reason: str | None = None
+
+
+class Spread(NamedTuple):
+    """Of what was measured at several seeds; the median is one of the values."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Repeats(NamedTuple):
+    """What became of one target at several seeds, in the order in which they were probed."""
+
+    seeds: tuple[int, ...]
+    verdicts: tuple[Verdict, ...]
+    reaches: tuple[float | None, ...]
+    probabilities: tuple[Probability | None, ...]  # that it trains, on request
+    settled: bool  # whether further seeds would hardly change the most common verdict
+
+    @property
+    def counts(self) -> dict[Verdict, int]:
+        """How many seeds gave each verdict, as ``tally``."""
+        return tally(self.verdicts)
+
+    @property
+    def stability(self) -> float:
+        """The share of the most common verdict."""
+        return max(self.counts.values()) / len(self.seeds)
+
+    @property
+    def reach(self) -> Spread | None:
+        """Of the finite reaches; ``None`` where there are none."""
+        return spread(self.reaches)
+
+    @property
+    def chances(self) -> tuple[Spread, Spread] | None:
+        """Of the probabilities that it trains: under SGD, and under the better of SGD and Adam."""
+        known = [p for p in self.probabilities if p is not None]
+        sgd, adam = spread([p.sgd for p in known]), spread([p.adam for p in known])
+        return (sgd, adam) if sgd and adam else None
+
+
+def tally(verdicts: Iterable[Verdict]) -> dict[Verdict, int]:
+    """How often each verdict is there, the most common first; of equals the graver."""
+    order = list(Verdict)
+    found = Counter(verdicts).items()
+    return dict(sorted(found, key=lambda one: (one[1], order.index(one[0])), reverse=True))
+
+
+def spread(values: Sequence[float | None]) -> Spread | None:
+    """Median, least and greatest of the finite values."""
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return Spread(median_low(known), min(known), max(known)) if known else None
 
 
 class RowProfile(NamedTuple):
@@ -307,6 +362,7 @@ class Report:
     name: str | None = None  # what the spec calls the network
     theory: Theory | None = None  # on request
     training: Training | None = None  # on request
+    repeats: Repeats | None = None  # on request
 
     @property
     def rows(self) -> tuple[RowProfile, ...]:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 from gradprobe.calibration import FAILS, TRAINS, causes, outlook
-from gradprobe.numbers import all_finite, fraction, number
+from gradprobe.numbers import all_finite, fraction, number, plural
 from gradprobe.report import (
     Finding,
     GradientProfile,
     ParameterProfile,
+    Report,
     RowProfile,
     RowStatus,
     Severity,
@@ -26,6 +27,7 @@ from gradprobe.report import (
     Training,
     Use,
     Verdict,
+    tally,
 )
 from gradprobe.spec import CheckSpec, Ignore
 from gradprobe.vocabulary import THRESHOLDS
@@ -47,7 +49,8 @@ class Rule(NamedTuple):
     """One rule: its code, name, severity, what finds it, and the verdict that it leads to, if any.
 
     ``find`` is ``None`` for what does not follow from a profile alone; ``text`` explains those.
-    ``weigh`` finds it instead where the probability of training is known.
+    ``weigh`` finds it instead where the probability of training is known, and ``among`` what only
+    the reports of several seeds tell.
     """
 
     code: str
@@ -57,6 +60,7 @@ class Rule(NamedTuple):
     verdict: Verdict | None = None
     text: str = ""
     weigh: Callable[[GradientProfile, Training], Iterator[Clue]] | None = None
+    among: Callable[[Sequence[Report]], Iterator[Clue]] | None = None
 
     def clues(
         self, profile: GradientProfile, limits: Thresholds, training: Training | None
@@ -118,19 +122,7 @@ def diagnose(
     limits = {**thresholds, **check.thresholds}
     weighed = training if training and training.probability and limits == THRESHOLDS else None
     findings = [
-        Finding(
-            rule=rule.code,
-            name=rule.name,
-            severity=rule.severity,
-            message=clue.message,
-            advice=clue.advice,
-            row=clue.row.name if clue.row else None,
-            line=clue.row.line if clue.row else None,
-            column=clue.row.column if clue.row else None,
-            value=clue.value,
-            threshold=clue.threshold,
-            ignored=next((i.reason for i in check.ignore if rule.named(i.rule)), None),
-        )
+        _finding(rule, clue, check.ignore)
         for rule in RULES
         for clue in rule.clues(profile, limits, weighed)
     ]
@@ -149,20 +141,48 @@ def diagnose(
 
 def _unweighed(reason: str, check: CheckSpec) -> Finding:
     """A finding that says why the bands of reach had to decide."""
-    rule = BY_NAME["unweighed"]
+    clue = Clue(f"judged by reach alone: {reason}", "nothing to do, if it is meant")
+    return _finding(BY_NAME["unweighed"], clue, check.ignore)
+
+
+def diagnose_seeds(
+    reports: Sequence[Report],
+    ignores: Sequence[Ignore] = (),
+    selection: Selection | None = None,
+) -> tuple[Finding, ...]:
+    """What the reports on one target at several seeds tell only together."""
+    asked = selection or Selection()
+    return tuple(
+        _finding(rule, clue, ignores)
+        for rule in RULES
+        if rule.among and asked.holds(rule)
+        for clue in rule.among(reports)
+    )
+
+
+def _finding(rule: Rule, clue: Clue, ignores: Iterable[Ignore]) -> Finding:
     return Finding(
-        rule.code,
-        rule.name,
-        rule.severity,
-        f"judged by reach alone: {reason}",
-        "nothing to do, if it is meant",
-        ignored=next((i.reason for i in check.ignore if rule.named(i.rule)), None),
+        rule=rule.code,
+        name=rule.name,
+        severity=rule.severity,
+        message=clue.message,
+        advice=clue.advice,
+        row=clue.row.name if clue.row else None,
+        line=clue.row.line if clue.row else None,
+        column=clue.row.column if clue.row else None,
+        value=clue.value,
+        threshold=clue.threshold,
+        ignored=next((i.reason for i in ignores if rule.named(i.rule)), None),
     )
 
 
 def _unused(ignores: Iterable[Ignore], codes: set[str]) -> Iterator[Finding]:
-    """A finding for each of the spec's own ignores that no finding answers to."""
+    """A finding for each of the spec's own ignores that no finding answers to.
+
+    Not for what only several seeds tell: further ones may.
+    """
     rule = BY_NAME["unused-ignore"]
+    codes = codes | {rule.code for rule in RULES if rule.among}
     for ignore in ignores:
         if ignore.place and not any(BY_CODE[code].named(ignore.rule) for code in codes):
             yield Finding(
@@ -295,6 +315,29 @@ def _because(cause: str, profile: GradientProfile, found: Signals) -> tuple[str,
             return f"{profile.steps} rows, and no skip to most", _advice_for_shattered(profile)
     story = f"after a small step the gradient is another (coherence {number(found.coherence)})"
     return story, _advice_for_shattered(profile)
+
+
+# ---- the same at several seeds
+
+
+def _flips(reports: Sequence[Report]) -> Iterator[Clue]:
+    """A network whose verdict is another one at another seed."""
+    counts = tally(report.verdict for report in reports)
+    if len(counts) < 2:
+        return
+    seeds: dict[Verdict, list[str]] = {verdict: [] for verdict in counts}
+    for report in reports:
+        seeds[report.verdict].append(str(report.config.get("seed")))
+    common, *others = counts
+    told = [f"{common} at {plural(counts[common], 'seed')}"]
+    told += [f"{verdict} at {counts[verdict]}" for verdict in others]
+    worst = max(counts, key=list(Verdict).index)
+    which = "; ".join(f"{verdict} at {_listed(seeds[verdict])}" for verdict in counts)
+    yield Clue(
+        f"another seed, another verdict: {', '.join(told)}",
+        f"it stands between verdicts: mend what probe --seed {seeds[worst][0]} finds ({which})",
+        value=counts[common] / len(reports),
+    )
 
 
 # ---- no gradient at all
@@ -523,6 +566,20 @@ RULES: tuple[Rule, ...] = (
         """,
         weigh=_failing("coherence", "bare_depth", "lost_inputs"),
     ),
+    Rule(
+        "GP105",
+        "flips",
+        Severity.WARNING,
+        None,
+        text="""
+        The verdict depends on the seed: other weights of the same network, another verdict.
+
+        The network stands between verdicts, so that luck decides how a run of it fares. Mend
+        what the graver verdict finds, until every seed agrees. Only several seeds find it:
+        `probe --seeds 5`, or `seeds` in the configuration of `check`.
+        """,
+        among=_flips,
+    ),
     Rule("GP201", "dead", Severity.ERROR, dead, Verdict.DEAD),
     Rule("GP202", "disconnected", Severity.ERROR, disconnected, Verdict.DISCONNECTED),
     Rule("GP203", "frozen", Severity.INFO, frozen),
@@ -611,7 +668,7 @@ BY_NAME = {rule.name: rule for rule in RULES}
 RULE_WORDS = tuple(
     word
     for rule in RULES
-    if rule.find or rule.weigh or rule.name == "unweighed"
+    if rule.find or rule.weigh or rule.among or rule.name == "unweighed"
     for word in (rule.code, rule.name)
 )
 
