@@ -22,6 +22,7 @@ from gradprobe.config import (
     ProbeOptions,
     ascending,
     choose,
+    choose_seeds,
 )
 from gradprobe.errors import GradprobeError, InputError, ModelError, first_line
 from gradprobe.report import GradientProfile, Report, Training, trunk_of
@@ -32,6 +33,7 @@ from gradprobe.sources import yaml as yaml_source
 from gradprobe.sources.python import is_script, is_target
 from gradprobe.sources.stack import STACKS, StackOptions
 from gradprobe.spec import ArchitectureSpec, Ignore, NetworkSpec
+from gradprobe.stability import repeated
 from gradprobe.vocabulary import LOSSES
 
 if TYPE_CHECKING:
@@ -371,6 +373,7 @@ def probe(
     blocks: bool = False,
     thresholds: dict[str, float] | None = None,
     deep: bool = False,
+    seeds: int | Sequence[int] | str | None = None,
 ) -> Report:
     """Probe any ``nn.Module``, or a spec: one forward and one backward pass.
 
@@ -391,6 +394,8 @@ def probe(
         thresholds: of the reach bands, see ``gradprobe rules GP101``.
         deep: take a second look, two more passes, for a verdict by the probability that it trains,
             which is in ``training``.
+        seeds: of a spec, probe so many seeds from ``seed`` on, those of a list, or with ``auto`` as
+            many as settle the verdict; the report is a typical one of them, all are in ``repeats``.
 
     Returns:
         Profile, findings and verdict.
@@ -408,7 +413,17 @@ def probe(
     if isinstance(model, NetworkSpec):
         if loss is not None and not isinstance(loss, str):
             raise InputError("a spec takes the name of a loss, not a function")
-        return probe_spec(model, replace(options, loss=loss), inputs)
+
+        def one(seed: int) -> Report:
+            return probe_spec(model, replace(options, loss=loss, seed=seed), inputs)
+
+        if seeds is None:
+            return one(seed)
+        chosen = choose_seeds(seeds, seed or None)
+        return repeated(one, chosen, model.check.ignore)
+    if seeds is not None:
+        hint = "gradprobe.load gives a spec; of a module, probe one for each seed"
+        raise InputError("seeds: a module is built already: only a spec is built anew", hint=hint)
     named = loss or "projection" if not callable(loss) else None
     options = replace(options, loss=named)
     if inputs is None:

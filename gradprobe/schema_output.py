@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradprobe.report import Probability, RowStatus, Severity, Signals, Verdict
+from gradprobe.report import Probability, RowStatus, Severity, Signals, Spread, Verdict
 
 _TEXT = {"type": "string"}
 _TEXT_OR_NULL = {"type": ["string", "null"]}
+_NUMBER = {"type": "number"}
 _NUMBER_OR_NULL = {"type": ["number", "null"]}  # null: there is none, or it is not finite
 _COUNT = {"type": "integer", "minimum": 0}
 _PLACE_OR_NULL = {"type": ["integer", "null"], "minimum": 1}
@@ -88,12 +89,27 @@ _TRAINING = _exactly(
     margin={"type": "number", "minimum": 0},
     signals=_SIGNALS,
 )
+_VERDICT = {"enum": [str(verdict) for verdict in Verdict]}
+_SPREAD = dict.fromkeys(Spread._fields, _NUMBER)
+_CHANCES = _exactly(
+    **dict.fromkeys(Probability._fields, _exactly(**dict.fromkeys(_SPREAD, _SHARE)))
+)
+_SEEDS = _exactly(
+    seeds={**_list(_COUNT), "minItems": 1},
+    verdicts={**_list(_VERDICT), "minItems": 1},
+    reach=_or_null(_exactly(**_SPREAD)),
+    reaches={**_list(_NUMBER_OR_NULL), "minItems": 1},
+    probability=_or_null(_CHANCES),
+    stability=_SHARE,
+    settled={"type": "boolean"},
+)
 _REPORT = _exactly(
-    {"theory": _THEORY, "training": _or_null(_TRAINING)},  # with --theory, with --deep
+    # With --theory, with --deep, with --seeds.
+    {"theory": _THEORY, "training": _or_null(_TRAINING), "seeds": _SEEDS},
     schema_version={"const": 1},
     target=_TEXT,
     name=_TEXT_OR_NULL,
-    verdict={"enum": [str(verdict) for verdict in Verdict]},
+    verdict=_VERDICT,
     status={"enum": ["ok", "no-gradient", "zero-gradient", "non-finite"]},
     reach=_NUMBER_OR_NULL,
     decay=_NUMBER_OR_NULL,

@@ -37,7 +37,7 @@ def check(
     isolated: o.Isolated = False,
     show_config: o.ShowConfig = False,
     allow_code: o.AllowCode = False,
-    seeds: o.Seeds = None,
+    seeds: o.CheckSeeds = None,
     deep: o.DeepOrNot = None,
     batch_size: o.BatchSize = None,
     timeout: o.Timeout = None,

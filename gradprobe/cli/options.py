@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from gradprobe.config import Limits, ProbeOptions, parse_bytes
+from gradprobe.config import (
+    AUTO,
+    Limits,
+    ProbeOptions,
+    Seeds,
+    choose_seeds,
+    parse_bytes,
+    seeds_in,
+)
 from gradprobe.errors import ExitCode, InputError
 from gradprobe.report import Report, Severity
 from gradprobe.sources.python import CodeOptions, read_arguments, read_tensor, split
@@ -107,6 +115,19 @@ ZeroInit = Annotated[
     bool, typer.Option("--zero-init", help="Start each branch at zero.", rich_help_panel=_STACK)
 ]
 Seed = Annotated[int, typer.Option(help="Of weights, inputs, loss.", rich_help_panel=_PROBE)]
+FirstSeed = Annotated[
+    int | None,
+    typer.Option("--seed", help="Of weights, inputs, loss; default 0.", rich_help_panel=_PROBE),
+]
+SeveralSeeds = Annotated[
+    str | None,
+    typer.Option(
+        "--seeds",
+        help="How many, which, or auto: until the verdict is settled.",
+        metavar="N|LIST|auto",
+        rich_help_panel=_PROBE,
+    ),
+]
 BatchSize = Annotated[
     int | None, typer.Option(help="Samples; default the spec's, or 32.", rich_help_panel=_PROBE)
 ]
@@ -310,7 +331,7 @@ ShowConfig = Annotated[
     bool,
     typer.Option("--show-config", help="Print what is in force.", rich_help_panel=_RULES),
 ]
-Seeds = Annotated[
+CheckSeeds = Annotated[
     str | None,
     typer.Option(help="How many, or which: 3 or 5,7.", rich_help_panel=_PROBE),
 ]
@@ -394,6 +415,13 @@ def probe_options(
         deep=deep,
         limits=Limits(max_parameters, parse_bytes(max_memory)),
     )
+
+
+def seeds_of(text: str | None, first: int | None) -> Seeds | None:
+    """The seeds that ``--seeds`` asks for, from ``--seed`` on; ``None`` where it is not given."""
+    if text is None:
+        return None
+    return choose_seeds(AUTO if text.strip() == AUTO else seeds_in(text), first)
 
 
 def code_options(

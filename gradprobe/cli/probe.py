@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -14,8 +15,10 @@ from gradprobe.errors import InputError
 from gradprobe.render.json import render_report as render_json
 from gradprobe.render.spec import render_spec
 from gradprobe.render.text import render_report as render_text
+from gradprobe.report import Report
 from gradprobe.sources.python import is_target
-from gradprobe.spec import CodeSpec, NetworkSpec
+from gradprobe.spec import ArchitectureSpec, CodeSpec, NetworkSpec
+from gradprobe.stability import repeated
 
 
 def probe(
@@ -32,7 +35,8 @@ def probe(
             "--emit-spec", help="Print the stack as YAML.", rich_help_panel="Built-in stacks"
         ),
     ] = False,
-    seed: o.Seed = 0,
+    seed: o.FirstSeed = None,
+    seeds: o.SeveralSeeds = None,
     batch_size: o.BatchSize = None,
     dtype: o.AnyDtype = None,
     device: o.Device = "cpu",
@@ -70,7 +74,8 @@ def probe(
     tells the inputs apart (1: fully, 0: all inputs look alike). --blocks adds each block's Jacobian
     J: highway is tr(J)/n, branch the RMS gain of what is not the skip, gain that of the whole.
     --theory sets mean-field theory's factor beside that measured across each row. --deep says which
-    share of small networks with the same signals trained.
+    share of small networks with the same signals trained. --seeds probes several initialisations,
+    shows a typical one, and says whether its verdict is that of the others.
 
     package.module:name is a Python class, a function that builds a model, or a model. It is run in
     a process of its own and needs --input, --inputs or --data.
@@ -78,7 +83,7 @@ def probe(
     stack = o.stack_options(depth, width, activation, init, norm, zero_init)
     word = None if loss and is_target(loss) else loss
     told = o.probe_options(
-        seed,
+        seed or 0,
         batch_size,
         dtype or o.Dtype.FLOAT32,
         device,
@@ -93,6 +98,7 @@ def probe(
         rows,
         deep,
     )
+    several = o.seeds_of(seeds, seed)
     code = o.code_options(arg, path, input, inputs, train_mode, loss)
     spec = load(target, stack, code, allow_code, layers, settings or ())
     if emit_spec:
@@ -102,12 +108,20 @@ def probe(
             raise InputError("--emit-spec prints a spec, and this is no spec")
         emit(render_spec(spec), output)
         return 0
-    with progress(f"probing {target}"):
-        if isinstance(spec, CodeSpec):
-            run = RunOptions(timeout, in_process, dtype)
-            report = probe_code(spec, told, run)
-        else:
-            report = probe_spec(spec, told)
+    run = RunOptions(timeout, in_process, dtype)
+
+    def one(seed: int) -> Report:
+        options = replace(told, seed=seed)
+        with progress(f"probing {target}, seed {seed}" if several else f"probing {target}"):
+            if isinstance(spec, CodeSpec):
+                return probe_code(spec, options, run)
+            return probe_spec(spec, options)
+
+    if several is None:
+        report = one(told.seed)
+    else:
+        ignores = () if isinstance(spec, ArchitectureSpec) else spec.check.ignore
+        report = repeated(one, several, ignores)
     if format is o.Format.JSON:
         emit(render_json(report), output)
     else:

@@ -9,7 +9,16 @@ from typing import Any
 
 from gradprobe.numbers import finite
 from gradprobe.outcome import CheckResult, Diagnostic
-from gradprobe.report import Finding, GradientProfile, Report, RowProfile, RowStatus, Training
+from gradprobe.report import (
+    Finding,
+    GradientProfile,
+    Probability,
+    Repeats,
+    Report,
+    RowProfile,
+    RowStatus,
+    Training,
+)
 
 SCHEMA_VERSION = 1
 
@@ -49,6 +58,7 @@ def report_object(report: Report) -> dict[str, Any]:
         "unit": profile.unit,
         **({"theory": _theory(report)} if report.theory else {}),
         **({"training": _training(report.training)} if report.training else {}),
+        **({"seeds": _seeds(report.repeats)} if report.repeats else {}),
         "rows": [
             {
                 **_row(row, profile.reach_of(row), with_jacobian),
@@ -159,6 +169,21 @@ def _training(training: Training) -> dict[str, Any] | None:
         **training.probability._asdict(),
         "margin": training.margin,
         "signals": training.signals._asdict(),
+    }
+
+
+def _seeds(repeats: Repeats) -> dict[str, Any]:
+    """Each seed with its verdict and reach, and the median and range of all."""
+    chances = repeats.chances
+    named = zip(Probability._fields, chances, strict=True) if chances else None
+    return {
+        "seeds": list(repeats.seeds),
+        "verdicts": [str(verdict) for verdict in repeats.verdicts],
+        "reach": repeats.reach._asdict() if repeats.reach else None,
+        "reaches": [finite(reach) for reach in repeats.reaches],
+        "probability": {name: one._asdict() for name, one in named} if named else None,
+        "stability": repeats.stability,
+        "settled": repeats.settled,
     }
 
 

@@ -31,11 +31,13 @@ from gradprobe.render.canvas import (
 from gradprobe.report import (
     Finding,
     GradientProfile,
+    Repeats,
     Report,
     RowProfile,
     RowStatus,
     Severity,
     Signals,
+    Spread,
 )
 from gradprobe.signals import DECADES, DEEPEST, LOST
 
@@ -83,6 +85,7 @@ def render_report(report: Report, style: Style | None = None, *, everything: boo
     parts += verdict_lines(report, style)
     parts += [Text(line) for line in theory_lines(report, style)]
     parts += training_lines(report, style)
+    parts += seeds_lines(report, style)
     for finding in report.findings:
         parts += [Text(""), *_finding(finding, report.profile.unit, style)]
     return paint(parts, style)
@@ -190,6 +193,40 @@ def _against(signals: Signals) -> list[str]:
     taken = contributions(signals)
     worst = [name for name in causes(signals) if taken[name][0] <= _WEIGHTY]
     return [AGAINST[name](getattr(signals, name)) for name in worst]
+
+
+def seeds_lines(report: Report, style: Style) -> list[Text]:
+    """With --seeds: how many gave which verdict, and the median and range of what they gave."""
+    repeats = report.repeats
+    if repeats is None:
+        return []
+    told = [_verdicts(repeats)]
+    if repeats.reach:
+        told.append(f"reach {_spread(repeats.reach, number)}")
+    whole = "; ".join(told)
+    stories = [whole] if len(whole) <= style.width - 8 else told
+    if repeats.chances:
+        sgd, adam = (_spread(chance, fraction) for chance in repeats.chances)
+        stories.append(f"{sgd} under SGD, {adam} under SGD or Adam")
+    lines = [Text(line) for story in stories for line in wrapped(story, style, 8)]
+    sure = repeats.settled and len(repeats.counts) == 1
+    colour = VERDICT_COLOURS.get(report.verdict, BAD) if sure else DOUBTFUL
+    lines[0] = Text("seeds   ", style=f"bold {colour}") + lines[0][8:]
+    return lines
+
+
+def _verdicts(repeats: Repeats) -> str:
+    """``healthy at 4 of 7, weak at 3, not settled``"""
+    common, *others = repeats.counts
+    told = [f"{common} at {repeats.counts[common]} of {len(repeats.seeds)}"]
+    told += [f"{verdict} at {repeats.counts[verdict]}" for verdict in others]
+    return ", ".join([*told, "settled" if repeats.settled else "not settled"])
+
+
+def _spread(spread: Spread, write: Callable[[float | None], str]) -> str:
+    """``0.98 (0.91 to 1.07)``, or the one value where there is no other."""
+    median, low, high = map(write, spread)
+    return median if low == high else f"{median} ({low} to {high})"
 
 
 def _header(report: Report, style: Style) -> list[Text]:
