@@ -82,10 +82,14 @@ def typical(reports: Sequence[Report]) -> Report:
 
 def settled(reports: Sequence[Report]) -> bool:
     """Whether it is 99 % sure that more than half of all seeds give the most common verdict."""
-    counts = list(tally(report.verdict for report in reports).values())
-    if majority(counts[0], len(reports)) >= SURE:
+    return sure([report.verdict for report in reports], [margin(report) for report in reports])
+
+
+def sure(verdicts: Sequence[Verdict], margins: Sequence[float | None]) -> bool:
+    """The same, of the verdict and the ``margin`` of each seed."""
+    counts = list(tally(verdicts).values())
+    if majority(counts[0], len(verdicts)) >= SURE:
         return True
-    margins = [margin(report) for report in reports]
     known = [value for value in margins if value is not None]
     return len(counts) == 1 and len(known) == len(margins) and clear(known)
 

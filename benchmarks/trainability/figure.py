@@ -2,8 +2,9 @@
 
     python benchmarks/trainability/figure.py docs/calibration.svg
 
-Left: what was said before training against what became of the network. Right: false alarms and
-misses of each rule from its published threshold, and of gradprobe over all thresholds.
+Left: what was said before training against what became of the network; grey: left uncertain. Right:
+false alarms and misses of each rule from its published threshold, of gradprobe's two, and of its
+probability cut at one threshold, over all of them.
 """
 
 from __future__ import annotations
@@ -15,19 +16,24 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from profiles import REPORT, load
-from report import RULES, TRAINED, Line, outcomes, probabilities, quality
+from report import RULES, TRAINED, Line, calibrated, outcomes, probabilities, quality
 
-from gradprobe.calibration import OPERATING_POINT
+from gradprobe.calibration import FAILS, TRAINS
 
-INK, GOOD, BAD = "#333333", "#2a7f62", "#c0392b"
+INK, GOOD, BAD, OPEN = "#333333", "#2a7f62", "#c0392b", "#888888"
+OWN = "gradprobe"
+# Where a name stands beside its point, in points of print, where it would run into another.
+BESIDE = {"smallest RMS ≥ 1e-7": (6, 6), "SageMaker Debugger": (6, -3), "TheDeepChecker": (6, -9)}
 
 
 def said_and_done(axes: Axes, lines: list[Line]) -> None:
     p = np.array([probabilities(profile).sgd for _, profile in lines])
     accuracy = np.array([outcome["best_sgd"] for outcome, _ in lines])
-    colours = np.where((p >= OPERATING_POINT) == (accuracy >= TRAINED), GOOD, BAD)
+    right = (p >= TRAINS) == (accuracy >= TRAINED)
+    colours = np.where((p >= FAILS) & (p < TRAINS), OPEN, np.where(right, GOOD, BAD))
     axes.scatter(p, accuracy, s=14, c=colours, alpha=0.6, linewidths=0)
-    axes.axvline(OPERATING_POINT, color=INK, lw=0.6, ls=":")
+    for point in (FAILS, TRAINS):
+        axes.axvline(point, color=INK, lw=0.6, ls=":")
     axes.axhline(TRAINED, color=INK, lw=0.6, ls=":")
     axes.set(
         xlabel="probability said before training",
@@ -49,16 +55,16 @@ def rules_beside(axes: Axes, lines: list[Line]) -> None:
         lw=1.2,
         drawstyle="steps-post",
     )
-    for name, rule in RULES.items():
-        if name in ("gradprobe, p(best)", "reach in 1e-4 … 1e4"):  # the bands are the same point
+    for name, rule in ({OWN: calibrated(0)} | RULES).items():
+        if name == "gradprobe check's verdict":  # one for SGD and Adam together
             continue
         q = quality(lines, "SGD", rule)
-        own = name == "gradprobe, p(SGD)"
+        own = name == OWN
         axes.plot(100 * q.alarms, 100 * q.misses, "o", color=GOOD if own else INK, ms=5)
         axes.annotate(
-            f"{name.replace(', p(SGD)', '')}",
+            name,
             (100 * q.alarms, 100 * q.misses),
-            xytext=(6, 3),
+            xytext=BESIDE.get(name, (6, 3)),
             textcoords="offset points",
             color=GOOD if own else INK,
             fontsize=8,

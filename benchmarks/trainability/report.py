@@ -12,7 +12,7 @@ fits again without a signal, on the networks of the fit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import combinations, pairwise
 from typing import Any, NamedTuple
 
@@ -22,7 +22,9 @@ from logistic import Array, auc, fit, log_loss, predict
 from profiles import FIT, GIVEN, REPORT, SEEDS, load
 
 from gradprobe.calibration import FAILS, TRAINS, outlook, probability
-from gradprobe.report import Probability, Signals
+from gradprobe.config import AUTO_SEEDS
+from gradprobe.report import Probability, Signals, Verdict, tally
+from gradprobe.stability import sure
 
 Line = tuple[dict[str, Any], dict[str, Any]]  # outcome, profile
 HOPELESS = Probability(0.0, 0.0)
@@ -242,37 +244,62 @@ def ablation(lines: list[Line]) -> None:
         print()
 
 
+class Seed(NamedTuple):
+    """What one seed gives: the verdict by the probability, its margin, and both probabilities."""
+
+    verdict: Verdict
+    margin: float | None
+    probability: Probability
+
+
+def seed_of(profile: dict[str, Any]) -> Seed:
+    if not profile["signals"]:
+        return Seed(Verdict(profile["verdict"]), None, HOPELESS)
+    found = Signals(**profile["signals"])
+    p = probability(found)
+    fails, trains, margin = outlook(p)
+    # Which class a failing network is called by is not what flips here.
+    verdict = Verdict.VANISHING if fails else Verdict.HEALTHY if trains else Verdict.WEAK
+    return Seed(verdict, margin, p)
+
+
+def automatic(seeds: Sequence[Seed]) -> tuple[Verdict, int]:
+    """The verdict of ``probe --seeds auto``, and how many of the seeds it took."""
+    for count in range(AUTO_SEEDS[0], len(seeds) + 1):
+        taken = seeds[:count]
+        if sure([one.verdict for one in taken], [one.margin for one in taken]):
+            break
+    return next(iter(tally(one.verdict for one in taken))), count
+
+
 def flips(lines: list[Line]) -> None:
-    """How often another seed gives another verdict: with one, and with more where it is close."""
-    of = {
-        (outcome["id"], seed): probabilities(profile)
-        for seed in range(SEEDS[REPORT])
-        for outcome, profile in load(REPORT, seed)
-    }
-
-    def one(network: int, seeds: tuple[int, ...], model: int) -> bool:
-        return of[network, seeds[0]][model] < OPERATING_POINT
-
-    def automatic(network: int, seeds: tuple[int, ...], model: int) -> bool:
-        p = of[network, seeds[0]][model]
-        if 0.2 < p < 0.8:
-            p = float(np.mean([of[network, seed][model] for seed in seeds]))
-        return p < OPERATING_POINT
-
-    ids = [outcome["id"] for outcome, _ in lines]
-    draws = [(0, 1, 2), (3, 4, 5)], [(1, 2, 0), (4, 5, 3)], [(2, 0, 1), (5, 3, 4)]
-    print(f"\n{'another seed, another verdict':34}{'SGD':>7}{'best':>7}")
-    for name, judge in (("one seed", one), ("three where p is in 0.2 … 0.8", automatic)):
-        rates = [
-            np.mean([judge(i, a, model) != judge(i, b, model) for i in ids for a, b in draws])
-            for model in (0, 1)
-        ]
-        print(f"{name:34}{rates[0]:7.1%}{rates[1]:7.1%}")
+    """How often other seeds give another verdict: one each, or as many as ``auto`` takes."""
+    half = SEEDS[REPORT] // 2
+    by_seed = [[seed_of(profile) for _, profile in load(REPORT, s)] for s in range(2 * half)]
+    networks = list(zip(*by_seed, strict=True))
+    pairs = [(one[s].verdict, one[s + half].verdict) for one in networks for s in range(half)]
+    print(f"\n{'other seeds, another verdict':30}{'flips':>7}{'healthy ↔ error':>17}{'seeds':>7}")
+    _flipped("one seed", pairs, 1.0)
+    found = [(automatic(one[:half]), automatic(one[half:])) for one in networks]
+    counts = [count for both in found for _, count in both]
+    _flipped(f"auto, at most {half}", [(a, b) for (a, _), (b, _) in found], float(np.mean(counts)))
     spread = [
-        np.mean([abs(of[i, a][m] - of[i, b][m]) for i in ids for a, b in combinations(range(6), 2)])
+        np.mean(
+            [
+                abs(one[a].probability[m] - one[b].probability[m])
+                for one in networks
+                for a, b in combinations(range(2 * half), 2)
+            ]
+        )
         for m in (0, 1)
     ]
-    print(f"{'mean |difference| of p':34}{spread[0]:7.3f}{spread[1]:7.3f}")
+    print(f"mean |difference| of p: {spread[0]:.3f} (SGD), {spread[1]:.3f} (best of eight)")
+
+
+def _flipped(name: str, pairs: list[tuple[Verdict, Verdict]], seeds: float) -> None:
+    rate = np.mean([a is not b for a, b in pairs])
+    ends = np.mean([{a, b} == {Verdict.HEALTHY, Verdict.VANISHING} for a, b in pairs])
+    print(f"{name:30}{rate:7.1%}{ends:17.1%}{seeds:7.1f}")
 
 
 def main() -> None:

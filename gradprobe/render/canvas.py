@@ -102,10 +102,12 @@ def grid(columns: Sequence[tuple[str | Text, str]]) -> Table:
 def wrapped(text: str, style: Style, indent: int, first: str = "") -> list[str]:
     """``text`` in lines within the width, indented; ``first`` stands in the first line's indent."""
     pad = " " * indent
+    held = text.replace(" %", "\N{NO-BREAK SPACE}%")  # a number and its unit stay together
     lines = textwrap.wrap(
-        text, max(20, style.width - indent), break_long_words=True, break_on_hyphens=False
+        held, max(20, style.width - indent), break_long_words=True, break_on_hyphens=False
     )
-    return [(first.ljust(indent) if i == 0 else pad) + line for i, line in enumerate(lines or [""])]
+    lines = [line.replace("\N{NO-BREAK SPACE}%", " %") for line in lines or [""]]
+    return [(first.ljust(indent) if i == 0 else pad) + line for i, line in enumerate(lines)]
 
 
 def band_colour(reach: float | None) -> str:
