@@ -65,8 +65,8 @@ class Rule(NamedTuple):
     def clues(
         self, profile: GradientProfile, limits: Thresholds, training: Training | None
     ) -> Iterator[Clue]:
-        """What it finds; by ``weigh``, where there is a ``training`` to weigh."""
-        if training and self.weigh:
+        """What it finds; by ``weigh`` after a second look, unless that gave nothing to weigh."""
+        if training and self.weigh and (training.probability or not self.find):
             yield from self.weigh(profile, training)
         elif self.find:
             yield from self.find(profile, limits)
@@ -120,7 +120,7 @@ def diagnose(
     """
     check = check or CheckSpec()
     limits = {**thresholds, **check.thresholds}
-    weighed = training if training and training.probability and limits == THRESHOLDS else None
+    weighed = training if limits == THRESHOLDS else None
     findings = [
         _finding(rule, clue, check.ignore)
         for rule in RULES
@@ -131,18 +131,11 @@ def diagnose(
     asked = selection or Selection()
     known = {rule.code for rule in RULES if asked.holds(rule)}
     verdict = max(verdicts, key=list(Verdict).index, default=Verdict.HEALTHY)
-    if training and training.reason and verdict in (Verdict.HEALTHY, Verdict.WEAK):
-        findings.append(_unweighed(training.reason, check))
     findings = [finding for finding in findings if finding.rule in known]
+    codes |= _out_of_sight(profile, limits, weighed)
     findings += [f for f in _unused(check.ignore, codes) if f.rule in known]
     findings.sort(key=lambda finding: -finding.severity)
     return tuple(findings), verdict
-
-
-def _unweighed(reason: str, check: CheckSpec) -> Finding:
-    """A finding that says why the bands of reach had to decide."""
-    clue = Clue(f"judged by reach alone: {reason}", "nothing to do, if it is meant")
-    return _finding(BY_NAME["unweighed"], clue, check.ignore)
 
 
 def diagnose_seeds(
@@ -177,12 +170,8 @@ def _finding(rule: Rule, clue: Clue, ignores: Iterable[Ignore]) -> Finding:
 
 
 def _unused(ignores: Iterable[Ignore], codes: set[str]) -> Iterator[Finding]:
-    """A finding for each of the spec's own ignores that no finding answers to.
-
-    Not for what only several seeds tell: further ones may.
-    """
+    """A finding for each of the spec's own ignores that none of ``codes`` answers to."""
     rule = BY_NAME["unused-ignore"]
-    codes = codes | {rule.code for rule in RULES if rule.among}
     for ignore in ignores:
         if ignore.place and not any(BY_CODE[code].named(ignore.rule) for code in codes):
             yield Finding(
@@ -194,6 +183,22 @@ def _unused(ignores: Iterable[Ignore], codes: set[str]) -> Iterator[Finding]:
                 line=ignore.place.line,
                 column=ignore.place.column,
             )
+
+
+def _out_of_sight(
+    profile: GradientProfile, limits: Thresholds, weighed: Training | None
+) -> set[str]:
+    """The codes that another run on the same network may find: an ignore of theirs has a use.
+
+    What only several seeds tell, what only a second look does, and, after one, the bands of reach.
+    """
+    return {
+        rule.code
+        for rule in RULES
+        if rule.among
+        or (rule.weigh and not rule.find and not weighed)
+        or (rule.weigh and rule.find and weighed and any(rule.find(profile, limits)))
+    }
 
 
 # ---- the bands of reach
@@ -338,6 +343,13 @@ def _flips(reports: Sequence[Report]) -> Iterator[Clue]:
         f"it stands between verdicts: mend what probe --seed {seeds[worst][0]} finds ({which})",
         value=counts[common] / len(reports),
     )
+
+
+def _unweighed(profile: GradientProfile, training: Training) -> Iterator[Clue]:
+    """That the reach alone judges, where there is one; without one, another rule says why."""
+    if training.reason and profile.reach and math.isfinite(profile.reach):
+        advice = "nothing to do, if it is meant"
+        yield Clue(f"judged by reach alone: {training.reason}", advice)
 
 
 # ---- no gradient at all
@@ -612,6 +624,7 @@ RULES: tuple[Rule, ...] = (
         message says which. Without `--deep`, or with `check --no-deep`, reach alone is what is
         asked for.
         """,
+        weigh=_unweighed,
     ),
     Rule(
         "GP501",
@@ -668,7 +681,7 @@ BY_NAME = {rule.name: rule for rule in RULES}
 RULE_WORDS = tuple(
     word
     for rule in RULES
-    if rule.find or rule.weigh or rule.among or rule.name == "unweighed"
+    if rule.find or rule.weigh or rule.among
     for word in (rule.code, rule.name)
 )
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradprobe.calibration import FAILS, TRAINS, causes, outlook, probability
+from gradprobe.errors import Place
 from gradprobe.report import Probability, Severity, Signals, Training, Verdict
 from gradprobe.rules import diagnose
 from gradprobe.spec import CheckSpec, Ignore
@@ -114,12 +115,11 @@ def test_without_a_probability_the_reach_decides_and_a_note_says_why() -> None:
     assert [f.ignored for f in findings] == ["one sample is all there is"]
 
 
-def test_a_grave_verdict_needs_no_note() -> None:
-    findings, verdict = diagnose(
-        with_reach(1e-9), THRESHOLDS, training=Training(reason="the gradient is zero")
-    )
-    assert verdict is Verdict.VANISHING
-    assert [f.name for f in findings] == ["vanishing"]
+@pytest.mark.parametrize("reach", [0.0, math.nan])
+def test_where_there_is_no_reach_either_another_rule_says_why(reach: float) -> None:
+    training = Training(reason="the gradient is zero")
+    findings, _ = diagnose(with_reach(reach), THRESHOLDS, training=training)
+    assert "unweighed" not in [f.name for f in findings]
 
 
 @given(
@@ -170,3 +170,16 @@ def test_check_looks_twice_and_can_be_told_not_to(run: Run, tmp_path: Path) -> N
     (tmp_path / "gradprobe.toml").write_text("deep = false\n")
     assert run("check", str(path), "--no-cache").code == 0
     assert run("check", str(path), "--no-cache", "--deep").code == 1
+
+
+def ignoring(word: str) -> CheckSpec:
+    return CheckSpec(ignore=(Ignore(word, "meant", Place("net.yaml", 3, 5)),))
+
+
+def test_an_ignore_that_another_run_has_a_use_for_is_not_unused() -> None:
+    good = weighed(Signals(0.0, 0.0, 0.0, 0.5, 1.0))
+    assert diagnose(with_reach(1.0), THRESHOLDS, ignoring("GP104"))[0] == ()  # in one pass
+    assert diagnose(with_reach(1e-9), THRESHOLDS, ignoring("GP101"), training=good)[0] == ()
+    for word, training in (("GP101", None), ("GP104", good), ("GP101", good)):
+        findings, _ = diagnose(with_reach(1.0), THRESHOLDS, ignoring(word), training=training)
+        assert [f.name for f in findings] == ["unused-ignore"], word
