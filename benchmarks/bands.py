@@ -34,9 +34,9 @@ def read(name: str) -> list[dict[str, Any]]:
 
 
 def told(low: float, high: float, inside: list[dict[str, Any]]) -> None:
-    shares = [sum(o[c] >= TRAINED for o in inside) / max(1, len(inside)) for c in COLUMNS]
-    name = f"{low:g} to {high:g}"
-    print(f"{name:20}{len(inside):>9}" + "".join(f"{100 * s:>10.0f} %" for s in shares))
+    counts = [sum(o[c] >= TRAINED for o in inside) for c in COLUMNS]
+    shares = [f"{n:>6} {100 * n / max(1, len(inside)):3.0f} %" for n in counts]
+    print(f"{f'{low:g} to {high:g}':20}{len(inside):>9}" + "".join(shares))
 
 
 def main() -> None:

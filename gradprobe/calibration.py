@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from gradprobe.report import Probability, Signals
+from gradprobe.report import Probability, Signals, Verdict
 
 # fit.py writes from here
 COEFFICIENTS: dict[str, tuple[float, float]] = {
@@ -36,10 +36,13 @@ FAILS, TRAINS = 0.3, 0.7
 IDEAL = Signals(decay=0.0, growth=0.0, lost_inputs=0.0, bare_depth=0.0, coherence=1.0)
 
 
+_CLASSES = {"decay": Verdict.VANISHING, "growth": Verdict.EXPLODING}
+
+
 class Outlook(NamedTuple):
     """What the two probabilities come to.
 
-    ``margin``: by how much the log odds would have to change for it to be another.
+    ``margin``: by how much the log odds would have to change to cross the nearest boundary.
     """
 
     fails: bool  # under SGD and under Adam
@@ -83,10 +86,22 @@ def contributions(signals: Signals) -> dict[str, tuple[float, float]]:
     return {"ideal": (whole[0], whole[1]), **parts}
 
 
-def causes(signals: Signals) -> list[str]:
-    """The names of the signals that take something from the odds under SGD, the most first."""
-    taken = {name: sgd for name, (sgd, _) in contributions(signals).items() if name != "ideal"}
+def causes(signals: Signals, model: int = 0) -> list[str]:
+    """The names of the signals that take something from the odds, the most first.
+
+    Args:
+        model: 0 for the odds under SGD, 1 for those under the better of SGD and Adam.
+    """
+    taken = {name: both[model] for name, both in contributions(signals).items() if name != "ideal"}
     return sorted((name for name, log_odds in taken.items() if log_odds < 0), key=taken.__getitem__)
+
+
+def verdict(signals: Signals) -> Verdict:
+    """What the probabilities come to; of a network that fails, the class of the main cause."""
+    fails, trains, _ = outlook(probability(signals))
+    if not fails:
+        return Verdict.HEALTHY if trains else Verdict.WEAK
+    return _CLASSES.get(causes(signals, 1)[0], Verdict.SHATTERED)
 
 
 def _log_odds(p: float) -> float:

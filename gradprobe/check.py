@@ -19,6 +19,7 @@ from gradprobe.config import (
     ARCHITECTURE_BATCH_SIZE,
     DEFAULT_BATCH_SIZE,
     OWN_LOSS,
+    Limits,
     ProbeOptions,
     ascending,
     choose,
@@ -373,6 +374,7 @@ def probe(
     blocks: bool = False,
     thresholds: dict[str, float] | None = None,
     deep: bool = False,
+    max_memory: int = Limits().memory,
     seeds: int | Sequence[int] | str | None = None,
 ) -> Report:
     """Probe any ``nn.Module``, or a spec: one forward and one backward pass.
@@ -391,9 +393,11 @@ def probe(
         rows: a glob over ``named_modules()`` paths that says which modules are the blocks, where
             it is not the repeated ones: ``encoder.layer.*``.
         blocks: measure highway, branch and gain of each block too.
-        thresholds: of the reach bands, see ``gradprobe rules GP101``.
+        thresholds: of the reach bands, see ``gradprobe rules GP101``; these decide then, also where
+            ``deep`` knows the probability.
         deep: take a second look, two more passes, for a verdict by the probability that it trains,
             which is in ``training``.
+        max_memory: bytes that a spec's network, or the second look, may take.
         seeds: of a spec, probe so many seeds from ``seed`` on, those of a list, or with ``auto`` as
             many as settle the verdict; the report is a typical one of them, all are in ``repeats``.
 
@@ -404,7 +408,10 @@ def probe(
         InputError: an argument does not fit.
         ModelError: the model raised while it ran, or has nothing to train.
     """
-    options = ProbeOptions(seed=seed, level=level, rows=rows, blocks=blocks, deep=deep)
+    limits = Limits(memory=max_memory)
+    options = ProbeOptions(
+        seed=seed, level=level, rows=rows, blocks=blocks, deep=deep, limits=limits
+    )
     for name in thresholds or {}:
         choose("thresholds", name, tuple(options.thresholds))
     options = replace(options, thresholds={**options.thresholds, **(thresholds or {})})

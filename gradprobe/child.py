@@ -82,6 +82,7 @@ def run(request: Request, note: Note) -> Measurement:
                 rows=request.rows,
                 blocks=request.blocks,
                 deep=request.deep,
+                max_memory=request.memory,
             )
     sizes = [t.shape[0] for t in [*args, *kwargs.values()] if isinstance(t, Tensor) and t.dim()]
     told = {

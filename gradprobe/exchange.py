@@ -26,7 +26,7 @@ class Request(NamedTuple):
     batch_size: int | None
     level: str
     deep: bool
-    memory: int  # bytes that the inputs may take
+    memory: int  # bytes that the inputs, and a second look, may take
     rows: str | None = None  # a glob over module paths
     blocks: bool = False
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from gradprobe.calibration import FAILS, TRAINS, causes, outlook
+from gradprobe import calibration
 from gradprobe.numbers import all_finite, fraction, number, plural
 from gradprobe.report import (
     Finding,
@@ -65,8 +65,8 @@ class Rule(NamedTuple):
     def clues(
         self, profile: GradientProfile, limits: Thresholds, training: Training | None
     ) -> Iterator[Clue]:
-        """What it finds; by ``weigh`` after a second look, unless that gave nothing to weigh."""
-        if training and self.weigh and (training.probability or not self.find):
+        """What it finds; by ``weigh`` after a second look, but for bands that decide themselves."""
+        if training and self.weigh and (not self.find or decides(training, limits)):
             yield from self.weigh(profile, training)
         elif self.find:
             yield from self.find(profile, limits)
@@ -120,11 +120,10 @@ def diagnose(
     """
     check = check or CheckSpec()
     limits = {**thresholds, **check.thresholds}
-    weighed = training if limits == THRESHOLDS else None
     findings = [
         _finding(rule, clue, check.ignore)
         for rule in RULES
-        for clue in rule.clues(profile, limits, weighed)
+        for clue in rule.clues(profile, limits, training)
     ]
     codes = {finding.rule for finding in findings}
     verdicts = [rule.verdict for rule in RULES if rule.verdict and rule.code in codes]
@@ -132,10 +131,18 @@ def diagnose(
     known = {rule.code for rule in RULES if asked.holds(rule)}
     verdict = max(verdicts, key=list(Verdict).index, default=Verdict.HEALTHY)
     findings = [finding for finding in findings if finding.rule in known]
-    codes |= _out_of_sight(profile, limits, weighed)
+    codes |= _out_of_sight(profile, limits, training)
     findings += [f for f in _unused(check.ignore, codes) if f.rule in known]
     findings.sort(key=lambda finding: -finding.severity)
     return tuple(findings), verdict
+
+
+def decides(training: Training | None, limits: Thresholds) -> bool:
+    """Whether the probability, and not the bands of reach, says how much gradient arrives.
+
+    Where there is one, and nobody set a band of their own.
+    """
+    return bool(training and training.probability) and limits == THRESHOLDS
 
 
 def diagnose_seeds(
@@ -186,7 +193,7 @@ def _unused(ignores: Iterable[Ignore], codes: set[str]) -> Iterator[Finding]:
 
 
 def _out_of_sight(
-    profile: GradientProfile, limits: Thresholds, weighed: Training | None
+    profile: GradientProfile, limits: Thresholds, training: Training | None
 ) -> set[str]:
     """The codes that another run on the same network may find: an ignore of theirs has a use.
 
@@ -196,8 +203,8 @@ def _out_of_sight(
         rule.code
         for rule in RULES
         if rule.among
-        or (rule.weigh and not rule.find and not weighed)
-        or (rule.weigh and rule.find and weighed and any(rule.find(profile, limits)))
+        or (rule.weigh and not rule.find and not training)
+        or (rule.weigh and rule.find and training and any(rule.find(profile, limits)))
     }
 
 
@@ -211,6 +218,9 @@ def vanishing(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     layers hardly learn. Of 32 labelled networks with such a reach before training, 3 % came to
     90 % training accuracy under the best of eight optimizer settings, and none under SGD
     (benchmarks/bands.py).
+
+    After a second look (`probe --deep`, `check`), and where no threshold was set, the probability
+    decides instead: below 30 % under SGD or Adam, with the decay as the main cause.
 
     Mend it where the factor per row is below 1: an init whose gain fits the activation, a
     normalisation, or skip connections, which add 1 to every factor.
@@ -233,6 +243,9 @@ def exploding(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     Reach is the gradient norm at the trunk's first row ÷ that at its last. Of 10 labelled networks
     with a reach above 1e4 before training, 20 % came to 90 % training accuracy under the best of
     eight optimizer settings, and none under SGD (benchmarks/bands.py).
+
+    After a second look (`probe --deep`, `check`), and where no threshold was set, the probability
+    decides instead: below 30 % under SGD or Adam, with the growth as the main cause.
 
     Mend it where the factor per row is above 1: a smaller init, a normalisation in front of each
     branch, or a branch scaled by 1/sqrt(depth). A skip alone does not help: it adds to the factor.
@@ -258,6 +271,10 @@ def weak(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     accuracy under the best of eight optimizer settings and 10 % under SGD; of 19 with 1e2 to 1e4,
     42 % and 26 %; of 169 in the healthy band between, 92 % and 89 % (benchmarks/bands.py). Adam or
     a few more normalisations often save such a network; deeper, it is lost.
+
+    After a second look (`probe --deep`, `check`), and where no threshold was set, the probability
+    decides instead: neither is it
+    likely to fail, below 30 % under SGD or Adam, nor to train, 70 % or more under SGD.
     """
     reach = profile.reach
     if reach is None or not math.isfinite(reach):
@@ -274,18 +291,17 @@ def weak(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
 # ---- the same by the probability that it trains
 
 
-def _failing(*signals: str) -> Callable[[GradientProfile, Training], Iterator[Clue]]:
-    """What finds a network that SGD and Adam are unlikely to train, mainly for one of these."""
+def _failing(
+    verdict: Verdict,
+) -> Callable[[GradientProfile, Training], Iterator[Clue]]:
+    """What finds a network that SGD and Adam are unlikely to train, for the cause that this is."""
 
     def weigh(profile: GradientProfile, training: Training) -> Iterator[Clue]:
         p, found = training.probability, training.signals
-        if p is None or found is None or not outlook(p).fails:
-            return
-        cause = causes(found)[0]
-        if cause in signals:
-            story, advice = _because(cause, profile, found)
+        if p and found and calibration.verdict(found) is verdict:
+            story, advice = _because(calibration.causes(found, 1)[0], profile, found)
             message = f"{story}: {fraction(p.adam)} chance of training"
-            yield Clue(message, advice, _place(profile), p.adam, FAILS)
+            yield Clue(message, advice, _place(profile), p.adam, calibration.FAILS)
 
     return weigh
 
@@ -293,14 +309,12 @@ def _failing(*signals: str) -> Callable[[GradientProfile, Training], Iterator[Cl
 def _uncertain(profile: GradientProfile, training: Training) -> Iterator[Clue]:
     """A network that may train and may not, or that Adam may train and SGD will not."""
     p, found = training.probability, training.signals
-    if p is None or found is None:
-        return
-    fails, trains, _ = outlook(p)
-    if fails or trains:
-        return
-    story, advice = _because(causes(found)[0], profile, found)
-    chance = f"{fraction(p.sgd)} chance of training under SGD, {fraction(p.adam)} under SGD or Adam"
-    yield Clue(f"{story}: {chance}", advice, _place(profile), p.sgd, TRAINS)
+    if p and found and calibration.verdict(found) is Verdict.WEAK:
+        story, advice = _because(calibration.causes(found)[0], profile, found)
+        both = (
+            f"{fraction(p.sgd)} chance of training under SGD, {fraction(p.adam)} under SGD or Adam"
+        )
+        yield Clue(f"{story}: {both}", advice, _place(profile), p.sgd, calibration.TRAINS)
 
 
 def _because(cause: str, profile: GradientProfile, found: Signals) -> tuple[str, str]:
@@ -548,7 +562,7 @@ RULES: tuple[Rule, ...] = (
         Severity.ERROR,
         vanishing,
         Verdict.VANISHING,
-        weigh=_failing("decay"),
+        weigh=_failing(Verdict.VANISHING),
     ),
     Rule(
         "GP102",
@@ -556,7 +570,7 @@ RULES: tuple[Rule, ...] = (
         Severity.ERROR,
         exploding,
         Verdict.EXPLODING,
-        weigh=_failing("growth"),
+        weigh=_failing(Verdict.EXPLODING),
     ),
     Rule("GP103", "weak", Severity.WARNING, weak, Verdict.WEAK, weigh=_uncertain),
     Rule(
@@ -568,15 +582,19 @@ RULES: tuple[Rule, ...] = (
         text="""
         A gradient of a fair size that is another one after a small step, so that no step helps.
 
+        The probability of training is below 30 % under SGD or Adam, and neither decay nor growth is
+        the main cause: it is the coherence, too many rows without a skip, or inputs that have come
+        to look alike.
+
         Of 37 labelled networks with a reach between 1e-2 and 1e2 and a coherence below 0.35, 32 %
         came to 90 % training accuracy under the best of eight optimizer settings, and 24 % under
-        SGD; of 487 with a coherence of 0.8 or more, all did (benchmarks/bands.py). Balduzzi et al.
-        2017 (arXiv 1702.08591) call such gradients shattered.
+        SGD; of 487 with a coherence of 0.8 or more, 486 and 485 did (benchmarks/bands.py). Balduzzi
+        et al. 2017 (arXiv 1702.08591) call such gradients shattered.
 
         Mend it with skip connections, which keep a part of the gradient as it is at every depth, or
         with fewer rows. Only a second look finds it: `probe --deep`, or `check`.
         """,
-        weigh=_failing("coherence", "bare_depth", "lost_inputs"),
+        weigh=_failing(Verdict.SHATTERED),
     ),
     Rule(
         "GP105",

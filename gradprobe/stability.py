@@ -2,9 +2,8 @@
 
 A verdict is settled where it is 99 % sure that more than half of all seeds give it, seen from the
 margins of those that were probed or from their number alone. Both are posterior probabilities under
-a flat prior, which do not depend on when one stops. Of networks that stand on the boundary itself,
-asking after each of 30 seeds settles 1 in 16 on either side; half a standard deviation away from
-it, 1 in 300 on the wrong one.
+a flat prior, which do not depend on when one stops; a network that stands on a boundary itself may
+be settled on either side of it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from statistics import fmean, stdev
 
 from gradprobe.config import AUTO_SEEDS, Seeds
 from gradprobe.report import Repeats, Report, Verdict, tally
-from gradprobe.rules import diagnose_seeds
+from gradprobe.rules import decides, diagnose_seeds
 from gradprobe.spec import Ignore
 from gradprobe.vocabulary import THRESHOLDS
 
@@ -102,9 +101,11 @@ def margin(report: Report) -> float | None:
     limits, training, reach = report.config.get("thresholds"), report.training, report.reach
     if report.verdict not in _MEASURED:
         return None
-    if training and training.probability and limits == THRESHOLDS:
+    if not isinstance(limits, Mapping):
+        return None
+    if training and decides(training, limits):
         return training.margin
-    if not reach or not math.isfinite(reach) or not isinstance(limits, Mapping):
+    if not reach or not math.isfinite(reach):
         return None
     return min(abs(math.log(reach) - math.log(limits[key])) for key in THRESHOLDS)
 

@@ -289,6 +289,11 @@ def test_compare_takes_configurations_and_what_is_for_specs_says_so(
 def test_architectures_that_are_known_to_train_are_said_to(name: str) -> None:
     found = probe_spec(load_any(config(name)), ProbeOptions(deep=True))
     assert found.training is not None
+    own = probe_spec(load_any(config(name)), ProbeOptions(deep=True, loss="own"))
+    assert own.training is not None
+    assert own.training.signals is not None
+    assert found.training.signals is not None
+    assert own.training.signals.coherence == found.training.signals.coherence  # of the projection
     assert found.training.probability is not None
     assert found.training.probability.sgd > 0.9
     assert str(found.verdict) == "healthy"

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import Result
-from handmade import with_reach
+from handmade import report, with_reach
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+import gradprobe
 from gradprobe.calibration import FAILS, TRAINS, causes, outlook, probability
 from gradprobe.errors import Place
+from gradprobe.render.text import render_report
 from gradprobe.report import Probability, Severity, Signals, Training, Verdict
 from gradprobe.rules import diagnose
 from gradprobe.spec import CheckSpec, Ignore
@@ -183,3 +189,64 @@ def test_an_ignore_that_another_run_has_a_use_for_is_not_unused() -> None:
     for word, training in (("GP101", None), ("GP104", good), ("GP101", good)):
         findings, _ = diagnose(with_reach(1.0), THRESHOLDS, ignoring(word), training=training)
         assert [f.name for f in findings] == ["unused-ignore"], word
+
+
+def test_a_threshold_that_somebody_set_does_not_hide_a_shattered_gradient() -> None:
+    limits = {**THRESHOLDS, "vanishing": 1e-6}
+    signals, verdict, code = FAILING["shattered"]
+    findings, found = diagnose(with_reach(1.0), limits, training=weighed(signals))
+    assert (found, [f.rule for f in findings]) == (verdict, [code])
+    good = weighed(Signals(2.5, 0.0, 0.0, 0.5, 1.0))
+    assert diagnose(with_reach(3e-3), limits, training=good)[1] is Verdict.WEAK
+    made = replace(report(with_reach(3e-3)), training=good, config={"thresholds": limits})
+    shown = render_report(made)
+    assert "not what decides here" in shown
+    assert "boundary" not in shown
+
+
+# ---- where a second look cannot be taken
+
+
+class Once(nn.Module):
+    """It can be run once."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(nn.Linear(width, width) for _ in range(4)))
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if self.calls > 1:
+            raise RuntimeError("only once")
+        out: torch.Tensor = self.layers(x)
+        return out
+
+
+def test_a_model_that_cannot_be_run_again_is_judged_by_reach_alone() -> None:
+    found = gradprobe.probe(Once(), torch.ones(4, 8), deep=True)
+    assert found.training is not None
+    assert found.training.reason is not None
+    assert "the second look failed: " in found.training.reason
+    assert "only once" in found.training.reason
+    assert [f.name for f in found.findings if f.name == "unweighed"] == ["unweighed"]
+
+
+def test_a_second_look_keeps_to_the_memory_that_it_may_take() -> None:
+    model, x = nn.Sequential(*(nn.Linear(64, 64) for _ in range(4))), torch.randn(8, 64)
+    weights = 4 * 4 * (64 * 64 + 64)  # bytes
+    for share, looked in ((3.9, False), (4.1, True)):
+        found = gradprobe.probe(model, x, deep=True, max_memory=int(share * weights))
+        assert found.training is not None
+        assert (found.training.probability is not None) == looked
+
+
+def test_of_a_python_model_too(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "sized.py").write_text(
+        "from torch import nn\n"
+        "def net(): return nn.Sequential(*(nn.Linear(64, 64) for _ in range(4)))\n"
+    )
+    words = ["probe", "sized:net", "--path", str(tmp_path), "--input", "shape=8,64", "--deep"]
+    words += ["--trusted-in-process", "--format", "json"]
+    assert json.loads(run(*words).out)["training"]
+    assert json.loads(run(*words, "--max-memory", "64KiB").out)["training"] is None

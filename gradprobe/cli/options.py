@@ -188,13 +188,13 @@ Settings = Annotated[
 ]
 Deep = Annotated[
     bool,
-    typer.Option("--deep", help="Judge by the probability to train.", rich_help_panel=_PROBE),
+    typer.Option("--deep", help="Judge by the chance of training.", rich_help_panel=_PROBE),
 ]
 DeepOrNot = Annotated[
     bool | None,
     typer.Option(
         "--deep/--no-deep",
-        help="Judge by the probability to train (the default), or by reach alone.",
+        help="Judge by the chance of training (the default), or by reach alone.",
         rich_help_panel=_PROBE,
     ),
 ]

@@ -73,8 +73,8 @@ def probe(
     of that gradient, the RMS of its output, the output's exact zeros, and how far the output still
     tells the inputs apart (1: fully, 0: all inputs look alike). --blocks adds each block's Jacobian
     J: highway is tr(J)/n, branch the RMS gain of what is not the skip, gain that of the whole.
-    --theory sets mean-field theory's factor beside that measured across each row. --deep says which
-    share of small networks with the same signals trained. --seeds probes several initialisations,
+    --theory sets mean-field theory's factor beside that measured across each row. --deep judges
+    by the probability that it trains, as check does. --seeds probes several initialisations,
     shows a typical one, and says whether its verdict is that of the others.
 
     package.module:name is a Python class, a function that builds a model, or a model. It is run in

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -39,6 +39,7 @@ from gradprobe.report import (
     Signals,
     Spread,
 )
+from gradprobe.rules import decides
 from gradprobe.signals import DECADES, DEEPEST, LOST
 
 MOST_ROWS = 24
@@ -165,7 +166,11 @@ def training_lines(report: Report, style: Style) -> list[Text]:
     fails, trains, margin = outlook(training.probability)
     colour = BAD if fails else GOOD if trains else DOUBTFUL
     lines[0] = Text("trains  ", style=f"bold {colour}") + lines[0][8:]
-    notes = [f"odds ×{number(math.exp(margin))} from another verdict"]
+    limits = report.config.get("thresholds")
+    if isinstance(limits, Mapping) and not decides(training, limits):
+        notes = ["not what decides here: a threshold was set"]
+    else:
+        notes = [f"odds ×{number(math.exp(margin))} from the nearest boundary"]
     if against := _against(training.signals):
         notes.append(f"against it: {', '.join(against)}")
     faint = [line for note in notes for line in wrapped(style.safe(note), style, 8)]
@@ -178,7 +183,7 @@ AGAINST: dict[str, Callable[[float], str]] = {
     "growth": lambda decades: f"growth {_up_to(decades, DECADES)} decades",
     "lost_inputs": lambda decades: f"inputs {_up_to(decades, LOST)} decades alike",
     "bare_depth": lambda depth: f"{_up_to(round(10**depth), DEEPEST)} rows without a skip",
-    "coherence": lambda cosine: f"coherence {number(cosine)}",
+    "coherence": lambda share: f"coherence {number(share)}",
 }
 _WEIGHTY = -0.5  # of log odds: what takes less is not told
 
