@@ -23,7 +23,7 @@ from gradprobe.sources import versioned
 
 SCHEMA_VERSION = 1
 SelectionOf = Callable[[str], Selection]
-_NEVER = frozenset({"GP501", "GP502", "GP901", "GP902"})  # stand in no baseline
+_NEVER = frozenset({"GP405", "GP501", "GP502", "GP901", "GP902"})  # stand in no baseline
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,8 @@ def compare(
         replace(one, known=name in known.findings)
         for one, name in zip(outcome.diagnostics, names, strict=True)
     )
-    stale = [name for name in known.findings if name not in names and _asked(name, selection)]
+    missing = [name for name in known.findings if name not in names]
+    stale = [name for name in missing if _asked(name, selection, outcome.report)]
     worse = _regression(outcome, outcome.report, known, factor)
     return (*marked, *worse, *(_stale(outcome.path, name) for name in stale))
 
@@ -132,7 +133,7 @@ def pruned(baseline: Baseline, result: CheckResult, selection_of: SelectionOf) -
         better = _distance(now.reach) < _distance(old.reach)
         asked = selection_of(outcome.path)
         found = now.findings
-        left = tuple(n for n in old.findings if n in found or not _asked(n, asked))
+        left = tuple(n for n in old.findings if n in found or not _asked(n, asked, outcome.report))
         targets[path] = Known(now.reach if better else old.reach, left)
     return replace(baseline, targets=targets)
 
@@ -179,9 +180,13 @@ def _regression(
     return (Diagnostic(outcome.path, rule.code, rule.name, rule.severity, message, advice, *place),)
 
 
-def _asked(name: str, selection: Selection) -> bool:
+def _asked(name: str, selection: Selection, report: Report) -> bool:
+    """Whether the rule was selected, and what it takes to find it was measured."""
     rule = BY_CODE.get(name[:5])
-    return rule is None or selection.holds(rule)
+    if rule is None:
+        return True
+    looked = rule.find or not rule.weigh or report.training
+    return selection.holds(rule) and bool(looked)
 
 
 def _is_reach(value: object) -> bool:

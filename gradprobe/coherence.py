@@ -80,25 +80,44 @@ def second_look(
     """
     weights = {n: p for n, p in model.named_parameters() if p.dim() > 1 and p.requires_grad}
 
-    def gradients(at: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def run() -> Any:
         reseed(derive(seed, "forward"))
-        output = torch.func.functional_call(model, dict(at), _copied(tuple(args)), _copied(kwargs))
-        if not at:
+        return model(*_copied(tuple(args)), **_copied(kwargs))
+
+    def gradients(output: Any) -> dict[str, Tensor]:
+        if not weights:
             return {}
-        found = torch.autograd.grad(loss(output), list(at.values()), allow_unused=True)
-        return {n: g.detach() for n, g in zip(at, found, strict=True) if g is not None}
+        found = torch.autograd.grad(loss(output), list(weights.values()), allow_unused=True)
+        return {n: g.detach() for n, g in zip(weights, found, strict=True) if g is not None}
 
     with undisturbed(model), torch.inference_mode(False), torch.enable_grad():
         try:
-            with _highways(model, seed, rows) as highways:
-                before = gradients(weights)
+            with _crossings(model, seed, rows) as crossings:
+                output = run()
+                highways = {name: crossing.highway() for name, crossing in crossings.items()}
+                before = gradients(output)
             moved = _moved(weights, before, step)
-            after = gradients({**weights, **moved}) if moved else {}
+            # Until the backward pass is over: a checkpointed layer runs again in it.
+            with _standing_at(weights, moved):
+                after = gradients(run()) if moved else {}
             alike = [_alike(before[name], after[name]) for name in moved if name in after]
         except Exception as error:
             raise failed(error) from error
     mean = math.fsum(alike) / len(alike) if alike else math.nan
     return SecondLook(mean if math.isfinite(mean) else None, highways)
+
+
+@contextmanager
+def _standing_at(weights: Mapping[str, Tensor], moved: Mapping[str, Tensor]) -> Iterator[None]:
+    """The same parameters with other values, wherever they are used; afterwards with their own."""
+    own = {name: weights[name].data for name in moved}
+    try:
+        for name, value in moved.items():
+            weights[name].data = value
+        yield
+    finally:
+        for name, value in own.items():
+            weights[name].data = value
 
 
 def _moved(
@@ -115,7 +134,7 @@ def _moved(
             rank = min(len(weight), weight[0].numel())
             # In float64: a gradient of 1e-40 and 1 ÷ its norm are both at float32's end.
             shift = gradients[name].double() * (step * size / math.sqrt(rank) / length)
-            moved[name] = (weight.double() - shift).to(weight.dtype).requires_grad_()
+            moved[name] = (weight.double() - shift).to(weight.dtype)
     return moved
 
 
@@ -130,19 +149,35 @@ def _alike(a: Tensor, b: Tensor) -> float:
     return 1 - apart / (sum(lengths) / most)
 
 
+class _Crossing(NamedTuple):
+    """One row's way from its input to a random direction of its output."""
+
+    x: Tensor
+    signs: Tensor  # v
+    along: Tensor  # vᵀy
+
+    def highway(self) -> float:
+        back = torch.autograd.grad(self.along, self.x, retain_graph=True, allow_unused=True)[0]
+        return 0.0 if back is None else float((back.double() * self.signs).mean())
+
+
 @contextmanager
-def _highways(model: nn.Module, seed: int, rows: str | None) -> Iterator[dict[str, float]]:
-    """tr(J)/n of the rows that run meanwhile, by name, once a row's forward pass is over."""
-    found: dict[str, float] = {}
+def _crossings(model: nn.Module, seed: int, rows: str | None) -> Iterator[dict[str, _Crossing]]:
+    """The rows that run meanwhile and keep their input's shape, by name.
+
+    A checkpointed row runs again in the backward pass, and the same has to happen there.
+    """
+    found: dict[str, _Crossing] = {}
     entered: dict[str, Tensor] = {}
 
-    def enter(row: Row) -> Callable[[nn.Module, Any], Any]:
-        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
-            x = first_tensor(inputs[:1])
-            if x is None or x is not inputs[0] or row.name in found:
+    def enter(row: Row) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            x = first_tensor([args, kwargs])
+            if x is None:
                 return None
             entered[row.name] = x if x.requires_grad else x.detach().clone().requires_grad_()
-            return (entered[row.name].clone(), *inputs[1:])  # the row may overwrite what it gets
+            inside = entered[row.name].clone()  # the row may overwrite what it gets
+            return tree_map(lambda value: inside if value is x else value, (args, kwargs))
 
         return hook
 
@@ -153,16 +188,15 @@ def _highways(model: nn.Module, seed: int, rows: str | None) -> Iterator[dict[st
                 return
             generator = torch.Generator().manual_seed(derive(seed, f"highway/{row.name}"))
             signs = (torch.randint(2, x.shape, generator=generator) * 2 - 1).to(x)
-            (back,) = torch.autograd.grad(
-                (y * signs).sum(), x, retain_graph=True, allow_unused=True
-            )
-            found[row.name] = 0.0 if back is None else float((back.double() * signs).mean())
+            crossing = _Crossing(x, signs, (y * signs).sum())
+            found.setdefault(row.name, crossing)
 
         return hook
 
     with ExitStack() as hooks:
         for row in rows_of(model, rows):
-            hooks.callback(row.module.register_forward_pre_hook(enter(row)).remove)
+            pre = row.module.register_forward_pre_hook(enter(row), with_kwargs=True)
+            hooks.callback(pre.remove)
             hooks.callback(row.module.register_forward_hook(leave(row)).remove)
         yield found
 

@@ -131,7 +131,7 @@ def choose_seeds(asked: int | Sequence[int] | str, first: int | None = None) -> 
             message = f"--seeds: {asked} is out of range (1 to {MAX_SEEDS:,})"
             raise InputError(message, hint=_SEEDS_HINT)
         return Seeds(_from(first or 0, asked))
-    if isinstance(asked, bool | str) or not asked or not all(map(is_seed, asked)):
+    if not isinstance(asked, list | tuple | range) or not asked or not all(map(is_seed, asked)):
         raise InputError(f"--seeds: {asked!r} {_NO_SEEDS}", hint=_SEEDS_HINT)
     if first is not None:
         hint = "--seeds 3,7,9 alone, or --seed 3 --seeds 5"

@@ -203,7 +203,7 @@ def _out_of_sight(
         rule.code
         for rule in RULES
         if rule.among
-        or (rule.weigh and not rule.find and not training)
+        or (rule.weigh and not rule.find and not (training and training.probability))
         or (rule.weigh and rule.find and training and any(rule.find(profile, limits)))
     }
 

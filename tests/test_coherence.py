@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from oracle import network_of
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gradprobe.batch import projection
 from gradprobe.blocks import jacobians
@@ -239,3 +241,96 @@ def test_highways_of_a_model_that_is_called_with_keywords_and_has_frozen_rows() 
     found = highways(Model(), [], x=torch.ones(3, 4))
     assert list(found) == ["frozen", "drop"]
     assert found["drop"] == 1
+
+
+# ---- modules that are used in their own ways
+
+
+class Shared(nn.Module):
+    """One module under six names, and an embedding whose weight is the head's too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(5, 8), nn.Linear(8, 5, bias=False)
+        self.head.weight = self.table.weight
+        self.blocks = nn.Sequential(*[nn.Linear(8, 8)] * 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(torch.tanh(self.blocks(self.table(x))))
+        return out
+
+
+def test_weights_that_are_shared_move_together_and_stay_what_they_are() -> None:
+    model, x = Shared(), torch.arange(5)
+    block = model.blocks[0]
+    before = {name: (p, p.detach().clone()) for name, p in model.named_parameters()}
+    found = second_look(model, [x], {}, total)
+    assert found.coherence is not None
+    for name, parameter in model.named_parameters():
+        assert parameter is before[name][0]
+        assert torch.equal(parameter, before[name][1])
+    assert all(each is block for each in model.blocks)
+    assert model.head.weight is model.table.weight
+    assert found.coherence == pytest.approx(by_stepping(model, x), abs=1e-6)
+
+
+def by_stepping(model: nn.Module, x: Tensor) -> float:
+    """The coherence as it is defined, on a copy that is really moved."""
+    moved = copy.deepcopy(model)
+    weights = [p for p in moved.parameters() if p.dim() > 1]
+    before = torch.autograd.grad(total(moved(x)), weights)
+    with torch.no_grad():
+        for weight, gradient in zip(weights, before, strict=True):
+            length = STEP * weight.norm() / math.sqrt(min(weight.shape))
+            weight -= length * gradient / gradient.norm()
+    after = torch.autograd.grad(total(moved(x)), weights)
+    alike = [
+        1 - float((a - b).norm() / (a.norm() + b.norm()))
+        for a, b in zip(before, after, strict=True)
+    ]
+    return sum(alike) / len(alike)
+
+
+class Blocks(nn.Module):
+    """Residual blocks, and how they are called."""
+
+    def __init__(self, call: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.call = call
+        self.blocks = nn.ModuleList([Block() for _ in range(5)])
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = self.call(block, x)
+        out: Tensor = self.head(x)
+        return out
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(nn.Linear(8, 8), nn.Tanh())
+
+    def forward(self, x: Any) -> Tensor:
+        x = x[0] if isinstance(x, tuple) else x
+        out: Tensor = x + self.branch(x)
+        return out
+
+
+CALLS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "keyword": lambda block, x: block(x=x),
+    "tuple": lambda block, x: block((x, 0)),
+    "checkpoint": lambda block, x: checkpoint(block, x, use_reentrant=False),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_row_has_its_highway_however_it_is_called(name: str) -> None:
+    plain, other = Blocks(lambda block, x: block(x)), Blocks(CALLS[name])
+    other.load_state_dict(plain.state_dict())
+    x = normal(16, 8).float()
+    expected, found = (second_look(model, [x], {}, total) for model in (plain, other))
+    assert list(found.highways) == [f"blocks.{i}" for i in range(5)]
+    assert found.highways == pytest.approx(expected.highways, rel=1e-5)
+    assert found.coherence == pytest.approx(expected.coherence, rel=1e-4)

@@ -179,13 +179,18 @@ def training_lines(report: Report, style: Style) -> list[Text]:
 
 # How what weighs against a network is said.
 AGAINST: dict[str, Callable[[float], str]] = {
-    "decay": lambda decades: f"decay {_up_to(decades, DECADES)} decades",
-    "growth": lambda decades: f"growth {_up_to(decades, DECADES)} decades",
-    "lost_inputs": lambda decades: f"inputs {_up_to(decades, LOST)} decades alike",
+    "decay": lambda decades: f"decay {_decades(decades, DECADES)}",
+    "growth": lambda decades: f"growth {_decades(decades, DECADES)}",
+    "lost_inputs": lambda decades: f"inputs {_decades(decades, LOST)} alike",
     "bare_depth": lambda depth: f"{_up_to(round(10**depth), DEEPEST)} rows without a skip",
     "coherence": lambda share: f"coherence {number(share)}",
 }
 _WEIGHTY = -0.5  # of log odds: what takes less is not told
+
+
+def _decades(value: float, cap: float) -> str:
+    shown = _up_to(value, cap)
+    return f"{shown} decade" if shown == "1" else f"{shown} decades"
 
 
 def _up_to(value: float, cap: float) -> str:
