@@ -65,7 +65,8 @@ def second_look(
     The step moves each weight tensor W (two dimensions or more; m × n as a matrix) against its
     gradient by ``step`` · ‖W‖ / √min(m, n), a share of its RMS singular value: the gradient of a
     batch has few directions, so a share of the norm would be a longer step the wider the layer.
-    Biases and scales stay. Weights that are zero, or whose gradient is, have no say.
+    Biases, scales and complex weights stay. Weights that are zero, or whose gradient is, have no
+    say.
 
     The highways are estimated as vᵀJv/n with one random ±1 vector v over the whole batch
     (Hutchinson 1990), each with an error of about the row's gain / √n; ``blocks.jacobians`` is more
@@ -78,7 +79,11 @@ def second_look(
     Raises:
         ModelError: a forward or backward pass raised.
     """
-    weights = {n: p for n, p in model.named_parameters() if p.dim() > 1 and p.requires_grad}
+    weights = {
+        name: p
+        for name, p in model.named_parameters()
+        if p.dim() > 1 and p.requires_grad and p.is_floating_point()
+    }
 
     def run() -> Any:
         reseed(derive(seed, "forward"))
@@ -88,7 +93,8 @@ def second_look(
         if not weights:
             return {}
         found = torch.autograd.grad(loss(output), list(weights.values()), allow_unused=True)
-        return {n: g.detach() for n, g in zip(weights, found, strict=True) if g is not None}
+        pairs = zip(weights, found, strict=True)
+        return {n: (g.to_dense() if g.is_sparse else g).detach() for n, g in pairs if g is not None}
 
     with undisturbed(model), torch.inference_mode(False), torch.enable_grad():
         try:

@@ -334,3 +334,15 @@ def test_a_row_has_its_highway_however_it_is_called(name: str) -> None:
     assert list(found.highways) == [f"blocks.{i}" for i in range(5)]
     assert found.highways == pytest.approx(expected.highways, rel=1e-5)
     assert found.coherence == pytest.approx(expected.coherence, rel=1e-4)
+
+
+def test_sparse_gradients_count_as_dense_ones_and_complex_weights_not_at_all() -> None:
+    found = []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        table = nn.Embedding(5, 8, sparse=sparse)
+        model = nn.Sequential(table, nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8))
+        found.append(second_look(model, [torch.arange(5)], {}, total))
+    assert found[0] == found[1]
+    model.register_parameter("spectrum", nn.Parameter(torch.ones(2, 2, dtype=torch.complex64)))
+    assert second_look(model, [torch.arange(5)], {}, total) == found[0]
