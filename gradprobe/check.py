@@ -224,18 +224,14 @@ def _torch_version() -> str:
 
 
 def _probe_architecture(spec: ArchitectureSpec, options: ProbeOptions) -> Report:
-    from gradprobe import architectures
-
     model, inputs, loss, resolved = _prepare_architecture(spec, options)
     profile = _measure(model, [], inputs, loss, resolved)
     if options.blocks:
         profile = _with_jacobians(profile, model, [], inputs, resolved)
     training = None
     if options.deep:
-        of = loss_of("projection", None, resolved.seed)
-        training = _training(
-            model, [], inputs, profile, resolved, lambda out: of(architectures.main_output(out))
-        )
+        projection = _main_loss("projection", resolved.seed)
+        training = _training(model, [], inputs, profile, resolved, projection)
     report = _report(profile, spec.source, resolved, None, training=training)
     return replace(report, name=type(model).__name__)
 
@@ -247,8 +243,7 @@ def _prepare_architecture(
     from gradprobe import architectures
 
     if options.data is not None or options.by != "row" or options.theory:
-        told = "--data, --by and --theory are about specs, not Hugging Face models"
-        raise InputError(told)
+        raise InputError("--data, --by and --theory are about specs, not Hugging Face models")
     named = options.loss or "projection"
     resolved = replace(
         options, batch_size=options.batch_size or ARCHITECTURE_BATCH_SIZE, loss=named
@@ -265,8 +260,15 @@ def _prepare_architecture(
     )
     if named == OWN_LOSS:
         return model, inputs, architectures.own_loss, resolved
-    of = loss_of(named, None, options.seed)
-    return model, inputs, lambda output: of(architectures.main_output(output)), resolved
+    return model, inputs, _main_loss(named, options.seed), resolved
+
+
+def _main_loss(name: str, seed: int) -> Callable[[Any], Tensor]:
+    """The loss called ``name`` of what a Hugging Face model is for: its main output."""
+    from gradprobe import architectures
+
+    of = loss_of(name, None, seed)
+    return lambda output: of(architectures.main_output(output))
 
 
 def take_apart(spec: NetworkSpec, options: ProbeOptions, row: str | None) -> BlockProfile:
