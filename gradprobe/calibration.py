@@ -19,12 +19,14 @@ from gradprobe.report import Probability, Signals, Verdict
 # fit.py writes from here
 COEFFICIENTS: dict[str, tuple[float, float]] = {
     # per unit of the signal: SGD, the better of SGD and Adam
-    "intercept": (1.17, -0.458),
-    "decay": (-1.46, -0.963),
-    "growth": (-1.14, -0.792),
-    "lost_inputs": (-1.46, -0.456),
-    "bare_depth": (-1.74, -1.1),
-    "coherence": (4.89, 6.89),
+    "intercept": (-1.04, -1.93),
+    "decay": (-1.73, -1.1),
+    "growth": (-0.506, -0.759),
+    "forward_growth": (-1.3, -0.946),
+    "lost_inputs": (-0.843, -0.543),
+    "lost_past": (-0.787, -0.537),
+    "shattering": (-3.39, -1.46),
+    "coherence": (6.43, 8.2),
 }
 # to here
 
@@ -33,10 +35,15 @@ COEFFICIENTS: dict[str, tuple[float, float]] = {
 FAILS, TRAINS = 0.3, 0.7
 
 # The signals of a network of which nothing is wrong.
-IDEAL = Signals(decay=0.0, growth=0.0, lost_inputs=0.0, bare_depth=0.0, coherence=1.0)
+IDEAL = Signals(**{**dict.fromkeys(Signals._fields, 0.0), "coherence": 1.0})
 
-
-_CLASSES = {"decay": Verdict.VANISHING, "growth": Verdict.EXPLODING}
+# What a failing network is called for its main cause; for any other, shattered.
+_CLASSES = {
+    "decay": Verdict.VANISHING,
+    "lost_past": Verdict.VANISHING,
+    "growth": Verdict.EXPLODING,
+    "forward_growth": Verdict.EXPLODING,
+}
 
 
 class Outlook(NamedTuple):

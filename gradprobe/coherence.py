@@ -1,5 +1,5 @@
-"""Two things that a norm does not say: whether the gradient is still the same after a small step
-along it, and how much of it each row hands straight back.
+"""Three things that a norm does not say: whether the gradient is still the same after a small step
+along it, how much of it each row hands straight back, and how far into the past it reaches.
 
 A large gradient with a highway is useful; a large one without is a shattered one (Balduzzi et al.
 2017, arXiv 1702.08591), which is another as soon as the weights have moved a little.
@@ -8,8 +8,10 @@ A large gradient with a highway is useful; a large one without is a shattered on
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from statistics import quantiles
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +26,7 @@ from gradprobe.rows import Row
 from gradprobe.seeds import derive
 
 # Of each weight's RMS singular value; benchmarks/trainability/steps.py compares others.
-STEP = 0.01
+STEP = 0.003
 _COARSE = 1e-4  # a dtype's relative spacing, above which the step drowns in rounding
 
 
@@ -32,14 +34,17 @@ class SecondLook(NamedTuple):
     """What two more passes tell.
 
     ``coherence`` is 1 - ‖g - g′‖ / (‖g‖ + ‖g′‖), with g a weight's gradient and g′ the same after
-    the step, averaged over the weights: 1 where nothing changed, 0.29 where two gradients of one
-    length are at a right angle, 0 where one of them is gone. ``None``: no weight has a gradient, or
-    one is not finite. ``highways`` is tr(J)/n by row name, of every row that keeps its input's
-    shape: about 1 with a skip, else 0.
+    the step: 1 where nothing changed, 0.29 where two gradients of one length are at a right angle,
+    0 where one of them is gone. It is that which three weights of four reach, the lower quartile.
+    ``None``: no weight has a gradient, or one is not finite. ``highways`` is tr(J)/n by row name,
+    of every row that keeps its input's shape: about 1 with a skip, else 0. ``lost_past`` is how
+    many decades the gradient of a recurrent layer's input loses from the last position of the
+    sequence to the first: in the layer that loses most, not below 0, 0 without recurrent layers.
     """
 
     coherence: float | None
     highways: dict[str, float]
+    lost_past: float
 
 
 def too_coarse(model: nn.Module) -> str | None:
@@ -89,28 +94,36 @@ def second_look(
         reseed(derive(seed, "forward"))
         return model(*_copied(tuple(args)), **_copied(kwargs))
 
-    def gradients(output: Any) -> dict[str, Tensor]:
-        if not weights:
+    def gradients(output: Any, of: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if not of:
             return {}
-        found = torch.autograd.grad(loss(output), list(weights.values()), allow_unused=True)
-        pairs = zip(weights, found, strict=True)
+        found = torch.autograd.grad(loss(output), list(of.values()), allow_unused=True)
+        pairs = zip(of, found, strict=True)
         return {n: (g.to_dense() if g.is_sparse else g).detach() for n, g in pairs if g is not None}
 
     with undisturbed(model), torch.inference_mode(False), torch.enable_grad():
         try:
-            with _crossings(model, seed, rows) as crossings:
+            with _crossings(model, seed, rows) as crossings, _sequences(model) as sequences:
                 output = run()
                 highways = {name: crossing.highway() for name, crossing in crossings.items()}
-                before = gradients(output)
+                inputs = {f"input of {name}": one.x for name, one in sequences.items()}
+                before = gradients(output, weights | inputs)
+            past = [one.lost(before.pop(f"input of {n}", None)) for n, one in sequences.items()]
             moved = _moved(weights, before, step)
             # Until the backward pass is over: a checkpointed layer runs again in it.
             with _standing_at(weights, moved):
-                after = gradients(run()) if moved else {}
+                after = gradients(run(), weights) if moved else {}
             alike = [_alike(before[name], after[name]) for name in moved if name in after]
         except Exception as error:
             raise failed(error) from error
-    mean = math.fsum(alike) / len(alike) if alike else math.nan
-    return SecondLook(mean if math.isfinite(mean) else None, highways)
+    return SecondLook(_lower_quartile(alike), highways, max(past, default=0.0))
+
+
+def _lower_quartile(values: Sequence[float]) -> float | None:
+    """``None`` of nothing, and where one is not finite."""
+    if not values or not all(map(math.isfinite, values)):
+        return None
+    return quantiles(values, n=4, method="inclusive")[0] if len(values) > 1 else values[0]
 
 
 @contextmanager
@@ -204,6 +217,49 @@ def _crossings(model: nn.Module, seed: int, rows: str | None) -> Iterator[dict[s
             pre = row.module.register_forward_pre_hook(enter(row), with_kwargs=True)
             hooks.callback(pre.remove)
             hooks.callback(row.module.register_forward_hook(leave(row)).remove)
+        yield found
+
+
+class _Sequence(NamedTuple):
+    """What a recurrent layer got, and which of its dimensions is time."""
+
+    x: Tensor
+    time: int
+
+    def lost(self, gradient: Tensor | None) -> float:
+        """log10 of the gradient at the last position ÷ that at the first, not below 0."""
+        if gradient is None:
+            return 0.0
+        ends = [gradient.select(self.time, end).contiguous() for end in (0, -1)]
+        first, last = norms(ends)
+        if not (last and math.isfinite(first) and math.isfinite(last)):
+            return 0.0
+        # The smallest number there is: what underflowed is gone.
+        return max(0.0, math.log10(last / max(first, sys.float_info.min)))
+
+
+@contextmanager
+def _sequences(model: nn.Module) -> Iterator[dict[str, _Sequence]]:
+    """What recurrent layers get meanwhile, by module name. Packed sequences are left out."""
+    found: dict[str, _Sequence] = {}
+
+    def enter(name: str) -> Callable[..., Any]:
+        def hook(module: nn.RNNBase, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            x = args[0] if args else kwargs.get("input")
+            if not isinstance(x, Tensor) or not x.shape[0] or name in found:
+                return None
+            inside = x if x.requires_grad else x.detach().clone().requires_grad_()
+            time = 1 if module.batch_first and x.dim() == 3 else 0
+            found[name] = _Sequence(inside, time)
+            return tree_map(lambda value: inside if value is x else value, (args, kwargs))
+
+        return hook
+
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            if isinstance(module, nn.RNNBase):
+                pre = module.register_forward_pre_hook(enter(name), with_kwargs=True)
+                hooks.callback(pre.remove)
         yield found
 
 

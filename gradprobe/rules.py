@@ -29,6 +29,7 @@ from gradprobe.report import (
     Verdict,
     tally,
 )
+from gradprobe.signals import DECADES, FORWARD, GROWN, LOST
 from gradprobe.spec import CheckSpec, Ignore
 from gradprobe.vocabulary import THRESHOLDS
 
@@ -317,23 +318,40 @@ def _uncertain(profile: GradientProfile, training: Training) -> Iterator[Clue]:
         yield Clue(f"{story}: {both}", advice, _place(profile), p.sgd, calibration.TRAINS)
 
 
+class Cause(NamedTuple):
+    """How a signal that speaks against a network is told: in a few words, and in a finding."""
+
+    short: Callable[[float], str]  # of the signal's value
+    story: Callable[[GradientProfile, Signals], str]
+    advice: Callable[[GradientProfile], str]
+
+
 def _because(cause: str, profile: GradientProfile, found: Signals) -> tuple[str, str]:
     """What the signal called ``cause`` says, and what mends it."""
-    match cause:
-        case "decay":
-            return f"the gradient {_shrinks(profile)}", _advice_for_small(profile)
-        case "growth":
-            return f"the gradient {_grows(profile)}", _advice_for_large(profile)
-        case "lost_inputs":
-            story = f"{fraction(10**-found.lost_inputs)} of the output tells inputs apart"
-            return (
-                story,
-                "normalise, raise the gain of the init, or wrap each block in residual: […]",
-            )
-        case "bare_depth":
-            return f"{profile.steps} rows, and no skip to most", _advice_for_shattered(profile)
-    story = f"after a small step the gradient is another (coherence {number(found.coherence)})"
-    return story, _advice_for_shattered(profile)
+    return CAUSES[cause].story(profile, found), CAUSES[cause].advice(profile)
+
+
+def _told_as_another(profile: GradientProfile, found: Signals) -> str:
+    return f"after a small step the gradient is another (coherence {number(found.coherence)})"
+
+
+def _told_without_skip(profile: GradientProfile, found: Signals) -> str:
+    return f"{_told_as_another(profile, found)}, and little of it takes a skip"
+
+
+def _told_as_forgotten(profile: GradientProfile, found: Signals) -> str:
+    share = number(10**-found.lost_past)
+    return f"the first position of the sequence gets {share} of the last one's gradient"
+
+
+def _decades(cap: float) -> Callable[[float], str]:
+    """``4.9 decades``; ``8 or more decades`` at the cap, where the signal ends."""
+
+    def told(value: float) -> str:
+        shown = f"{value:.2g}" if value < cap * (1 - 1e-9) else f"{cap:g} or more"
+        return f"{shown} decade" if shown == "1" else f"{shown} decades"
+
+    return told
 
 
 # ---- the same at several seeds
@@ -583,8 +601,8 @@ RULES: tuple[Rule, ...] = (
         A gradient of a fair size that is another one after a small step, so that no step helps.
 
         The probability of training is below 30 % under SGD or Adam, and neither decay nor growth is
-        the main cause: it is the coherence, too many rows without a skip, or inputs that have come
-        to look alike.
+        the main cause: it is the coherence, rows without a skip, or inputs that have come to look
+        alike.
 
         Of 37 labelled networks with a reach between 1e-2 and 1e2 and a coherence below 0.35, 32 %
         came to 90 % training accuracy under the best of eight optimizer settings, and 24 % under
@@ -885,6 +903,52 @@ def _advice_for_shattered(profile: GradientProfile) -> str:
     if "residual" in inside:
         return _advice_for_large(profile)
     return "wrap each block in residual: […], or use fewer rows"
+
+
+def _advice_for_forgotten(profile: GradientProfile) -> str:
+    return "an orthogonal recurrent matrix, LSTM or GRU, or read every position"
+
+
+def _advice_for_alike(profile: GradientProfile) -> str:
+    return "normalise, raise the gain of the init, or wrap each block in residual: […]"
+
+
+# Every signal of ``Signals``.
+CAUSES = {
+    "decay": Cause(
+        lambda value: f"decay {_decades(DECADES)(value)}",
+        lambda profile, found: f"the gradient {_shrinks(profile)}",
+        _advice_for_small,
+    ),
+    "growth": Cause(
+        lambda value: f"growth {_decades(GROWN)(value)}",
+        lambda profile, found: f"the gradient {_grows(profile)}",
+        _advice_for_large,
+    ),
+    "forward_growth": Cause(
+        lambda value: f"activations grow {_decades(FORWARD)(value)}",
+        lambda profile, found: f"activations grow {number(10**found.forward_growth)} times",
+        _advice_for_large,
+    ),
+    "lost_inputs": Cause(
+        lambda value: f"inputs {_decades(LOST)(value)} alike",
+        lambda profile, found: (
+            f"{fraction(10**-found.lost_inputs)} of the output tells inputs apart"
+        ),
+        _advice_for_alike,
+    ),
+    "lost_past": Cause(
+        lambda value: f"past fades {_decades(LOST)(value)}",
+        _told_as_forgotten,
+        _advice_for_forgotten,
+    ),
+    "shattering": Cause(
+        lambda value: f"shattering {number(value)}", _told_without_skip, _advice_for_shattered
+    ),
+    "coherence": Cause(
+        lambda value: f"coherence {number(value)}", _told_as_another, _advice_for_shattered
+    ),
+}
 
 
 def _listed(names: Iterable[str], most: int = 4) -> str:

@@ -1,4 +1,4 @@
-"""What a profile says about whether a network will train, as five numbers. No torch.
+"""What a profile says about whether a network will train, as seven numbers. No torch.
 
 Each ends at a cap, so that a network far outside what the calibration has seen gets no bolder a
 verdict than the worst that it has.
@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 
 from gradprobe.report import GradientProfile, RowStatus, Signals
 
-DECADES = 8.0  # of reach
-LOST = 4.0  # decades of input dependence
-DEEPEST = 100  # rows
+DECADES = 8.0  # of reach below 1
+GROWN = 2.0  # decades of reach above 1: more were no worse
+FORWARD = 6.0  # decades of activations
+LOST = 4.0  # decades of input dependence, and of the gradient of a sequence's first position
 
 
 # Why there is nothing to weigh; the first that holds is told.
@@ -42,15 +43,18 @@ def _all_finite(profile: GradientProfile) -> bool:
 
 
 def signals(
-    profile: GradientProfile, coherence: float | None, highways: Mapping[str, float]
+    profile: GradientProfile,
+    coherence: float | None,
+    highways: Mapping[str, float],
+    lost_past: float = 0.0,
 ) -> Signals | None:
     """The signals of one probe.
 
     Args:
         profile: measured at the level of blocks.
-        coherence, highways: see ``coherence.SecondLook``; with the projection loss, as the
-            calibration's are. Rows that change the shape have no highway and are left out of the
-            mean.
+        coherence, highways, lost_past: see ``coherence.SecondLook``; with the projection loss, as
+            the calibration's are. Rows that change the shape have no highway and are left out of
+            the mean.
 
     Returns:
         ``None`` where there is nothing to weigh: an ``obstacle``, or no coherence. Those are other
@@ -65,15 +69,27 @@ def signals(
     dependence = top.input_dependence
     decades = math.log10(reach)
     measured = [highways[row.name] for row in trunk[1:] if row.name in highways]
-    highway = math.fsum(measured) / len(measured) if measured else 0.0
+    bare = 1 - _between(math.fsum(measured) / len(measured) if measured else 0.0, 1.0)
+    coherent = _between(coherence, 1.0)
     lost = -math.log10(dependence) if dependence else LOST
     return Signals(
         decay=_between(-decades, DECADES),
-        growth=_between(decades, DECADES),
+        growth=_between(decades, GROWN) * bare,
+        forward_growth=_between(_forward_growth(profile), FORWARD),
         lost_inputs=_between(lost, LOST),
-        bare_depth=math.log10(min(profile.steps, DEEPEST)) * (1 - _between(highway, 1.0)),
-        coherence=_between(coherence, 1.0),
+        lost_past=_between(lost_past, LOST),
+        shattering=(1 - coherent) * bare,
+        coherence=coherent,
     )
+
+
+def _forward_growth(profile: GradientProfile) -> float:
+    """Decades by which the activations grow along the trunk.
+
+    From an RMS of 1 on: an embedding that starts small, with norms to follow, has not grown.
+    """
+    first, last = profile.trunk[0].activation_rms, profile.trunk[-1].activation_rms
+    return math.log10(last / max(1.0, first or 0.0)) if last else 0.0
 
 
 def _between(value: float | None, high: float) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from hypothesis import strategies as st
 
 from gradprobe.errors import ExitCode
 from gradprobe.outcome import CheckResult, Diagnostic, Outcome, with_fingerprints
@@ -18,9 +19,11 @@ from gradprobe.report import (
     RowProfile,
     RowStatus,
     Severity,
+    Signals,
     Verdict,
 )
 from gradprobe.rules import diagnose
+from gradprobe.signals import DECADES, FORWARD, GROWN, LOST
 from gradprobe.spec import CheckSpec
 from gradprobe.vocabulary import THRESHOLDS
 
@@ -156,3 +159,19 @@ def check_result() -> CheckResult:
         failed = diagnostic("it broke", path=f"{word}.yaml", rule=rule, name=word, advice="")
         outcomes.append(Outcome(f"{word}.yaml", with_fingerprints([failed]), None, ExitCode(code)))
     return CheckResult(tuple(outcomes), "1.0")
+
+
+# Where every signal ends.
+CAPS = Signals(
+    decay=DECADES,
+    growth=GROWN,
+    forward_growth=FORWARD,
+    lost_inputs=LOST,
+    lost_past=LOST,
+    shattering=1.0,
+    coherence=1.0,
+)
+
+
+def any_signals() -> st.SearchStrategy[Signals]:
+    return st.builds(Signals, *(st.floats(0, cap) for cap in CAPS))

@@ -9,37 +9,29 @@ from dataclasses import replace
 
 import pytest
 from conftest import Result
-from handmade import chain, profile, report, row
+from handmade import CAPS, any_signals, chain, profile, report, row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 from test_subject import everything, unchanged
 
 import gradprobe
-from gradprobe.calibration import COEFFICIENTS, contributions, probability
+from gradprobe.calibration import COEFFICIENTS, IDEAL, contributions, probability
 from gradprobe.check import load_target, probe_spec
 from gradprobe.config import ProbeOptions
 from gradprobe.render.canvas import Style
 from gradprobe.render.json import report_object
-from gradprobe.render.text import AGAINST, render_report
+from gradprobe.render.text import render_report
 from gradprobe.report import Probability, Severity, Signals, Training
+from gradprobe.rules import CAUSES
 from gradprobe.schema_output import report_schema
-from gradprobe.signals import DECADES, DEEPEST, LOST, OBSTACLES, obstacle
+from gradprobe.signals import OBSTACLES, obstacle
 from gradprobe.sources.stack import StackOptions
 from gradprobe.sources.yaml import parse
 from gradprobe.spec import NetworkSpec
 
 Run = Callable[..., Result]
 DEEP = ProbeOptions(deep=True)
-
-SIGNALS = st.builds(
-    Signals,
-    decay=st.floats(0, DECADES),
-    growth=st.floats(0, DECADES),
-    lost_inputs=st.floats(0, LOST),
-    bare_depth=st.floats(0, math.log10(DEEPEST)),
-    coherence=st.floats(0, 1),
-)
 
 
 def probabilities(spec: NetworkSpec, options: ProbeOptions) -> Probability:
@@ -77,7 +69,7 @@ def test_a_residual_stack_is_said_to_train_and_deep_sigmoids_are_not() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(SIGNALS)
+@given(any_signals())
 def test_contributions_add_up_to_the_log_odds(signals: Signals) -> None:
     parts = contributions(signals)
     assert parts.keys() == {"ideal", *Signals._fields}
@@ -135,7 +127,7 @@ def test_each_obstacle_has_its_own_words() -> None:
 def test_a_coarse_dtype_takes_no_small_step() -> None:
     options = ProbeOptions(deep=True, dtype="bfloat16")
     found = probe_spec(load_target("residual", StackOptions(depth=3)), options).training
-    assert found == Training(reason="bfloat16 is too coarse for a step of 0.01")
+    assert found == Training(reason="bfloat16 is too coarse for a step of 0.003")
 
 
 # ---- any module
@@ -175,31 +167,40 @@ def said(signals: Signals, **style: object) -> str:
 
 
 def test_what_weighs_against_it_is_said_worst_first() -> None:
-    shown = " ".join(said(Signals(1.1, 0.0, 3.0, math.log10(20), 0.9)).split())
-    told = "against it: inputs 3 decades alike, 20 rows without a skip, decay 1.1 decades"
-    assert f"{told} " in shown + " "
-    assert "coherence" not in shown  # -0.38 of log odds: too little to be told
+    found = IDEAL._replace(
+        decay=1.1, lost_inputs=3.0, lost_past=1.0, shattering=0.4, coherence=0.95
+    )
+    shown = " ".join(said(found).split())
+    told = "inputs 3 decades alike, decay 1.1 decades, shattering 0.400, past fades 1 decade"
+    assert f"against it: {told} " in shown + " "
+    assert "coherence" not in shown  # -0.32 of log odds: too little to be told
 
 
 def test_nothing_weighs_against_an_ideal_network() -> None:
-    shown = said(Signals(0.0, 0.0, 0.0, 0.0, 1.0))
+    shown = said(IDEAL)
     assert "trains  >99 % under SGD, >99 % under SGD or Adam" in shown
     assert "against" not in shown
 
 
 def test_at_its_cap_a_signal_is_at_least_that() -> None:
-    shown = " ".join(said(Signals(DECADES, DECADES, LOST, math.log10(DEEPEST), 0.0)).split())
-    for words in ("decay 8 or more", "growth 8 or more", "inputs 4 or more", "100 or more rows"):
+    shown = " ".join(said(CAPS._replace(coherence=0.0)).split())
+    for words in (
+        "decay 8 or more",
+        "growth 2 or more",
+        "activations grow 6 or more",
+        "inputs 4 or more",
+        "past fades 4 or more",
+    ):
         assert words in shown
     assert "coherence 0" in shown
 
 
 def test_every_signal_has_words() -> None:
-    assert AGAINST.keys() == set(Signals._fields)
+    assert tuple(CAUSES) == Signals._fields
 
 
 @settings(max_examples=50, deadline=None)
-@given(SIGNALS, st.integers(40, 100), st.booleans())
+@given(any_signals(), st.integers(40, 100), st.booleans())
 def test_what_is_said_fits_the_width(signals: Signals, width: int, plain: bool) -> None:
     shown = said(signals, width=width, ascii=plain)
     start = shown.index("trains  ")

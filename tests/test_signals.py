@@ -5,35 +5,51 @@ from __future__ import annotations
 import math
 
 import pytest
-from handmade import chain, profile, row, with_reach
+from handmade import CAPS, any_signals, chain, profile, row, with_reach
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradprobe.calibration import COEFFICIENTS, probability
+from gradprobe.calibration import COEFFICIENTS, IDEAL, probability
 from gradprobe.report import RowStatus, Signals
-from gradprobe.signals import DECADES, DEEPEST, LOST, signals
+from gradprobe.signals import FORWARD, signals
 
-CAPS = Signals(
-    decay=DECADES,
-    growth=DECADES,
-    lost_inputs=LOST,
-    bare_depth=math.log10(DEEPEST),
-    coherence=1.0,
-)
 BETTER = {"coherence"}  # more of it is good news; more of every other is bad news
 
 
 def test_signals_of_a_shrinking_gradient() -> None:
     found = signals(with_reach(1e-3, steps=10), 0.5, {})
-    expected = Signals(3, 0, 0, 1, 0.5)
+    expected = IDEAL._replace(decay=3, shattering=0.5, coherence=0.5)
     assert found == pytest.approx(expected, abs=1e-12)
 
 
 def test_signals_of_a_growing_gradient_behind_half_a_highway() -> None:
     # The first row's own Jacobian is not crossed, and a row without one is left out of the mean.
     highways = {"0": 0.0, "1": 0.25, "2": 0.75}
-    found = signals(with_reach(1e4, steps=5), 1.0, highways)
-    assert found == pytest.approx(Signals(0, 4, 0, math.log10(5) / 2, 1), abs=1e-12)
+    found = signals(with_reach(10**1.5, steps=5), 0.2, highways)
+    expected = IDEAL._replace(growth=1.5 / 2, shattering=0.8 / 2, coherence=0.2)
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "decades"),
+    [
+        (1.0, 100.0, 2),
+        (10.0, 100.0, 1),  # inputs of any scale
+        (0.01, 10.0, 1),  # an embedding that starts small
+        (0.01, 0.9, 0),
+        (5.0, 0.5, 0),  # it shrinks
+        (1.0, None, 0),
+        (None, 10.0, 1),
+        (1.0, 1e30, FORWARD),
+    ],
+)
+def test_activations_grow_along_the_trunk(
+    first: float | None, last: float | None, decades: float
+) -> None:
+    rows = [row("0", activation_rms=first), row("1", activation_rms=last)]
+    found = signals(profile(*rows, row("head", activation_rms=1e9)), 1.0, {})
+    assert found is not None
+    assert found.forward_growth == pytest.approx(decades, abs=1e-12)
 
 
 def test_inputs_are_lost_at_the_last_row_of_the_trunk() -> None:
@@ -45,9 +61,14 @@ def test_inputs_are_lost_at_the_last_row_of_the_trunk() -> None:
 
 def test_signals_end_at_their_caps() -> None:
     rows = [row(str(i), 1e-300 ** (1 - i / 999)) for i in range(1000)]
-    rows[-1] = rows[-1]._replace(input_dependence=0.0)
-    found = signals(profile(*rows, row("head")), 7.0, {"5": -30.0})
-    assert found == pytest.approx(CAPS._replace(growth=0), abs=1e-12)
+    rows[-1] = rows[-1]._replace(input_dependence=0.0, activation_rms=1e30)
+    found = signals(profile(*rows, row("head")), -7.0, {"5": -30.0}, lost_past=99.0)
+    assert found == pytest.approx(CAPS._replace(growth=0, coherence=0), abs=1e-12)
+    found = signals(with_reach(1e30, steps=5), 7.0, {"5": 30.0})
+    assert found == pytest.approx(IDEAL, abs=1e-12)
+    found = signals(with_reach(1e30, steps=5), 0.0, {})
+    assert found is not None
+    assert found.growth == CAPS.growth
 
 
 @pytest.mark.parametrize(
@@ -77,21 +98,17 @@ def test_there_are_no_signals_without_coherence() -> None:
 # ---- probability
 
 
-def within() -> st.SearchStrategy[Signals]:
-    return st.builds(Signals, *(st.floats(0, cap) for cap in CAPS))
-
-
 def test_every_signal_has_its_coefficients() -> None:
     assert list(COEFFICIENTS) == ["intercept", *Signals._fields]
 
 
-@given(within())
+@given(any_signals())
 def test_a_probability_lies_between_0_and_1_and_adam_is_at_least_sgd(found: Signals) -> None:
     sgd, adam = probability(found)
     assert 0 < sgd <= adam < 1
 
 
-@given(within(), st.sampled_from(Signals._fields), st.floats(0, 1))
+@given(any_signals(), st.sampled_from(Signals._fields), st.floats(0, 1))
 def test_bad_news_never_raises_a_probability(found: Signals, name: str, share: float) -> None:
     value = getattr(found, name)
     end = 0.0 if name in BETTER else getattr(CAPS, name)
@@ -100,7 +117,6 @@ def test_bad_news_never_raises_a_probability(found: Signals, name: str, share: f
 
 
 def test_the_best_and_the_worst_network_are_told_apart() -> None:
-    best = Signals(0, 0, 0, 0, 1)
     worst = CAPS._replace(growth=0, coherence=0)
-    assert probability(best).sgd > 0.95
+    assert probability(IDEAL).sgd > 0.95
     assert probability(worst).adam < 0.05

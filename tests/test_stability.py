@@ -20,12 +20,12 @@ from rich.cells import cell_len
 from test_huggingface import CONFIGS
 
 import gradprobe
-from gradprobe.calibration import probability
+from gradprobe.calibration import IDEAL, probability
 from gradprobe.config import AUTO_SEEDS, MAX_SEEDS, Seeds, choose_seeds, seeds_in
 from gradprobe.errors import InputError
 from gradprobe.render.canvas import Style
 from gradprobe.render.text import render_report
-from gradprobe.report import Probability, Repeats, Report, Severity, Signals, Training, Verdict
+from gradprobe.report import Probability, Repeats, Report, Severity, Training, Verdict
 from gradprobe.rules import Selection, diagnose_seeds
 from gradprobe.schema_output import report_schema
 from gradprobe.sources.stack import StackOptions
@@ -80,8 +80,7 @@ def test_the_margin_is_that_to_the_thresholds_that_were_in_force() -> None:
 
 
 def trained(verdict: str = "healthy", **thresholds: float) -> Report:
-    signals = Signals(0.0, 0.0, 0.0, 0.0, 1.0)
-    training = Training(signals, probability(signals), 3.5)
+    training = Training(IDEAL, probability(IDEAL), 3.5)
     return replace(at(1.0, **thresholds), training=training, verdict=Verdict(verdict))
 
 
@@ -524,7 +523,7 @@ def test_the_line_says_what_was_found() -> None:
 
 def test_with_a_probability_it_says_its_range() -> None:
     chances = [(0.12, 0.88), (0.09, 0.8), (0.15, 0.91)]
-    trains = [Training(Signals(0.0, 0.0, 0.0, 0.0, 1.0), Probability(*p), 1.0) for p in chances]
+    trains = [Training(IDEAL, Probability(*p), 1.0) for p in chances]
     lines = said([replace(at(1.0), training=t) for t in trains]).splitlines()
     assert lines[1] == "        12 % (9 % to 15 %) under SGD, 88 % (80 % to 91 %) under SGD or Adam"
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Result
-from handmade import report, with_reach
+from handmade import CAPS, any_signals, report, with_reach
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 import gradprobe
-from gradprobe.calibration import FAILS, TRAINS, causes, outlook, probability
+from gradprobe.calibration import FAILS, IDEAL, TRAINS, causes, outlook, probability
 from gradprobe.errors import Place
 from gradprobe.render.text import render_report
 from gradprobe.report import Probability, Severity, Signals, Training, Verdict
@@ -61,9 +61,33 @@ def test_the_three_outcomes() -> None:
 
 
 FAILING = {
-    "vanishing": (Signals(7.0, 0.0, 0.5, 1.3, 0.9), Verdict.VANISHING, "GP101"),
-    "exploding": (Signals(0.0, 7.0, 0.5, 0.3, 0.7), Verdict.EXPLODING, "GP102"),
-    "shattered": (Signals(0.0, 1.0, 0.3, 1.6, 0.2), Verdict.SHATTERED, "GP104"),
+    "vanishing": (
+        IDEAL._replace(decay=7.0, lost_inputs=0.5, shattering=0.1, coherence=0.9),
+        Verdict.VANISHING,
+        "GP101",
+    ),
+    "forgotten": (
+        CAPS._replace(
+            decay=1.9,
+            growth=0.0,
+            forward_growth=0.0,
+            lost_inputs=3.5,
+            shattering=0.0,
+            coherence=0.8,
+        ),
+        Verdict.VANISHING,
+        "GP101",
+    ),
+    "exploding": (
+        IDEAL._replace(growth=2.0, forward_growth=4.0, coherence=0.7),
+        Verdict.EXPLODING,
+        "GP102",
+    ),
+    "shattered": (
+        IDEAL._replace(growth=1.0, lost_inputs=0.3, shattering=0.8, coherence=0.2),
+        Verdict.SHATTERED,
+        "GP104",
+    ),
 }
 
 
@@ -79,7 +103,7 @@ def test_a_failing_network_is_called_by_its_main_cause(name: str) -> None:
 
 
 def test_where_adam_may_and_sgd_will_not_it_is_a_warning_that_says_so() -> None:
-    signals = Signals(0.0, 4.5, 0.1, 0.2, 0.95)  # growth: SGD at risk
+    signals = IDEAL._replace(growth=2.0, forward_growth=3.0, coherence=0.95)  # growth: SGD at risk
     p = probability(signals)
     assert p.sgd < TRAINS
     assert p.adam > FAILS
@@ -91,13 +115,13 @@ def test_where_adam_may_and_sgd_will_not_it_is_a_warning_that_says_so() -> None:
 
 @pytest.mark.parametrize("reach", [1e-9, 1e-3, 1e3, 1e9])
 def test_the_probability_decides_and_not_the_reach(reach: float) -> None:
-    good = weighed(Signals(0.0, 0.0, 0.0, 0.5, 1.0))
+    good = weighed(IDEAL)
     assert diagnose(with_reach(reach), THRESHOLDS, training=good) == ((), Verdict.HEALTHY)
 
 
 @pytest.mark.parametrize("where", ["option", "spec"])
 def test_a_threshold_that_somebody_set_decides(where: str) -> None:
-    good = weighed(Signals(0.0, 0.0, 0.0, 0.5, 1.0))
+    good = weighed(IDEAL)
     limits, check = dict(THRESHOLDS), CheckSpec()
     if where == "option":
         limits["vanishing"] = 1e-3
@@ -128,16 +152,7 @@ def test_where_there_is_no_reach_either_another_rule_says_why(reach: float) -> N
     assert "unweighed" not in [f.name for f in findings]
 
 
-@given(
-    st.builds(
-        Signals,
-        decay=st.floats(0, 8),
-        growth=st.floats(0, 8),
-        lost_inputs=st.floats(0, 4),
-        bare_depth=st.floats(0, 2),
-        coherence=st.floats(0, 1),
-    )
-)
+@given(any_signals())
 def test_every_set_of_signals_has_a_verdict_and_a_named_cause(signals: Signals) -> None:
     training = weighed(signals)
     assert training.probability is not None
@@ -183,7 +198,7 @@ def ignoring(word: str) -> CheckSpec:
 
 
 def test_an_ignore_that_another_run_has_a_use_for_is_not_unused() -> None:
-    good = weighed(Signals(0.0, 0.0, 0.0, 0.5, 1.0))
+    good = weighed(IDEAL)
     assert diagnose(with_reach(1.0), THRESHOLDS, ignoring("GP104"))[0] == ()  # in one pass
     assert diagnose(with_reach(1e-9), THRESHOLDS, ignoring("GP101"), training=good)[0] == ()
     for word, training in (("GP101", None), ("GP104", good), ("GP101", good)):
@@ -196,7 +211,7 @@ def test_a_threshold_that_somebody_set_does_not_hide_a_shattered_gradient() -> N
     signals, verdict, code = FAILING["shattered"]
     findings, found = diagnose(with_reach(1.0), limits, training=weighed(signals))
     assert (found, [f.rule for f in findings]) == (verdict, [code])
-    good = weighed(Signals(2.5, 0.0, 0.0, 0.5, 1.0))
+    good = weighed(IDEAL._replace(decay=2.5))
     assert diagnose(with_reach(3e-3), limits, training=good)[1] is Verdict.WEAK
     made = replace(report(with_reach(3e-3)), training=good, config={"thresholds": limits})
     shown = render_report(made)

@@ -237,7 +237,7 @@ def ablation(lines: list[Line]) -> None:
     print(f"{'':16}{'SGD: AUC':>10}{'log loss':>10}{'best: AUC':>12}{'log loss':>10}")
     for left_out in (None, *Signals._fields):
         keep = [i for i, name in enumerate(Signals._fields) if name != left_out]
-        print(f"{left_out or 'all five':16}", end="")
+        print(f"{left_out or 'all seven':16}", end="")
         for model, target in enumerate(TARGETS):
             p = predict(fit(x[:, keep], fitted[target], SIGNS[keep]), z[:, keep])
             y = outcomes(known, target)

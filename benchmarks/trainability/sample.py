@@ -9,12 +9,15 @@
     sample.py --seed 6 --count 110 --kinds plain,residual,prenorm,postnorm
     sample.py --seed 7 --count 60 --kinds conv,transformer,recurrent --wild
     sample.py --seed 8 --count 24 --kinds resnet
-
     sample.py --seed 9 --count 100 --kinds plain,residual,prenorm,postnorm
     sample.py --seed 10 --count 80 --kinds conv,transformer,recurrent,resnet --wild
     sample.py --seed 11 --count 40 --kinds plain,residual,prenorm,postnorm --wild
 
-The first eight made ``outcomes_fit.jsonl``, the last three ``outcomes_report.jsonl``.
+    sample.py --seed 12 --count 136 --kinds plain,residual,prenorm,postnorm
+    sample.py --seed 13 --count 110 --kinds conv,transformer,recurrent,resnet --wild
+    sample.py --seed 14 --count 54 --kinds plain,residual,prenorm,postnorm --wild
+
+The first eleven made ``outcomes_fit.jsonl``, the last three ``outcomes_report.jsonl``.
 ``--wild`` draws deeper ones, and inits far from what anybody would choose; ``--small`` narrower
 ones, which train in half the time. The same seed gives the same networks; the n-th does not depend
 on how many are asked for. All take the 64 pixels of a digit and give 10 classes.

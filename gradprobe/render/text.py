@@ -39,8 +39,7 @@ from gradprobe.report import (
     Signals,
     Spread,
 )
-from gradprobe.rules import decides
-from gradprobe.signals import DECADES, DEEPEST, LOST
+from gradprobe.rules import CAUSES, decides
 
 MOST_ROWS = 24
 _BAR = (14, 40)  # cells, at least and at most
@@ -177,32 +176,14 @@ def training_lines(report: Report, style: Style) -> list[Text]:
     return lines + [Text(line, style=FAINT) for line in faint]
 
 
-# How what weighs against a network is said.
-AGAINST: dict[str, Callable[[float], str]] = {
-    "decay": lambda decades: f"decay {_decades(decades, DECADES)}",
-    "growth": lambda decades: f"growth {_decades(decades, DECADES)}",
-    "lost_inputs": lambda decades: f"inputs {_decades(decades, LOST)} alike",
-    "bare_depth": lambda depth: f"{_up_to(round(10**depth), DEEPEST)} rows without a skip",
-    "coherence": lambda share: f"coherence {number(share)}",
-}
 _WEIGHTY = -0.5  # of log odds: what takes less is not told
-
-
-def _decades(value: float, cap: float) -> str:
-    shown = _up_to(value, cap)
-    return f"{shown} decade" if shown == "1" else f"{shown} decades"
-
-
-def _up_to(value: float, cap: float) -> str:
-    """``4.9``; ``8 or more`` at the cap, where the signal ends."""
-    return f"{value:.2g}" if value < cap * (1 - 1e-9) else f"{cap:g} or more"
 
 
 def _against(signals: Signals) -> list[str]:
     """What takes most from the odds under SGD, in words, the worst first."""
     taken = contributions(signals)
     worst = [name for name in causes(signals) if taken[name][0] <= _WEIGHTY]
-    return [AGAINST[name](getattr(signals, name)) for name in worst]
+    return [CAUSES[name].short(getattr(signals, name)) for name in worst]
 
 
 def seeds_lines(report: Report, style: Style) -> list[Text]:
