@@ -51,13 +51,13 @@ def main() -> None:
     print(f"{'reach':20}{heads}")
     for low, high in BANDS:
         told(low, high, [outcome for reach, outcome in reached if low <= reach < high])
-    signals = {one["id"]: one["signals"] for one in read("profiles.jsonl") if one["seed"] == 0}
-    every = [o for o in (*outcomes, *read("outcomes_fit.jsonl")) if signals[o["id"]]]
-    mild = [o for o in every if max(signals[o["id"]]["decay"], signals[o["id"]]["growth"]) < 2]
+    profiles = {one["id"]: one for one in read("profiles.jsonl") if one["seed"] == 0}
+    every = [(profiles[o["id"]], o) for o in (*outcomes, *read("outcomes_fit.jsonl"))]
+    mild = [(p["signals"], o) for p, o in every if p["signals"] and 1e-2 <= p["reach"] < 1e2]
     for name, edges in SIGNALS.items():
         print(f"\n{name:20}{heads}")
         for low, high in pairwise(edges):
-            told(low, high, [o for o in mild if low <= signals[o["id"]][name] < high])
+            told(low, high, [o for signals, o in mild if low <= signals[name] < high])
 
 
 if __name__ == "__main__":

@@ -31,11 +31,12 @@ def assert_healthy(
     level: str = "blocks",
     rows: str | None = None,
     thresholds: dict[str, float] | None = None,
+    deep: bool = False,
 ) -> Report:
     """Probe, and raise ``AssertionError`` with the whole report as its text if something is wrong.
 
     Args:
-        model, inputs, loss, seed, level, rows, thresholds: as in ``gradprobe.probe``.
+        model, inputs, loss, seed, level, rows, thresholds, deep: as in ``gradprobe.probe``.
         ignore: rules that are meant, by code (``GP103``), prefix (``GP1``) or name; a mapping gives
             each its reason, which the report then shows.
         fail_on: the least severity that fails: ``info``, ``warning`` or ``error``.
@@ -51,7 +52,14 @@ def assert_healthy(
     choose("fail_on", fail_on, SEVERITIES)
     reasons = _reasons(ignore)
     report = probe(
-        model, inputs, loss=loss, seed=seed, level=level, rows=rows, thresholds=thresholds
+        model,
+        inputs,
+        loss=loss,
+        seed=seed,
+        level=level,
+        rows=rows,
+        thresholds=thresholds,
+        deep=deep,
     )
     judged = replace(report, findings=tuple(_ignored(f, reasons) for f in report.findings))
     if judged.fails(Severity[fail_on.upper()]):

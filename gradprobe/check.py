@@ -570,6 +570,7 @@ def _report(
         "loss": options.loss or "custom",
         "data": options.data,
         "level": options.level,
+        "deep": options.deep,
         "thresholds": {**options.thresholds, **(check.thresholds if check else {})},
         **(own or {}),
     }

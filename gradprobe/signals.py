@@ -54,7 +54,8 @@ def signals(
         profile: measured at the level of blocks.
         coherence, highways, lost_past: see ``coherence.SecondLook``; with the projection loss, as
             the calibration's are. Rows that change the shape have no highway and are left out of
-            the mean.
+            the mean, as are those without weights: what works on each element, a ReLU or a norm,
+            has a diagonal and is no skip.
 
     Returns:
         ``None`` where there is nothing to weigh: an ``obstacle``, or no coherence. Those are other
@@ -68,7 +69,8 @@ def signals(
     top = next((row for row in reversed(trunk) if row.parameters), trunk[-1])
     dependence = top.input_dependence
     decades = math.log10(reach)
-    measured = [highways[row.name] for row in trunk[1:] if row.name in highways]
+    mixing = [row for row in trunk[1:] if any(p.dimensions > 1 for p in row.parameters)]
+    measured = [highways[row.name] for row in mixing if row.name in highways]
     bare = 1 - _between(math.fsum(measured) / len(measured) if measured else 0.0, 1.0)
     coherent = _between(coherence, 1.0)
     lost = -math.log10(dependence) if dependence else LOST

@@ -49,6 +49,16 @@ def test_what_is_ignored_does_not_fail(ignore: object) -> None:
         gradprobe.assert_healthy(stack(20, nn.Sigmoid), X, ignore=["GP102", "GP2"])
 
 
+def test_a_shattered_gradient_is_found_by_a_second_look() -> None:
+    torch.manual_seed(0)
+    blocks = [part for _ in range(40) for part in (nn.Linear(32, 32), nn.LayerNorm(32), nn.ReLU())]
+    model = nn.Sequential(nn.Linear(32, 32), *blocks, nn.Linear(32, 2))
+    x = torch.randn(16, 32, generator=torch.Generator().manual_seed(0))
+    gradprobe.assert_healthy(model, x)
+    with pytest.raises(AssertionError, match="GP104 shattered"):
+        gradprobe.assert_healthy(model, x, deep=True)
+
+
 def test_fail_on_is_the_least_severity() -> None:
     frozen = stack(3)
     frozen[0].requires_grad_(False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from handmade import CAPS, any_signals, chain, profile, row, with_reach
+from handmade import CAPS, any_signals, chain, parameter, profile, row, with_reach
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +28,15 @@ def test_signals_of_a_growing_gradient_behind_half_a_highway() -> None:
     found = signals(with_reach(10**1.5, steps=5), 0.2, highways)
     expected = IDEAL._replace(growth=1.5 / 2, shattering=0.8 / 2, coherence=0.2)
     assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_what_works_on_each_element_is_no_skip() -> None:
+    flat = {"0": 0.0, "1": 0.0, "norm": 2.5, "relu": 0.5}
+    norm = row("norm", 1.0, parameter("norm.weight", dimensions=1))
+    rows = [row("0"), row("1"), norm, row("relu", bare=True), row("2")]
+    found = signals(profile(*rows, row("head")), 0.4, flat)
+    assert found is not None
+    assert found.shattering == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/trainability/steps.py
 
-Tenfold cross-validated AUC on the networks of the fit, with the other signals as they are.
+Tenfold cross-validated AUC on the networks of the fit, with the other signals as they are but for
+shattering, which is made of it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from gradprobe.coherence import second_look
 from gradprobe.config import ProbeOptions
 from gradprobe.report import Signals
 
-LENGTHS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # of a weight's RMS singular value
+LENGTHS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # of a weight's RMS singular value
 
 
 def main() -> None:
@@ -31,10 +32,12 @@ def main() -> None:
             found = second_look(one.network, [one.x], {}, one.loss, step=step).coherence
             columns[row, column] = max(0.0, found or 0.0)
     x = np.array([Signals(**profile["signals"]) for _, profile in lines])
-    where = Signals._fields.index("coherence")
+    coherence, shattering = map(Signals._fields.index, ("coherence", "shattering"))
+    bare = x[:, shattering] / np.maximum(1 - x[:, coherence], 1e-9)
     print(f"{'step':8}" + "".join(f"{name + ': AUC':>20}{'log loss':>10}" for name in TARGETS))
     for column, step in enumerate(LENGTHS):
-        x[:, where] = columns[:, column]
+        x[:, coherence] = columns[:, column]
+        x[:, shattering] = bare * (1 - columns[:, column])
         print(f"{step:<8g}", end="")
         for key in TARGETS.values():
             y = np.array([outcome[key] >= TRAINED for outcome, _ in lines], dtype=float)

@@ -1,0 +1,103 @@
+"""What other signals would add to the calibration: those that were tried and left out.
+
+    OMP_NUM_THREADS=1 python benchmarks/trainability/candidates.py
+
+Tenfold cross-validated AUC and log loss on the networks of the fit, with each candidate beside the
+signals that there are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from fit import SIGNS, TARGETS, seen
+from logistic import auc, cross_validated, log_loss
+from profiles import FIT, GIVEN, load, network_spec
+from torch import Tensor, nn
+
+from gradprobe.check import Prepared, prepare
+from gradprobe.config import ProbeOptions
+from gradprobe.measure import measure
+from gradprobe.report import GradientProfile
+
+SEEDS = 3
+FLAT = 0.1  # of the slope at 0
+SLOPES: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
+    nn.Tanh: lambda x: 1 - torch.tanh(x).square(),
+    nn.Sigmoid: lambda x: 4 * torch.sigmoid(x) * torch.sigmoid(-x),
+    nn.Hardtanh: lambda x: (x.abs() < 1).to(x),
+}
+NAMES = (
+    "zeros",
+    "saturated",
+    "spread over seeds",
+    "depth without a skip",
+    "weight gradients apart",
+)
+
+
+def saturated(one: Prepared) -> float:
+    """The largest share of an activation's inputs where its slope is below ``FLAT``."""
+    shares = [0.0]
+
+    def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        flat = SLOPES[type(module)](inputs[0].detach()) < FLAT
+        shares.append(float(flat.double().mean()))
+
+    for module in one.network.modules():
+        if type(module) in SLOPES:
+            module.register_forward_hook(hook)
+    with torch.no_grad():
+        one.network(one.x)
+    return max(shares)
+
+
+def decades(reach: float | None) -> float:
+    return math.log10(reach) if reach and math.isfinite(reach) else 0.0
+
+
+def apart(profile: GradientProfile) -> float:
+    """Decades between the largest and the smallest gradient of a weight ÷ the weight."""
+    weights = [p for row in profile.ran for p in row.parameters if p.dimensions > 1]
+    relative = [p.gradient_norm / p.norm for p in weights if p.gradient_norm and p.norm]
+    return min(8.0, decades(max(relative)) - decades(min(relative))) if relative else 0.0
+
+
+def candidates(outcome: dict[str, Any], signals: dict[str, float]) -> tuple[float, ...]:
+    spec = network_spec(outcome)
+    found = []
+    for seed in range(SEEDS):
+        one = prepare(spec, ProbeOptions(seed=seed))
+        found.append(measure(one.network, [one.x], {}, one.loss, seed=seed))
+    bare = signals["shattering"] / max(1 - signals["coherence"], 1e-9)
+    return (
+        max(row.zero_fraction or 0.0 for row in found[0].trunk),
+        saturated(prepare(spec, ProbeOptions())),
+        float(np.std([decades(profile.reach) for profile in found])),
+        math.log10(min(found[0].steps, 100)) * bare,
+        apart(found[0]),
+    )
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    lines = [line for line in load(GIVEN) + load(FIT) if line[1]["signals"]]
+    x, targets = seen(lines)
+    tried = np.array([candidates(outcome, profile["signals"]) for outcome, profile in lines])
+    print(f"{'with':24}" + "".join(f"{name + ': AUC':>20}{'log loss':>10}" for name in targets))
+    for column, name in enumerate(("-", *NAMES)):
+        wide = np.column_stack([x, tried[:, column - 1]]) if column else x
+        signs = np.append(SIGNS, -1.0) if column else SIGNS
+        print(f"{name:24}", end="")
+        for key in TARGETS:
+            p = cross_validated(wide, targets[key], signs)
+            print(f"{auc(p, targets[key]):20.4f}{log_loss(p, targets[key]):10.4f}", end="")
+        print()
+
+
+if __name__ == "__main__":
+    main()
