@@ -20,7 +20,7 @@ from gradprobe.archive import Measurement, decode
 from gradprobe.config import ProbeOptions
 
 NAME = ".gradprobe_cache"
-_FORMAT = "1"  # of the entries
+_FORMAT = "2"  # of the entries
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This directory is gradprobe's cache.\n"
 
 
@@ -73,15 +73,16 @@ class Cache:
         return self.folder / key[:2] / key[2:]
 
 
-def key_of(data: bytes, name: str, options: ProbeOptions, torch_version: str) -> str:
+def key_of(data: bytes, options: ProbeOptions, torch_version: str) -> str:
     """The name of the entry for a target of these bytes, probed with these options.
 
-    ``name`` is what errors and the report call the target; thresholds do not count.
+    Neither the target's name nor thresholds count: a file may be renamed, and another limit judges
+    the same numbers.
     """
     told = asdict(options)
     del told["thresholds"]
     versions = [_FORMAT, __version__, torch_version]
-    head = json.dumps([versions, name, told], sort_keys=True).encode()
+    head = json.dumps([versions, told], sort_keys=True).encode()
     return hashlib.sha256(head + b"\0" + data).hexdigest()
 
 

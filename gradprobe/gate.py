@@ -127,7 +127,7 @@ def _measured(
     for index, target in enumerate(targets):
         for seed in target.options.seeds:
             probe = target.options.probe(seed)
-            key = key_of(target.data, target.name, probe, torch_version)
+            key = key_of(target.data, probe, torch_version)
             kept = _kept(cache, key, target.path, warn)
             if kept is not None:
                 results[index, seed] = kept

@@ -221,7 +221,8 @@ def vanishing(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     (benchmarks/bands.py).
 
     After a second look (`probe --deep`, `check`), and where no threshold was set, the probability
-    decides instead: below 30 % under SGD or Adam, with the decay as the main cause.
+    decides instead: below 30 % under SGD or Adam, with the decay as the main cause, or with a
+    recurrent layer's gradient that fades before it is at the sequence's first position.
 
     Mend it where the factor per row is below 1: an init whose gain fits the activation, a
     normalisation, or skip connections, which add 1 to every factor.
@@ -246,7 +247,8 @@ def exploding(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     eight optimizer settings, and none under SGD (benchmarks/bands.py).
 
     After a second look (`probe --deep`, `check`), and where no threshold was set, the probability
-    decides instead: below 30 % under SGD or Adam, with the growth as the main cause.
+    decides instead: below 30 % under SGD or Adam, with growth as the main cause: the gradient's on
+    its way back, or the activations' on their way forward.
 
     Mend it where the factor per row is above 1: a smaller init, a normalisation in front of each
     branch, or a branch scaled by 1/sqrt(depth). A skip alone does not help: it adds to the factor.
@@ -604,9 +606,9 @@ RULES: tuple[Rule, ...] = (
         the main cause: it is the coherence, rows without a skip, or inputs that have come to look
         alike.
 
-        Of 37 labelled networks with a reach between 1e-2 and 1e2 and a coherence below 0.35, 32 %
-        came to 90 % training accuracy under the best of eight optimizer settings, and 24 % under
-        SGD; of 487 with a coherence of 0.8 or more, 486 and 485 did (benchmarks/bands.py). Balduzzi
+        Of 48 labelled networks with a reach between 1e-2 and 1e2 and a coherence below 0.35, 21 %
+        came to 90 % training accuracy under the best of eight optimizer settings, and 17 % under
+        SGD; of 673 with a coherence of 0.8 or more, 670 and 664 did (benchmarks/bands.py). Balduzzi
         et al. 2017 (arXiv 1702.08591) call such gradients shattered.
 
         Mend it with skip connections, which keep a part of the gradient as it is at every depth, or

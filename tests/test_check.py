@@ -314,8 +314,8 @@ def test_each_seed_is_held_to_the_baseline(check: Run, folder: Path) -> None:
     head = "Linear: {out_features: 2}"
     spec = f"input: {{shape: [3]}}\nlayers: [repeat: {{times: 6, layers: [{narrow}]}}, {head}]\n"
     write(folder, a=spec)
-    alone = [found(check("--seeds", f"{s},{s}", "--output-format", "json")) for s in range(4)]
     together = found(check("--seeds", "4", "--output-format", "json"))
+    alone = [found(check("--seeds", f"{s},{s}", "--output-format", "json")) for s in range(4)]
     assert together == set.union(*alone) | {("GP105", None)}
     assert len(together) > max(map(len, alone))
     check("--seeds", "0,0", "--write-baseline", "known.json")
@@ -611,6 +611,18 @@ def test_a_new_threshold_needs_no_new_run(
     monkeypatch.setattr("gradprobe.pool._start", None)  # a worker would be an error
     assert run("check").code == 0
     assert sorted(cache.rglob("*")) == before
+
+
+def test_a_file_with_another_name_is_not_measured_again(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unused = GOOD + "check:\n  ignore:\n    - {rule: GP101, reason: an old wound}\n"
+    write(folder, a=unused)
+    before = run("check").out
+    (folder / "nets").mkdir()
+    (folder / "a.yaml").rename(folder / "nets" / "b.yaml")
+    monkeypatch.setattr("gradprobe.pool._start", None)  # a worker would be an error
+    assert run("check").out == before.replace("a.yaml", "nets/b.yaml")
 
 
 def test_69_a_damaged_entry_is_measured_anew(run: Run, folder: Path) -> None:

@@ -184,13 +184,14 @@ layers:
 def test_check_looks_twice_and_can_be_told_not_to(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "net.yaml"
     path.write_text(SHATTERED)
-    words = ["check", str(path), "--no-cache", "--isolated"]
+    cache = ["--cache-dir", str(tmp_path / "cache")]
+    words = ["check", str(path), *cache, "--isolated"]
     deep = run(*words)
     assert (deep.code, "GP104 shattered" in deep.out) == (1, True)
     assert run(*words, "--no-deep").code == 0
     (tmp_path / "gradprobe.toml").write_text("deep = false\n")
-    assert run("check", str(path), "--no-cache").code == 0
-    assert run("check", str(path), "--no-cache", "--deep").code == 1
+    assert run("check", str(path), *cache).code == 0
+    assert run("check", str(path), *cache, "--deep").code == 1
 
 
 def ignoring(word: str) -> CheckSpec:
