@@ -19,14 +19,14 @@ from gradprobe.report import Probability, Signals, Verdict
 # fit.py writes from here
 COEFFICIENTS: dict[str, tuple[float, float]] = {
     # per unit of the signal: SGD, the better of SGD and Adam
-    "intercept": (-1.07, -1.92),
-    "decay": (-1.73, -1.1),
-    "growth": (-0.498, -0.763),
-    "forward_growth": (-1.3, -0.945),
-    "lost_inputs": (-0.838, -0.542),
-    "lost_past": (-0.785, -0.536),
-    "shattering": (-3.35, -1.46),
-    "coherence": (6.44, 8.19),
+    "intercept": (-0.819, -1.69),
+    "decay": (-1.82, -1.17),
+    "growth": (-0.549, -0.759),
+    "forward_growth": (-1.32, -0.993),
+    "lost_inputs": (-0.755, -0.587),
+    "lost_past": (-0.839, -0.653),
+    "shattering": (-3.68, -1.9),
+    "coherence": (6.42, 8.35),
 }
 # to here
 

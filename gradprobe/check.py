@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from gradprobe.build import Network
     from gradprobe.predict import Signal
 
+_NORMALISED = 32  # values a channel: what the calibration's networks had, and fewer shatter
 _SECOND_LOOK = 4  # times the weights: they, their gradient, the moved ones, and the gradient there
 _SMALL_WORK = 200_000_000  # multiplications of a forward pass
 
@@ -166,7 +167,10 @@ def _training(
         look = second_look(model, args, kwargs, projection, seed=seed, rows=options.rows)
     except ModelError as error:
         return Training(reason=f"the second look failed: {error.message}")
-    found = signals(profile, *look)
+    if look.normalised is not None and look.normalised < _NORMALISED:
+        told = f"BatchNorm has {look.normalised} values a channel, too few to tell"
+        return Training(reason=f"{told} ({_NORMALISED} do: --batch-size)")
+    found = signals(profile, look.coherence, look.highways, look.lost_past)
     if found is None:
         return Training(reason="no weight has a finite gradient that is not zero")
     p = probability(found)

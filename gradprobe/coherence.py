@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_map
 from gradprobe.batch import first_tensor
 from gradprobe.measure import failed, rows_of, undisturbed
 from gradprobe.norms import norms
-from gradprobe.rng import reseed
+from gradprobe.rng import reseed_all
 from gradprobe.rows import Row
 from gradprobe.seeds import derive
 
@@ -36,15 +36,17 @@ class SecondLook(NamedTuple):
     ``coherence`` is 1 - ‖g - g′‖ / (‖g‖ + ‖g′‖), with g a weight's gradient and g′ the same after
     the step: 1 where nothing changed, 0.29 where two gradients of one length are at a right angle,
     0 where one of them is gone. It is that which three weights of four reach, the lower quartile.
-    ``None``: no weight has a gradient, or one is not finite. ``highways`` is tr(J)/n by row name,
-    of every row that keeps its input's shape: about 1 with a skip, else 0. ``lost_past`` is how
-    many decades the gradient of a recurrent layer's input loses from the last position of the
-    sequence to the first: in the layer that loses most, not below 0, 0 without recurrent layers.
+    ``None``: no weight has a gradient, or one is not finite. ``highways`` is Σ J_ii y_i² / Σ y_i²,
+    by row name, of every row that keeps its input's shape: about 1 with a skip, else 0. It is
+    tr(J)/n where all outputs are of one size; what is small behind a ReLU or SiLU counts little.
+    ``lost_past`` is how many decades the gradient of a recurrent layer's input loses on its way to
+    the sequence's first position: in the call that loses most, 0 without recurrent layers.
     """
 
     coherence: float | None
     highways: dict[str, float]
     lost_past: float
+    normalised: int | None  # least values of a channel that a BatchNorm of the batch had
 
 
 def too_coarse(model: nn.Module) -> str | None:
@@ -73,9 +75,9 @@ def second_look(
     Biases, scales and complex weights stay. Weights that are zero, or whose gradient is, have no
     say.
 
-    The highways are estimated as vᵀJv/n with one random ±1 vector v over the whole batch
-    (Hutchinson 1990), each with an error of about the row's gain / √n; ``blocks.jacobians`` is more
-    exact. The model is left as it was.
+    The highways are estimated as vᵀJv / vᵀv with one vector v over the whole batch whose elements
+    are the output's with random signs (Hutchinson 1990), each with an error of about the row's gain
+    / √n; ``blocks.jacobians`` is more exact, of the unweighted trace. The model is left as it was.
 
     Args:
         model, args, kwargs, loss, seed, rows: as for ``measure``.
@@ -91,7 +93,7 @@ def second_look(
     }
 
     def run() -> Any:
-        reseed(derive(seed, "forward"))
+        reseed_all(derive(seed, "forward"))
         return model(*_copied(tuple(args)), **_copied(kwargs))
 
     def gradients(output: Any, of: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -103,12 +105,20 @@ def second_look(
 
     with undisturbed(model), torch.inference_mode(False), torch.enable_grad():
         try:
-            with _crossings(model, seed, rows) as crossings, _sequences(model) as sequences:
+            with (
+                undisturbed(model),  # the second pass finds the same buffers
+                _crossings(model, seed, rows) as crossings,
+                _sequences(model) as sequences,
+                _channels(model) as channels,
+            ):
                 output = run()
                 highways = {name: crossing.highway() for name, crossing in crossings.items()}
-                inputs = {f"input of {name}": one.x for name, one in sequences.items()}
+                calls = list(sequences)  # not those of a checkpointed layer that runs again
+                inputs = {f"call {index}": call.x for index, call in enumerate(calls)}
                 before = gradients(output, weights | inputs)
-            past = [one.lost(before.pop(f"input of {n}", None)) for n, one in sequences.items()]
+            past = [
+                call.lost(before.pop(name, None)) for name, call in zip(inputs, calls, strict=True)
+            ]
             moved = _moved(weights, before, step)
             # Until the backward pass is over: a checkpointed layer runs again in it.
             with _standing_at(weights, moved):
@@ -116,7 +126,8 @@ def second_look(
             alike = [_alike(before[name], after[name]) for name in moved if name in after]
         except Exception as error:
             raise failed(error) from error
-    return SecondLook(_lower_quartile(alike), highways, max(past, default=0.0))
+    most, fewest = max(past, default=0.0), min(channels, default=None)
+    return SecondLook(_lower_quartile(alike), highways, most, fewest)
 
 
 def _lower_quartile(values: Sequence[float]) -> float | None:
@@ -172,12 +183,15 @@ class _Crossing(NamedTuple):
     """One row's way from its input to a random direction of its output."""
 
     x: Tensor
-    signs: Tensor  # v
+    v: Tensor  # random signs × |y|
     along: Tensor  # vᵀy
 
     def highway(self) -> float:
         back = torch.autograd.grad(self.along, self.x, retain_graph=True, allow_unused=True)[0]
-        return 0.0 if back is None else float((back.double() * self.signs).mean())
+        energy = float(self.v.double().square().sum())
+        if back is None or not energy:
+            return 0.0
+        return float((back.double() * self.v).sum()) / energy
 
 
 @contextmanager
@@ -207,8 +221,10 @@ def _crossings(model: nn.Module, seed: int, rows: str | None) -> Iterator[dict[s
                 return
             generator = torch.Generator().manual_seed(derive(seed, f"highway/{row.name}"))
             signs = (torch.randint(2, x.shape, generator=generator) * 2 - 1).to(x)
-            crossing = _Crossing(x, signs, (y * signs).sum())
-            found.setdefault(row.name, crossing)
+            # At most 1, so that no square overflows.
+            size = y.detach().abs()
+            v = signs * (size / size.max().clamp_min(torch.finfo(size.dtype).tiny))
+            found.setdefault(row.name, _Crossing(x, v, (y * v).sum()))
 
         return hook
 
@@ -221,45 +237,63 @@ def _crossings(model: nn.Module, seed: int, rows: str | None) -> Iterator[dict[s
 
 
 class _Sequence(NamedTuple):
-    """What a recurrent layer got, and which of its dimensions is time."""
+    """What a recurrent layer got in one call, and which of its dimensions is time."""
 
     x: Tensor
     time: int
 
     def lost(self, gradient: Tensor | None) -> float:
-        """log10 of the gradient at the last position ÷ that at the first, not below 0."""
+        """log10 of the largest gradient of a position ÷ that of the first: 0 if that is it.
+
+        The largest and not the last, which may be padding that nothing reads.
+        """
         if gradient is None:
             return 0.0
-        ends = [gradient.select(self.time, end).contiguous() for end in (0, -1)]
-        first, last = norms(ends)
-        if not (last and math.isfinite(first) and math.isfinite(last)):
+        positions = norms([g.contiguous() for g in gradient.unbind(self.time)])
+        first, most = positions[0], max(positions)
+        if not (most and all(map(math.isfinite, positions))):
             return 0.0
         # The smallest number there is: what underflowed is gone.
-        return max(0.0, math.log10(last / max(first, sys.float_info.min)))
+        return math.log10(most / max(first, sys.float_info.min))
 
 
 @contextmanager
-def _sequences(model: nn.Module) -> Iterator[dict[str, _Sequence]]:
-    """What recurrent layers get meanwhile, by module name. Packed sequences are left out."""
-    found: dict[str, _Sequence] = {}
+def _sequences(model: nn.Module) -> Iterator[list[_Sequence]]:
+    """What recurrent layers get meanwhile, where a gradient is wanted; packed ones are left out."""
+    found: list[_Sequence] = []
 
-    def enter(name: str) -> Callable[..., Any]:
-        def hook(module: nn.RNNBase, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            x = args[0] if args else kwargs.get("input")
-            if not isinstance(x, Tensor) or not x.shape[0] or name in found:
-                return None
-            inside = x if x.requires_grad else x.detach().clone().requires_grad_()
-            time = 1 if module.batch_first and x.dim() == 3 else 0
-            found[name] = _Sequence(inside, time)
-            return tree_map(lambda value: inside if value is x else value, (args, kwargs))
-
-        return hook
+    def hook(module: nn.RNNBase, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        x = args[0] if args else kwargs.get("input")
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() < 2 or not len(x):
+            return None
+        if not torch.is_grad_enabled():  # a warm-up: nothing comes back to it
+            return None
+        inside = x if x.requires_grad else x.detach().clone().requires_grad_()
+        found.append(_Sequence(inside, 1 if module.batch_first and x.dim() == 3 else 0))
+        return tree_map(lambda value: inside if value is x else value, (args, kwargs))
 
     with ExitStack() as hooks:
-        for name, module in model.named_modules():
+        for module in model.modules():
             if isinstance(module, nn.RNNBase):
-                pre = module.register_forward_pre_hook(enter(name), with_kwargs=True)
+                pre = module.register_forward_pre_hook(hook, with_kwargs=True)
                 hooks.callback(pre.remove)
+        yield found
+
+
+@contextmanager
+def _channels(model: nn.Module) -> Iterator[list[int]]:
+    """How many values each BatchNorm has for a channel meanwhile, where it uses the batch's."""
+    found: list[int] = []
+
+    def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        x = first_tensor(inputs)
+        if module.training and x is not None and x.dim() > 1 and x.shape[1]:
+            found.append(x.numel() // x.shape[1])
+
+    with ExitStack() as hooks:
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                hooks.callback(module.register_forward_pre_hook(hook).remove)
         yield found
 
 

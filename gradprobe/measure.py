@@ -11,6 +11,7 @@ The subject is left as it was: state dict, buffers, modes, ``.grad``, hooks, ran
 from __future__ import annotations
 
 import gc
+import math
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from gradprobe.errors import GradprobeError, InputError, ModelError
 from gradprobe.norms import ActivationStats, activation_stats, norms
 from gradprobe.numbers import all_finite
 from gradprobe.report import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
-from gradprobe.rng import reseed
+from gradprobe.rng import reseed_all
 from gradprobe.rows import (
     Row,
     find_rows,
@@ -96,7 +97,7 @@ def measure(
     own = {row.module: parameters_of(row.module, f"{row.name}.") for row in found}
     called: set[nn.Module] | None = None  # in a chain every layer is
     with undisturbed(model, modules), torch.inference_mode(False), torch.enable_grad():
-        reseed(derive(seed, "forward"))
+        reseed_all(derive(seed, "forward"))
         if isinstance(model, Network) and level == "blocks" and _can_be_cut(modules):
             measured, norms_by_id, value = _measure_chain(found, own, args[0], loss)
         else:
@@ -233,6 +234,7 @@ class _Call(NamedTuple):
     edge: GradientEdge | None
     output: Tensor | None  # a copy: an in-place layer may overwrite the original
     large: bool
+    spare: tuple[GradientEdge, ...] = ()  # of what else it hands out: an LSTM's last states
 
 
 def _measure_hooked(
@@ -302,7 +304,7 @@ def _measure_hooked(
             if isinstance(tensor, nn.Parameter):  # a row may hand out a parameter of its own
                 aliases[index] = (id(tensor),)
             copy = None if large else tensor.detach().clone()
-            calls.append(_Call(row, _edge(tensor), copy, large))
+            calls.append(_Call(row, _edge(tensor), copy, large, _spare(output, tensor)))
 
         return hook
 
@@ -329,7 +331,9 @@ def _measure_hooked(
             raise failed(error, entered[-1] if entered else None, ran) from error
         recording = False
         captured = [i for i, call in enumerate(calls) if call.edge is not None and not call.large]
+        spare = [(i, k) for i, call in enumerate(calls) for k in range(len(call.spare))]
         wanted: list[Any] = [*(calls[i].edge for i in captured), *trainable]
+        wanted += [calls[i].spare[k] for i, k in spare]
         gradients: Sequence[Tensor | None] = [None] * len(wanted)
         if value.requires_grad and (wanted or leaves):
             # The inputs are asked for so that a gradient flows through rows without weights.
@@ -340,7 +344,7 @@ def _measure_hooked(
     copied = [i for i, call in enumerate(calls) if call.output is not None]
     small = activation_stats([t for i in copied if (t := calls[i].output) is not None])
     stats |= dict(zip(copied, small, strict=True))
-    keys = [*captured, *((id(p),) for p in trainable)]
+    keys = [*captured, *((id(p),) for p in trainable), *spare]
     gradient_norms = _norms_of(keys, gradients, reduced)
     weight_norms = norms([p.detach() for p in parameters])
     result = {
@@ -350,6 +354,9 @@ def _measure_hooked(
     measured = []
     for index, call in enumerate(calls):
         norm = gradient_norms.get(aliases.get(index, index), reduced.get(index))
+        if norm is None:  # nothing reads the first tensor: what arrives at the others
+            keys = [(index, k) for k in range(len(call.spare)) if (index, k) in gradient_norms]
+            norm = math.hypot(*(gradient_norms[key] for key in keys)) if keys else None
         status = RowStatus.OK if norm is not None else RowStatus.NO_GRADIENT
         if index not in stats:
             status = RowStatus.NO_TENSOR
@@ -451,6 +458,14 @@ def _edge(tensor: Tensor) -> GradientEdge | None:
     """Where the gradient of ``tensor`` arrives, whatever overwrites the tensor later."""
     node = tensor.grad_fn
     return None if node is None else GradientEdge(node, tensor.output_nr)
+
+
+def _spare(output: Any, first: Tensor) -> tuple[GradientEdge, ...]:
+    """Where gradients arrive at the other tensors that a row hands out, none larger than ``first``:
+    attention weights are, and nothing reads them."""
+    others = [t for t in tensors_in(output) if t is not first and t.numel() <= first.numel()]
+    edges = [_edge(t) for t in others if t.is_floating_point()]
+    return tuple(edge for edge in edges if edge is not None)
 
 
 # ---- the profile

@@ -16,7 +16,7 @@ from torch import nn
 
 from gradprobe.measure import Loss, measure, scalar, undisturbed
 from gradprobe.report import GradientProfile
-from gradprobe.rng import reseed
+from gradprobe.rng import reseed_all
 from gradprobe.seeds import derive
 
 _STEP = 0.01  # of a parameter's own norm; of 1 where that is zero
@@ -60,7 +60,7 @@ def _stepped(
     with torch.inference_mode(False), torch.enable_grad():
         moved = deepcopy(model)
         trained = [p for p in moved.parameters() if p.requires_grad]
-        reseed(derive(seed, "forward"))
+        reseed_all(derive(seed, "forward"))
         value = scalar(loss(moved(*deepcopy(list(args)), **deepcopy(dict(kwargs)))))
         gradients = torch.autograd.grad(value, trained, allow_unused=True)
     with torch.no_grad():

@@ -325,12 +325,12 @@ class Cause(NamedTuple):
 
     short: Callable[[float], str]  # of the signal's value
     story: Callable[[GradientProfile, Signals], str]
-    advice: Callable[[GradientProfile], str]
+    advice: Callable[[GradientProfile, Signals], str]
 
 
 def _because(cause: str, profile: GradientProfile, found: Signals) -> tuple[str, str]:
     """What the signal called ``cause`` says, and what mends it."""
-    return CAUSES[cause].story(profile, found), CAUSES[cause].advice(profile)
+    return CAUSES[cause].story(profile, found), CAUSES[cause].advice(profile, found)
 
 
 def _told_as_another(profile: GradientProfile, found: Signals) -> str:
@@ -341,9 +341,20 @@ def _told_without_skip(profile: GradientProfile, found: Signals) -> str:
     return f"{_told_as_another(profile, found)}, and little of it takes a skip"
 
 
+def _told_as_forward_growth(profile: GradientProfile, found: Signals) -> str:
+    more = " or more" if found.forward_growth >= FORWARD else ""
+    return f"activations grow {number(10**found.forward_growth)} times{more}"
+
+
+def _told_as_alike(profile: GradientProfile, found: Signals) -> str:
+    less = " or less" if found.lost_inputs >= LOST else ""
+    return f"{fraction(10**-found.lost_inputs)}{less} of the output tells inputs apart"
+
+
 def _told_as_forgotten(profile: GradientProfile, found: Signals) -> str:
+    less = " or less" if found.lost_past >= LOST else ""
     share = number(10**-found.lost_past)
-    return f"the first position of the sequence gets {share} of the last one's gradient"
+    return f"the sequence's first position gets {share}{less} of another's gradient"
 
 
 def _decades(cap: float) -> Callable[[float], str]:
@@ -380,10 +391,12 @@ def _flips(reports: Sequence[Report]) -> Iterator[Clue]:
 
 
 def _unweighed(profile: GradientProfile, training: Training) -> Iterator[Clue]:
-    """That the reach alone judges, where there is one; without one, another rule says why."""
-    if training.reason and profile.reach and math.isfinite(profile.reach):
-        advice = "nothing to do, if it is meant"
-        yield Clue(f"judged by reach alone: {training.reason}", advice)
+    """That the reach alone judges, or nothing does, where no other rule says why."""
+    reach, trunk = profile.reach, profile.trunk
+    cut = bool(trunk) and None in (trunk[0].gradient_norm, trunk[-1].gradient_norm)
+    if training.reason and (cut or (reach and math.isfinite(reach))):
+        judge = "judged by reach alone" if reach else "not judged"
+        yield Clue(f"{judge}: {training.reason}", "nothing to do, if it is meant")
 
 
 # ---- no gradient at all
@@ -892,26 +905,31 @@ def _advice_for_small(profile: GradientProfile) -> str:
 def _advice_for_large(profile: GradientProfile) -> str:
     inside = {kind for row in profile.trunk for kind in row.contains}
     if "residual" in inside:
-        depth = max(2, profile.steps)
-        scale = number(1 / math.sqrt(depth))
-        return f"branch_scale: {scale} (1/sqrt(depth)), zero_init: true, or pre-norm"
+        return _advice_for_branches(profile)
     if any("BatchNorm" in kind for kind in inside):
         return "BatchNorm without a skip explodes with depth: wrap each block in residual: […]"
     return "lower the gain of the init, or normalise inside residual blocks"
 
 
-def _advice_for_shattered(profile: GradientProfile) -> str:
-    inside = {kind for row in profile.trunk for kind in row.contains}
-    if "residual" in inside:
-        return _advice_for_large(profile)
+def _advice_for_branches(profile: GradientProfile) -> str:
+    scale = number(1 / math.sqrt(max(2, profile.steps)))
+    return f"branch_scale: {scale} (1/sqrt(depth)), zero_init: true, or pre-norm"
+
+
+def _advice_for_shattered(profile: GradientProfile, found: Signals) -> str:
+    if found.shattering < 0.5 * (1 - found.coherence):  # most of it has a skip
+        return _advice_for_branches(profile)
     return "wrap each block in residual: […], or use fewer rows"
 
 
-def _advice_for_forgotten(profile: GradientProfile) -> str:
-    return "an orthogonal recurrent matrix, LSTM or GRU, or read every position"
+def _advice_for_forgotten(profile: GradientProfile, found: Signals) -> str:
+    inside = {kind for row in profile.trunk for kind in row.contains}
+    if inside & {"LSTM", "GRU"}:
+        return "read every position, shorten the sequence, or raise the forget gate's bias"
+    return "use LSTM or GRU, an orthogonal recurrent matrix, or read every position"
 
 
-def _advice_for_alike(profile: GradientProfile) -> str:
+def _advice_for_alike(profile: GradientProfile, found: Signals) -> str:
     return "normalise, raise the gain of the init, or wrap each block in residual: […]"
 
 
@@ -920,23 +938,21 @@ CAUSES = {
     "decay": Cause(
         lambda value: f"decay {_decades(DECADES)(value)}",
         lambda profile, found: f"the gradient {_shrinks(profile)}",
-        _advice_for_small,
+        lambda profile, found: _advice_for_small(profile),
     ),
     "growth": Cause(
         lambda value: f"growth {_decades(GROWN)(value)}",
         lambda profile, found: f"the gradient {_grows(profile)}",
-        _advice_for_large,
+        lambda profile, found: _advice_for_large(profile),
     ),
     "forward_growth": Cause(
         lambda value: f"activations grow {_decades(FORWARD)(value)}",
-        lambda profile, found: f"activations grow {number(10**found.forward_growth)} times",
-        _advice_for_large,
+        _told_as_forward_growth,
+        lambda profile, found: _advice_for_large(profile),
     ),
     "lost_inputs": Cause(
         lambda value: f"inputs {_decades(LOST)(value)} alike",
-        lambda profile, found: (
-            f"{fraction(10**-found.lost_inputs)} of the output tells inputs apart"
-        ),
+        _told_as_alike,
         _advice_for_alike,
     ),
     "lost_past": Cause(

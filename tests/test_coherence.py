@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -223,11 +224,15 @@ def test_the_highway_of_a_branch_that_is_zero_is_the_skip_scale() -> None:
 
 
 def test_the_highway_of_a_diagonal_map_is_its_mean_exactly() -> None:
-    """vᵀDv = tr D for every ±1 vector v, so one probe is exact: here the share of positive x."""
-    model = nn.Sequential(nn.Identity(), nn.ReLU(inplace=True), nn.Linear(8, 2))
+    """vᵀDv is the same for every choice of signs in v, so one probe is exact."""
+    layers = nn.Identity(), nn.ReLU(inplace=True), nn.LeakyReLU(0.5), nn.Linear(8, 2)
+    model = nn.Sequential(*layers)
     x = normal(16, 8).float()
     found = highways(model, [x])
-    assert found == {"0": 1.0, "1": pytest.approx(float((x > 0).double().mean()))}
+    assert found == {"0": 1.0, "1": 1.0, "2": 1.0}  # behind a ReLU what is let through alone counts
+    up, down = (float(part.clamp_min(0).double().square().sum()) for part in (x, -x))
+    expected = (up + 0.5 * 0.25 * down) / (up + 0.25 * down)
+    assert highways(nn.Sequential(layers[2], layers[3]), [x]) == {"0": pytest.approx(expected)}
 
 
 @pytest.mark.parametrize("norm", ["LayerNorm", "BatchNorm1d"])
@@ -409,7 +414,9 @@ def test_the_past_is_lost_as_the_recurrent_matrix_shrinks(steps: int, shape: str
 def test_the_layer_that_forgets_most_is_told_and_growth_is_no_loss() -> None:
     tame, wild = 0.1 * np.eye(4), 3.0 * np.eye(4)
     x = 1e-9 * normal(3, 5, 4)
-    assert second_look(Last(recurrent(nn.RNN, wild, batch_first=True)), [x], {}, total)[2] == 0
+    assert (
+        second_look(Last(recurrent(nn.RNN, wild, batch_first=True)), [x], {}, total).lost_past == 0
+    )
 
     class Two(nn.Module):
         def __init__(self) -> None:
@@ -422,6 +429,42 @@ def test_the_layer_that_forgets_most_is_told_and_growth_is_no_loss() -> None:
             return out
 
     assert second_look(Two(), [x], {}, total).lost_past == pytest.approx(4, abs=1e-3)
+
+
+@pytest.mark.parametrize("read", [-1, -4])
+def test_the_past_is_relative_to_the_position_that_counts_most(read: int) -> None:
+    """What stands behind the position that is read may be padding, and gets no gradient."""
+    weight = 0.1 * np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
+
+    class Read(Last):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x)[0][:, read]
+
+    layer = recurrent(nn.RNN, weight, batch_first=True)
+    found = second_look(Read(layer), [1e-6 * normal(3, 9, 4)], {}, total)
+    assert found.lost_past == pytest.approx(9 + read, abs=1e-6)
+
+
+def test_a_warm_up_without_gradients_hides_no_past() -> None:
+    layer = nn.LSTM(4, 4, batch_first=True, dtype=torch.float64)
+
+    class WarmedUp(Last):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                _, state = self.layer(x[:, :2])
+            return self.layer(x, state)[0][:, -1]
+
+    found = second_look(WarmedUp(layer), [normal(3, 9, 4)], {}, total).lost_past
+    assert found > 1
+
+
+def test_a_recurrent_layer_of_ones_own_may_take_tokens() -> None:
+    class Tokens(nn.RNN):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return super().forward(nn.functional.one_hot(tokens, 4).double())[0][:, -1]
+
+    model = Tokens(4, 4, batch_first=True, dtype=torch.float64)
+    assert second_look(model, [torch.arange(4)[None]], {}, total).coherence is not None
 
 
 def test_the_past_of_a_layer_called_by_keyword_in_a_packed_batch_or_never() -> None:
@@ -460,3 +503,37 @@ def test_a_past_that_underflows_is_lost_by_a_finite_number() -> None:
 def test_without_recurrent_layers_nothing_of_the_past_is_lost() -> None:
     network = network_of(["Tanh", {"Linear": {"out_features": 8}}], [8])
     assert second_look(network, [normal(4, 8)], {}, total).lost_past == 0
+
+
+def test_what_python_and_numpy_draw_is_drawn_again() -> None:
+    class Scaled(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = super().forward(x) * random.random() * np.random.rand()
+            return out
+
+    states = random.getstate(), np.random.get_state()[2]
+    model = Scaled(6, 3, dtype=torch.float64)
+    assert coherence(model, [normal(4, 6)]) == pytest.approx(1, abs=1e-12)
+    assert states == (random.getstate(), np.random.get_state()[2])
+
+
+def test_how_few_values_a_batch_norm_has() -> None:
+    norms = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(27, 5), nn.BatchNorm1d(5))
+    x = normal(4, 3, 3, 3).float()
+    assert second_look(norms, [x], {}, total).normalised == 4
+    assert second_look(norms[:2], [x], {}, total).normalised == 36
+    assert second_look(norms.eval(), [x], {}, total).normalised is None
+
+
+def test_a_buffer_that_a_forward_pass_changes_is_what_it_was_in_the_second() -> None:
+    class Averaged(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(6, 3, dtype=torch.float64)
+            self.register_buffer("mean", torch.ones(3, dtype=torch.float64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            out = super().forward(x)
+            self.mean.mul_(0.5).add_(0.5 * out.detach().square().mean(0))
+            return out / self.mean
+
+    assert coherence(Averaged(), [normal(4, 6)]) == pytest.approx(1, abs=1e-2)

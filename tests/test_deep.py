@@ -124,6 +124,18 @@ def test_each_obstacle_has_its_own_words() -> None:
     assert obstacle(chain(1.0, None, 1.0)) is None
 
 
+def test_a_batch_norm_of_few_samples_is_not_weighed() -> None:
+    layers = "Linear: {out_features: 8}, BatchNorm1d, ReLU"
+    spec = parse(
+        f"input: {{shape: [8]}}\nlayers: [repeat: {{times: 3, layers: [{layers}]}}]".encode(),
+        "net.yaml",
+    )
+    few = probe_spec(spec, replace(DEEP, batch_size=4)).training
+    told = "BatchNorm has 4 values a channel, too few to tell (32 do: --batch-size)"
+    assert few == Training(reason=told)
+    assert probabilities(spec, DEEP)
+
+
 def test_a_coarse_dtype_takes_no_small_step() -> None:
     options = ProbeOptions(deep=True, dtype="bfloat16")
     found = probe_spec(load_target("residual", StackOptions(depth=3)), options).training

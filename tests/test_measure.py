@@ -912,3 +912,34 @@ def test_a_model_without_numbers_is_told_as_such(kind: str) -> None:
 def test_measure_is_what_probe_reports() -> None:
     model, args = made("two inputs")
     assert measure(model, args, {}, squares) == gradprobe.probe(model, args, loss=squares).profile
+
+
+@pytest.mark.parametrize("level", ["blocks", "leaves"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_recurrent_layer_that_is_read_by_its_last_states(packed: bool, level: str) -> None:
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Linear(4, 5)
+            self.lstm = nn.LSTM(5, 6, 2, batch_first=True)
+            self.head = nn.Linear(6, 3)
+            self.states: tuple[Tensor, ...] = ()
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            if packed:
+                lengths = torch.full((len(x),), x.shape[1])
+                x = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+            _, self.states = self.lstm(x)
+            return self.head(self.states[0][-1] * self.states[1][-1])
+
+    torch.manual_seed(0)
+    model, x = Classifier().to(F64), torch.randn(3, 7, 4, dtype=F64)
+    report = gradprobe.probe(model, x, loss=squares, level=level, deep=True)
+    value = squares(model(x))
+    expected = torch.autograd.grad(value, model.states)
+    [row] = [row for row in report.rows if row.name == "lstm"]
+    assert row.status is RowStatus.OK
+    assert row.gradient_norm == pytest.approx(math.hypot(*(float(g.norm()) for g in expected)))
+    assert report.training is not None
+    assert report.training.probability is not None

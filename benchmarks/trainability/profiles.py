@@ -46,7 +46,7 @@ def gradprobe_signals(one: Prepared) -> dict[str, Any]:
     """The signals of one probe, with today's reach and verdict beside them."""
     seed = one.options.seed
     profile = measure(one.network, [one.x], {}, one.loss, seed=seed)
-    found = signals(profile, *second_look(one.network, [one.x], {}, one.loss, seed=seed))
+    found = signals(profile, *second_look(one.network, [one.x], {}, one.loss, seed=seed)[:3])
     verdict = diagnose(profile, one.options.thresholds)[1]
     return {
         "signals": found and {k: _short(v) for k, v in found._asdict().items()},
