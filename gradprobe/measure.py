@@ -516,7 +516,7 @@ def _profile(
         others = {id(p): (n, p) for n, p in parameters_of(model) if id(p) not in owned}
         owned |= {key: p for key, (_, p) in others.items()}
         orphans = [profile(name, p) for name, p in others.values()]
-    dtypes = {p.dtype for p in owned.values() if p.is_floating_point()}
+    dtypes = {p.dtype for p in owned.values() if p.is_floating_point() or p.is_complex()}
     return GradientProfile(
         rows=tuple(rows),
         parameters=sum([p.numel() for p in owned.values()]),

@@ -302,9 +302,9 @@ def _failing(
     def weigh(profile: GradientProfile, training: Training) -> Iterator[Clue]:
         p, found = training.probability, training.signals
         if p and found and calibration.verdict(found) is verdict:
-            story, advice = _because(calibration.causes(found, 1)[0], profile, found)
+            story, advice, row = _because(calibration.causes(found, 1)[0], profile, found)
             message = f"{story}: {fraction(p.adam)} chance of training"
-            yield Clue(message, advice, _place(profile), p.adam, calibration.FAILS)
+            yield Clue(message, advice, row, p.adam, calibration.FAILS)
 
     return weigh
 
@@ -313,11 +313,11 @@ def _uncertain(profile: GradientProfile, training: Training) -> Iterator[Clue]:
     """A network that may train and may not, or that Adam may train and SGD will not."""
     p, found = training.probability, training.signals
     if p and found and calibration.verdict(found) is Verdict.WEAK:
-        story, advice = _because(calibration.causes(found)[0], profile, found)
+        story, advice, row = _because(calibration.causes(found)[0], profile, found)
         both = (
             f"{fraction(p.sgd)} chance of training under SGD, {fraction(p.adam)} under SGD or Adam"
         )
-        yield Clue(f"{story}: {both}", advice, _place(profile), p.sgd, calibration.TRAINS)
+        yield Clue(f"{story}: {both}", advice, row, p.sgd, calibration.TRAINS)
 
 
 class Cause(NamedTuple):
@@ -326,19 +326,23 @@ class Cause(NamedTuple):
     short: Callable[[float], str]  # of the signal's value
     story: Callable[[GradientProfile, Signals], str]
     advice: Callable[[GradientProfile, Signals], str]
+    place: Callable[[GradientProfile], RowProfile] | None = None  # by default, see ``_place``
 
 
-def _because(cause: str, profile: GradientProfile, found: Signals) -> tuple[str, str]:
-    """What the signal called ``cause`` says, and what mends it."""
-    return CAUSES[cause].story(profile, found), CAUSES[cause].advice(profile, found)
+def _because(cause: str, profile: GradientProfile, found: Signals) -> tuple[str, str, RowProfile]:
+    """What the signal called ``cause`` says, what mends it, and the row to point at."""
+    told = CAUSES[cause]
+    return told.story(profile, found), told.advice(profile, found), (told.place or _place)(profile)
 
 
 def _told_as_another(profile: GradientProfile, found: Signals) -> str:
-    return f"after a small step the gradient is another (coherence {number(found.coherence)})"
+    story = f"after a small step the gradient is another (coherence {number(found.coherence)})"
+    return story if _has_skips(found) else f"{story}, and little of it takes a skip"
 
 
-def _told_without_skip(profile: GradientProfile, found: Signals) -> str:
-    return f"{_told_as_another(profile, found)}, and little of it takes a skip"
+def _has_skips(found: Signals) -> bool:
+    """Whether skips hand back at least half of the gradient: see ``signals.signals``."""
+    return found.shattering <= 0.5 * (1 - found.coherence)
 
 
 def _told_as_forward_growth(profile: GradientProfile, found: Signals) -> str:
@@ -347,8 +351,7 @@ def _told_as_forward_growth(profile: GradientProfile, found: Signals) -> str:
 
 
 def _told_as_alike(profile: GradientProfile, found: Signals) -> str:
-    less = " or less" if found.lost_inputs >= LOST else ""
-    return f"{fraction(10**-found.lost_inputs)}{less} of the output tells inputs apart"
+    return f"{fraction(10**-found.lost_inputs)} of the output tells inputs apart"
 
 
 def _told_as_forgotten(profile: GradientProfile, found: Signals) -> str:
@@ -619,9 +622,9 @@ RULES: tuple[Rule, ...] = (
         the main cause: it is the coherence, rows without a skip, or inputs that have come to look
         alike.
 
-        Of 48 labelled networks with a reach between 1e-2 and 1e2 and a coherence below 0.35, 21 %
-        came to 90 % training accuracy under the best of eight optimizer settings, and 17 % under
-        SGD; of 673 with a coherence of 0.8 or more, 670 and 664 did (benchmarks/bands.py). Balduzzi
+        Of 59 labelled networks with a reach between 1e-2 and 1e2 and a coherence below 0.35, 24 %
+        came to 90 % training accuracy under the best of eight optimizer settings, and 19 % under
+        SGD; of 801 with a coherence of 0.8 or more, 798 and 791 did (benchmarks/bands.py). Balduzzi
         et al. 2017 (arXiv 1702.08591) call such gradients shattered.
 
         Mend it with skip connections, which keep a part of the gradient as it is at every depth, or
@@ -861,6 +864,12 @@ def _place(profile: GradientProfile) -> RowProfile:
     return culprit.row if culprit else profile.trunk[0]
 
 
+def _recurrent_row(profile: GradientProfile) -> RowProfile:
+    """The first of the trunk with a recurrent layer."""
+    recurrent = (row for row in profile.trunk if {"RNN", "LSTM", "GRU"} & set(row.contains))
+    return next(recurrent, profile.trunk[0])
+
+
 def _shrinks(profile: GradientProfile) -> str:
     reach = profile.reach or 0.0
     if reach == 0:
@@ -917,7 +926,7 @@ def _advice_for_branches(profile: GradientProfile) -> str:
 
 
 def _advice_for_shattered(profile: GradientProfile, found: Signals) -> str:
-    if found.shattering < 0.5 * (1 - found.coherence):  # most of it has a skip
+    if _has_skips(found):
         return _advice_for_branches(profile)
     return "wrap each block in residual: […], or use fewer rows"
 
@@ -959,9 +968,10 @@ CAUSES = {
         lambda value: f"past fades {_decades(LOST)(value)}",
         _told_as_forgotten,
         _advice_for_forgotten,
+        _recurrent_row,
     ),
     "shattering": Cause(
-        lambda value: f"shattering {number(value)}", _told_without_skip, _advice_for_shattered
+        lambda value: f"shattering {number(value)}", _told_as_another, _advice_for_shattered
     ),
     "coherence": Cause(
         lambda value: f"coherence {number(value)}", _told_as_another, _advice_for_shattered

@@ -595,6 +595,9 @@ def test_complex_parameters_are_measured() -> None:
     measured = gradprobe.probe(model, torch.randn(4, 3)).rows[1]
     assert measured.weight_norm == pytest.approx(15.0)
     assert measured.weight_gradient_norm
+    for deep in (False, True):
+        alone = gradprobe.probe(nn.Sequential(Fourier(), Fourier()), torch.randn(4, 3), deep=deep)
+        assert alone.rows[0].weight_norm == pytest.approx(15.0)
 
 
 @pytest.mark.parametrize("tokens", [50, 5000])

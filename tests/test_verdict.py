@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Result
-from handmade import CAPS, any_signals, report, with_reach
+from handmade import CAPS, any_signals, profile, report, row, with_reach
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -22,6 +22,7 @@ from gradprobe.errors import Place
 from gradprobe.render.text import render_report
 from gradprobe.report import Probability, Severity, Signals, Training, Verdict
 from gradprobe.rules import diagnose
+from gradprobe.signals import FORWARD
 from gradprobe.spec import CheckSpec, Ignore
 from gradprobe.vocabulary import THRESHOLDS
 
@@ -100,6 +101,34 @@ def test_a_failing_network_is_called_by_its_main_cause(name: str) -> None:
     assert findings[0].value == probability(signals).adam
     assert findings[0].threshold == FAILS
     assert "chance of training" in findings[0].message
+
+
+@pytest.mark.parametrize(("kind", "advice"), [("LSTM", "forget gate"), ("RNN", "use LSTM or GRU")])
+def test_a_past_that_fades_points_at_the_recurrent_row(kind: str, advice: str) -> None:
+    rows = [row("stem"), row("cell", kind=kind), row("last"), row("head")]
+    training = weighed(FAILING["forgotten"][0])
+    [finding], _ = diagnose(profile(*rows), THRESHOLDS, training=training)
+    assert finding.row == "cell"
+    assert advice in finding.advice
+    assert "gets 1.0e-4 or less of" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("signals", "told", "advice"),
+    [
+        (IDEAL._replace(forward_growth=FORWARD), "grow 1.0e6 times or more", "lower the gain"),
+        (IDEAL._replace(forward_growth=5.5), "grow 3.2e5 times:", "lower the gain"),
+        (CAPS._replace(coherence=0.1, decay=0), "little of it takes a skip", "wrap each block"),
+        (IDEAL._replace(forward_growth=2.5, coherence=0.1), "(coherence 0.100):", "branch_scale"),
+        (IDEAL._replace(lost_inputs=4.0, coherence=0.6), "<1 % of the output", "normalise"),
+    ],
+)
+def test_each_cause_is_told_and_mended_by_its_own_words(
+    signals: Signals, told: str, advice: str
+) -> None:
+    findings, _ = diagnose(with_reach(1.0), THRESHOLDS, training=weighed(signals))
+    assert told in findings[0].message
+    assert advice in findings[0].advice
 
 
 def test_where_adam_may_and_sgd_will_not_it_is_a_warning_that_says_so() -> None:
