@@ -217,7 +217,9 @@ def _crossings(model: nn.Module, seed: int, rows: str | None) -> Iterator[dict[s
     def leave(row: Row) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             x, y = entered.pop(row.name, None), first_tensor(output)
-            if x is None or y is None or x.shape != y.shape or not y.requires_grad:
+            if x is None or y is None or x.shape != y.shape:
+                return
+            if not (y.requires_grad and y.numel()):
                 return
             generator = torch.Generator().manual_seed(derive(seed, f"highway/{row.name}"))
             signs = (torch.randint(2, x.shape, generator=generator) * 2 - 1).to(x)

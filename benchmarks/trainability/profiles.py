@@ -11,6 +11,8 @@ peers watch a training run, so theirs are measured on 64 real digits and their c
 from __future__ import annotations
 
 import json
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -93,23 +95,27 @@ def load(path: Path, seed: int = 0) -> list[tuple[dict[str, Any], dict[str, Any]
     return [(line, known[line["id"], seed]) for line in read(path)]
 
 
-def main() -> None:
+def profile(line: dict[str, Any], seed: int) -> str:
+    """The line of ``profiles.jsonl`` for one network and one seed."""
     torch.set_num_threads(1)
-    data = digits()
+    spec = network_spec(line)
+    found = {"id": line["id"], "seed": seed}
+    found |= gradprobe_signals(prepare(spec, ProbeOptions(seed=seed)))
+    if seed == 0:
+        found["peers"] = peer_statistics(spec, digits())
+    return json.dumps(found) + "\n"
+
+
+def main() -> None:
     known = {(line["id"], line["seed"]) for line in read(PROFILES)}
-    with PROFILES.open("a") as stream:
-        for path, seeds in SEEDS.items():
-            for line in read(path):
-                for seed in range(seeds):
-                    if (line["id"], seed) in known:
-                        continue
-                    spec = network_spec(line)
-                    one = prepare(spec, ProbeOptions(seed=seed))
-                    found = {"id": line["id"], "seed": seed, **gradprobe_signals(one)}
-                    if seed == 0:
-                        found["peers"] = peer_statistics(spec, data)
-                    stream.write(json.dumps(found) + "\n")
-            print(f"{path.name}: done", flush=True)
+    every = [
+        (line, s) for path, seeds in SEEDS.items() for line in read(path) for s in range(seeds)
+    ]
+    todo = [(line, seed) for line, seed in every if (line["id"], seed) not in known]
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool, PROFILES.open("a") as stream:
+        for text in pool.map(profile, *zip(*todo, strict=True), chunksize=4) if todo else ():
+            stream.write(text)
+    print(f"{len(todo)} measured, {len(every)} in all")
 
 
 if __name__ == "__main__":
