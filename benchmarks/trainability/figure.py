@@ -23,7 +23,12 @@ from gradprobe.calibration import FAILS, TRAINS
 INK, GOOD, BAD, OPEN = "#333333", "#2a7f62", "#c0392b", "#888888"
 OWN = "gradprobe"
 # Where a name stands beside its point, in points of print, where it would run into another.
-BESIDE = {"smallest RMS ≥ 1e-7": (6, 6), "SageMaker Debugger": (6, -3), "TheDeepChecker": (6, -9)}
+BESIDE = {
+    OWN: (-4, -12),
+    "smallest RMS ≥ 1e-7": (6, 6),
+    "SageMaker Debugger": (6, -3),
+    "TheDeepChecker": (6, -9),
+}
 
 
 def said_and_done(axes: Axes, lines: list[Line]) -> None:

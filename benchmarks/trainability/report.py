@@ -147,6 +147,13 @@ RULES: dict[str, Callable[[dict[str, Any]], Judged]] = {
 }
 
 
+def auc_error(score: Array, y: Array, draws: int = 1000) -> float:
+    """Standard error of the AUC over which networks were drawn: by bootstrap."""
+    random = np.random.default_rng(0)
+    every = [random.integers(0, len(y), len(y)) for _ in range(draws)]
+    return float(np.std([auc(score[drawn], y[drawn]) for drawn in every]))
+
+
 def outcomes(lines: list[Line], target: str) -> Array:
     return np.array([o[TARGETS[target]] >= TRAINED for o, _ in lines], dtype=float)
 
@@ -191,6 +198,8 @@ def rules_table(lines: list[Line]) -> None:
             q = quality(lines, target, rule)
             print(f"{name:28}{q.accuracy:11.1%}{q.auc:6.3f}{q.alarms:15.1%}", end="")
             print(f"{q.misses:9.1%}{q.uncertain:12.1%}")
+        p = np.array([probabilities(profile)[model] for _, profile in lines])
+        print(f"the AUC of p has a standard error of {auc_error(p, y):.3f}")
 
 
 def reliability(lines: list[Line]) -> None:
