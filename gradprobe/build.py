@@ -25,7 +25,7 @@ from gradprobe.rows import Row
 from gradprobe.seeds import derive
 from gradprobe.shapes import output_shape
 from gradprobe.spec import InitSpec, LayerSpec, NetworkSpec, walk
-from gradprobe.vocabulary import SEQUENCE_LAYERS, layer_arguments
+from gradprobe.vocabulary import RECURRENT_LAYERS, SEQUENCE_LAYERS, layer_arguments
 
 _BUILDING = threading.Lock()  # torch's default initialisations draw from the global generator
 
@@ -455,7 +455,7 @@ def _inside(kind: str, arguments: Mapping[str, Any], x: Tensor) -> int:
     if kind not in SEQUENCE_LAYERS:
         return 0
     batch, length, features = x.shape
-    if kind in ("RNN", "LSTM", "GRU"):
+    if kind in RECURRENT_LAYERS:
         gates = {"RNN": 1, "GRU": 3, "LSTM": 5}[kind]
         return int(batch * length * arguments["hidden_size"] * gates)
     mask = length * length if arguments.get("causal") else 0

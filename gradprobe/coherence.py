@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from gradprobe.batch import first_tensor
+from gradprobe.chain import as_leaf
 from gradprobe.measure import failed, rows_of, undisturbed
 from gradprobe.norms import norms
 from gradprobe.rng import reseed_all
@@ -103,10 +104,10 @@ def second_look(
         pairs = zip(of, found, strict=True)
         return {n: (g.to_dense() if g.is_sparse else g).detach() for n, g in pairs if g is not None}
 
-    with undisturbed(model), torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         try:
             with (
-                undisturbed(model),  # the second pass finds the same buffers
+                undisturbed(model),
                 _crossings(model, seed, rows) as crossings,
                 _sequences(model) as sequences,
                 _channels(model) as channels,
@@ -121,7 +122,7 @@ def second_look(
             ]
             moved = _moved(weights, before, step)
             # Until the backward pass is over: a checkpointed layer runs again in it.
-            with _standing_at(weights, moved):
+            with undisturbed(model), _standing_at(weights, moved):
                 after = gradients(run(), weights) if moved else {}
             alike = [_alike(before[name], after[name]) for name in moved if name in after]
         except Exception as error:
@@ -208,9 +209,9 @@ def _crossings(model: nn.Module, seed: int, rows: str | None) -> Iterator[dict[s
             x = first_tensor([args, kwargs])
             if x is None:
                 return None
-            entered[row.name] = x if x.requires_grad else x.detach().clone().requires_grad_()
+            entered[row.name] = x if x.requires_grad else as_leaf(x)
             inside = entered[row.name].clone()  # the row may overwrite what it gets
-            return tree_map(lambda value: inside if value is x else value, (args, kwargs))
+            return _with(inside, x, (args, kwargs))
 
         return hook
 
@@ -270,15 +271,11 @@ def _sequences(model: nn.Module) -> Iterator[list[_Sequence]]:
             return None
         if not torch.is_grad_enabled():  # a warm-up: nothing comes back to it
             return None
-        inside = x if x.requires_grad else x.detach().clone().requires_grad_()
+        inside = x if x.requires_grad else as_leaf(x)
         found.append(_Sequence(inside, 1 if module.batch_first and x.dim() == 3 else 0))
-        return tree_map(lambda value: inside if value is x else value, (args, kwargs))
+        return _with(inside, x, (args, kwargs))
 
-    with ExitStack() as hooks:
-        for module in model.modules():
-            if isinstance(module, nn.RNNBase):
-                pre = module.register_forward_pre_hook(hook, with_kwargs=True)
-                hooks.callback(pre.remove)
+    with _before(model, nn.RNNBase, hook):
         yield found
 
 
@@ -287,16 +284,29 @@ def _channels(model: nn.Module) -> Iterator[list[int]]:
     """How many values each BatchNorm has for a channel meanwhile, where it uses the batch's."""
     found: list[int] = []
 
-    def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        x = first_tensor(inputs)
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        x = first_tensor([args, kwargs])
         if module.training and x is not None and x.dim() > 1 and x.shape[1]:
             found.append(x.numel() // x.shape[1])
 
+    with _before(model, nn.modules.batchnorm._BatchNorm, hook):
+        yield found
+
+
+@contextmanager
+def _before(model: nn.Module, kind: type[nn.Module], hook: Callable[..., Any]) -> Iterator[None]:
+    """``hook`` is called before each module of that kind meanwhile."""
     with ExitStack() as hooks:
         for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                hooks.callback(module.register_forward_pre_hook(hook).remove)
-        yield found
+            if isinstance(module, kind):
+                handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+                hooks.callback(handle.remove)
+        yield
+
+
+def _with(inside: Tensor, x: Tensor, value: Any) -> Any:
+    """The same with ``inside`` in the place of ``x``."""
+    return tree_map(lambda one: inside if one is x else one, value)
 
 
 def _copied(value: Any) -> Any:

@@ -355,8 +355,9 @@ def _measure_hooked(
     for index, call in enumerate(calls):
         norm = gradient_norms.get(aliases.get(index, index), reduced.get(index))
         if norm is None:  # nothing reads the first tensor: what arrives at the others
-            keys = [(index, k) for k in range(len(call.spare)) if (index, k) in gradient_norms]
-            norm = math.hypot(*(gradient_norms[key] for key in keys)) if keys else None
+            others = (gradient_norms.get((index, k)) for k in range(len(call.spare)))
+            found = [other for other in others if other is not None]
+            norm = math.hypot(*found) if found else None
         status = RowStatus.OK if norm is not None else RowStatus.NO_GRADIENT
         if index not in stats:
             status = RowStatus.NO_TENSOR

@@ -115,6 +115,11 @@ class Signals(NamedTuple):
     shattering: float  # (1 - coherence) × (1 - the mean highway), 0 to 1
     coherence: float  # of the gradient with itself a small step later, 0 to 1
 
+    @property
+    def bare(self) -> float:
+        """1 - the mean highway, as far as ``shattering`` tells: 0 where the coherence is 1."""
+        return self.shattering / (1 - self.coherence) if self.coherence < 1 else 0.0
+
 
 class Probability(NamedTuple):
     """That a network trains, under SGD and under the better of SGD and Adam."""

@@ -29,9 +29,9 @@ from gradprobe.report import (
     Verdict,
     tally,
 )
-from gradprobe.signals import DECADES, FORWARD, GROWN, LOST
+from gradprobe.signals import DECADES, FORWARD, GROWN, LOST, is_cut
 from gradprobe.spec import CheckSpec, Ignore
-from gradprobe.vocabulary import THRESHOLDS
+from gradprobe.vocabulary import RECURRENT_LAYERS, THRESHOLDS
 
 Thresholds = Mapping[str, float]
 
@@ -320,29 +320,18 @@ def _uncertain(profile: GradientProfile, training: Training) -> Iterator[Clue]:
         yield Clue(f"{story}: {both}", advice, row, p.sgd, calibration.TRAINS)
 
 
-class Cause(NamedTuple):
-    """How a signal that speaks against a network is told: in a few words, and in a finding."""
-
-    short: Callable[[float], str]  # of the signal's value
-    story: Callable[[GradientProfile, Signals], str]
-    advice: Callable[[GradientProfile, Signals], str]
-    place: Callable[[GradientProfile], RowProfile] | None = None  # by default, see ``_place``
-
-
 def _because(cause: str, profile: GradientProfile, found: Signals) -> tuple[str, str, RowProfile]:
     """What the signal called ``cause`` says, what mends it, and the row to point at."""
     told = CAUSES[cause]
-    return told.story(profile, found), told.advice(profile, found), (told.place or _place)(profile)
+    return told.story(profile, found), told.advice(profile, found), told.place(profile)
+
+
+_BARE = 0.5  # up to here a network counts as one with skips
 
 
 def _told_as_another(profile: GradientProfile, found: Signals) -> str:
     story = f"after a small step the gradient is another (coherence {number(found.coherence)})"
-    return story if _has_skips(found) else f"{story}, and little of it takes a skip"
-
-
-def _has_skips(found: Signals) -> bool:
-    """Whether skips hand back at least half of the gradient: see ``signals.signals``."""
-    return found.shattering <= 0.5 * (1 - found.coherence)
+    return story if found.bare <= _BARE else f"{story}, and little of it takes a skip"
 
 
 def _told_as_forward_growth(profile: GradientProfile, found: Signals) -> str:
@@ -395,9 +384,8 @@ def _flips(reports: Sequence[Report]) -> Iterator[Clue]:
 
 def _unweighed(profile: GradientProfile, training: Training) -> Iterator[Clue]:
     """That the reach alone judges, or nothing does, where no other rule says why."""
-    reach, trunk = profile.reach, profile.trunk
-    cut = bool(trunk) and None in (trunk[0].gradient_norm, trunk[-1].gradient_norm)
-    if training.reason and (cut or (reach and math.isfinite(reach))):
+    reach = profile.reach
+    if training.reason and (is_cut(profile) or (reach and math.isfinite(reach))):
         judge = "judged by reach alone" if reach else "not judged"
         yield Clue(f"{judge}: {training.reason}", "nothing to do, if it is meant")
 
@@ -866,7 +854,7 @@ def _place(profile: GradientProfile) -> RowProfile:
 
 def _recurrent_row(profile: GradientProfile) -> RowProfile:
     """The first of the trunk with a recurrent layer."""
-    recurrent = (row for row in profile.trunk if {"RNN", "LSTM", "GRU"} & set(row.contains))
+    recurrent = (row for row in profile.trunk if RECURRENT_LAYERS & set(row.contains))
     return next(recurrent, profile.trunk[0])
 
 
@@ -892,11 +880,16 @@ def _where(profile: GradientProfile) -> str:
     return f"{rows}, ×{number(decay)} per {unit}" if decay and profile.steps > 1 else rows
 
 
+def _kinds(profile: GradientProfile) -> set[str]:
+    """The kinds of layer in the trunk."""
+    return {kind for row in profile.trunk for kind in row.contains}
+
+
 _SATURATING = {"Sigmoid": "at most 0.25", "Hardsigmoid": "at most 0.17"}
 
 
 def _advice_for_small(profile: GradientProfile) -> str:
-    inside = {kind for row in profile.trunk for kind in row.contains}
+    inside = _kinds(profile)
     for kind, slope in _SATURATING.items():
         if kind in inside and profile.unit == "row":
             return f"{kind}'s slope is {slope}: use Tanh, ReLU or GELU, and skip connections"
@@ -912,7 +905,7 @@ def _advice_for_small(profile: GradientProfile) -> str:
 
 
 def _advice_for_large(profile: GradientProfile) -> str:
-    inside = {kind for row in profile.trunk for kind in row.contains}
+    inside = _kinds(profile)
     if "residual" in inside:
         return _advice_for_branches(profile)
     if any("BatchNorm" in kind for kind in inside):
@@ -926,13 +919,13 @@ def _advice_for_branches(profile: GradientProfile) -> str:
 
 
 def _advice_for_shattered(profile: GradientProfile, found: Signals) -> str:
-    if _has_skips(found):
+    if found.bare <= _BARE:
         return _advice_for_branches(profile)
     return "wrap each block in residual: […], or use fewer rows"
 
 
 def _advice_for_forgotten(profile: GradientProfile, found: Signals) -> str:
-    inside = {kind for row in profile.trunk for kind in row.contains}
+    inside = _kinds(profile)
     if inside & {"LSTM", "GRU"}:
         return "read every position, shorten the sequence, or raise the forget gate's bias"
     return "use LSTM or GRU, an orthogonal recurrent matrix, or read every position"
@@ -940,6 +933,15 @@ def _advice_for_forgotten(profile: GradientProfile, found: Signals) -> str:
 
 def _advice_for_alike(profile: GradientProfile, found: Signals) -> str:
     return "normalise, raise the gain of the init, or wrap each block in residual: […]"
+
+
+class Cause(NamedTuple):
+    """How a signal that speaks against a network is told: in a few words, and in a finding."""
+
+    short: Callable[[float], str]  # of the signal's value
+    story: Callable[[GradientProfile, Signals], str]
+    advice: Callable[[GradientProfile, Signals], str]
+    place: Callable[[GradientProfile], RowProfile] = _place
 
 
 # Every signal of ``Signals``.

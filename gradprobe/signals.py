@@ -22,9 +22,7 @@ OBSTACLES: dict[str, Callable[[GradientProfile], bool]] = {
     "the network has no parameters": lambda p: not p.parameters,
     "the loss, an output or a gradient is not finite": lambda p: not _all_finite(p),
     "fewer than two rows to compare": lambda p: p.steps < 1,
-    "an end of the trunk has no gradient": lambda p: any(
-        row.gradient_norm is None for row in (p.trunk[0], p.trunk[-1])
-    ),
+    "an end of the trunk has no gradient": lambda p: is_cut(p),
     "the gradient is zero": lambda p: not p.reach,
     "a batch of one does not tell inputs apart": lambda p: p.trunk[-1].input_dependence is None,
 }
@@ -33,6 +31,11 @@ OBSTACLES: dict[str, Callable[[GradientProfile], bool]] = {
 def obstacle(profile: GradientProfile) -> str | None:
     """Why the profile has no signals, in words; ``None`` where it has."""
     return next((reason for reason, holds in OBSTACLES.items() if holds(profile)), None)
+
+
+def is_cut(profile: GradientProfile) -> bool:
+    """Whether an end of the trunk has no gradient."""
+    return any(row.gradient_norm is None for row in (*profile.trunk[:1], *profile.trunk[-1:]))
 
 
 def _all_finite(profile: GradientProfile) -> bool:

@@ -242,8 +242,10 @@ INITS: dict[str, str] = {
     "variance_scaling": "scale:float mode:str distribution:str",
 }
 
+RECURRENT_LAYERS = frozenset({"RNN", "LSTM", "GRU"})
+
 # Layers through which one position's output depends on another position's input.
-SEQUENCE_LAYERS = frozenset({"RNN", "LSTM", "GRU", "MultiheadAttention", "TransformerEncoderLayer"})
+SEQUENCE_LAYERS = RECURRENT_LAYERS | {"MultiheadAttention", "TransformerEncoderLayer"}
 
 # What an input tensor of a Python model may be made of, and its bytes per element.
 TENSOR_DTYPES: dict[str, int] = {

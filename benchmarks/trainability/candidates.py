@@ -14,15 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from fit import SIGNS, TARGETS, seen
-from logistic import auc, cross_validated, log_loss
+from fit import SIGNS, compare, seen
 from profiles import FIT, GIVEN, load, network_spec
 from torch import Tensor, nn
 
 from gradprobe.check import Prepared, prepare
 from gradprobe.config import ProbeOptions
 from gradprobe.measure import measure
-from gradprobe.report import GradientProfile
+from gradprobe.report import GradientProfile, Signals
 
 SEEDS = 3
 FLAT = 0.1  # of the slope at 0
@@ -73,12 +72,11 @@ def candidates(outcome: dict[str, Any], signals: dict[str, float]) -> tuple[floa
     for seed in range(SEEDS):
         one = prepare(spec, ProbeOptions(seed=seed))
         found.append(measure(one.network, [one.x], {}, one.loss, seed=seed))
-    bare = signals["shattering"] / max(1 - signals["coherence"], 1e-9)
     return (
         max(row.zero_fraction or 0.0 for row in found[0].trunk),
         saturated(prepare(spec, ProbeOptions())),
         float(np.std([decades(profile.reach) for profile in found])),
-        math.log10(min(found[0].steps, 100)) * bare,
+        math.log10(min(found[0].steps, 100)) * Signals(**signals).bare,
         apart(found[0]),
     )
 
@@ -88,15 +86,10 @@ def main() -> None:
     lines = [line for line in load(GIVEN) + load(FIT) if line[1]["signals"]]
     x, targets = seen(lines)
     tried = np.array([candidates(outcome, profile["signals"]) for outcome, profile in lines])
-    print(f"{'with':24}" + "".join(f"{name + ': AUC':>20}{'log loss':>10}" for name in targets))
-    for column, name in enumerate(("-", *NAMES)):
-        wide = np.column_stack([x, tried[:, column - 1]]) if column else x
-        signs = np.append(SIGNS, -1.0) if column else SIGNS
-        print(f"{name:24}", end="")
-        for key in TARGETS:
-            p = cross_validated(wide, targets[key], signs)
-            print(f"{auc(p, targets[key]):20.4f}{log_loss(p, targets[key]):10.4f}", end="")
-        print()
+    models = {"-": (x, SIGNS)}
+    for name, column in zip(NAMES, tried.T, strict=True):
+        models[name] = np.column_stack([x, column]), np.append(SIGNS, -1.0)
+    compare("with", models, targets)
 
 
 if __name__ == "__main__":

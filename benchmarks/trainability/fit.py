@@ -37,18 +37,25 @@ def seen(lines: list[tuple[dict[str, Any], dict[str, Any]]]) -> tuple[Array, dic
     return x, y
 
 
-def ablation(x: Array, targets: dict[str, Array]) -> None:
-    """What tenfold cross-validation gives without each signal: those that earn nothing may go."""
-    print(
-        f"\n{'without':16}" + "".join(f"{name + ': AUC':>20}{'log loss':>10}" for name in targets)
-    )
-    for left_out in (None, *Signals._fields):
-        keep = [i for i, name in enumerate(Signals._fields) if name != left_out]
-        print(f"{left_out or '-':16}", end="")
+def compare(head: str, models: dict[str, tuple[Array, Array]], targets: dict[str, Array]) -> None:
+    """Print what tenfold cross-validation gives of each model, named columns and their signs."""
+    width = 2 + max(map(len, (head, *models)))
+    print(f"{head:{width}}" + "".join(f"{name + ': AUC':>20}{'log loss':>10}" for name in targets))
+    for name, (x, signs) in models.items():
+        print(f"{name:{width}}", end="")
         for y in targets.values():
-            p = cross_validated(x[:, keep], y, SIGNS[keep])
-            print(f"{auc(p, y):20.3f}{log_loss(p, y):10.3f}", end="")
+            p = cross_validated(x, y, signs)
+            print(f"{auc(p, y):20.4f}{log_loss(p, y):10.4f}", end="")
         print()
+
+
+def ablation(x: Array, targets: dict[str, Array]) -> None:
+    """What is lost without each signal: those that earn nothing may go."""
+    models = {"-": (x, SIGNS)}
+    for i, name in enumerate(Signals._fields):
+        models[name] = np.delete(x, i, 1), np.delete(SIGNS, i)
+    print()
+    compare("without", models, targets)
 
 
 def three_digits(w: Array) -> list[float]:

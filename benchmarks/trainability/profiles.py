@@ -48,7 +48,8 @@ def gradprobe_signals(one: Prepared) -> dict[str, Any]:
     """The signals of one probe, with today's reach and verdict beside them."""
     seed = one.options.seed
     profile = measure(one.network, [one.x], {}, one.loss, seed=seed)
-    found = signals(profile, *second_look(one.network, [one.x], {}, one.loss, seed=seed)[:3])
+    look = second_look(one.network, [one.x], {}, one.loss, seed=seed)
+    found = signals(profile, look.coherence, look.highways, look.lost_past)
     verdict = diagnose(profile, one.options.thresholds)[1]
     return {
         "signals": found and {k: _short(v) for k, v in found._asdict().items()},

@@ -299,13 +299,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--kinds", default=",".join(KINDS), help="comma-separated")
     parser.add_argument("--wild", action="store_true")
-    parser.add_argument("--small", action="store_true")
-    parser.add_argument("--deep", action="store_true")
+    sizes = parser.add_mutually_exclusive_group()
+    for name, value in {"--small": SMALL, "--deep": DEEP}.items():
+        sizes.add_argument(name, dest="sizes", action="store_const", const=value, default=USUAL)
     arguments = parser.parse_args()
     kinds = tuple(arguments.kinds.split(","))
-    sizes = SMALL if arguments.small else DEEP if arguments.deep else USUAL
     for index in range(arguments.count):
-        print(json.dumps(sample(arguments.seed, index, kinds, arguments.wild, sizes)))
+        print(json.dumps(sample(arguments.seed, index, kinds, arguments.wild, arguments.sizes)))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from fit import SIGNS, TARGETS, TRAINED
-from logistic import auc, cross_validated, log_loss
+from fit import SIGNS, compare, seen
 from profiles import FIT, GIVEN, load, network_spec
 
 from gradprobe.check import prepare
@@ -31,19 +30,15 @@ def main() -> None:
         for column, step in enumerate(LENGTHS):
             found = second_look(one.network, [one.x], {}, one.loss, step=step).coherence
             columns[row, column] = max(0.0, found or 0.0)
-    x = np.array([Signals(**profile["signals"]) for _, profile in lines])
+    x, targets = seen(lines)
     coherence, shattering = map(Signals._fields.index, ("coherence", "shattering"))
-    bare = x[:, shattering] / np.maximum(1 - x[:, coherence], 1e-9)
-    print(f"{'step':8}" + "".join(f"{name + ': AUC':>20}{'log loss':>10}" for name in TARGETS))
-    for column, step in enumerate(LENGTHS):
-        x[:, coherence] = columns[:, column]
-        x[:, shattering] = bare * (1 - columns[:, column])
-        print(f"{step:<8g}", end="")
-        for key in TARGETS.values():
-            y = np.array([outcome[key] >= TRAINED for outcome, _ in lines], dtype=float)
-            p = cross_validated(x, y, SIGNS)
-            print(f"{auc(p, y):20.3f}{log_loss(p, y):10.3f}", end="")
-        print()
+    bare = np.array([Signals(*row).bare for row in x])
+    models = {}
+    for step, column in zip(LENGTHS, columns.T, strict=True):
+        of_step = x.copy()
+        of_step[:, coherence], of_step[:, shattering] = column, bare * (1 - column)
+        models[f"{step:g}"] = of_step, SIGNS
+    compare("step", models, targets)
 
 
 if __name__ == "__main__":
