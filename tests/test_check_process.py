@@ -20,19 +20,14 @@ COMMAND = [sys.executable, "-m", "gradprobe", "check"]
 Check = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def check(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
+def check(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
     for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
         monkeypatch.delenv(name, raising=False)
 
     def call(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
         given = {"stdout": -1, "stderr": -1, "text": True, "timeout": 120} | options
-        command = [*COMMAND, "--cache-dir", str(cache), *arguments]
+        command = [*COMMAND, "--cache-dir", str(shared_cache), *arguments]
         return subprocess.run(command, cwd=tmp_path, check=False, **given)  # type: ignore[call-overload, no-any-return]
 
     return call
@@ -44,7 +39,7 @@ def check(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Check
         ("good", 0),
         ("vanishing", 1),
         ("invalid", 2),
-        ("big", 3),
+        pytest.param("big", 3, marks=pytest.mark.slow),
         ("good vanishing", 1),
         ("good vanishing invalid", 2),
         ("good vanishing invalid big", 3),
@@ -82,6 +77,7 @@ def test_65_a_reader_that_has_gone_changes_nothing(check: Check, tmp_path: Path,
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.slow
 def test_64_a_full_disk_or_a_file_that_cannot_be_written_leaves_the_old_one(
     check: Check, tmp_path: Path
 ) -> None:
@@ -110,6 +106,7 @@ def test_a_full_disk_under_the_cache_is_no_failure(check: Check, tmp_path: Path)
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_on_one_cache_lose_nothing(check: Check, tmp_path: Path) -> None:
     write(tmp_path, **{f"s{i}": [GOOD, VANISHING][i % 2] for i in range(6)})
     command = [*COMMAND, "--output-format", "json"]

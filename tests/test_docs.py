@@ -115,6 +115,7 @@ def scripts() -> list[str]:
     return [line for line in lines if line.startswith("gradprobe ")]
 
 
+@pytest.mark.slow
 def test_what_a_ci_job_runs_works_and_leaves_what_it_uploads(tmp_path: Path) -> None:
     environment = prepared(tmp_path)
     for name, body in FILES.items():

@@ -20,6 +20,7 @@ ENVIRONMENT = {
     for key, value in os.environ.items()
     if not key.startswith(("GIT_", "GITHUB_", "PRE_COMMIT"))
 } | {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+SLOW = pytest.mark.slow
 SCHEMAS = {
     "action.yml": "vendor.github-actions",
     ".github/workflows/gradprobe.yml": "vendor.github-workflows",
@@ -55,7 +56,7 @@ def test_what_is_to_be_copied_validates_against_the_vendors_schema(
 @pytest.mark.parametrize(
     ("args", "paths", "code"),
     [
-        ("--exit-zero -o 'json=a b.json'", "good.yaml bad.yaml", 0),
+        pytest.param("--exit-zero -o 'json=a b.json'", "good.yaml bad.yaml", 0, marks=SLOW),
         ("", "'*.yaml'", 1),
         ("", "$(touch hacked)", 2),
         ("--select GP4", "; touch hacked", 2),
@@ -126,7 +127,7 @@ def test_the_hooks_file_is_one(tmp_path: Path) -> None:
     assert subprocess.run(command, env=ENVIRONMENT, check=False).returncode == 0
 
 
-@pytest.mark.slow
+@SLOW
 @pytest.mark.parametrize("hook", ["gradprobe-system", "gradprobe"])
 def test_pre_commit_is_red_on_a_bad_spec_and_green_after_the_fix(
     hook: str, tools: Path, tmp_path: Path

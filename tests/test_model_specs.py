@@ -103,7 +103,11 @@ finally:
     return Result(done.returncode, done.stdout, "\n".join(err)), int(peak)
 
 
-@pytest.mark.parametrize("file", FILES)
+LARGE = ("gpt2_small.yaml", "resnet50.yaml")
+PROBED = [pytest.param(file, marks=[pytest.mark.slow] if file in LARGE else []) for file in FILES]
+
+
+@pytest.mark.parametrize("file", PROBED)
 def test_probe(file: str, probe: Callable[[str], Result]) -> None:
     expected = EXPECTED[file]
     result = probe(file)
@@ -184,6 +188,7 @@ def test_where_the_norm_stands(probe: Callable[[str], Result]) -> None:
     assert post[-1] > 2 * pre[-1]  # grows as √depth: why post-norm needs warm-up
 
 
+@pytest.mark.slow
 def test_resnet50_memory() -> None:
     """The high-water mark of the whole process, torch included."""
     assert _resnet50()[1] < 4 * 2**30

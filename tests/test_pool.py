@@ -57,6 +57,7 @@ def messages(out: str) -> dict[str, tuple[int, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_56_a_worker_that_is_killed_costs_its_target_alone(specs: Path) -> None:
     process = subprocess.Popen([*COMMAND, "--jobs", "1"], cwd=specs, stdout=-1, text=True)
     [victim] = waited(lambda: workers(process.pid))  # type: ignore[misc]
@@ -69,6 +70,7 @@ def test_56_a_worker_that_is_killed_costs_its_target_alone(specs: Path) -> None:
     assert text == "its process was killed by signal 9 (SIGKILL), out of memory?"
 
 
+@pytest.mark.slow
 def test_55_a_target_that_takes_too_long_is_given_up(specs: Path) -> None:
     done = subprocess.run(
         [*COMMAND, "--timeout", "2"], cwd=specs, capture_output=True, text=True, check=False

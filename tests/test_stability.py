@@ -169,6 +169,7 @@ def test_one_margin_far_beyond_the_others_does_not_unsettle_what_all_say() -> No
     assert settled(wide)
 
 
+@pytest.mark.slow
 def test_what_is_settled_one_seed_after_another_is_seldom_wrong() -> None:
     """Over networks up to three standard deviations away from the boundary, on either side."""
     draw = random.Random(0)
