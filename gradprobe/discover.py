@@ -15,6 +15,7 @@ import yaml
 from pathspec import GitIgnoreSpec
 
 from gradprobe.config import CheckOptions
+from gradprobe.errors import near_file
 
 # Never searched, whatever a .gitignore says; a file named outright is checked wherever it lies.
 SKIPPED = frozenset({"node_modules", "site-packages", "venv", "__pycache__"})
@@ -23,11 +24,19 @@ _SUFFIXES = (".yaml", ".yml")
 _BLOCK = re.compile(rb"^(\xef\xbb\xbf)?[\"']?layers[\"']?\s*:", re.M)
 
 
+class Missing(NamedTuple):
+    """A path that led to no spec."""
+
+    path: str
+    why: str
+    hint: str = ""
+
+
 class Found(NamedTuple):
     """What the paths come down to: the files to check, and the paths that led to none."""
 
     files: tuple[str, ...]  # sorted; relative to the working directory where they lie below it
-    missing: tuple[tuple[str, str], ...]  # (path, why)
+    missing: tuple[Missing, ...]
 
 
 OptionsOf = Callable[[Path], CheckOptions]  # of the files in a directory
@@ -48,12 +57,13 @@ def discover(paths: Iterable[str], options_of: OptionsOf, force_exclude: bool = 
         if path != "-" and not os.path.lexists(path):
             named = _matching(path) if glob.has_magic(path) else []
             if not named:
-                missing.append((path, _why_missing(path)))
+                missing.append(_missing(path))
         for one in named:
             if os.path.isdir(one):
                 below = list(_specs_below(Path(one), excluded))
                 if not below and one == path:
-                    missing.append((path, "no spec below it that is not ignored or excluded"))
+                    why = "no spec below it that is not ignored or excluded"
+                    missing.append(Missing(path, why))
                 for file in below:
                     files.setdefault(os.path.realpath(file), shown(file))
             elif one == "-":
@@ -232,7 +242,9 @@ def _below(place: str, root: str) -> bool:
     return os.path.commonpath([absolute, above]) == above
 
 
-def _why_missing(path: str) -> str:
+def _missing(path: str) -> Missing:
     if not path:
-        return "the path is empty"
-    return "the pattern matches nothing" if glob.has_magic(path) else "no such file or directory"
+        return Missing(path, "the path is empty")
+    if glob.has_magic(path):
+        return Missing(path, "the pattern matches nothing")
+    return Missing(path, "no such file or directory", near_file(Path(path)))

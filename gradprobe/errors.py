@@ -106,6 +106,19 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f"did you mean '{lowered[near[0]]}'?" if near else ""
 
 
+def near_file(path: Path, *others: str) -> str:
+    """The same for a file or folder that is not there: a spec or a folder beside it, or another."""
+    try:
+        beside = [
+            str(path.with_name(entry.name))
+            for entry in os.scandir(path.parent)
+            if entry.name.endswith((".yaml", ".yml")) or entry.is_dir()
+        ]
+    except (OSError, ValueError):
+        beside = []
+    return suggestion(str(path), [*beside, *others])
+
+
 def write_atomically(path: str, text: str) -> None:
     """Write ``text`` to ``path``, whole or not at all: an old file stays intact on failure.
 

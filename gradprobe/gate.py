@@ -76,7 +76,8 @@ def check(
     targets: list[_Target] = []
     outcomes: list[Outcome] = []
     if run.shard[0] == 1:  # what belongs to no file is the first shard's
-        outcomes += [_failed(path, Failure(ExitCode.USAGE, why)) for path, why in found.missing]
+        for path, why, hint in found.missing:
+            outcomes.append(_failed(path, Failure(ExitCode.USAGE, why, hint)))
     for path in files:
         options = options_of(_folder(path))
         try:

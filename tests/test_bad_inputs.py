@@ -128,9 +128,9 @@ def told(result: Result, *words: str) -> None:
 
 
 def misused(result: Result, *words: str) -> None:
-    """A usage error: which option, and what is wrong with it."""
+    """A usage error: which option, and what is wrong with it; a spec's word has a place in it."""
     clean(result)
-    for word in ("rror: ", *words):
+    for word in ("error: ", *words):
         assert word in result.err, result.err
 
 
@@ -1481,7 +1481,9 @@ def test_options(run: Run, arguments: tuple[str, ...], words: tuple[str, ...]) -
     ids=lambda value: "-".join(value) or "nothing",
 )
 def test_usage(run: Run, arguments: tuple[str, ...]) -> None:
-    clean(run(*arguments))
+    ended = run(*arguments)
+    clean(ended)
+    assert ended.err.startswith("gradprobe: error: " if arguments else "Usage: gradprobe ")
 
 
 @pytest.mark.filterwarnings("default")

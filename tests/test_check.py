@@ -216,6 +216,13 @@ def test_60_what_matches_nothing_is_never_green(
         assert f"GP901 invalid: {why}" in ended.out
 
 
+def test_a_path_that_is_nearly_there_is_told(check: Run, folder: Path) -> None:
+    (folder / "nets").mkdir()
+    write(folder / "nets", small=GOOD)
+    for path, near in (("net", "nets"), ("nets/smal.yaml", "nets/small.yaml")):
+        assert f"  → did you mean '{near}'?\n" in check(path, "--output-format", "full").out
+
+
 def test_nothing_below_the_working_directory_is_exit_2(check: Run) -> None:
     assert check().code == 2
 

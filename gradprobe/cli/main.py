@@ -107,11 +107,15 @@ def _tell(text: str) -> None:
 
 
 def _show(error: Any) -> None:
-    try:
-        error.show()
-        sys.stderr.flush()
-    except OSError:
-        _discard(sys.stderr)
+    """A usage error of typer's, in the form of every other; the help where nothing is asked."""
+    from gradprobe.errors import InputError
+
+    message, context = error.format_message(), getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        _tell(message)
+        return
+    hint = f"{context.command_path if context else 'gradprobe'} --help"
+    _tell(str(InputError(message[:1].lower() + message[1:].removesuffix("."), hint=hint)))
 
 
 def _discard(stream: TextIO) -> None:

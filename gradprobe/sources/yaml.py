@@ -10,7 +10,7 @@ from pathlib import Path
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from gradprobe.config import ascending
-from gradprobe.errors import InputError, suggestion
+from gradprobe.errors import InputError, near_file, suggestion
 from gradprobe.rules import RULE_WORDS
 from gradprobe.sources.nodes import MAX_BYTES, Document, describe
 from gradprobe.sources.python import read_model
@@ -71,8 +71,7 @@ def read_bytes(target: str) -> bytes:
         with path.open("rb") as stream:
             return stream.read(MAX_BYTES + 1)
     except OSError as error:
-        near = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        hint = suggestion(path.name, [*near, "plain", "residual"])
+        hint = near_file(path, "plain", "residual")
         reason = (error.strerror or str(error)).lower()
         raise InputError(f"cannot read {target}: {reason}", hint=hint) from error
     except ValueError as error:  # a NUL in the name
