@@ -17,7 +17,7 @@ from typing import Any
 from gradprobe.errors import InputError
 from gradprobe.numbers import finite, number
 from gradprobe.outcome import CheckResult, Diagnostic, Outcome
-from gradprobe.report import Report
+from gradprobe.report import Report, from_one
 from gradprobe.rules import BY_CODE, BY_NAME, Selection
 from gradprobe.sources import versioned
 
@@ -130,7 +130,7 @@ def pruned(baseline: Baseline, result: CheckResult, selection_of: SelectionOf) -
         if outcome.report is None or path not in targets:
             continue
         now, old = _seen(outcome, outcome.report), targets[path]
-        better = _distance(now.reach) < _distance(old.reach)
+        better = from_one(now.reach) < from_one(old.reach)
         asked = selection_of(outcome.path)
         found = now.findings
         left = tuple(n for n in old.findings if n in found or not _asked(n, asked, outcome.report))
@@ -157,15 +157,10 @@ def _names(diagnostics: Iterable[Diagnostic]) -> list[str]:
     return names
 
 
-def _distance(reach: float | None) -> float:
-    """How far a reach is from 1, in units of ln; infinite where there is none."""
-    return abs(math.log(reach)) if reach and math.isfinite(reach) else math.inf
-
-
 def _regression(
     outcome: Outcome, report: Report, known: Known, factor: float
 ) -> tuple[Diagnostic, ...]:
-    before, now = _distance(known.reach), _distance(report.reach)
+    before, now = from_one(known.reach), from_one(report.reach)
     if not math.isfinite(before) or now - before <= math.log(factor):
         return ()
     times = number(math.exp(min(700.0, now - before)))

@@ -7,17 +7,15 @@ a hash of the rest, so that a damaged one is found and measured anew.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 from gradprobe._version import __version__
 from gradprobe.archive import Measurement, decode
 from gradprobe.config import ProbeOptions
+from gradprobe.errors import replace_file
 
 NAME = ".gradprobe_cache"
 _FORMAT = "2"  # of the entries
@@ -65,9 +63,9 @@ class Cache:
             new = not self.folder.exists()
             path.parent.mkdir(parents=True, exist_ok=True)
             if new:  # a directory that was there belongs to someone
-                _write(self.folder / "CACHEDIR.TAG", _TAG)
-                _write(self.folder / ".gitignore", "*\n")
-        _write(path, f"{_digest(body)}\n{body}")
+                replace_file(self.folder / "CACHEDIR.TAG", _TAG)
+                replace_file(self.folder / ".gitignore", "*\n")
+        replace_file(path, f"{_digest(body)}\n{body}")
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / key[2:]
@@ -88,15 +86,3 @@ def key_of(data: bytes, options: ProbeOptions, torch_version: str) -> str:
 
 def _digest(body: str) -> str:
     return hashlib.sha256(body.encode()).hexdigest()
-
-
-def _write(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise

@@ -134,18 +134,27 @@ def write_atomically(path: str, text: str) -> None:
             return
         if target.exists() and not os.access(target, os.W_OK):
             raise PermissionError(13, "Permission denied")
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".gradprobe-")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
-                stream.write(text)
-            mode = target.stat().st_mode if target.exists() else 0o666 & ~_umask()
-            os.chmod(name, mode & 0o777)
-            os.replace(name, target)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        replace_file(target, text)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Put a file with ``text`` in the place of what is there, whose mode it keeps, or nothing.
+
+    Raises:
+        OSError: it cannot be written; the old one is as it was.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".gradprobe-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(text)
+        mode = path.stat().st_mode if path.exists() else 0o666 & ~_umask()
+        os.chmod(name, mode & 0o777)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def caret_lines(line: str, place: Place) -> list[str]:

@@ -16,7 +16,7 @@ from gradprobe import theory
 from gradprobe.activations import ACTIVATIONS, activation
 from gradprobe.config import DEFAULT_BATCH_SIZE
 from gradprobe.inits import init_moments
-from gradprobe.report import GradientProfile, RowPrediction, Theory
+from gradprobe.report import GradientProfile, RowPrediction, Theory, from_one
 from gradprobe.shapes import output_shape
 from gradprobe.spec import InitSpec, LayerSpec, NetworkSpec, walk
 from gradprobe.theory import Tangent
@@ -528,10 +528,10 @@ def beside(
 
     found = predicted(spec)
     own = found.predicted_decay
-    decays: list[tuple[float, str | None, float | None]] = [(_distance(own), None, own)]
+    decays: list[tuple[float, str | None, float | None]] = [(from_one(own), None, own)]
     for label, init in _OTHER_INITS.items():
         decay = predicted(with_init(spec, InitSpec(init))).predicted_decay
-        decays.append((_distance(decay) + 0.01, label, decay))  # nearer by 1 % at least
+        decays.append((from_one(decay) + 0.01, label, decay))  # nearer by 1 % at least
     distance, best, decay = min(decays, key=lambda one: one[0])
     if best is None or math.isinf(distance):
         return found, Theory(about(spec))
@@ -539,10 +539,6 @@ def beside(
 
 
 _OTHER_INITS = {"Xavier init": "xavier_normal", "He init": "kaiming_normal"}
-
-
-def _distance(decay: float | None) -> float:
-    return abs(math.log(decay)) if decay else math.inf
 
 
 def about(spec: NetworkSpec) -> str:

@@ -339,6 +339,11 @@ class GradientProfile:
         return -math.log(2) / math.log(decay)
 
 
+def from_one(ratio: float | None) -> float:
+    """|ln ratio|: how far a reach or a decay is from 1; infinite where it is no positive number."""
+    return abs(math.log(ratio)) if ratio and math.isfinite(ratio) else math.inf
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What one rule has to say about one row, or (``row`` is ``None``) about the network."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gradprobe.report import GradientProfile, Report, RowProfile, Severity, Verdict
+from gradprobe.report import GradientProfile, Report, RowProfile, Severity, Verdict, from_one
 
 _INFORMING = "GP4"  # rules before it make the verdict, those from it on do not
 DEEP = 30  # rows with weights and without a skip; from here on a plain stack is hard to train
@@ -54,7 +53,7 @@ class Trial(NamedTuple):
     def worst(self) -> Measurement:
         """The measurement with the gravest verdict; of equals, whose reach is farthest from 1."""
         order = list(Verdict)
-        return max(self.measured, key=lambda m: (order.index(m.verdict), _decades(m.reach)))
+        return max(self.measured, key=lambda m: (order.index(m.verdict), from_one(m.reach)))
 
     @property
     def dependence(self) -> float | None:
@@ -145,9 +144,3 @@ def _weight_rows(profile: GradientProfile) -> list[RowProfile]:
 
 def _has_skip(row: RowProfile) -> bool:
     return bool({"residual", "concat", "TransformerEncoderLayer"} & set(row.contains))
-
-
-def _decades(reach: float | None) -> float:
-    if reach is None or not math.isfinite(reach) or reach <= 0:
-        return math.inf
-    return abs(math.log10(reach))

@@ -118,7 +118,7 @@ def test_two_runs_at_once_on_one_cache_lose_nothing(check: Check, tmp_path: Path
     for arguments in ([], ["--jobs", "2", "--no-cache"]):
         again = subprocess.run([*command, *arguments], cwd=tmp_path, stdout=-1, check=False)
         assert again.stdout == answers[0][0]
-    assert not list((tmp_path / ".gradprobe_cache").rglob(".tmp-*"))
+    assert not list((tmp_path / ".gradprobe_cache").rglob(".gradprobe-*"))
 
 
 def test_a_run_that_finds_everything_in_the_cache_imports_no_torch_and_starts_no_process(
