@@ -23,7 +23,7 @@ from gradprobe.spec import NetworkSpec, walk
 from gradprobe.trials import (
     MENDED,
     Fix,
-    Measurement,
+    Probed,
     Trial,
     doubt,
     is_sound,
@@ -116,23 +116,23 @@ def write(target: str, text: str, fix: Fix) -> Fix:
     return replace(fix, written=True)
 
 
-def _measure(spec: NetworkSpec, options: ProbeOptions) -> Measurement:
+def _measure(spec: NetworkSpec, options: ProbeOptions) -> Probed:
     return measurement(probe_spec(spec, options))
 
 
-def _judged(name: str, measured: list[Measurement], reason: Callable[[Measurement], str]) -> Trial:
+def _judged(name: str, measured: list[Probed], reason: Callable[[Probed], str]) -> Trial:
     doubts = [reason(one) for one in measured]
     return Trial(name, tuple(measured), not any(doubts), next(filter(None, doubts), ""))
 
 
-def _failing(measured: Measurement) -> str:
+def _failing(measured: Probed) -> str:
     """Why a changed network is not sound, or an empty string."""
     return "" if is_sound(measured) else doubt(measured, MENDED) or str(measured.verdict)
 
 
 def _try(name: str, spec: NetworkSpec, probes: tuple[ProbeOptions, ...]) -> Trial | None:
     """A trial that ends at the first seed that fails; ``None`` where the change does not fit."""
-    measured: list[Measurement] = []
+    measured: list[Probed] = []
     for probe in probes:
         try:
             measured.append(_measure(spec, probe))

@@ -30,7 +30,7 @@ LEFT_ALONE = {
 MENDED = {"skip": Bar(0.1, 1e2, 0.1), "plain": Bar(0.1, 10, 0.1), "deep": Bar(0.3, 10, 0.9)}
 
 
-class Measurement(NamedTuple):
+class Probed(NamedTuple):
     """One probe, as far as a fix is judged by it."""
 
     verdict: Verdict
@@ -45,12 +45,12 @@ class Trial(NamedTuple):
     """One network, as it came or with a change, probed once for each seed."""
 
     name: str
-    measured: tuple[Measurement, ...]
+    measured: tuple[Probed, ...]
     sound: bool
     doubt: str = ""  # why it is not sound
 
     @property
-    def worst(self) -> Measurement:
+    def worst(self) -> Probed:
         """The measurement with the gravest verdict; of equals, whose reach is farthest from 1."""
         order = list(Verdict)
         return max(self.measured, key=lambda m: (order.index(m.verdict), from_one(m.reach)))
@@ -93,7 +93,7 @@ class Fix:
         return "found" if self.text else "by-hand"
 
 
-def measurement(report: Report) -> Measurement:
+def measurement(report: Report) -> Probed:
     """What counts of a report."""
     weighty = _weight_rows(report.profile)
     skips = sum(_has_skip(row) for row in weighty)
@@ -102,10 +102,10 @@ def measurement(report: Report) -> Measurement:
     dependence = weighty[-1].input_dependence if weighty else None
     grave = [f for f in report.findings if f.severity >= Severity.WARNING and f.rule < _INFORMING]
     counted = any(finding.ignored is None for finding in grave)
-    return Measurement(report.verdict, report.reach, dependence, counted, path, plain)
+    return Probed(report.verdict, report.reach, dependence, counted, path, plain)
 
 
-def needs_mending(measured: Measurement) -> str:
+def needs_mending(measured: Probed) -> str:
     """Why a network needs mending, or an empty string: findings, or a doubt that rules leave.
 
     What its author ignores with a reason is left alone.
@@ -115,12 +115,12 @@ def needs_mending(measured: Measurement) -> str:
     return doubt(measured, LEFT_ALONE)
 
 
-def is_sound(measured: Measurement) -> bool:
+def is_sound(measured: Probed) -> bool:
     """Whether a change may be called a fix: healthy, and by the stricter bars as well."""
     return measured.verdict is Verdict.HEALTHY and not doubt(measured, MENDED)
 
 
-def doubt(measured: Measurement, bars: dict[str, Bar]) -> str:
+def doubt(measured: Probed, bars: dict[str, Bar]) -> str:
     """Why a network may not train though its verdict is healthy, or an empty string."""
     bar = bars[measured.path]
     reach, dependence = measured.reach, measured.dependence
@@ -133,7 +133,7 @@ def doubt(measured: Measurement, bars: dict[str, Bar]) -> str:
     return ""
 
 
-def _deep(measured: Measurement) -> str:
+def _deep(measured: Probed) -> str:
     return f", with {measured.plain_rows} rows without a skip" if measured.path == "deep" else ""
 
 

@@ -26,7 +26,7 @@ from gradprobe.trials import (
     MENDED,
     MOST_PLAIN,
     Fix,
-    Measurement,
+    Probed,
     doubt,
     is_sound,
     needs_mending,
@@ -169,10 +169,8 @@ def test_what_cannot_be_mended_is_left_untouched(tmp_path: Path, run: Run) -> No
 # ---- the bars
 
 
-def measured(
-    reach: float, dependence: float = 0.9, path: str = "plain", rows: int = 10
-) -> Measurement:
-    return Measurement(Verdict.HEALTHY, reach, dependence, False, path, rows)
+def measured(reach: float, dependence: float = 0.9, path: str = "plain", rows: int = 10) -> Probed:
+    return Probed(Verdict.HEALTHY, reach, dependence, False, path, rows)
 
 
 @pytest.mark.parametrize(
@@ -187,11 +185,11 @@ def measured(
         (measured(1.0, 0.5, "deep", 40), False, True),
         (measured(1.0, 0.95, "deep", 40), True, False),
         (measured(1.0, 0.95, "deep", MOST_PLAIN + 1), False, False),
-        (Measurement(Verdict.WEAK, 1.0, 0.9, True, "plain", 3), False, True),
-        (Measurement(Verdict.WEAK, 1.0, 0.9, False, "plain", 3), False, False),
+        (Probed(Verdict.WEAK, 1.0, 0.9, True, "plain", 3), False, True),
+        (Probed(Verdict.WEAK, 1.0, 0.9, False, "plain", 3), False, False),
     ],
 )
-def test_what_is_sound_and_what_needs_mending(one: Measurement, sound: bool, needed: bool) -> None:
+def test_what_is_sound_and_what_needs_mending(one: Probed, sound: bool, needed: bool) -> None:
     assert is_sound(one) is sound
     assert bool(needs_mending(one)) is needed
 

@@ -25,7 +25,7 @@ from gradprobe.render.canvas import (
 )
 from gradprobe.render.json import SCHEMA_VERSION, dump
 from gradprobe.report import Verdict
-from gradprobe.trials import Fix, Measurement, Trial
+from gradprobe.trials import Fix, Probed, Trial
 
 MOST_TRIALS = 8
 _COLUMNS = 2 + 12 + 2 + 8 + 2 + 8  # verdict, reach, inputs, and the blanks in front of each
@@ -160,7 +160,7 @@ def _trial(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _measurement(measured: Measurement) -> dict[str, Any]:
+def _measurement(measured: Probed) -> dict[str, Any]:
     return {
         "verdict": str(measured.verdict),
         "reach": finite(measured.reach),
