@@ -16,6 +16,7 @@ from enum import Enum
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
+from gradprobe.errors import ExitCode, GradprobeError, InputError, ModelError, Place
 from gradprobe.report import GradientProfile, Training
 from gradprobe.spec import CheckSpec
 
@@ -30,6 +31,35 @@ class Measurement(NamedTuple):
     check: CheckSpec  # the spec's own section
     config: Mapping[str, bool | int | float | str | None]  # what the probe was told, resolved
     training: Training | None = None  # on request
+
+
+class Failure(NamedTuple):
+    """Why a target has no measurement: a ``GradprobeError``, as values."""
+
+    exit_code: ExitCode
+    message: str
+    hint: str = ""
+    place: Place | None = None
+    excerpt: str = ""
+
+    @classmethod
+    def of(cls, error: GradprobeError) -> Failure:
+        """``error`` as values."""
+        told = (error.message, error.hint, error.place, error.excerpt)
+        return cls(error.exit_code, *told)
+
+    @property
+    def error(self) -> GradprobeError:
+        """What it was made of."""
+        kind = InputError if self.exit_code is ExitCode.USAGE else ModelError
+        return kind(self.message, place=self.place, excerpt=self.excerpt, hint=self.hint)
+
+
+class Reply(NamedTuple):
+    """What was measured, or why it was not."""
+
+    measurement: Measurement | None = None
+    failure: Failure | None = None
 
 
 def encode(value: object) -> str:

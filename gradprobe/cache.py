@@ -1,8 +1,9 @@
 """Measurements on disk, so that what has not changed is not measured again.
 
-Profiles are kept and not verdicts: a new threshold needs no new run. An entry's name is a hash of
-the target's bytes, the resolved options and the versions of gradprobe and torch; its first line is
-a hash of the rest, so that a damaged one is found and measured anew.
+Profiles are kept and not verdicts: a new threshold needs no new run. Where a spec is wrong, what is
+wrong with it is kept. An entry's name is a hash of the target's bytes, the resolved options and the
+versions of gradprobe and torch; its first line is a hash of the rest, so that a damaged one is
+found and measured anew.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gradprobe._version import __version__
-from gradprobe.archive import Measurement, decode
+from gradprobe.archive import Reply, decode
 from gradprobe.config import ProbeOptions
 from gradprobe.errors import replace_file
 
 NAME = ".gradprobe_cache"
-_FORMAT = "2"  # of the entries
+_FORMAT = "3"  # of the entries
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This directory is gradprobe's cache.\n"
 
 
@@ -32,8 +33,8 @@ class Cache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def read(self, key: str) -> Measurement | None:
-        """The measurement kept under ``key``; ``None`` where there is none.
+    def read(self, key: str) -> Reply | None:
+        """What is kept under ``key``; ``None`` where there is nothing.
 
         Raises:
             DamagedError: there is one, and it is not what was written.
@@ -48,12 +49,15 @@ class Cache:
         if digest != _digest(body):
             raise DamagedError("its checksum does not fit")
         try:
-            return decode(Measurement, body)
+            reply = decode(Reply, body)
         except ValueError as error:
             raise DamagedError(str(error)) from error
+        if reply == Reply():
+            raise DamagedError("it is empty")
+        return reply
 
     def write(self, key: str, body: str) -> None:
-        """Keep an encoded measurement, whole or not at all, also when two runs write at once.
+        """Keep an encoded ``Reply``, whole or not at all, also when two runs write at once.
 
         Raises:
             OSError: it could not be written.

@@ -24,11 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe import archive
-from gradprobe.archive import Measurement
+from gradprobe.archive import Failure, Measurement, Reply
 from gradprobe.batch import load_batch
 from gradprobe.check import arguments_of, loss_of, probe
 from gradprobe.errors import GradprobeError, InputError, ModelError, suggestion
-from gradprobe.exchange import Reply, Request, failure_of
+from gradprobe.exchange import Request
 from gradprobe.frames import frames_of, users_frame
 from gradprobe.process import Note, serve
 from gradprobe.seeds import derive
@@ -47,7 +47,7 @@ def answer(request: bytes, note: Note) -> bytes:
     try:
         replied = reply(archive.decode(Request, request.decode()), note)
     except BaseException as error:
-        replied = Reply(failure=failure_of(_blame(error, "probing")))
+        replied = Reply(failure=Failure.of(_blame(error, "probing")))
     return archive.encode(replied).encode()
 
 
@@ -56,7 +56,7 @@ def reply(request: Request, note: Note = lambda stage: None) -> Reply:
     try:
         return Reply(run(request, note))
     except GradprobeError as error:
-        return Reply(failure=failure_of(error))
+        return Reply(failure=Failure.of(error))
 
 
 def run(request: Request, note: Note) -> Measurement:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gradprobe import archive, check, process
-from gradprobe.archive import Measurement
+from gradprobe.archive import Measurement, Reply
 from gradprobe.check import judge, load_target
 from gradprobe.config import ProbeOptions
 from gradprobe.errors import InputError, ModelError
-from gradprobe.exchange import Reply, Request, error_of
+from gradprobe.exchange import Request
 from gradprobe.frames import dumped_frames, users_frame
 from gradprobe.process import Answer, Ending
 from gradprobe.report import Report
@@ -104,7 +104,7 @@ def measure_code(code: CodeSpec, options: ProbeOptions, run: RunOptions) -> Meas
     request = _request(code, options, run)
     reply = _run_here(request) if run.in_process else _run_apart(request, run.timeout)
     if reply.failure is not None:
-        raise error_of(reply.failure)
+        raise reply.failure.error
     if reply.measurement is None:
         raise ModelError(f"{code.target}: what its process handed back is no result")
     measured = reply.measurement

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from gradprobe import baseline as baselines
 from gradprobe import pool
 from gradprobe._version import __version__
-from gradprobe.archive import Measurement, decode
+from gradprobe.archive import Failure, Measurement, Reply, decode
 from gradprobe.baseline import Baseline
 from gradprobe.cache import Cache, DamagedError, key_of
 from gradprobe.check import judge, versions
@@ -19,7 +19,7 @@ from gradprobe.config import CheckOptions
 from gradprobe.discover import OptionsOf, discover, matches, shard
 from gradprobe.errors import ExitCode, InputError, located
 from gradprobe.outcome import CheckResult, Diagnostic, Outcome, with_fingerprints
-from gradprobe.pool import Failure, Job, Result
+from gradprobe.pool import Job, Result
 from gradprobe.report import Finding, Report, Severity
 from gradprobe.rules import BY_CODE, BY_NAME, Selection, diagnose_seeds
 from gradprobe.sources.yaml import read_bytes
@@ -83,8 +83,7 @@ def check(
         try:
             targets.append(_Target(path, read_bytes(path), options))
         except InputError as error:
-            failure = Failure(error.exit_code, error.message, error.hint)
-            outcomes.append(_failed(path, failure))
+            outcomes.append(_failed(path, Failure.of(error)))
     measured = _measured(targets, run, warn, track)
     for target, results in zip(targets, measured, strict=True):
         outcomes.append(_outcome(target, results))
@@ -131,7 +130,7 @@ def _measured(
             key = key_of(target.data, probe, torch_version)
             kept = _kept(cache, key, target.path, warn)
             if kept is not None:
-                results[index, seed] = kept
+                results[index, seed] = _either(kept)
             else:
                 seconds = target.options.timeout
                 job = Job(target.name, target.data, probe, seconds, run.allow_code)
@@ -143,7 +142,7 @@ def _measured(
         if isinstance(result, Failure):
             results[where] = result
             continue
-        results[where] = decode(Measurement, result.body)
+        results[where] = _either(decode(Reply, result.body))
         if cache and result.lasting:
             try:
                 cache.write(key, result.body)
@@ -153,7 +152,13 @@ def _measured(
     return [[results[i, seed] for seed in t.options.seeds] for i, t in enumerate(targets)]
 
 
-def _kept(cache: Cache | None, key: str, path: str, warn: Warn) -> Measurement | None:
+def _either(reply: Reply) -> Measurement | Failure:
+    found = reply.measurement or reply.failure
+    assert found is not None
+    return found
+
+
+def _kept(cache: Cache | None, key: str, path: str, warn: Warn) -> Reply | None:
     try:
         return cache.read(key) if cache else None
     except DamagedError:

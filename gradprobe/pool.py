@@ -22,11 +22,11 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import NamedTuple
 
-from gradprobe.archive import encode
+from gradprobe.archive import Failure, Reply, encode
 from gradprobe.check import measure_spec
 from gradprobe.code import RunOptions, measure_code
 from gradprobe.config import ProbeOptions
-from gradprobe.errors import ExitCode, GradprobeError, Place, first_line
+from gradprobe.errors import ExitCode, GradprobeError, InputError, first_line
 from gradprobe.sources.python import CodeOptions, completed, require_allowed
 from gradprobe.sources.yaml import parse_any
 from gradprobe.spec import CodeSpec
@@ -42,20 +42,14 @@ class Job(NamedTuple):
     allow_code: bool = False  # whether the code that a spec names may run
 
 
-class Failure(NamedTuple):
-    """Why a target has no measurement."""
-
-    exit_code: ExitCode
-    message: str
-    hint: str = ""
-    place: Place | None = None
-
-
 class Done(NamedTuple):
-    """What was measured, encoded, and whether the target's bytes alone say what it is."""
+    """An encoded ``archive.Reply``, and whether the target's bytes and the options alone decide it.
 
-    body: str  # of an ``archive.Measurement``
-    lasting: bool  # not where a spec names code, which changes by itself
+    A spec that names code changes by itself.
+    """
+
+    body: str
+    lasting: bool
 
 
 Result = Done | Failure
@@ -213,18 +207,24 @@ def _measured(job: Job, pipe: Connection) -> Result:
             torch.set_num_threads(1)
             pipe.send("imported")
 
+    lasting = True
     try:
         spec = parse_any(job.data, job.name)
         if isinstance(spec, CodeSpec):
+            lasting = False
             require_allowed(spec, job.allow_code)
             pipe.send("importing")  # from here on the code's own process keeps the time
             run = RunOptions(job.timeout)
             code = completed(spec, CodeOptions())
-            return Done(encode(measure_code(code, job.options, run)), lasting=False)
-        import_torch()
-        return Done(encode(measure_spec(spec, job.options)), lasting=True)
+            reply = Reply(measure_code(code, job.options, run))
+        else:
+            import_torch()
+            reply = Reply(measure_spec(spec, job.options))
+        return Done(encode(reply), lasting)
+    except InputError as error:
+        return Done(encode(Reply(failure=Failure.of(error))), lasting)
     except GradprobeError as error:
-        return Failure(error.exit_code, error.message, error.hint, error.place)
+        return Failure.of(error)
     except (OSError, EOFError):
         raise
     except Exception as error:

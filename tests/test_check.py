@@ -629,6 +629,25 @@ def test_a_file_with_another_name_is_not_measured_again(
     assert run("check").out == before.replace("a.yaml", "nets/b.yaml")
 
 
+def test_what_is_wrong_with_a_spec_is_kept_and_nothing_of_code(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder, a=MISFIT, b=INVALID)
+    before = run("check")
+    assert len(entries(folder)) == 2
+    (folder / "b.yaml").rename(folder / "c.yaml")
+    write(folder, own="model: {target: own:net, inputs: {shape: [4, 8]}}\n")
+    again = run("check")
+    assert again.out.splitlines()[:2] == [
+        line.replace("b.yaml", "c.yaml") for line in before.out.splitlines()[:2]
+    ]
+    assert len(entries(folder)) == 2
+    (folder / "own.yaml").unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr("gradprobe.pool._start", None)  # a worker would be an error
+        assert run("check").code == 2
+
+
 def test_69_a_damaged_entry_is_measured_anew(run: Run, folder: Path) -> None:
     write(folder, a=VANISHING)
     first = run("check")
