@@ -27,7 +27,9 @@ BESIDE = {
     OWN: (-4, -12),
     "smallest RMS ≥ 1e-7": (6, 6),
     "SageMaker Debugger": (6, -3),
-    "TheDeepChecker": (6, -9),
+    "TheDeepChecker": (6, -3),
+    "AutoTrainer": (-2, -13),
+    "reach in 1e-4 … 1e4": (5, -9),
 }
 
 

@@ -29,6 +29,7 @@ from gradprobe.stability import sure
 
 Line = tuple[dict[str, Any], dict[str, Any]]  # outcome, profile
 HOPELESS = Probability(0.0, 0.0)
+NEARLY = 0.8
 BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 1.0)
 
 
@@ -154,8 +155,12 @@ def auc_error(score: Array, y: Array, draws: int = 1000) -> float:
     return float(np.std([auc(score[drawn], y[drawn]) for drawn in every]))
 
 
+def trained(outcome: dict[str, Any], target: str) -> bool:
+    return bool(outcome[TARGETS[target]] >= TRAINED)
+
+
 def outcomes(lines: list[Line], target: str) -> Array:
-    return np.array([o[TARGETS[target]] >= TRAINED for o, _ in lines], dtype=float)
+    return np.array([trained(o, target) for o, _ in lines], dtype=float)
 
 
 class Quality(NamedTuple):
@@ -200,26 +205,34 @@ def rules_table(lines: list[Line]) -> None:
             print(f"{q.misses:9.1%}{q.uncertain:12.1%}")
         p = np.array([probabilities(profile)[model] for _, profile in lines])
         print(f"the AUC of p has a standard error of {auc_error(p, y):.3f}")
+        missed = [
+            o for (o, _), q in zip(lines, p, strict=True) if q >= TRAINS and not trained(o, target)
+        ]
+        near = sum(o[TARGETS[target]] >= NEARLY for o in missed)
+        other = sum(trained(o, "best of eight") for o in missed)
+        print(f"of {len(missed)} misses {near} reach {NEARLY:.0%}, {other} train with one of eight")
 
 
 def reliability(lines: list[Line]) -> None:
+    """What was said beside what became of it; ± is what chance leaves if it was right."""
     for model, target in enumerate(TARGETS):
         p = np.array([probabilities(profile)[model] for _, profile in lines])
         y = outcomes(lines, target)
         print(f"\nreliability, {target}: log loss {log_loss(p, y):.3f}")
-        print(f"{'said':>13}{'networks':>10}{'mean said':>11}{'trained':>16}")
+        print(f"{'':>13}{'networks':>10}{'said':>14}{'trained':>10}{'apart':>8}")
+        apart = []
         for low, high in pairwise(BINS):
             inside = (p >= low) & ((p < high) | (high == 1))
             if not inside.any():
                 continue
-            share, count = y[inside].mean(), int(inside.sum())
-            # Of a binomial with one more success and failure, so that it is never 0.
-            smooth = (y[inside].sum() + 1) / (count + 2)
-            error = math.sqrt(smooth * (1 - smooth) / count)
+            share, mean, count = y[inside].mean(), p[inside].mean(), int(inside.sum())
+            error = math.sqrt((p[inside] * (1 - p[inside])).sum()) / count
             bar = "█" * round(20 * share)
-            said = f"{low:g} to {high:g}"
-            mean = p[inside].mean()
-            print(f"{said:>13}{count:10}{mean:11.2f}{share:10.2f} ± {error:.2f}  {bar}")
+            name = f"{low:g} to {high:g}"
+            print(f"{name:>13}{count:10}{mean:7.2f} ± {error:.3f}{share:9.2f}", end="")
+            apart.append((share - mean) / error)
+            print(f"{apart[-1]:7.1f}σ  {bar}")
+        print(f"all {len(apart)} together: χ² = {sum(z * z for z in apart):.1f}")
 
 
 def by_kind(lines: list[Line]) -> None:
@@ -303,6 +316,31 @@ def flips(lines: list[Line]) -> None:
     print(f"mean |difference| of p: {spread[0]:.3f} (SGD), {spread[1]:.3f} (best of eight)")
 
 
+def over_seeds(lines: list[Line]) -> None:
+    """What several seeds are worth: the median of the probabilities, which ``--seeds`` prints."""
+    every = [
+        [probabilities(profile) for _, profile in load(REPORT, s)] for s in range(SEEDS[REPORT])
+    ]
+    p = np.array(every)  # seed, network, model
+    print(
+        f"\n{'median over seeds':18}"
+        + "".join(f"{t + ': AUC':>20}   alarms   misses" for t in TARGETS)
+    )
+    for count in (1, 4, 8, 16):
+        groups = [np.median(group, 0) for group in np.split(p, len(p) // count)]
+        print(f"{count:<18}", end="")
+        for model, target in enumerate(TARGETS):
+            y = outcomes(lines, target)
+            found = [
+                (auc(q, y), (q[y > 0.5] < FAILS).mean(), (q[y < 0.5] >= TRAINS).mean())
+                for q in (group[:, model] for group in groups)
+            ]
+            ranked, alarms, misses = np.mean(found, 0)
+            print(f"{ranked:20.3f}{alarms:9.1%}{misses:9.1%}", end="")
+        print()
+    print("of 1, 4 and 8 the mean over 16, 4 and 2 groups of seeds")
+
+
 def _flipped(name: str, pairs: list[tuple[Verdict, Verdict]], seeds: float) -> None:
     rate = np.mean([a is not b for a, b in pairs])
     mild = {Verdict.HEALTHY, Verdict.WEAK}
@@ -319,6 +357,7 @@ def main() -> None:
     by_kind(lines)
     ablation(lines)
     flips(lines)
+    over_seeds(lines)
 
 
 if __name__ == "__main__":
