@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Result
+from test_check import GOOD
 
 Run = Callable[..., Result]
 
@@ -34,7 +35,11 @@ def test_a_report_stands_beside_a_live_target_as_if_it_were_one(run: Run, before
 
 
 def test_what_check_and_compare_print_can_be_compared(
-    run: Run, before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run,
+    before: Path,
+    tmp_path: Path,
+    shared_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run("compare", "plain", "residual", "--depth", "2", "--format", "json", "-o", "two.json")
@@ -45,10 +50,10 @@ def test_what_check_and_compare_print_can_be_compared(
         "residual",
         "plain",
     ]
-    spec = "input: {shape: [8]}\nlayers: [Linear: {out_features: 8}, Linear: {out_features: 8}]\n"
-    (tmp_path / "a.yaml").write_text(spec)
+    (tmp_path / "a.yaml").write_text(GOOD)
     (tmp_path / "b.yaml").write_text("layers: 3\n")
-    assert run("check", "--output-format", "json", "-o", "all.json").code == 2
+    cache = ("--cache-dir", str(shared_cache))
+    assert run("check", *cache, "--output-format", "json", "-o", "all.json").code == 2
     assert run("compare", "all.json", "two.json").out.splitlines()[0].split()[0] == "a.yaml"
 
 

@@ -92,6 +92,7 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, 2 << 30))
 
 
+@pytest.mark.slow
 def test_a_worker_without_memory_fails_its_target_alone(specs: Path) -> None:
     (specs / "b.yaml").write_text(BIG)
     command = [*COMMAND, "--jobs", "1"]
@@ -106,7 +107,7 @@ def test_a_worker_without_memory_fails_its_target_alone(specs: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("whole_group", [True, False])
+@pytest.mark.parametrize("whole_group", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_68_an_interrupt_ends_it_with_130_and_leaves_no_worker(
     specs: Path, whole_group: bool
 ) -> None:

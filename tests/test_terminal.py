@@ -139,7 +139,7 @@ def test_64_standard_error_is_full() -> None:
         (("--help",), 0),
         (("schema",), 0),
         (("rules",), 0),
-        ((*VANISHING, "--format", "json"), 1),
+        pytest.param((*VANISHING, "--format", "json"), 1, marks=pytest.mark.slow),
     ],
     ids=lambda value: "-".join(value[:2] + value[-1:]) if isinstance(value, tuple) else "",
 )
