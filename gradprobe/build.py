@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.config import Limits
-from gradprobe.errors import GradprobeError, Place, first_line
+from gradprobe.errors import GradprobeError, Place, first_line, out_of_memory
 from gradprobe.rows import Row
 from gradprobe.seeds import derive
 from gradprobe.shapes import output_shape
@@ -615,6 +615,8 @@ class _Builder:
             else:
                 getattr(nn.init, f"{init.name}_")(parameter, **init.arguments)
         except Exception as error:
+            if out_of_memory(error):  # which is no fault of the spec's
+                raise
             filled = f"{path}, {list(parameter.shape)}"
             message = f"init {init.name} cannot fill {filled}: {first_line(error)}"
             raise self.spec.error(message, init.place) from error

@@ -20,6 +20,7 @@ from gradprobe.errors import near_file
 # Never searched, whatever a .gitignore says; a file named outright is checked wherever it lies.
 SKIPPED = frozenset({"node_modules", "site-packages", "venv", "__pycache__"})
 _SUFFIXES = (".yaml", ".yml")
+_HINTED = 5  # of many paths that are not there, so many get a suggestion
 # `layers:` at the beginning of a line: all but a spec in another dress, which is looked at closely.
 _BLOCK = re.compile(rb"^(\xef\xbb\xbf)?[\"']?layers[\"']?\s*:", re.M)
 
@@ -51,13 +52,13 @@ def discover(paths: Iterable[str], options_of: OptionsOf, force_exclude: bool = 
     """
     excluded = _Excluded(options_of)
     files: dict[str, str] = {}  # by real path
-    missing = []
+    missing: list[Missing] = []
     for path in paths:
         named = [path]
         if path != "-" and not os.path.lexists(path):
             named = _matching(path) if glob.has_magic(path) else []
             if not named:
-                missing.append(_missing(path))
+                missing.append(_missing(path, hinted=len(missing) < _HINTED))
         for one in named:
             if os.path.isdir(one):
                 below = list(_specs_below(Path(one), excluded))
@@ -242,9 +243,10 @@ def _below(place: str, root: str) -> bool:
     return os.path.commonpath([absolute, above]) == above
 
 
-def _missing(path: str) -> Missing:
+def _missing(path: str, hinted: bool) -> Missing:
     if not path:
         return Missing(path, "the path is empty")
     if glob.has_magic(path):
         return Missing(path, "the pattern matches nothing")
-    return Missing(path, "no such file or directory", near_file(Path(path)))
+    hint = near_file(Path(path), folders=True) if hinted else ""
+    return Missing(path, "no such file or directory", hint)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import tempfile
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -89,6 +90,11 @@ def first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the machine had no more of it, by what Python and torch's allocators say."""
+    return isinstance(error, MemoryError) or "memory" in str(error)
+
+
 def printable(text: str) -> str:
     """``text`` with control, bidirectional and zero-width characters shown as escapes."""
     if text.isascii() and text.isprintable():
@@ -101,22 +107,32 @@ def printable(text: str) -> str:
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """``did you mean 'width'?``, or an empty string when nothing known is near."""
-    lowered = {candidate.lower(): candidate for candidate in known}
+    return _suggested(word, {candidate: candidate for candidate in known})
+
+
+def _suggested(word: str, known: Mapping[str, str]) -> str:
+    """What is suggested where the key is near."""
+    lowered = {key.lower(): shown for key, shown in known.items()}
     near = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
     return f"did you mean '{lowered[near[0]]}'?" if near else ""
 
 
-def near_file(path: Path, *others: str) -> str:
-    """The same for a file or folder that is not there: a spec or a folder beside it, or another."""
+def near_file(path: Path, *others: str, folders: bool = False) -> str:
+    """The same for a spec that is not there: one beside it of a name like its own, or another word.
+
+    ``folders``: or a folder there that is not hidden.
+    """
     try:
         beside = [
-            str(path.with_name(entry.name))
+            entry.name
             for entry in os.scandir(path.parent)
-            if entry.name.endswith((".yaml", ".yml")) or entry.is_dir()
+            if entry.name.endswith((".yaml", ".yml"))
+            or (folders and entry.name[0] != "." and entry.is_dir())
         ]
     except (OSError, ValueError):
         beside = []
-    return suggestion(str(path), [*beside, *others])
+    known = {name: str(path.with_name(name)) for name in beside if name != path.name}
+    return _suggested(path.name, known | {word: word for word in others})
 
 
 def write_atomically(path: str, text: str) -> None:
@@ -150,7 +166,8 @@ def replace_file(path: Path, text: str) -> None:
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(text)
         mode = path.stat().st_mode if path.exists() else 0o666 & ~_umask()
-        os.chmod(name, mode & 0o777)
+        with contextlib.suppress(OSError):  # some file systems have no modes
+            os.chmod(name, mode & 0o777)
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

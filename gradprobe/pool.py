@@ -23,7 +23,7 @@ from multiprocessing.context import SpawnProcess
 from typing import NamedTuple
 
 from gradprobe.archive import Failure, Reply, encode
-from gradprobe.check import measure_spec
+from gradprobe.check import LOOK_FAILED, measure_spec
 from gradprobe.code import RunOptions, measure_code
 from gradprobe.config import ProbeOptions
 from gradprobe.errors import ExitCode, GradprobeError, InputError, first_line
@@ -45,7 +45,7 @@ class Job(NamedTuple):
 class Done(NamedTuple):
     """An encoded ``archive.Reply``, and whether the target's bytes and the options alone decide it.
 
-    A spec that names code changes by itself.
+    What a spec that names code does, and whether memory runs out, they do not.
     """
 
     body: str
@@ -207,11 +207,10 @@ def _measured(job: Job, pipe: Connection) -> Result:
             torch.set_num_threads(1)
             pipe.send("imported")
 
-    lasting = True
+    lasting = False
     try:
         spec = parse_any(job.data, job.name)
         if isinstance(spec, CodeSpec):
-            lasting = False
             require_allowed(spec, job.allow_code)
             pipe.send("importing")  # from here on the code's own process keeps the time
             run = RunOptions(job.timeout)
@@ -219,7 +218,12 @@ def _measured(job: Job, pipe: Connection) -> Result:
             reply = Reply(measure_code(code, job.options, run))
         else:
             import_torch()
-            reply = Reply(measure_spec(spec, job.options))
+            lasting = True
+            measured = measure_spec(spec, job.options)
+            reply = Reply(measured)
+            # As where memory ran out, of which another run may find more.
+            if measured.training and (measured.training.reason or "").startswith(LOOK_FAILED):
+                lasting = False
         return Done(encode(reply), lasting)
     except InputError as error:
         return Done(encode(Reply(failure=Failure.of(error))), lasting)

@@ -341,7 +341,7 @@ class GradientProfile:
 
 def from_one(ratio: float | None) -> float:
     """|ln ratio|: how far a reach or a decay is from 1; infinite where it is no positive number."""
-    return abs(math.log(ratio)) if ratio and math.isfinite(ratio) else math.inf
+    return abs(math.log(ratio)) if ratio and 0 < ratio < math.inf else math.inf
 
 
 @dataclass(frozen=True, slots=True)

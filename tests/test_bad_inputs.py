@@ -1477,6 +1477,7 @@ def test_options(run: Run, arguments: tuple[str, ...], words: tuple[str, ...]) -
         ("schema", "x"),
         ("probe", "plain", "residual"),
         ("--depth", "3", "probe"),
+        ("probe", "plain", "--depth"),
     ],
     ids=lambda value: "-".join(value) or "nothing",
 )

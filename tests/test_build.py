@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import gradprobe
 from gradprobe.build import INFERENCES, LAYER_CLASSES, Network, build, plan
 from gradprobe.config import Limits
+from gradprobe.errors import ModelError
 from gradprobe.sources.stack import StackOptions
 from gradprobe.sources.stack import load as load_stack
 from gradprobe.spec import NetworkSpec
@@ -88,6 +89,20 @@ def test_building_neither_uses_nor_heeds_the_global_random_state(parse: Parse) -
         results.append(weights(net(parse, MIXED)))
         assert torch.equal(torch.random.get_rng_state(), before)
     assert same(*results)
+
+
+def test_an_init_without_memory_is_no_fault_of_the_specs(
+    parse: Parse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*arguments: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    monkeypatch.setattr(torch.nn.init, "orthogonal_", no_memory)
+    spec = parse(
+        "input: {shape: [8]}\nlayers: [Linear: {out_features: 8, init: {weight: orthogonal}}]"
+    )
+    with pytest.raises(ModelError, match=r"could not be built: .*memory"):
+        gradprobe.probe(spec)
 
 
 def test_a_build_that_fails_hands_the_random_state_back(parse: Parse) -> None:

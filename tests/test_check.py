@@ -219,8 +219,12 @@ def test_60_what_matches_nothing_is_never_green(
 def test_a_path_that_is_nearly_there_is_told(check: Run, folder: Path) -> None:
     (folder / "nets").mkdir()
     write(folder / "nets", small=GOOD)
+    (folder / ".git").mkdir()
+    (folder / "gone.yaml").symlink_to("nowhere.yaml")
     for path, near in (("net", "nets"), ("nets/smal.yaml", "nets/small.yaml")):
         assert f"  → did you mean '{near}'?\n" in check(path, "--output-format", "full").out
+    for path in ("git", "gone.yaml", "nets/deeply.yaml"):  # hidden, itself, and only as far away
+        assert "did you mean" not in check(path, "--output-format", "full").out
 
 
 def test_nothing_below_the_working_directory_is_exit_2(check: Run) -> None:
@@ -633,20 +637,17 @@ def test_a_file_with_another_name_is_not_measured_again(
 def test_what_is_wrong_with_a_spec_is_kept_and_nothing_of_code(
     run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(folder, a=MISFIT, b=INVALID)
-    before = run("check")
-    assert len(entries(folder)) == 2
-    (folder / "b.yaml").rename(folder / "c.yaml")
-    write(folder, own="model: {target: own:net, inputs: {shape: [4, 8]}}\n")
-    again = run("check")
-    assert again.out.splitlines()[:2] == [
-        line.replace("b.yaml", "c.yaml") for line in before.out.splitlines()[:2]
-    ]
-    assert len(entries(folder)) == 2
+    model = "model: {target: own:net, inputs: {shape: [4, 8]}}\n"
+    write(folder, a=MISFIT, own=model, neither=model + "layers: [ReLU]\n")
+    before = run("check").out
+    assert len(entries(folder)) == 1
     (folder / "own.yaml").unlink()
-    with monkeypatch.context() as patched:
-        patched.setattr("gradprobe.pool._start", None)  # a worker would be an error
-        assert run("check").code == 2
+    (folder / "neither.yaml").unlink()
+    (folder / "a.yaml").rename(folder / "b.yaml")
+    monkeypatch.setattr("gradprobe.pool._start", None)  # a worker would be an error
+    again = run("check")
+    assert again.code == 2
+    assert again.out.splitlines()[0] == before.splitlines()[0].replace("a.yaml", "b.yaml")
 
 
 def test_69_a_damaged_entry_is_measured_anew(run: Run, folder: Path) -> None:
@@ -683,6 +684,15 @@ def test_an_option_that_changes_the_numbers_is_another_entry(field: str) -> None
     usual = ProbeOptions()
     other = replace(usual, **{field: OTHERS.get(field, "other")})
     assert (key_of(b"x", other, "1") == key_of(b"x", usual, "1")) == (field == "thresholds")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("batch_size", 8), ("deep", False), ("max_memory", 1), ("max_parameters", 1)],
+)
+def test_what_a_check_is_told_reaches_the_probe(field: str, value: object) -> None:
+    told = replace(CheckOptions(), **{field: value})
+    assert told.probe(0) != CheckOptions().probe(0) != CheckOptions().probe(1)
 
 
 def test_without_a_cache_nothing_is_written(run: Run, folder: Path) -> None:

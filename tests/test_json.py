@@ -148,6 +148,13 @@ def test_the_same_input_gives_the_same_bytes(run: Callable[..., Result]) -> None
     assert texts.pop().endswith("}\n")
 
 
+@pytest.mark.slow
+def test_no_order_of_a_set_shows(run_process: Callable[..., Result]) -> None:
+    arguments = ["probe", "residual", "--depth", "4", "--format", "json"]
+    texts = {run_process(*arguments, PYTHONHASHSEED=seed).out for seed in "12"}
+    assert len(texts) == 1
+
+
 def test_standard_output_is_json_alone_and_ascii(run: Callable[..., Result], spec: str) -> None:
     ended = run("probe", spec, "--format", "json", "--color", "always")
     assert ended.out.isascii()

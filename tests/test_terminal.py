@@ -360,7 +360,8 @@ def test_67_terminal_width(run_process: Run, width: str) -> None:
     for arguments in (("--help",), ("probe",)):
         result = run_process(*arguments, TERMINAL_WIDTH=width)
         assert result.code == (0 if arguments == ("--help",) else 2)
-        assert "gradprobe" in result.out + result.err
+        assert result.out.startswith("Usage: gradprobe") == (arguments == ("--help",))
+        assert result.err.startswith("gradprobe: error: missing") == (arguments == ("probe",))
         assert "Traceback" not in result.err
 
 

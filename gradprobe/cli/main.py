@@ -114,7 +114,7 @@ def _show(error: Any) -> None:
     if type(error).__name__ == "NoArgsIsHelpError":
         _tell(message)
         return
-    hint = f"{context.command_path if context else 'gradprobe'} --help"
+    hint = f"{context.command_path} --help" if context else ""
     _tell(str(InputError(message[:1].lower() + message[1:].removesuffix("."), hint=hint)))
 
 

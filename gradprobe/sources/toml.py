@@ -16,11 +16,13 @@ from typing import Any, NoReturn
 
 from gradprobe.config import (
     MAX_BATCH_SIZE,
+    MAX_SEEDS,
     SEVERITIES,
     CheckOptions,
     PerFileIgnore,
     ascending,
     choose_seeds,
+    is_seed,
     parse_bytes,
     seeds_in,
 )
@@ -234,12 +236,11 @@ class _Reader:
             self.fail(f"{keys[-1]}: '{value}' is not a size", keys, error.hint)
 
     def seeds(self, keys: list[str], value: Any) -> tuple[int, ...]:
-        if isinstance(value, str):
-            self.fail("seeds: a number of seeds, or a list of them", keys)
-        try:
-            return choose_seeds(value).seeds
-        except InputError as error:
-            self.fail(error.message.removeprefix("--"), keys, error.hint)
+        if isinstance(value, list):
+            if not value or not all(is_seed(seed) for seed in value):
+                self.fail("seeds: a number of seeds, or a list of integers of at least 0", keys)
+            return tuple(dict.fromkeys(value))
+        return tuple(range(self.whole(keys, value, MAX_SEEDS)))
 
     def severity(self, keys: list[str], value: Any) -> str:
         if value not in SEVERITIES:
