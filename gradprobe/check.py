@@ -25,7 +25,7 @@ from gradprobe.config import (
     choose,
     choose_seeds,
 )
-from gradprobe.errors import GradprobeError, InputError, ModelError, first_line
+from gradprobe.errors import GradprobeError, InputError, ModelError, first_line, out_of_memory
 from gradprobe.report import GradientProfile, Report, Training, trunk_of
 from gradprobe.rules import Selection
 from gradprobe.signals import obstacle, signals
@@ -537,7 +537,7 @@ def _running(network: nn.Module) -> Iterator[None]:
 
 def _blamed(spec: NetworkSpec, error: ModelError) -> GradprobeError:
     """What torch refuses only when it runs is the spec's error; that memory ran out is not."""
-    if "memory" in error.message or error.row is None:
+    if out_of_memory(error) or error.row is None:
         return error
     return spec.error(error.message, error.row)
 

@@ -92,7 +92,7 @@ def first_line(error: BaseException) -> str:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether the machine had no more of it, by what Python and torch's allocators say."""
-    return isinstance(error, MemoryError) or "memory" in str(error)
+    return isinstance(error, MemoryError) or any("memory" in str(told) for told in error.args)
 
 
 def printable(text: str) -> str:

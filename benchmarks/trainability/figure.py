@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from profiles import REPORT, load
-from report import RULES, TRAINED, Line, calibrated, outcomes, probabilities, quality
+from report import RULES, TRAINED, Line, calibrated, outcomes, quality, said
 
 from gradprobe.calibration import FAILS, TRAINS
 
@@ -34,7 +34,7 @@ BESIDE = {
 
 
 def said_and_done(axes: Axes, lines: list[Line]) -> None:
-    p = np.array([probabilities(profile).sgd for _, profile in lines])
+    p = said(lines, 0)
     accuracy = np.array([outcome["best_sgd"] for outcome, _ in lines])
     right = (p >= TRAINS) == (accuracy >= TRAINED)
     colours = np.where((p >= FAILS) & (p < TRAINS), OPEN, np.where(right, GOOD, BAD))
@@ -53,7 +53,7 @@ def said_and_done(axes: Axes, lines: list[Line]) -> None:
 
 def rules_beside(axes: Axes, lines: list[Line]) -> None:
     y = outcomes(lines, "SGD") > 0.5
-    p = np.array([probabilities(profile).sgd for _, profile in lines])
+    p = said(lines, 0)
     points = np.concatenate([[0.0], np.unique(p), [1.1]])
     axes.plot(
         [100 * (p[y] < point).mean() for point in points],

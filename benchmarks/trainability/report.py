@@ -45,6 +45,11 @@ def probabilities(profile: dict[str, Any]) -> Probability:
     return probability(Signals(**profile["signals"])) if profile["signals"] else HOPELESS
 
 
+def said(lines: list[Line], model: int) -> Array:
+    """The probability of each network: 0 under SGD, 1 under the best of eight."""
+    return np.array([probabilities(profile)[model] for _, profile in lines])
+
+
 def calibrated(model: int) -> Callable[[dict[str, Any]], Judged]:
     def rule(profile: dict[str, Any]) -> Judged:
         p = probabilities(profile)[model]
@@ -203,7 +208,7 @@ def rules_table(lines: list[Line]) -> None:
             q = quality(lines, target, rule)
             print(f"{name:28}{q.accuracy:11.1%}{q.auc:6.3f}{q.alarms:15.1%}", end="")
             print(f"{q.misses:9.1%}{q.uncertain:12.1%}")
-        p = np.array([probabilities(profile)[model] for _, profile in lines])
+        p = said(lines, model)
         print(f"the AUC of p has a standard error of {auc_error(p, y):.3f}")
         missed = [
             o for (o, _), q in zip(lines, p, strict=True) if q >= TRAINS and not trained(o, target)
@@ -218,7 +223,7 @@ def rules_table(lines: list[Line]) -> None:
 def reliability(lines: list[Line]) -> None:
     """What was said beside what became of it; ± is what chance leaves if it was right."""
     for model, target in enumerate(TARGETS):
-        p = np.array([probabilities(profile)[model] for _, profile in lines])
+        p = said(lines, model)
         y = outcomes(lines, target)
         print(f"\nreliability, {target}: log loss {log_loss(p, y):.3f}")
         print(f"{'':>13}{'networks':>10}{'said':>14}{'trained':>10}{'apart':>8}")
@@ -321,8 +326,8 @@ def flips(lines: list[Line]) -> None:
 def over_seeds(lines: list[Line]) -> None:
     """What several seeds are worth: the median of the probabilities, which ``--seeds`` prints."""
     seeds = SEEDS[REPORT]
-    every = [[probabilities(profile) for _, profile in load(REPORT, s)] for s in range(seeds)]
-    p = np.array(every)  # seed, network, model
+    every = [load(REPORT, s) for s in range(seeds)]
+    p = np.array([[said(one, model) for model in (0, 1)] for one in every])  # seed, model, network
     print(f"\nthe median over so many seeds: mean over all groups of the {seeds}")
     print(f"{'seeds':>5}{'SGD: AUC':>12}{'from … to':>17}{'alarms':>9}{'misses':>9}", end="")
     print(f"{'best: AUC':>13}{'from … to':>17}{'alarms':>9}{'misses':>9}")
@@ -331,7 +336,7 @@ def over_seeds(lines: list[Line]) -> None:
         groups = [np.median(group, 0) for group in np.split(p, seeds // count)]
         for model, target in enumerate(TARGETS):
             y = outcomes(lines, target)
-            each = [group[:, model] for group in groups]
+            each = [group[model] for group in groups]
             areas = [auc(q, y) for q in each]
             alarms = np.mean([q[y > 0.5] < FAILS for q in each])
             misses = np.mean([q[y < 0.5] >= TRAINS for q in each])
