@@ -27,9 +27,12 @@ BANDS = ((0.5, 0.5), (0.4, 0.6), (0.3, 0.7), (0.3, 0.8), (0.2, 0.8))
 
 
 def seen(lines: list[tuple[dict[str, Any], dict[str, Any]]]) -> tuple[Array, dict[str, Array]]:
-    """Signals, and for each target 1 where the network trained; without those without signals."""
+    """What counts of the signals, and for each target 1 where the network trained.
+
+    Networks without signals are left out.
+    """
     lines = [(outcome, profile) for outcome, profile in lines if profile["signals"]]
-    x = np.array([Signals(**profile["signals"]) for _, profile in lines])
+    x = np.array([calibration.counted(Signals(**profile["signals"])) for _, profile in lines])
     y = {
         name: np.array([outcome[key] >= TRAINED for outcome, _ in lines], dtype=float)
         for name, key in TARGETS.items()
@@ -67,7 +70,7 @@ def table(columns: list[list[float]]) -> str:
     names = ("intercept", *Signals._fields)
     rows = [f'    "{n}": ({a:g}, {b:g}),' for n, a, b in zip(names, *columns, strict=True)]
     head = "COEFFICIENTS: dict[str, tuple[float, float]] = {"
-    comment = "    # per unit of the signal: SGD, the better of SGD and Adam"
+    comment = "    # per unit of the signal beyond what is harmless: SGD, the better of SGD and Adam"
     return "\n".join([head, comment, *rows, "}", ""])
 
 
