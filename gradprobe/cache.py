@@ -1,9 +1,9 @@
 """Measurements on disk, so that what has not changed is not measured again.
 
 Profiles are kept and not verdicts: a new threshold needs no new run. Where a spec is wrong, what is
-wrong with it is kept. An entry's name is a hash of the target's bytes, the resolved options and the
-versions of gradprobe and torch; its first line is a hash of the rest, so that a damaged one is
-found and measured anew.
+wrong with it is kept. An entry's name is a hash of the target's bytes, the resolved options, the
+versions of gradprobe and torch, and the calibration's table; its first line is a hash of the rest,
+so that a damaged one is found and measured anew.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from pathlib import Path
 
 from gradprobe._version import __version__
 from gradprobe.archive import Reply, decode
+from gradprobe.calibration import COEFFICIENTS, FAILS, HARMLESS, TRAINS
 from gradprobe.config import ProbeOptions
 from gradprobe.errors import replace_file
 
 NAME = ".gradprobe_cache"
-_FORMAT = "3"  # of the entries
+_FORMAT = "4"  # of the entries
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This directory is gradprobe's cache.\n"
 
 
@@ -83,7 +84,8 @@ def key_of(data: bytes, options: ProbeOptions, torch_version: str) -> str:
     """
     told = asdict(options)
     del told["thresholds"]
-    versions = [_FORMAT, __version__, torch_version]
+    # A measurement has its probabilities beside its signals.
+    versions = [_FORMAT, __version__, torch_version, COEFFICIENTS, HARMLESS, FAILS, TRAINS]
     head = json.dumps([versions, told], sort_keys=True).encode()
     return hashlib.sha256(head + b"\0" + data).hexdigest()
 

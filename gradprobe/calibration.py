@@ -18,7 +18,7 @@ from gradprobe.report import Probability, Signals, Verdict
 
 # fit.py writes from here
 COEFFICIENTS: dict[str, tuple[float, float]] = {
-    # per unit of the signal beyond what is harmless: SGD, the better of SGD and Adam
+    # per unit beyond what is harmless: SGD, the better of SGD and Adam
     "intercept": (-1.35, -2.19),
     "decay": (-1.73, -1.22),
     "growth": (-0.45, -0.709),

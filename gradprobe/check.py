@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from gradprobe.predict import Signal
 
 _NORMALISED = 32  # values a channel: what the calibration's networks had, and fewer shatter
-LOOK_FAILED = "the second look failed"
 _SECOND_LOOK = 4  # times the weights: they, their gradient, the moved ones, and the gradient there
 _SMALL_WORK = 200_000_000  # multiplications of a forward pass
 
@@ -167,7 +166,7 @@ def _training(
     try:
         look = second_look(model, args, kwargs, projection, seed=seed, rows=options.rows)
     except ModelError as error:
-        return Training(reason=f"{LOOK_FAILED}: {error.message}")
+        return Training(reason=f"the second look failed: {error.message}", failed=True)
     if look.normalised is not None and look.normalised < _NORMALISED:
         told = f"BatchNorm has {look.normalised} values a channel, too few to tell"
         return Training(reason=f"{told} ({_NORMALISED} do: --batch-size)")

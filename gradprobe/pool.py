@@ -23,7 +23,7 @@ from multiprocessing.context import SpawnProcess
 from typing import NamedTuple
 
 from gradprobe.archive import Failure, Reply, encode
-from gradprobe.check import LOOK_FAILED, measure_spec
+from gradprobe.check import measure_spec
 from gradprobe.code import RunOptions, measure_code
 from gradprobe.config import ProbeOptions
 from gradprobe.errors import ExitCode, GradprobeError, InputError, first_line
@@ -218,12 +218,11 @@ def _measured(job: Job, pipe: Connection) -> Result:
             reply = Reply(measure_code(code, job.options, run))
         else:
             import_torch()
-            lasting = True
+            lasting = True  # what is wrong with the spec, too
             measured = measure_spec(spec, job.options)
             reply = Reply(measured)
             # As where memory ran out, of which another run may find more.
-            if measured.training and (measured.training.reason or "").startswith(LOOK_FAILED):
-                lasting = False
+            lasting = not (measured.training and measured.training.failed)
         return Done(encode(reply), lasting)
     except InputError as error:
         return Done(encode(Reply(failure=Failure.of(error))), lasting)

@@ -109,7 +109,7 @@ class Signals(NamedTuple):
 
     decay: float  # decades by which the gradient shrinks from the trunk's last row to its first
     growth: float  # decades by which it grows × (1 - the rows' mean highway)
-    forward_growth: float  # decades by which the activations grow along the trunk
+    forward_growth: float  # decades by which the activations grow along the trunk: one is harmless
     lost_inputs: float  # decades of input dependence lost by the trunk's last row with weights
     lost_past: float  # decades by which it shrinks along a recurrent layer's sequence
     shattering: float  # (1 - coherence) × (1 - the mean highway), 0 to 1
@@ -135,6 +135,7 @@ class Training(NamedTuple):
     probability: Probability | None = None
     margin: float | None = None  # natural log of the odds from the nearest other verdict
     reason: str | None = None
+    failed: bool = False  # the second look itself: another run may get further
 
 
 class Spread(NamedTuple):

@@ -74,7 +74,8 @@ def test_contributions_add_up_to_the_log_odds(signals: Signals) -> None:
     parts = contributions(signals)
     assert parts.keys() == {"ideal", *Signals._fields}
     for model, p in enumerate(probability(signals)):
-        terms = [COEFFICIENTS[name][model] * x for name, x in signals._asdict().items()]
+        beyond = signals._replace(forward_growth=max(0.0, signals.forward_growth - 1))
+        terms = [COEFFICIENTS[name][model] * x for name, x in beyond._asdict().items()]
         odds = COEFFICIENTS["intercept"][model] + math.fsum(terms)
         assert math.fsum(part[model] for part in parts.values()) == pytest.approx(odds, abs=1e-9)
         assert all(parts[name][model] <= 0 for name in Signals._fields)
@@ -180,12 +181,12 @@ def said(signals: Signals, **style: object) -> str:
 
 def test_what_weighs_against_it_is_said_worst_first() -> None:
     found = IDEAL._replace(
-        decay=1.1, lost_inputs=3.0, lost_past=1.0, shattering=0.4, coherence=0.95
+        decay=0.9, lost_inputs=3.0, lost_past=1.0, shattering=0.4, coherence=0.95
     )
     shown = " ".join(said(found).split())
-    told = "inputs 3 decades alike, decay 1.1 decades, shattering 0.400, past fades 1 decade"
+    told = "inputs 3 decades alike, decay 0.9 decades, shattering 0.400, past fades 1 decade"
     assert f"against it: {told} " in shown + " "
-    assert "coherence" not in shown  # -0.32 of log odds: too little to be told
+    assert "coherence" not in shown  # -0.34 of log odds: too little to be told
 
 
 def test_nothing_weighs_against_an_ideal_network() -> None:

@@ -120,7 +120,11 @@ def test_a_past_that_fades_points_at_the_recurrent_row(kind: str, advice: str) -
         (IDEAL._replace(forward_growth=5.5), "grow 3.2e5 times:", "lower the gain"),
         (CAPS._replace(coherence=0.1, decay=0), "little of it takes a skip", "wrap each block"),
         (IDEAL._replace(forward_growth=2.5, coherence=0.1), "(coherence 0.100):", "branch_scale"),
-        (IDEAL._replace(lost_inputs=4.0, coherence=0.6), "<1 % of the output", "normalise"),
+        (
+            IDEAL._replace(decay=1.7, forward_growth=2.5, lost_inputs=4.0, coherence=0.8),
+            "<1 % of the output",
+            "normalise",
+        ),
     ],
 )
 def test_each_cause_is_told_and_mended_by_its_own_words(
@@ -271,6 +275,7 @@ class Once(nn.Module):
 def test_a_model_that_cannot_be_run_again_is_judged_by_reach_alone() -> None:
     found = gradprobe.probe(Once(), torch.ones(4, 8), deep=True)
     assert found.training is not None
+    assert found.training.failed
     assert found.training.reason is not None
     assert "the second look failed: " in found.training.reason
     assert "only once" in found.training.reason

@@ -70,7 +70,7 @@ def table(columns: list[list[float]]) -> str:
     names = ("intercept", *Signals._fields)
     rows = [f'    "{n}": ({a:g}, {b:g}),' for n, a, b in zip(names, *columns, strict=True)]
     head = "COEFFICIENTS: dict[str, tuple[float, float]] = {"
-    comment = "    # per unit of the signal beyond what is harmless: SGD, the better of SGD and Adam"
+    comment = "    # per unit beyond what is harmless: SGD, the better of SGD and Adam"
     return "\n".join([head, comment, *rows, "}", ""])
 
 
