@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_map
 
 from gradprobe.batch import first_tensor
@@ -41,7 +42,8 @@ class SecondLook(NamedTuple):
     by row name, of every row that keeps its input's shape: about 1 with a skip, else 0. It is
     tr(J)/n where all outputs are of one size; what is small behind a ReLU or SiLU counts little.
     ``lost_past`` is how many decades the gradient of a recurrent layer's input loses on its way to
-    the sequence's first position: in the call that loses most, 0 without recurrent layers.
+    the sequence's first position: in the call that loses most, 0 without recurrent layers. All
+    calls of a recurrent cell are one sequence.
     """
 
     coherence: float | None
@@ -114,12 +116,11 @@ def second_look(
             ):
                 output = run()
                 highways = {name: crossing.highway() for name, crossing in crossings.items()}
-                calls = list(sequences)  # not those of a checkpointed layer that runs again
-                inputs = {f"call {index}": call.x for index, call in enumerate(calls)}
+                known = list(sequences.values())  # without what a checkpointed layer runs again
+                inputs = {f"input {n}": x for n, x in enumerate(x for one in known for x in one.xs)}
                 before = gradients(output, weights | inputs)
-            past = [
-                call.lost(before.pop(name, None)) for name, call in zip(inputs, calls, strict=True)
-            ]
+            back = iter([before.pop(name, None) for name in inputs])
+            past = [one.lost([next(back) for _ in one.xs]) for one in known]
             moved = _moved(weights, before, step)
             # Until the backward pass is over: a checkpointed layer runs again in it.
             with undisturbed(model), _standing_at(weights, moved):
@@ -240,42 +241,53 @@ def _crossings(model: nn.Module, seed: int, rows: str | None) -> Iterator[dict[s
 
 
 class _Sequence(NamedTuple):
-    """What a recurrent layer got in one call, and which of its dimensions is time."""
+    """What a recurrent layer got in one call, or a recurrent cell in all of its calls."""
 
-    x: Tensor
-    time: int
+    xs: tuple[Tensor, ...]
+    positions: Callable[[Tensor], Sequence[Tensor]]  # of one of them, or of its gradient, in time
 
-    def lost(self, gradient: Tensor | None) -> float:
+    def lost(self, gradients: Sequence[Tensor | None]) -> float:
         """log10 of the largest gradient of a position ÷ that of the first: 0 if that is it.
 
-        The largest and not the last, which may be padding that nothing reads.
+        The largest and not the last, which may be padding that nothing reads. What no gradient
+        comes back to belongs to no sequence.
         """
-        if gradient is None:
-            return 0.0
-        positions = norms([g.contiguous() for g in gradient.unbind(self.time)])
-        first, most = positions[0], max(positions)
-        if not (most and all(map(math.isfinite, positions))):
+        given = [g for g in gradients if g is not None]
+        sizes = norms([at.contiguous() for g in given for at in self.positions(g)])
+        most = max(sizes, default=0.0)
+        if not (most and all(map(math.isfinite, sizes))):
             return 0.0
         # The smallest number there is: what underflowed is gone.
-        return math.log10(most / max(first, sys.float_info.min))
+        return math.log10(most / max(sizes[0], sys.float_info.min))
 
 
 @contextmanager
-def _sequences(model: nn.Module) -> Iterator[list[_Sequence]]:
-    """What recurrent layers get meanwhile, where a gradient is wanted; packed ones are left out."""
-    found: list[_Sequence] = []
+def _sequences(model: nn.Module) -> Iterator[dict[object, _Sequence]]:
+    """What recurrent layers and cells get meanwhile, where a gradient is wanted."""
+    found: dict[object, _Sequence] = {}
 
-    def hook(module: nn.RNNBase, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        x = args[0] if args else kwargs.get("input")
-        if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() < 2 or not len(x):
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given: Any = args[0] if args else kwargs.get("input")
+        packed = isinstance(given, PackedSequence)
+        x = given.data if packed else given
+        if not isinstance(x, Tensor) or not x.is_floating_point() or not x.numel():
             return None
         if not torch.is_grad_enabled():  # a warm-up: nothing comes back to it
             return None
         inside = x if x.requires_grad else as_leaf(x)
-        found.append(_Sequence(inside, 1 if module.batch_first and x.dim() == 3 else 0))
-        return _with(inside, x, (args, kwargs))
+        if isinstance(module, nn.RNNCellBase):
+            inside = inside.clone()  # what several calls get is one position in each
+            earlier = found[module].xs if module in found else ()
+            found[module] = _Sequence((*earlier, inside), lambda at: (at,))
+        elif packed:
+            sizes = given.batch_sizes.tolist()
+            found[object()] = _Sequence((inside,), lambda x: torch.split(x, sizes))
+        else:
+            time = 1 if module.batch_first and x.dim() == 3 else 0
+            found[object()] = _Sequence((inside,), lambda x: x.unbind(time))
+        return _with(given._replace(data=inside) if packed else inside, given, (args, kwargs))
 
-    with _before(model, nn.RNNBase, hook):
+    with _before(model, (nn.RNNBase, nn.RNNCellBase), hook):
         yield found
 
 
@@ -289,22 +301,24 @@ def _channels(model: nn.Module) -> Iterator[list[int]]:
         if module.training and x is not None and x.dim() > 1 and x.shape[1]:
             found.append(x.numel() // x.shape[1])
 
-    with _before(model, nn.modules.batchnorm._BatchNorm, hook):
+    with _before(model, (nn.modules.batchnorm._BatchNorm,), hook):
         yield found
 
 
 @contextmanager
-def _before(model: nn.Module, kind: type[nn.Module], hook: Callable[..., Any]) -> Iterator[None]:
-    """``hook`` is called before each module of that kind meanwhile."""
+def _before(
+    model: nn.Module, kinds: tuple[type[nn.Module], ...], hook: Callable[..., Any]
+) -> Iterator[None]:
+    """``hook`` is called before each module of these kinds meanwhile."""
     with ExitStack() as hooks:
         for module in model.modules():
-            if isinstance(module, kind):
+            if isinstance(module, kinds):
                 handle = module.register_forward_pre_hook(hook, with_kwargs=True)
                 hooks.callback(handle.remove)
         yield
 
 
-def _with(inside: Tensor, x: Tensor, value: Any) -> Any:
+def _with(inside: object, x: object, value: Any) -> Any:
     """The same with ``inside`` in the place of ``x``."""
     return tree_map(lambda one: inside if one is x else one, value)
 

@@ -31,7 +31,7 @@ from gradprobe.report import (
 )
 from gradprobe.signals import DECADES, FORWARD, GROWN, LOST, is_cut
 from gradprobe.spec import CheckSpec, Ignore
-from gradprobe.vocabulary import RECURRENT_LAYERS, THRESHOLDS
+from gradprobe.vocabulary import RECURRENT_CELLS, RECURRENT_LAYERS, THRESHOLDS
 
 Thresholds = Mapping[str, float]
 
@@ -853,8 +853,9 @@ def _place(profile: GradientProfile) -> RowProfile:
 
 
 def _recurrent_row(profile: GradientProfile) -> RowProfile:
-    """The first of the trunk with a recurrent layer."""
-    recurrent = (row for row in profile.trunk if RECURRENT_LAYERS & set(row.contains))
+    """The first of the trunk with a recurrent layer or cell."""
+    kinds = RECURRENT_LAYERS | RECURRENT_CELLS
+    recurrent = (row for row in profile.trunk if kinds & set(row.contains))
     return next(recurrent, profile.trunk[0])
 
 
@@ -881,8 +882,8 @@ def _where(profile: GradientProfile) -> str:
 
 
 def _kinds(profile: GradientProfile) -> set[str]:
-    """The kinds of layer in the trunk."""
-    return {kind for row in profile.trunk for kind in row.contains}
+    """The kinds of layer in the trunk; a recurrent cell is of its layer's."""
+    return {kind.removesuffix("Cell") for row in profile.trunk for kind in row.contains}
 
 
 _SATURATING = {"Sigmoid": "at most 0.25", "Hardsigmoid": "at most 0.17"}

@@ -7,15 +7,19 @@ verdict than the worst that it has.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 
-from gradprobe.report import GradientProfile, RowStatus, Signals
+from gradprobe.report import GradientProfile, RowProfile, RowStatus, Signals
+from gradprobe.vocabulary import RECURRENT_CELLS
 
 DECADES = 8.0  # of reach below 1
 GROWN = 2.0  # decades of reach above 1: more were no worse
 FORWARD = 6.0  # decades of activations
 LOST = 4.0  # decades of input dependence, and of the gradient of a sequence's first position
 
+
+_FURTHER_CALL = re.compile(r" \(\d+\)$")  # of a module: its row's name is numbered
 
 # Why there is nothing to weigh; the first that holds is told.
 OBSTACLES: dict[str, Callable[[GradientProfile], bool]] = {
@@ -66,12 +70,12 @@ def signals(
     """
     if obstacle(profile) or coherence is None or not math.isfinite(coherence):
         return None
-    trunk, reach = profile.trunk, profile.reach
-    assert reach is not None
+    trunk = profile.trunk
     # Where the last weights of the trunk are: pooling behind them makes random inputs look alike.
-    top = next((row for row in reversed(trunk) if row.parameters), trunk[-1])
+    weighted = {_module(row) for row in trunk if row.parameters}
+    top = next((row for row in reversed(trunk) if _module(row) in weighted), trunk[-1])
     dependence = top.input_dependence
-    decades = math.log10(reach)
+    decades = _decades(profile)
     mixing = [row for row in trunk[1:] if any(p.dimensions > 1 for p in row.parameters)]
     measured = [highways[row.name] for row in mixing if row.name in highways]
     bare = 1 - _between(math.fsum(measured) / len(measured) if measured else 0.0, 1.0)
@@ -86,6 +90,28 @@ def signals(
         shattering=(1 - coherent) * bare,
         coherence=coherent,
     )
+
+
+def _decades(profile: GradientProfile) -> float:
+    """log10 of the reach. All calls of a recurrent cell are one row there, as a layer's are.
+
+    What is lost from one to the next is lost in time: ``lost_past``.
+    """
+    first, last = (_strongest_call(profile, profile.trunk[end]) for end in (0, -1))
+    return math.log10(first / last)
+
+
+def _strongest_call(profile: GradientProfile, row: RowProfile) -> float:
+    """The gradient norm of ``row`` or, of a recurrent cell, the largest of its calls."""
+    calls = [row]
+    if RECURRENT_CELLS & set(row.contains):
+        calls = [one for one in profile.ran if _module(one) == _module(row)]
+    return max(one.gradient_norm or 0.0 for one in calls)
+
+
+def _module(row: RowProfile) -> str:
+    """The row's name without the number of a further call, as in ``cell (2)``."""
+    return _FURTHER_CALL.sub("", row.name)
 
 
 def _forward_growth(profile: GradientProfile) -> float:

@@ -243,6 +243,8 @@ INITS: dict[str, str] = {
 }
 
 RECURRENT_LAYERS = frozenset({"RNN", "LSTM", "GRU"})
+# Modules of Python models: one step of such a layer, called once for each position.
+RECURRENT_CELLS = frozenset(f"{kind}Cell" for kind in RECURRENT_LAYERS)
 
 # Layers through which one position's output depends on another position's input.
 SEQUENCE_LAYERS = RECURRENT_LAYERS | {"MultiheadAttention", "TransformerEncoderLayer"}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradprobe.calibration import COEFFICIENTS, IDEAL, probability
-from gradprobe.report import RowStatus, Signals
+from gradprobe.report import GradientProfile, RowStatus, Signals
 from gradprobe.signals import FORWARD, signals
 
 BETTER = {"coherence"}  # more of it is good news; more of every other is bad news
@@ -59,6 +59,27 @@ def test_activations_grow_along_the_trunk(
     found = signals(profile(*rows, row("head", activation_rms=1e9)), 1.0, {})
     assert found is not None
     assert found.forward_growth == pytest.approx(decades, abs=1e-12)
+
+
+def test_between_the_calls_of_a_recurrent_cell_there_is_time_and_no_decay() -> None:
+    def called(kind: str) -> GradientProfile:
+        cell = [row("cell", 1e-6, kind=kind), row("cell (2)", 1e-2, bare=True, kind=kind)]
+        further = row("cell (3)", 1e-3, bare=True, kind=kind)
+        return profile(*cell, further, row("mid"), row("last"), row("head"))
+
+    for kind, decay in {"LSTMCell": 2, "Block": 6}.items():
+        found = signals(called(kind), 1.0, {})
+        assert found is not None
+        assert found.decay == pytest.approx(decay)
+
+
+def test_a_row_called_again_has_weights_in_each_call() -> None:
+    tied = row("block (2)", bare=True, input_dependence=1e-3)
+    pool = row("pool", bare=True, input_dependence=1e-4)
+    rows = [row("stem"), row("block"), tied, pool]
+    found = signals(profile(*rows, row("head")), 1.0, {})
+    assert found is not None
+    assert found.lost_inputs == pytest.approx(3)
 
 
 def test_inputs_are_lost_at_the_last_row_of_the_trunk() -> None:

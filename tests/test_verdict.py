@@ -253,6 +253,46 @@ def test_a_threshold_that_somebody_set_does_not_hide_a_shattered_gradient() -> N
     assert "boundary" not in shown
 
 
+class Looped(nn.Module):
+    """A GRU read at its last position, as a layer or as a loop over its cell."""
+
+    def __init__(self, layer: nn.GRU, loop: bool) -> None:
+        super().__init__()
+        self.head = nn.Linear(layer.hidden_size, 4)
+        if not loop:
+            self.layer = layer
+            return
+        self.cell = nn.GRUCell(layer.input_size, layer.hidden_size)
+        own = {name.removesuffix("_l0"): value for name, value in layer.state_dict().items()}
+        self.cell.load_state_dict(own)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        state = None
+        if hasattr(self, "layer"):
+            state = self.layer(x)[0][:, -1]
+        else:
+            for position in x.unbind(1):
+                state = self.cell(position, state)
+        out: torch.Tensor = self.head(state)
+        return out
+
+
+def test_a_loop_over_a_cell_is_judged_as_its_layer_is() -> None:
+    """In it the gradient shrinks from call to call, which is time and not depth."""
+    torch.manual_seed(0)
+    layer, x = nn.GRU(8, 16, batch_first=True), torch.randn(16, 40, 8)
+    models = []
+    for loop in (False, True):
+        torch.manual_seed(1)
+        models.append(Looped(layer, loop))
+    found = [gradprobe.probe(model, x, deep=True).training for model in models]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert found[0].probability is not None
+    assert found[0].probability.adam > TRAINS
+    assert found[1].probability == pytest.approx(found[0].probability, rel=1e-4)
+
+
 # ---- where a second look cannot be taken
 
 
