@@ -131,8 +131,12 @@ def near_file(path: Path, *others: str, folders: bool = False) -> str:
         ]
     except (OSError, ValueError):
         beside = []
-    known = {name: str(path.with_name(name)) for name in beside if name != path.name}
-    return _suggested(path.name, known | {word: word for word in others})
+    known = {_stem(name): str(path.with_name(name)) for name in beside if name != path.name}
+    return _suggested(_stem(path.name), known | {word: word for word in others})
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(".yaml").removesuffix(".yml")
 
 
 def write_atomically(path: str, text: str) -> None:

@@ -106,6 +106,10 @@ def _tell(text: str) -> None:
         _discard(sys.stderr)
 
 
+# What typer puts around a message: "Value error, 'x' is not one of …"
+_WORDY = re.compile("(?<=: )(Value error, |Input (?=should be ))|, unable to parse .*", re.DOTALL)
+
+
 def _show(error: Any) -> None:
     """A usage error of typer's, in the form of every other; the help where nothing is asked."""
     from gradprobe.errors import InputError
@@ -114,6 +118,7 @@ def _show(error: Any) -> None:
     if type(error).__name__ == "NoArgsIsHelpError":
         _tell(message)
         return
+    message = _WORDY.sub("", message)
     hint = f"{context.command_path} --help" if context else ""
     _tell(str(InputError(message[:1].lower() + message[1:].removesuffix("."), hint=hint)))
 
