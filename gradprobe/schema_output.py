@@ -1,4 +1,4 @@
-"""The JSON Schemas (draft-07) of what ``probe`` and ``check`` print as JSON."""
+"""The JSON Schemas (draft-07) of what the commands print as JSON."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ _COUNT = {"type": "integer", "minimum": 0}
 _PLACE_OR_NULL = {"type": ["integer", "null"], "minimum": 1}
 _CODE = {"enum": [0, 1, 2, 3]}
 _SEVERITY = {"enum": [str(severity) for severity in Severity]}
+_VERSIONS = {"type": "object", "additionalProperties": _TEXT}
 _ESTIMATE = {"value": _NUMBER_OR_NULL, "error": _NUMBER_OR_NULL}
 
 
@@ -122,7 +123,71 @@ _REPORT = _exactly(
     rows=_list(_ROW),
     findings=_list(_FINDING),
     config={"type": "object"},
-    versions={"type": "object", "additionalProperties": _TEXT},
+    versions=_VERSIONS,
+)
+_COMPARE = _exactly(schema_version={"const": 1}, reports=_list(_REPORT))
+_TRIAL = _exactly(
+    name=_TEXT,
+    sound={"type": "boolean"},
+    doubt=_TEXT_OR_NULL,
+    measured=_list(
+        _exactly(verdict=_VERDICT, reach=_NUMBER_OR_NULL, input_dependence=_NUMBER_OR_NULL)
+    ),
+)
+_FIX = _exactly(
+    schema_version={"const": 1},
+    target=_TEXT,
+    status={"enum": ["healthy", "written", "found", "by-hand", "not-found"]},
+    seeds=_list(_COUNT),
+    before=_TRIAL,
+    after=_or_null(_TRIAL),
+    steps=_list(_TEXT),
+    diff=_or_null(_list(_TEXT)),
+    obstacle=_TEXT_OR_NULL,
+    tried=_list(_TRIAL),
+    versions=_VERSIONS,
+)
+_PATHS = _exactly(
+    schema_version={"const": 1},
+    target=_TEXT,
+    row=_TEXT,
+    blocks=_COUNT,
+    gradient_norm=_NUMBER_OR_NULL,
+    mean_length=_NUMBER_OR_NULL,
+    effective=_or_null({**_list(_COUNT), "minItems": 2, "maxItems": 2}),
+    error=_NUMBER_OR_NULL,
+    left_out=_NUMBER_OR_NULL,
+    groups=_list(
+        _exactly(branches=_COUNT, paths=_COUNT, norm=_NUMBER_OR_NULL, share=_NUMBER_OR_NULL)
+    ),
+    versions=_VERSIONS,
+)
+# A point has the values of the axes, as text, under their names.
+_POINT = {
+    "type": "object",
+    "properties": {
+        "depth": _COUNT, "reach": _NUMBER_OR_NULL, "theory": _NUMBER_OR_NULL, "verdict": _VERDICT,
+    },
+    "required": ["depth", "reach", "verdict"],
+    "additionalProperties": _TEXT,
+}  # fmt: skip
+_FIT = _exactly(
+    kind={"enum": ["exponential", "polynomial", "flat", "none"]},
+    factor=_NUMBER_OR_NULL,
+    power=_NUMBER_OR_NULL,
+)
+_SWEEP = _exactly(
+    schema_version={"const": 1},
+    curves=_list(
+        _exactly(
+            {"edges": {"type": "object", "additionalProperties": _NUMBER}},  # with --theory
+            target=_TEXT,
+            points=_list(_POINT),
+            healthy_up_to={"type": ["integer", "null"]},
+            fit=_or_null(_FIT),
+        )
+    ),
+    versions=_VERSIONS,
 )
 _DIAGNOSTIC = _exactly(
     path=_TEXT,
@@ -156,20 +221,19 @@ _CHECK = _exactly(
 )
 
 
-def _titled(title: str, body: dict[str, Any]) -> dict[str, Any]:
-    return {"$schema": "http://json-schema.org/draft-07/schema#", "title": title, **body}
+# By what ``gradprobe schema`` calls it: the command, or what it prints.
+OUTPUTS: dict[str, dict[str, Any]] = {
+    "report": _REPORT,  # probe --format json
+    "check": _CHECK,  # check --output-format json
+    "diagnostic": _DIAGNOSTIC,  # one line of check --output-format json-lines
+    "compare": _COMPARE,  # and of the others --format json
+    "paths": _PATHS,
+    "sweep": _SWEEP,
+    "fix": _FIX,
+}
 
 
-def report_schema() -> dict[str, Any]:
-    """Of ``probe --format json``."""
-    return _titled("gradprobe report", _REPORT)
-
-
-def check_schema() -> dict[str, Any]:
-    """Of ``check --output-format json``."""
-    return _titled("gradprobe check", _CHECK)
-
-
-def diagnostic_schema() -> dict[str, Any]:
-    """Of one line of ``check --output-format json-lines``."""
-    return _titled("gradprobe diagnostic", _DIAGNOSTIC)
+def output_schema(of: str) -> dict[str, Any]:
+    """The schema of one of ``OUTPUTS``."""
+    head = {"$schema": "http://json-schema.org/draft-07/schema#", "title": f"gradprobe {of}"}
+    return {**head, **OUTPUTS[of]}

@@ -24,7 +24,7 @@ from gradprobe.render.json import report_object
 from gradprobe.render.text import render_report
 from gradprobe.report import Probability, Severity, Signals, Training
 from gradprobe.rules import CAUSES
-from gradprobe.schema_output import report_schema
+from gradprobe.schema_output import output_schema
 from gradprobe.signals import OBSTACLES, obstacle
 from gradprobe.sources.stack import StackOptions
 from gradprobe.sources.yaml import parse
@@ -42,7 +42,7 @@ def probabilities(spec: NetworkSpec, options: ProbeOptions) -> Probability:
 
 
 def complaints(body: dict[str, object]) -> list[str]:
-    return [error.message for error in Draft7Validator(report_schema()).iter_errors(body)]
+    return [error.message for error in Draft7Validator(output_schema("report")).iter_errors(body)]
 
 
 def test_a_probability_is_shown_only_when_asked(run: Run) -> None:

@@ -22,14 +22,14 @@ from handmade import HOSTILE, check_result, diagnostic
 from jsonschema import Draft4Validator, Draft7Validator
 
 from gradprobe.cli.options import CheckFormat
-from gradprobe.cli.schema import SCHEMAS
 from gradprobe.errors import printable
 from gradprobe.outcome import with_fingerprints
 from gradprobe.render.canvas import ENDLESS, Style
 from gradprobe.render.formats import FORMATS
 from gradprobe.rules import RULES
-from gradprobe.schema_output import check_schema, diagnostic_schema, report_schema
+from gradprobe.schema_output import OUTPUTS, output_schema
 
+ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "check"
 SARIF = Path(__file__).parent / "schemas" / "sarif-2.1.0.json"
 OVERWRITE = bool(os.environ.get("GRADPROBE_OVERWRITE"))
@@ -169,7 +169,7 @@ def test_gitlab_fingerprints_are_unique_and_stay_when_a_line_moves() -> None:
 
 
 def test_json_validates_against_its_published_schema() -> None:
-    validator = Draft7Validator(check_schema())
+    validator = Draft7Validator(output_schema("check"))
     body = json.loads(rendered("json"), parse_constant=lambda word: pytest.fail(word))
     assert [error.message for error in validator.iter_errors(body)] == []
     body["targets"][0]["report"]["rows"][0]["surprise"] = 1
@@ -177,7 +177,7 @@ def test_json_validates_against_its_published_schema() -> None:
 
 
 def test_each_json_line_validates() -> None:
-    validator = Draft7Validator(diagnostic_schema())
+    validator = Draft7Validator(output_schema("diagnostic"))
     lines = [json.loads(line) for line in rendered("json-lines").splitlines()]
     assert [line["message"] for line in lines] == [one.message for one in RESULT.diagnostics]
     for line in lines:
@@ -196,10 +196,44 @@ def test_each_json_line_validates() -> None:
 )
 def test_what_probe_prints_validates(run: Callable[..., Result], arguments: tuple[str]) -> None:
     body = json.loads(run("probe", *arguments, "--width", "8", "--format", "json").out)
-    assert [e.message for e in Draft7Validator(report_schema()).iter_errors(body)] == []
+    assert [e.message for e in Draft7Validator(output_schema("report")).iter_errors(body)] == []
 
 
-@pytest.mark.parametrize("name", list(SCHEMAS))
+PRINTED = {
+    "compare": [("compare", "plain", "residual", "--depth", "3")],
+    "paths": [
+        ("paths", "residual", "--depth", "3"),
+        ("paths", "residual", "--depth", "6", "--max-paths", "3"),
+    ],
+    "sweep": [
+        ("sweep", "plain", "residual", "--depth", "2,8", "--theory"),
+        ("sweep", "plain", "--depth", "2,4", "--gain", "0.5,2", "--theory"),
+        ("sweep", "plain", "--depth", "9", "--activation", "tanh,relu", "--gain", "1e-9,1"),
+    ],
+    "fix": [
+        ("fix", "plain", "--depth", "20"),
+        ("fix", "plain", "--depth", "2"),
+        ("fix", "model_specs/lstm_100.yaml", "--seeds", "1"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("of", "arguments"),
+    [(of, arguments) for of, several in PRINTED.items() for arguments in several],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_what_the_other_commands_print_validates(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, of: str, arguments: tuple[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    body = json.loads(run(*arguments, "--format", "json").out)
+    assert [e.message for e in Draft7Validator(output_schema(of)).iter_errors(body)] == []
+    del body[next(iter(body))]
+    assert not Draft7Validator(output_schema(of)).is_valid(body)
+
+
+@pytest.mark.parametrize("name", ["spec", *OUTPUTS])
 def test_the_schemas_are_schemas(run: Callable[..., Result], name: str) -> None:
     ended = run("schema", name)
     Draft7Validator.check_schema(json.loads(ended.out))

@@ -27,7 +27,7 @@ from gradprobe.render.canvas import Style
 from gradprobe.render.text import render_report
 from gradprobe.report import Probability, Repeats, Report, Severity, Training, Verdict
 from gradprobe.rules import Selection, diagnose_seeds
-from gradprobe.schema_output import report_schema
+from gradprobe.schema_output import output_schema
 from gradprobe.sources.stack import StackOptions
 from gradprobe.sources.stack import load as load_stack
 from gradprobe.sources.yaml import parse
@@ -468,7 +468,7 @@ def test_a_python_models_spec_may_ignore_it(
 
 
 def complaints(body: dict[str, object]) -> list[str]:
-    return [error.message for error in Draft7Validator(report_schema()).iter_errors(body)]
+    return [error.message for error in Draft7Validator(output_schema("report")).iter_errors(body)]
 
 
 def test_the_json_holds_every_seed(run: Run) -> None:

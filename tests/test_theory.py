@@ -31,7 +31,7 @@ from gradprobe.config import ProbeOptions
 from gradprobe.inits import INIT_MOMENTS, init_moments
 from gradprobe.predict import predict, with_init
 from gradprobe.report import GradientProfile, Report, RowPrediction
-from gradprobe.schema_output import report_schema
+from gradprobe.schema_output import output_schema
 from gradprobe.sources.stack import StackOptions
 from gradprobe.spec import InitSpec, NetworkSpec
 from gradprobe.vocabulary import INITS
@@ -459,7 +459,9 @@ def test_probe_shows_theory_only_when_asked(run: Callable[..., Result]) -> None:
     assert max(map(len, asked.splitlines())) <= 80
     body = json.loads(run(*words, "--theory", "--format", "json").out)
     assert "theory" not in json.loads(run(*words, "--format", "json").out)
-    assert [error.message for error in Draft7Validator(report_schema()).iter_errors(body)] == []
+    assert [
+        error.message for error in Draft7Validator(output_schema("report")).iter_errors(body)
+    ] == []
     assert body["theory"]["decay"] == pytest.approx(1 / math.sqrt(6))
     assert body["theory"]["reach"] == pytest.approx(6**-2)
     assert body["theory"]["agrees"] is True

@@ -11,7 +11,7 @@ from gradprobe.cli import options as o
 from gradprobe.cli.output import emit
 from gradprobe.render.json import dump
 from gradprobe.schema import spec_schema
-from gradprobe.schema_output import check_schema, diagnostic_schema, report_schema
+from gradprobe.schema_output import output_schema
 
 
 class Of(StrEnum):
@@ -19,21 +19,18 @@ class Of(StrEnum):
     REPORT = "report"
     CHECK = "check"
     DIAGNOSTIC = "diagnostic"
-
-
-SCHEMAS = {
-    Of.SPEC: spec_schema,
-    Of.REPORT: report_schema,
-    Of.CHECK: check_schema,
-    Of.DIAGNOSTIC: diagnostic_schema,
-}
+    COMPARE = "compare"
+    PATHS = "paths"
+    SWEEP = "sweep"
+    FIX = "fix"
 
 
 def schema(
-    of: Annotated[Of, typer.Argument(help="spec, report, check or diagnostic.")] = Of.SPEC,
+    of: Annotated[Of, typer.Argument(help="What to describe.")] = Of.SPEC,
     output: o.Output = None,
 ) -> int:
-    """Print a JSON Schema (draft-07): of a spec, for editors to complete and validate with, of the
-    JSON of probe (report) and of check, or of a line of check's json-lines (diagnostic)."""
-    emit(dump(SCHEMAS[of]()), output)
+    """Print a JSON Schema (draft-07): of a spec, for editors to complete and validate with; of the
+    JSON of probe (report), check, compare, paths, sweep or fix; or of a line of check's json-lines
+    (diagnostic)."""
+    emit(dump(spec_schema() if of is Of.SPEC else output_schema(of)), output)
     return 0
