@@ -451,12 +451,15 @@ class _Planner:
 
 
 def _inside(kind: str, arguments: Mapping[str, Any], x: Tensor) -> int:
-    """Elements that a layer keeps beside its output: gates, projections, a mask."""
+    """Elements that a layer keeps beside its output: gates, projections, a mask, padding."""
+    if kind == "LocalResponseNorm":  # pads the channels by its size
+        return x.numel() // x.shape[1] * (x.shape[1] + int(arguments["size"]))
     if kind not in SEQUENCE_LAYERS:
         return 0
     batch, length, features = x.shape
     if kind in RECURRENT_LAYERS:
         gates = {"RNN": 1, "GRU": 3, "LSTM": 5}[kind]
+        gates *= arguments.get("num_layers", 1) * (2 if arguments.get("bidirectional") else 1)
         return int(batch * length * arguments["hidden_size"] * gates)
     mask = length * length if arguments.get("causal") else 0
     forward = arguments.get("dim_feedforward", 2048) if kind == "TransformerEncoderLayer" else 0

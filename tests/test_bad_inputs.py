@@ -980,6 +980,17 @@ def frugal() -> Iterator[None]:
         "TiB",
     ),
     (
+        "37-padding-inside-a-layer",
+        "input: {shape: [3, 8, 8]}\n"
+        "layers:\n- ▲LocalResponseNorm: {size: 100000000}\n- Flatten\n- Linear: {out_features: 2}\n",
+        "iB",
+    ),
+    (
+        "37-layers-inside-a-layer",
+        "input: {shape: [100000, 4]}\nlayers:\n- ▲GRU: {hidden_size: 4, num_layers: 300}\n",
+        "iB",
+    ),
+    (
         "37-mask-inside-a-layer",
         "input: {shape: [1000000, 4], batch_size: 1}\n"
         "layers:\n- ▲MultiheadAttention: {num_heads: 1, causal: true}\n",
