@@ -311,6 +311,9 @@ class _Planner:
             message += f" from {self._source()}"
             raise self.spec.error(message, layer.place)
         arguments = self._resolve(layer, x)
+        if _mixes_samples(layer.kind, arguments, x.dim()):
+            message = f"{layer.kind} acts across the samples of the batch, dimension 0"
+            raise self.spec.error(message, layer.place, "dim: -1 is the features'")
         try:
             with torch.device("meta"):
                 module = layer_class(layer.kind)(**arguments)
@@ -448,6 +451,20 @@ class _Planner:
         joined = torch.empty(first, device="meta", dtype=outputs[0].dtype)
         self.previous = layer
         return _combine(layer, tuple(branches)), joined
+
+
+_ALONG_ONE = frozenset({"GLU", "Softmax", "Softmin", "LogSoftmax"})
+
+
+def _mixes_samples(kind: str, arguments: Mapping[str, Any], dimensions: int) -> bool:
+    """Whether a layer that acts along one dimension was given that of the batch, or takes it.
+
+    torch takes it for a Softmax of three dimensions that is told none.
+    """
+    dim = arguments.get("dim")
+    if kind not in _ALONG_ONE or (dim is None and kind == "GLU"):
+        return False
+    return dim in (0, -dimensions) if dim is not None else dimensions == 3
 
 
 def _inside(kind: str, arguments: Mapping[str, Any], x: Tensor) -> int:

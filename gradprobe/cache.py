@@ -2,8 +2,8 @@
 
 Profiles are kept and not verdicts: a new threshold needs no new run. Where a spec is wrong, what is
 wrong with it is kept. An entry's name is a hash of the target's bytes, the resolved options, the
-versions of gradprobe and torch, and the calibration's table; its first line is a hash of the rest,
-so that a damaged one is found and measured anew.
+versions of gradprobe and torch, and the calibration; its first line is a hash of the rest, so that
+a damaged one is found and measured anew.
 """
 
 from __future__ import annotations

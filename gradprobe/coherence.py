@@ -272,6 +272,8 @@ def _sequences(model: nn.Module) -> Iterator[dict[object, _Sequence]]:
         x = given.data if packed else given
         if not isinstance(x, Tensor) or not x.is_floating_point() or not x.numel():
             return None
+        if not x.dim() or (x.dim() == 1 and isinstance(module, nn.RNNBase)):  # one's own forward
+            return None
         if not torch.is_grad_enabled():  # a warm-up: nothing comes back to it
             return None
         inside = x if x.requires_grad else as_leaf(x)
@@ -285,7 +287,8 @@ def _sequences(model: nn.Module) -> Iterator[dict[object, _Sequence]]:
         else:
             time = 1 if module.batch_first and x.dim() == 3 else 0
             found[object()] = _Sequence((inside,), lambda x: x.unbind(time))
-        return _with(given._replace(data=inside) if packed else inside, given, (args, kwargs))
+        new = given._replace(data=inside) if packed else inside
+        return ((new, *args[1:]), kwargs) if args else (args, kwargs | {"input": new})
 
     with _before(model, (nn.RNNBase, nn.RNNCellBase), hook):
         yield found
@@ -318,7 +321,7 @@ def _before(
         yield
 
 
-def _with(inside: object, x: object, value: Any) -> Any:
+def _with(inside: Tensor, x: Tensor, value: Any) -> Any:
     """The same with ``inside`` in the place of ``x``."""
     return tree_map(lambda one: inside if one is x else one, value)
 

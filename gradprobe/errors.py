@@ -136,7 +136,7 @@ def near_file(path: Path, *others: str, folders: bool = False) -> str:
 
 
 def _stem(name: str) -> str:
-    return name.removesuffix(".yaml").removesuffix(".yml")
+    return os.path.splitext(name)[0]
 
 
 def write_atomically(path: str, text: str) -> None:

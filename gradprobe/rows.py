@@ -23,7 +23,7 @@ class Row(NamedTuple):
     module: nn.Module
     place: Place | None = None
     level: int = 0
-    contains: tuple[str, ...] = ()  # the kinds of layer inside, itself included
+    contains: tuple[str, ...] = ()  # the kinds of layer inside, itself included: also torch's base
     is_block: bool = False  # one of the repeated modules that the model is made of
 
     @property
@@ -264,8 +264,15 @@ def _size(row: Row) -> int:
 
 
 def _row(name: str, module: nn.Module) -> Row:
-    kinds = sorted({type(inside).__name__ for inside in module.modules()})
-    return Row(name, type(module).__name__, module, contains=tuple(kinds))
+    kinds = {kind for inside in module.modules() for kind in _kinds(type(inside))}
+    return Row(name, type(module).__name__, module, contains=tuple(sorted(kinds)))
+
+
+def _kinds(of: type[nn.Module]) -> tuple[str, ...]:
+    """The name of a class and, where it is one's own, that of the torch class it is made from."""
+    made = (one.__name__ for one in of.__mro__ if one.__module__.startswith("torch.nn.modules."))
+    base = next(made, "Module")
+    return (of.__name__,) if base in ("Module", of.__name__) else (of.__name__, base)
 
 
 def _leaf_modules(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from gradprobe.report import GradientProfile, RowProfile, RowStatus, Signals
@@ -27,7 +28,7 @@ OBSTACLES: dict[str, Callable[[GradientProfile], bool]] = {
     "the loss, an output or a gradient is not finite": lambda p: not _all_finite(p),
     "fewer than two rows to compare": lambda p: p.steps < 1,
     "an end of the trunk has no gradient": lambda p: is_cut(p),
-    "the gradient is zero": lambda p: not p.reach,
+    "the gradient is zero": lambda p: not all(_ends(p)),
     "a batch of one does not tell inputs apart": lambda p: p.trunk[-1].input_dependence is None,
 }
 
@@ -39,7 +40,7 @@ def obstacle(profile: GradientProfile) -> str | None:
 
 def is_cut(profile: GradientProfile) -> bool:
     """Whether an end of the trunk has no gradient."""
-    return any(row.gradient_norm is None for row in (*profile.trunk[:1], *profile.trunk[-1:]))
+    return bool(profile.trunk) and None in _ends(profile)
 
 
 def _all_finite(profile: GradientProfile) -> bool:
@@ -75,7 +76,10 @@ def signals(
     weighted = {_module(row) for row in trunk if row.parameters}
     top = next((row for row in reversed(trunk) if _module(row) in weighted), trunk[-1])
     dependence = top.input_dependence
-    decades = _decades(profile)
+    first, last = _ends(profile)
+    assert first
+    assert last
+    decades = math.log10(first) - math.log10(last)
     mixing = [row for row in trunk[1:] if any(p.dimensions > 1 for p in row.parameters)]
     measured = [highways[row.name] for row in mixing if row.name in highways]
     bare = 1 - _between(math.fsum(measured) / len(measured) if measured else 0.0, 1.0)
@@ -92,21 +96,25 @@ def signals(
     )
 
 
-def _decades(profile: GradientProfile) -> float:
-    """log10 of the reach. All calls of a recurrent cell are one row there, as a layer's are.
+def _ends(profile: GradientProfile) -> tuple[float | None, float | None]:
+    """Gradient norms of the trunk's first and last row; ``None`` where none arrives.
 
-    What is lost from one to the next is lost in time: ``lost_past``.
+    In a loop over a recurrent cell, calls are steps of time and no depth: those of the cell, and of
+    every row that is called as often, are one row there, as a layer is with all its positions. What
+    is lost from step to step is ``lost_past``.
     """
-    first, last = (_strongest_call(profile, profile.trunk[end]) for end in (0, -1))
-    return math.log10(first / last)
+    times = Counter(map(_module, profile.ran))
+    cells = [row for row in profile.ran if RECURRENT_CELLS & set(row.contains)]
+    steps = min((times[_module(cell)] for cell in cells if times[_module(cell)] > 1), default=None)
 
+    def norm(end: RowProfile) -> float | None:
+        calls = [end]
+        if steps and times[_module(end)] >= steps:
+            calls = [row for row in profile.ran if _module(row) == _module(end)]
+        found = [row.gradient_norm for row in calls if row.gradient_norm is not None]
+        return math.hypot(*found) if found else None
 
-def _strongest_call(profile: GradientProfile, row: RowProfile) -> float:
-    """The gradient norm of ``row`` or, of a recurrent cell, the largest of its calls."""
-    calls = [row]
-    if RECURRENT_CELLS & set(row.contains):
-        calls = [one for one in profile.ran if _module(one) == _module(row)]
-    return max(one.gradient_norm or 0.0 for one in calls)
+    return norm(profile.trunk[0]), norm(profile.trunk[-1])
 
 
 def _module(row: RowProfile) -> str:

@@ -792,6 +792,27 @@ SEQUENCE = "input: {shape: [5, 6]}\n"
     ),
     ("40-softmax-dim", HEAD + "layers:\n- Linear: {out_features: 4}\n- ▲Softmax: {dim: 3}\n", "3"),
     (
+        "40-softmax-over-the-batch",
+        HEAD + "layers:\n- Linear: {out_features: 4}\n- ▲Softmax: {dim: 0}\n",
+        "samples",
+        "dim: -1",
+    ),
+    (
+        "40-softmax-over-the-batch-from-behind",
+        HEAD + "layers:\n- Linear: {out_features: 4}\n- ▲LogSoftmax: {dim: -2}\n",
+        "samples",
+    ),
+    (
+        "40-softmax-of-a-sequence",
+        SEQUENCE + "layers:\n- Linear: {out_features: 4}\n- ▲Softmax\n",
+        "samples",
+    ),
+    (
+        "40-glu-over-the-batch",
+        HEAD + "layers:\n- Linear: {out_features: 4}\n- ▲GLU: {dim: 0}\n",
+        "0",
+    ),
+    (
         "40-kernel-of-three",
         IMAGE + "layers:\n- ▲Conv2d: {out_channels: 4, kernel_size: [3, 3, 3]}\n",
         "Conv2d",
@@ -982,7 +1003,8 @@ def frugal() -> Iterator[None]:
     (
         "37-padding-inside-a-layer",
         "input: {shape: [3, 8, 8]}\n"
-        "layers:\n- ▲LocalResponseNorm: {size: 100000000}\n- Flatten\n- Linear: {out_features: 2}\n",
+        "layers:\n- ▲LocalResponseNorm: {size: 100000000}\n"
+        "- Flatten\n- Linear: {out_features: 2}\n",
         "iB",
     ),
     (
@@ -1503,7 +1525,7 @@ def test_usage(run: Run, arguments: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     "layers",
     [
-        "Linear: {out_features: 4}, Softmax",
+        "Flatten, Linear: {out_features: 4}, Softmax",
         "LSTM: {hidden_size: 4, dropout: 0.5}",
         "LSTM: {hidden_size: 4, proj_size: 2}",
         "Conv1d: {out_channels: 4, kernel_size: 2, padding: same}",

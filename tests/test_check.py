@@ -13,7 +13,7 @@ import pytest
 from conftest import Result
 
 from gradprobe.cache import key_of
-from gradprobe.calibration import COEFFICIENTS
+from gradprobe.calibration import COEFFICIENTS, HARMLESS
 from gradprobe.config import CheckOptions, Limits, ProbeOptions
 from gradprobe.discover import discover
 from gradprobe.vocabulary import THRESHOLDS
@@ -687,10 +687,13 @@ def test_an_option_that_changes_the_numbers_is_another_entry(field: str) -> None
     assert (key_of(b"x", other, "1") == key_of(b"x", usual, "1")) == (field == "thresholds")
 
 
-def test_another_calibration_is_another_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("table", [COEFFICIENTS, HARMLESS])
+def test_another_calibration_is_another_entry(
+    monkeypatch: pytest.MonkeyPatch, table: dict[str, object]
+) -> None:
     """A measurement has its probabilities beside its signals."""
     before = key_of(b"x", ProbeOptions(), "1")
-    monkeypatch.setitem(COEFFICIENTS, "decay", (-1.0, -1.0))
+    monkeypatch.delitem(table, "forward_growth")
     assert key_of(b"x", ProbeOptions(), "1") != before
 
 

@@ -530,22 +530,50 @@ def test_what_every_call_of_a_cell_gets_is_another_position_in_each() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.loop = loop
+            self.scale = nn.Parameter(torch.ones(4, dtype=torch.float64))
 
         def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.loop(torch.stack([x] * 5, 1))
+            out: Tensor = self.loop(torch.stack([x * self.scale] * 5, 1))
             return out
 
     class Same(Context):
         def forward(self, x: Tensor) -> Tensor:
-            state = None
+            context, state = x * self.scale, None
             for _ in range(5):
-                state = self.loop.cell(x, state)
+                state = self.loop.cell(context, state)
             assert state is not None
             return state
 
     for model in (Context(), Same()):
         found = second_look(model, [1e-6 * normal(3, 4)], {}, total)
         assert found.lost_past == pytest.approx(4, abs=1e-6)
+
+
+def test_a_state_that_is_detached_begins_the_past_anew() -> None:
+    weight = 0.1 * np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
+
+    class Truncated(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            state = self.cell(x[:, 0])
+            for position in x[:, 1:5].unbind(1):
+                state = self.cell(position, state)
+            state = self.cell(x[:, 5], state.detach())
+            out: Tensor = self.cell(x[:, 6], state)
+            return out
+
+    model = Truncated(recurrent(nn.RNN, weight))
+    found = second_look(model, [1e-6 * normal(3, 7, 4)], {}, total)
+    assert found.lost_past == pytest.approx(1, abs=1e-6)
+
+
+def test_a_recurrent_layer_of_ones_own_may_take_a_number_first() -> None:
+    class Scaled(nn.GRU):
+        def forward(self, scale: Tensor, x: Tensor) -> Tensor:
+            return super().forward(scale * x)[0][:, -1]
+
+    model = Scaled(4, 4, batch_first=True, dtype=torch.float64)
+    found = second_look(model, [torch.tensor(2.0).double(), normal(3, 6, 4)], {}, total)
+    assert found.coherence is not None
 
 
 def test_a_past_that_underflows_is_lost_by_a_finite_number() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradprobe.calibration import COEFFICIENTS, IDEAL, probability
-from gradprobe.report import GradientProfile, RowStatus, Signals
+from gradprobe.report import RowProfile, RowStatus, Signals
 from gradprobe.signals import FORWARD, signals
 
 BETTER = {"coherence"}  # more of it is good news; more of every other is bad news
@@ -61,16 +61,36 @@ def test_activations_grow_along_the_trunk(
     assert found.forward_growth == pytest.approx(decades, abs=1e-12)
 
 
-def test_between_the_calls_of_a_recurrent_cell_there_is_time_and_no_decay() -> None:
-    def called(kind: str) -> GradientProfile:
-        cell = [row("cell", 1e-6, kind=kind), row("cell (2)", 1e-2, bare=True, kind=kind)]
-        further = row("cell (3)", 1e-3, bare=True, kind=kind)
-        return profile(*cell, further, row("mid"), row("last"), row("head"))
+def looped(kind: str, *gradients: float | None) -> list[RowProfile]:
+    """Two rows, called in turn as often as there are gradients: what feeds a cell, and the cell."""
+    rows = []
+    for call, gradient in enumerate(gradients, 1):
+        number = "" if call == 1 else f" ({call})"
+        for name in ("feed", "cell"):
+            made = row(f"{name}{number}", gradient, bare=call > 1, kind=kind)
+            rows.append(made._replace(kind="Linear", contains=("Linear",)) if "f" in name else made)
+    return rows
 
-    for kind, decay in {"LSTMCell": 2, "Block": 6}.items():
-        found = signals(called(kind), 1.0, {})
-        assert found is not None
-        assert found.decay == pytest.approx(decay)
+
+@pytest.mark.parametrize("kind", ["LSTMCell", "Block"])
+def test_between_the_steps_of_a_recurrent_cell_there_is_time_and_no_depth(kind: str) -> None:
+    """Neither between its calls nor between those of what feeds it, at either end of the trunk."""
+    steps = looped(kind, 1e-6, 3e-2, 4e-2)
+    found = signals(profile(*steps, row("mid"), row("last"), row("head")), 1.0, {})
+    assert found is not None
+    assert found.decay == pytest.approx(6 if kind == "Block" else -math.log10(5e-2))
+    found = signals(profile(row("stem", 1e-3), *steps, row("head")), 1.0, {})
+    assert found is not None
+    assert found.decay == pytest.approx(math.log10((4e-2 if kind == "Block" else 5e-2) / 1e-3))
+
+
+@pytest.mark.parametrize("first", [None, 0.0])
+def test_a_loop_whose_first_steps_get_no_gradient_is_weighed(first: float | None) -> None:
+    """Their state was detached, or a long past has underflowed."""
+    for kind, expected in {"GRUCell": 2, "Block": None}.items():
+        rows = [*looped(kind, first, 1e-2), row("mid"), row("last"), row("head")]
+        found = signals(profile(*rows), 1.0, {})
+        assert (found and found.decay) == (expected and pytest.approx(expected))
 
 
 def test_a_row_called_again_has_weights_in_each_call() -> None:

@@ -103,7 +103,15 @@ def test_a_failing_network_is_called_by_its_main_cause(name: str) -> None:
     assert "chance of training" in findings[0].message
 
 
-@pytest.mark.parametrize(("kind", "advice"), [("LSTM", "forget gate"), ("RNN", "use LSTM or GRU")])
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        ("LSTM", "forget gate"),
+        ("RNN", "use LSTM or GRU"),
+        ("GRUCell", "forget gate"),
+        ("RNNCell", "use LSTM or GRU"),
+    ],
+)
 def test_a_past_that_fades_points_at_the_recurrent_row(kind: str, advice: str) -> None:
     rows = [row("stem"), row("cell", kind=kind), row("last"), row("head")]
     training = weighed(FAILING["forgotten"][0])
@@ -253,44 +261,47 @@ def test_a_threshold_that_somebody_set_does_not_hide_a_shattered_gradient() -> N
     assert "boundary" not in shown
 
 
-class Looped(nn.Module):
-    """A GRU read at its last position, as a layer or as a loop over its cell."""
+class Own(nn.GRUCell):
+    """A cell of one's own."""
 
-    def __init__(self, layer: nn.GRU, loop: bool) -> None:
+
+class Recurrent(nn.Module):
+    """A GRU read at its last position: a layer, or a loop over a cell, with the same weights."""
+
+    def __init__(self, cell: type[nn.GRUCell] | None) -> None:
         super().__init__()
-        self.head = nn.Linear(layer.hidden_size, 4)
-        if not loop:
+        torch.manual_seed(0)
+        layer = nn.GRU(8, 16, batch_first=True)
+        self.feed, self.head = nn.Linear(8, 8), nn.Linear(16, 4)
+        if cell is None:
             self.layer = layer
             return
-        self.cell = nn.GRUCell(layer.input_size, layer.hidden_size)
+        self.cell = cell(8, 16)
         own = {name.removesuffix("_l0"): value for name, value in layer.state_dict().items()}
         self.cell.load_state_dict(own)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         state = None
         if hasattr(self, "layer"):
-            state = self.layer(x)[0][:, -1]
+            state = self.layer(self.feed(x))[0][:, -1]
         else:
             for position in x.unbind(1):
-                state = self.cell(position, state)
+                state = self.cell(self.feed(position), state)
         out: torch.Tensor = self.head(state)
         return out
 
 
-def test_a_loop_over_a_cell_is_judged_as_its_layer_is() -> None:
-    """In it the gradient shrinks from call to call, which is time and not depth."""
-    torch.manual_seed(0)
-    layer, x = nn.GRU(8, 16, batch_first=True), torch.randn(16, 40, 8)
-    models = []
-    for loop in (False, True):
-        torch.manual_seed(1)
-        models.append(Looped(layer, loop))
-    found = [gradprobe.probe(model, x, deep=True).training for model in models]
+@pytest.mark.parametrize("cell", [nn.GRUCell, Own])
+@pytest.mark.parametrize("steps", [10, 300])
+def test_a_loop_over_a_cell_is_judged_as_its_layer_is(cell: type[nn.GRUCell], steps: int) -> None:
+    """In it the gradient shrinks from call to call, in the end to nothing: that is time."""
+    x = torch.randn(8, steps, 8, generator=torch.Generator().manual_seed(0))
+    found = [gradprobe.probe(Recurrent(kind), x, deep=True).training for kind in (None, cell)]
     assert found[0] is not None
     assert found[1] is not None
     assert found[0].probability is not None
     assert found[0].probability.adam > TRAINS
-    assert found[1].probability == pytest.approx(found[0].probability, rel=1e-4)
+    assert found[1].probability == pytest.approx(found[0].probability, abs=0.05)
 
 
 # ---- where a second look cannot be taken

@@ -106,8 +106,11 @@ def _tell(text: str) -> None:
         _discard(sys.stderr)
 
 
-# What typer puts around a message: "Value error, 'x' is not one of …"
-_WORDY = re.compile("(?<=: )(Value error, |Input (?=should be ))|, unable to parse .*", re.DOTALL)
+# What typer puts around what is wrong: "Value error, 'x' is not one of …"
+_WORDY = re.compile(
+    r"^(invalid value for '[^']*': )(?:Value error, |Input (should be [\w ]+), unable to parse .*)",
+    re.IGNORECASE,
+)
 
 
 def _show(error: Any) -> None:
@@ -118,7 +121,7 @@ def _show(error: Any) -> None:
     if type(error).__name__ == "NoArgsIsHelpError":
         _tell(message)
         return
-    message = _WORDY.sub("", message)
+    message = _WORDY.sub(r"\1\2", message)
     hint = f"{context.command_path} --help" if context else ""
     _tell(str(InputError(message[:1].lower() + message[1:].removesuffix("."), hint=hint)))
 
