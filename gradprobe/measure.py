@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.graph import GradientEdge
 
 from gradprobe.batch import first_tensor, tensors_in
@@ -295,6 +296,10 @@ def _measure_hooked(
             if tensor is None:
                 calls.append(_Call(row, None, None, False))
                 return
+            if is_functorch_wrapped_tensor(tensor):
+                what = f"row {row.name} ({row.kind}) runs inside torch.vmap or torch.func"
+                hint = "put the transform into a module of its own, which is then the row"
+                raise ModelError(f"{what}: its output is gone outside", hint=hint)
             large = tensor.numel() >= _LARGE
             if large:
                 stats[index] = activation_stats([tensor.detach()])[0]

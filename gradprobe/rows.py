@@ -79,8 +79,8 @@ def with_leaves(rows: list[Row], places: dict[nn.Module, Place] | None = None) -
             if path and module not in seen:
                 seen.add(module)
                 place = (places or {}).get(module, row.place)
-                kind = type(module).__name__
-                result.append(Row(f"{row.name}.{path}", kind, module, place, 1, (kind,)))
+                kinds = _kinds(type(module))
+                result.append(Row(f"{row.name}.{path}", kinds[0], module, place, 1, kinds))
     return result
 
 

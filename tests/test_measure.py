@@ -628,6 +628,41 @@ def test_named_losses_take_the_first_floating_tensor_of_any_output() -> None:
     assert losses[0] == losses[1] == losses[2]
 
 
+# ---- torch.func
+
+
+class Mapped(nn.Module):
+    def __init__(self, inside: nn.Module) -> None:
+        super().__init__()
+        self.inside = inside
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = torch.vmap(self.inside)(x)
+        return out
+
+
+def test_a_row_inside_a_transform_is_refused_and_one_around_it_measured() -> None:
+    torch.manual_seed(0)
+    first, block, last = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+    x = torch.randn(5, 4)
+
+    class Bare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.block, self.last = first, block, last
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.last(torch.vmap(self.block)(self.first(x)))
+            return out
+
+    with pytest.raises(gradprobe.ModelError, match=r"row block \(Linear\) runs inside torch.vmap"):
+        gradprobe.probe(Bare(), x)
+    models = nn.Sequential(first, Mapped(block), last), nn.Sequential(first, block, last)
+    reports = [gradprobe.probe(model, x) for model in models]
+    norms = [[row.gradient_norm for row in report.profile.ran] for report in reports]
+    assert norms[0] == pytest.approx(norms[1])
+
+
 # ---- checkpointing
 
 
