@@ -17,13 +17,13 @@ from test_subject import everything, unchanged
 
 import gradprobe
 from gradprobe.calibration import COEFFICIENTS, IDEAL, contributions, probability
+from gradprobe.causes import CAUSES
 from gradprobe.check import load_target, probe_spec
 from gradprobe.config import ProbeOptions
 from gradprobe.render.canvas import Style
 from gradprobe.render.json import report_object
 from gradprobe.render.text import render_report
 from gradprobe.report import Probability, Severity, Signals, Training
-from gradprobe.rules import CAUSES
 from gradprobe.schema_output import output_schema
 from gradprobe.signals import OBSTACLES, obstacle
 from gradprobe.sources.stack import StackOptions

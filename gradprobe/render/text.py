@@ -12,6 +12,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from gradprobe.calibration import causes, contributions, outlook
+from gradprobe.causes import CAUSES
 from gradprobe.numbers import fraction, kind, name, number, plural
 from gradprobe.render.canvas import (
     BAD,
@@ -39,7 +40,7 @@ from gradprobe.report import (
     Signals,
     Spread,
 )
-from gradprobe.rules import CAUSES, decides
+from gradprobe.rules import decides
 
 MOST_ROWS = 24
 _BAR = (14, 40)  # cells, at least and at most

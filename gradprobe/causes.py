@@ -1,0 +1,220 @@
+"""What loses a gradient, in words: the row where it happens, how it is told, and what mends it.
+
+``CAUSES`` has every signal of the calibration; the bands of reach use the same words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple
+
+from gradprobe.numbers import fraction, number
+from gradprobe.report import GradientProfile, RowProfile, Signals
+from gradprobe.signals import DECADES, FORWARD, GROWN, LOST
+from gradprobe.vocabulary import RECURRENT_CELLS, RECURRENT_LAYERS
+
+# ---- where
+
+
+class _Step(NamedTuple):
+    """The row across which the gradient changes most, and the factor by which it does."""
+
+    row: RowProfile
+    factor: float
+
+
+def _culprit(profile: GradientProfile) -> _Step | None:
+    """The one row across which more than half of the loss or growth (in decades) happens."""
+    reach, trunk = profile.reach, profile.trunk
+    if not reach or reach == 1 or not math.isfinite(reach) or len(trunk) < 3:
+        return None
+    steps = [
+        _Step(after, row.gradient_norm / after.gradient_norm)
+        for row, after in pairwise(trunk)
+        if row.gradient_norm and after.gradient_norm
+    ]
+    shares = [math.log(step.factor) / math.log(reach) for step in steps if step.factor > 0]
+    if len(shares) < len(steps) or max(shares, default=0.0) <= 0.5:
+        return None
+    return steps[shares.index(max(shares))]
+
+
+def row_at_fault(profile: GradientProfile) -> RowProfile:
+    """The row to point at: where the gradient is lost or, where that is everywhere, the first."""
+    culprit = _culprit(profile)
+    return culprit.row if culprit else profile.trunk[0]
+
+
+def _recurrent_row(profile: GradientProfile) -> RowProfile:
+    """The first of the trunk with a recurrent layer or cell."""
+    kinds = RECURRENT_LAYERS | RECURRENT_CELLS
+    recurrent = (row for row in profile.trunk if kinds & set(row.contains))
+    return next(recurrent, profile.trunk[0])
+
+
+def shrinks(profile: GradientProfile) -> str:
+    reach = profile.reach or 0.0
+    if reach == 0:
+        return "falls below the smallest number of its dtype (--dtype float64 shows how far)"
+    return f"shrinks to {number(reach)} of itself over {_where(profile)}"
+
+
+def grows(profile: GradientProfile) -> str:
+    return f"grows {number(profile.reach)} times over {_where(profile)}"
+
+
+def _where(profile: GradientProfile) -> str:
+    """``50 rows, ×0.577 per row``, or the one row across which most of it happens."""
+    unit = profile.unit
+    rows = f"{profile.steps} {unit}s" if profile.steps != 1 else f"one {unit}"
+    culprit = _culprit(profile)
+    if culprit:
+        return f"{rows}, most of it across {unit} {culprit.row.name} (×{number(culprit.factor)})"
+    decay = profile.decay
+    return f"{rows}, ×{number(decay)} per {unit}" if decay and profile.steps > 1 else rows
+
+
+def _kinds(profile: GradientProfile) -> set[str]:
+    """The kinds of layer in the trunk; a recurrent cell is of its layer's."""
+    return {kind.removesuffix("Cell") for row in profile.trunk for kind in row.contains}
+
+
+# ---- what mends it
+
+_SATURATING = {"Sigmoid": "at most 0.25", "Hardsigmoid": "at most 0.17"}
+
+
+def advice_for_small(profile: GradientProfile) -> str:
+    inside = _kinds(profile)
+    for kind, slope in _SATURATING.items():
+        if kind in inside and profile.unit == "row":
+            return f"{kind}'s slope is {slope}: use Tanh, ReLU or GELU, and skip connections"
+    if "residual" in inside:
+        return "keep the skip clean: skip_scale 1, and no layer between the blocks"
+    if "RNN" in inside:
+        return "use LSTM or GRU, or an orthogonal recurrent matrix"
+    if profile.unit == "position":
+        return "shorten the sequence, raise the forget gate's bias, or attend over it"
+    if inside & {"ReLU", "LeakyReLU", "PReLU", "ReLU6"}:
+        return "init: {weight: kaiming_normal, bias: zeros}, or wrap each block in residual: […]"
+    return "raise the gain of the init, normalise, or wrap each block in residual: […]"
+
+
+def advice_for_large(profile: GradientProfile) -> str:
+    inside = _kinds(profile)
+    if "residual" in inside:
+        return _advice_for_branches(profile)
+    if any("BatchNorm" in kind for kind in inside):
+        return "BatchNorm without a skip explodes with depth: wrap each block in residual: […]"
+    return "lower the gain of the init, or normalise inside residual blocks"
+
+
+def _advice_for_branches(profile: GradientProfile) -> str:
+    scale = number(1 / math.sqrt(max(2, profile.steps)))
+    return f"branch_scale: {scale} (1/sqrt(depth)), zero_init: true, or pre-norm"
+
+
+def _advice_for_shattered(profile: GradientProfile, found: Signals) -> str:
+    if found.bare <= _BARE:
+        return _advice_for_branches(profile)
+    return "wrap each block in residual: […], or use fewer rows"
+
+
+def _advice_for_forgotten(profile: GradientProfile, found: Signals) -> str:
+    inside = _kinds(profile)
+    if inside & {"LSTM", "GRU"}:
+        return "read every position, shorten the sequence, or raise the forget gate's bias"
+    return "use LSTM or GRU, an orthogonal recurrent matrix, or read every position"
+
+
+def _advice_for_alike(profile: GradientProfile, found: Signals) -> str:
+    return "normalise, raise the gain of the init, or wrap each block in residual: […]"
+
+
+# ---- how a signal is told
+
+_BARE = 0.5  # up to here a network counts as one with skips
+
+
+def _told_as_another(profile: GradientProfile, found: Signals) -> str:
+    story = f"after a small step the gradient is another (coherence {number(found.coherence)})"
+    return story if found.bare <= _BARE else f"{story}, and little of it takes a skip"
+
+
+def _told_as_forward_growth(profile: GradientProfile, found: Signals) -> str:
+    more = " or more" if found.forward_growth >= FORWARD else ""
+    return f"activations grow {number(10**found.forward_growth)} times{more}"
+
+
+def _told_as_alike(profile: GradientProfile, found: Signals) -> str:
+    return f"{fraction(10**-found.lost_inputs)} of the output tells inputs apart"
+
+
+def _told_as_forgotten(profile: GradientProfile, found: Signals) -> str:
+    less = " or less" if found.lost_past >= LOST else ""
+    share = number(10**-found.lost_past)
+    return f"the sequence's first position gets {share}{less} of another's gradient"
+
+
+def _decades(cap: float) -> Callable[[float], str]:
+    """``4.9 decades``; ``8 or more decades`` at the cap, where the signal ends."""
+
+    def told(value: float) -> str:
+        shown = f"{value:.2g}" if value < cap * (1 - 1e-9) else f"{cap:g} or more"
+        return f"{shown} decade" if shown == "1" else f"{shown} decades"
+
+    return told
+
+
+class Cause(NamedTuple):
+    """How a signal that speaks against a network is told: in a few words, and in a finding."""
+
+    short: Callable[[float], str]  # of the signal's value
+    story: Callable[[GradientProfile, Signals], str]
+    advice: Callable[[GradientProfile, Signals], str]
+    place: Callable[[GradientProfile], RowProfile] = row_at_fault
+
+
+# Every signal of ``Signals``.
+CAUSES = {
+    "decay": Cause(
+        lambda value: f"decay {_decades(DECADES)(value)}",
+        lambda profile, found: f"the gradient {shrinks(profile)}",
+        lambda profile, found: advice_for_small(profile),
+    ),
+    "growth": Cause(
+        lambda value: f"growth {_decades(GROWN)(value)}",
+        lambda profile, found: f"the gradient {grows(profile)}",
+        lambda profile, found: advice_for_large(profile),
+    ),
+    "forward_growth": Cause(
+        lambda value: f"activations grow {_decades(FORWARD)(value)}",
+        _told_as_forward_growth,
+        lambda profile, found: advice_for_large(profile),
+    ),
+    "lost_inputs": Cause(
+        lambda value: f"inputs {_decades(LOST)(value)} alike",
+        _told_as_alike,
+        _advice_for_alike,
+    ),
+    "lost_past": Cause(
+        lambda value: f"past fades {_decades(LOST)(value)}",
+        _told_as_forgotten,
+        _advice_for_forgotten,
+        _recurrent_row,
+    ),
+    "shattering": Cause(
+        lambda value: f"shattering {number(value)}", _told_as_another, _advice_for_shattered
+    ),
+    "coherence": Cause(
+        lambda value: f"coherence {number(value)}", _told_as_another, _advice_for_shattered
+    ),
+}
+
+
+def because(cause: str, profile: GradientProfile, found: Signals) -> tuple[str, str, RowProfile]:
+    """What the signal called ``cause`` says, what mends it, and the row to point at."""
+    told = CAUSES[cause]
+    return told.story(profile, found), told.advice(profile, found), told.place(profile)
