@@ -81,6 +81,11 @@ def _kinds(profile: GradientProfile) -> set[str]:
     return {kind.removesuffix("Cell") for row in profile.trunk for kind in row.contains}
 
 
+def _is_step(row: RowProfile) -> bool:
+    """Whether the row is a call of a recurrent cell: one of a sequence's positions."""
+    return bool(RECURRENT_CELLS & set(row.contains))
+
+
 # ---- what mends it
 
 _SATURATING = {"Sigmoid": "at most 0.25", "Hardsigmoid": "at most 0.17"}
@@ -95,7 +100,7 @@ def advice_for_small(profile: GradientProfile) -> str:
         return "keep the skip clean: skip_scale 1, and no layer between the blocks"
     if "RNN" in inside:
         return "use LSTM or GRU, or an orthogonal recurrent matrix"
-    if profile.unit == "position":
+    if profile.unit == "position" or any(map(_is_step, profile.trunk)):
         return "shorten the sequence, raise the forget gate's bias, or attend over it"
     if inside & {"ReLU", "LeakyReLU", "PReLU", "ReLU6"}:
         return "init: {weight: kaiming_normal, bias: zeros}, or wrap each block in residual: […]"

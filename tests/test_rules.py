@@ -182,6 +182,15 @@ def test_a_rule_fires(code: str, measured: GradientProfile) -> None:
     assert finding.advice
 
 
+@pytest.mark.parametrize(
+    ("kind", "advice"), [("LSTMCell", "forget gate"), ("RNNCell", "LSTM or GRU"), ("Block", "gain")]
+)
+def test_what_fades_from_call_to_call_of_a_cell_is_mended_in_time(kind: str, advice: str) -> None:
+    calls = row("cell", 1e-9, kind=kind), row("cell (2)", 1e-5, kind=kind, bare=True)
+    [finding], _ = judged(profile(*calls, row("mid"), row("last"), row("head")))
+    assert advice in finding.advice
+
+
 @pytest.mark.parametrize(("code", "measured"), cases(SILENT))
 def test_a_rule_is_silent(code: str, measured: GradientProfile) -> None:
     assert code not in codes(judged(measured)[0])
