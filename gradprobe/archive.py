@@ -61,6 +61,11 @@ class Reply(NamedTuple):
     measurement: Measurement | None = None
     failure: Failure | None = None
 
+    @property
+    def found(self) -> Measurement | Failure | None:
+        """The one that it holds; ``None``: neither, and it is no reply."""
+        return self.measurement or self.failure
+
 
 def encode(value: object) -> str:
     """A value type as one line of JSON (Python's dialect, which has NaN and Infinity)."""

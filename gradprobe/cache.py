@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gradprobe._version import __version__
-from gradprobe.archive import Reply, decode
+from gradprobe.archive import Failure, Measurement, Reply, decode
 from gradprobe.calibration import COEFFICIENTS, FAILS, HARMLESS, TRAINS
 from gradprobe.config import ProbeOptions
 from gradprobe.errors import replace_file
@@ -34,7 +34,7 @@ class Cache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def read(self, key: str) -> Reply | None:
+    def read(self, key: str) -> Measurement | Failure | None:
         """What is kept under ``key``; ``None`` where there is nothing.
 
         Raises:
@@ -50,12 +50,12 @@ class Cache:
         if digest != _digest(body):
             raise DamagedError("its checksum does not fit")
         try:
-            reply = decode(Reply, body)
+            found = decode(Reply, body).found
         except ValueError as error:
             raise DamagedError(str(error)) from error
-        if reply == Reply():
+        if found is None:
             raise DamagedError("it is empty")
-        return reply
+        return found
 
     def write(self, key: str, body: str) -> None:
         """Keep an encoded ``Reply``, whole or not at all, also when two runs write at once.

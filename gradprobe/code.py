@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gradprobe import archive, check, process
-from gradprobe.archive import Measurement, Reply
+from gradprobe.archive import Failure, Measurement, Reply
 from gradprobe.check import judge, load_target
 from gradprobe.config import ProbeOptions
 from gradprobe.errors import InputError, ModelError
@@ -103,11 +103,11 @@ def measure_code(code: CodeSpec, options: ProbeOptions, run: RunOptions) -> Meas
         raise InputError(f"--by {options.by} needs a spec: {code.target} is a Python model")
     request = _request(code, options, run)
     reply = _run_here(request) if run.in_process else _run_apart(request, run.timeout)
-    if reply.failure is not None:
-        raise reply.failure.error
-    if reply.measurement is None:
+    measured = reply.found
+    if isinstance(measured, Failure):
+        raise measured.error
+    if measured is None:
         raise ModelError(f"{code.target}: what its process handed back is no result")
-    measured = reply.measurement
     return measured._replace(name=code.name or measured.name, check=code.check)
 
 

@@ -15,11 +15,10 @@ import yaml
 from pathspec import GitIgnoreSpec
 
 from gradprobe.config import CheckOptions
-from gradprobe.errors import near_file
+from gradprobe.errors import SPEC_SUFFIXES, near_file
 
 # Never searched, whatever a .gitignore says; a file named outright is checked wherever it lies.
 SKIPPED = frozenset({"node_modules", "site-packages", "venv", "__pycache__"})
-_SUFFIXES = (".yaml", ".yml")
 _HINTED = 5  # of many paths that are not there, so many get a suggestion
 # `layers:` at the beginning of a line: all but a spec in another dress, which is looked at closely.
 _BLOCK = re.compile(rb"^(\xef\xbb\xbf)?[\"']?layers[\"']?\s*:", re.M)
@@ -148,7 +147,7 @@ def _specs_below(folder: Path, excluded: _Excluded) -> Iterator[str]:
         )
         for name in sorted(names):
             path = os.path.join(place, name)
-            if not name.endswith(_SUFFIXES) or not os.path.isfile(path):  # a pipe would hang it
+            if not name.endswith(SPEC_SUFFIXES) or not os.path.isfile(path):  # a pipe would hang it
                 continue
             if not _ignored(active, path, False) and not excluded(Path(path)) and _is_spec(path):
                 yield path

@@ -14,6 +14,7 @@ from pathlib import Path
 
 # Controls, formats (zero-width, bidirectional, the byte-order mark), surrogates, line separators:
 # what a terminal acts on instead of showing it.
+SPEC_SUFFIXES = (".yaml", ".yml")
 _OBEYED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
@@ -126,7 +127,7 @@ def near_file(path: Path, *others: str, folders: bool = False) -> str:
         beside = [
             entry.name
             for entry in os.scandir(path.parent)
-            if entry.name.endswith((".yaml", ".yml"))
+            if entry.name.endswith(SPEC_SUFFIXES)
             or (folders and entry.name[0] != "." and entry.is_dir())
         ]
     except (OSError, ValueError):

@@ -130,7 +130,7 @@ def _measured(
             key = key_of(target.data, probe, torch_version)
             kept = _kept(cache, key, target.path, warn)
             if kept is not None:
-                results[index, seed] = _either(kept)
+                results[index, seed] = kept
             else:
                 seconds = target.options.timeout
                 job = Job(target.name, target.data, probe, seconds, run.allow_code)
@@ -142,7 +142,9 @@ def _measured(
         if isinstance(result, Failure):
             results[where] = result
             continue
-        results[where] = _either(decode(Reply, result.body))
+        found = decode(Reply, result.body).found
+        assert found is not None
+        results[where] = found
         if cache and result.lasting:
             try:
                 cache.write(key, result.body)
@@ -152,13 +154,7 @@ def _measured(
     return [[results[i, seed] for seed in t.options.seeds] for i, t in enumerate(targets)]
 
 
-def _either(reply: Reply) -> Measurement | Failure:
-    found = reply.measurement or reply.failure
-    assert found is not None
-    return found
-
-
-def _kept(cache: Cache | None, key: str, path: str, warn: Warn) -> Reply | None:
+def _kept(cache: Cache | None, key: str, path: str, warn: Warn) -> Measurement | Failure | None:
     try:
         return cache.read(key) if cache else None
     except DamagedError:
