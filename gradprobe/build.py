@@ -313,7 +313,7 @@ class _Planner:
         arguments = self._resolve(layer, x)
         if _mixes_samples(layer.kind, arguments, x.dim()):
             message = f"{layer.kind} acts across the samples of the batch, dimension 0"
-            raise self.spec.error(message, layer.place, "dim: -1 is the features'")
+            raise self.spec.error(message, layer.place, "give it a dim of 1 or more")
         try:
             with torch.device("meta"):
                 module = layer_class(layer.kind)(**arguments)
@@ -459,9 +459,11 @@ _ALONG_ONE = frozenset({"GLU", "Softmax", "Softmin", "LogSoftmax"})
 def _mixes_samples(kind: str, arguments: Mapping[str, Any], dimensions: int) -> bool:
     """Whether a layer that acts along one dimension was given that of the batch, or takes it.
 
-    torch takes it for a Softmax of three dimensions that is told none.
+    torch takes it for a Softmax or Softmax2d of three dimensions that is told none.
     """
     dim = arguments.get("dim")
+    if kind == "Softmax2d":
+        return dimensions == 3
     if kind not in _ALONG_ONE or (dim is None and kind == "GLU"):
         return False
     return dim in (0, -dimensions) if dim is not None else dimensions == 3
@@ -475,7 +477,7 @@ def _inside(kind: str, arguments: Mapping[str, Any], x: Tensor) -> int:
         return 0
     batch, length, features = x.shape
     if kind in RECURRENT_LAYERS:
-        gates = {"RNN": 1, "GRU": 3, "LSTM": 5}[kind]
+        gates = {"RNN": 4, "GRU": 10, "LSTM": 11}[kind]  # as measured, with the layer's output
         gates *= arguments.get("num_layers", 1) * (2 if arguments.get("bidirectional") else 1)
         return int(batch * length * arguments["hidden_size"] * gates)
     mask = length * length if arguments.get("causal") else 0

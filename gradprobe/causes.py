@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from gradprobe.numbers import fraction, number
 from gradprobe.report import GradientProfile, RowProfile, Signals
-from gradprobe.signals import DECADES, FORWARD, GROWN, LOST
+from gradprobe.signals import DECADES, FORWARD, GROWN, LOST, without_time
 from gradprobe.vocabulary import RECURRENT_CELLS, RECURRENT_LAYERS
 
 # ---- where
@@ -81,11 +81,6 @@ def _kinds(profile: GradientProfile) -> set[str]:
     return {kind.removesuffix("Cell") for row in profile.trunk for kind in row.contains}
 
 
-def _is_step(row: RowProfile) -> bool:
-    """Whether the row is a call of a recurrent cell: one of a sequence's positions."""
-    return bool(RECURRENT_CELLS & set(row.contains))
-
-
 # ---- what mends it
 
 _SATURATING = {"Sigmoid": "at most 0.25", "Hardsigmoid": "at most 0.17"}
@@ -100,7 +95,7 @@ def advice_for_small(profile: GradientProfile) -> str:
         return "keep the skip clean: skip_scale 1, and no layer between the blocks"
     if "RNN" in inside:
         return "use LSTM or GRU, or an orthogonal recurrent matrix"
-    if profile.unit == "position" or any(map(_is_step, profile.trunk)):
+    if profile.unit == "position" or len(without_time(profile).trunk) < len(profile.trunk) / 2:
         return "shorten the sequence, raise the forget gate's bias, or attend over it"
     if inside & {"ReLU", "LeakyReLU", "PReLU", "ReLU6"}:
         return "init: {weight: kaiming_normal, bias: zeros}, or wrap each block in residual: […]"
@@ -221,5 +216,5 @@ CAUSES = {
 
 def because(cause: str, profile: GradientProfile, found: Signals) -> tuple[str, str, RowProfile]:
     """What the signal called ``cause`` says, what mends it, and the row to point at."""
-    told = CAUSES[cause]
+    told, profile = CAUSES[cause], without_time(profile)
     return told.story(profile, found), told.advice(profile, found), told.place(profile)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_map
 
@@ -208,7 +209,7 @@ def _crossings(model: nn.Module, seed: int, rows: str | None) -> Iterator[dict[s
     def enter(row: Row) -> Callable[..., Any]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             x = first_tensor([args, kwargs])
-            if x is None:
+            if x is None or is_functorch_wrapped_tensor(x):
                 return None
             entered[row.name] = x if x.requires_grad else as_leaf(x)
             inside = entered[row.name].clone()  # the row may overwrite what it gets
@@ -271,6 +272,8 @@ def _sequences(model: nn.Module) -> Iterator[dict[object, _Sequence]]:
         packed = isinstance(given, PackedSequence)
         x = given.data if packed else given
         if not isinstance(x, Tensor) or not x.is_floating_point() or not x.numel():
+            return None
+        if is_functorch_wrapped_tensor(x):  # in a vmap: no leaf can be made there
             return None
         if not x.dim() or (x.dim() == 1 and isinstance(module, nn.RNNBase)):  # one's own forward
             return None

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+SPEC_SUFFIXES = (".yaml", ".yml")
+
 # Controls, formats (zero-width, bidirectional, the byte-order mark), surrogates, line separators:
 # what a terminal acts on instead of showing it.
-SPEC_SUFFIXES = (".yaml", ".yml")
 _OBEYED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
@@ -133,7 +134,7 @@ def near_file(path: Path, *others: str, folders: bool = False) -> str:
     except (OSError, ValueError):
         beside = []
     known = {_stem(name): str(path.with_name(name)) for name in beside if name != path.name}
-    return _suggested(_stem(path.name), known | {word: word for word in others})
+    return _suggested(_stem(path.name), {word: word for word in others} | known)
 
 
 def _stem(name: str) -> str:

@@ -14,7 +14,7 @@ import gc
 import math
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -238,6 +238,21 @@ class _Call(NamedTuple):
     spare: tuple[GradientEdge, ...] = ()  # of what else it hands out: an LSTM's last states
 
 
+def _unseen(transformed: Sequence[Row], measured: Container[str]) -> set[str]:
+    """The rows that ran inside a transform alone.
+
+    Raises:
+        ModelError: one of them is a block.
+    """
+    unseen = [row for row in transformed if row.name not in measured]
+    for row in unseen:
+        if not row.level:
+            what = f"row {row.name} ({row.kind}) runs inside torch.vmap or torch.func alone"
+            hint = "choose rows around the transform with --rows"
+            raise ModelError(f"{what}, where nothing can be measured", hint=hint)
+    return {row.name for row in unseen}
+
+
 def _measure_hooked(
     model: nn.Module,
     modules: list[nn.Module],
@@ -252,6 +267,7 @@ def _measure_hooked(
     reduced: dict[object, float] = {}  # norms of large gradients, taken when they were made
     aliases: dict[int, tuple[int]] = {}
     entered: list[Row] = []  # the rows whose forward runs, the innermost last
+    transformed: list[Row] = []  # their outputs exist inside torch.vmap or torch.func alone
     beside: set[str] = set()  # rows that no gradient has to do with: a mask, position angles
     recording = True  # checkpointing runs the forward again during the backward pass
 
@@ -297,9 +313,8 @@ def _measure_hooked(
                 calls.append(_Call(row, None, None, False))
                 return
             if is_functorch_wrapped_tensor(tensor):
-                what = f"row {row.name} ({row.kind}) runs inside torch.vmap or torch.func"
-                hint = "put the transform into a module of its own, which is then the row"
-                raise ModelError(f"{what}: its output is gone outside", hint=hint)
+                transformed.append(row)
+                return
             large = tensor.numel() >= _LARGE
             if large:
                 stats[index] = activation_stats([tensor.detach()])[0]
@@ -335,6 +350,7 @@ def _measure_hooked(
             ran = [call.row for call in calls if call.row.level == 0]
             raise failed(error, entered[-1] if entered else None, ran) from error
         recording = False
+        beside |= _unseen(transformed, {call.row.name for call in calls})
         captured = [i for i, call in enumerate(calls) if call.edge is not None and not call.large]
         spare = [(i, k) for i, call in enumerate(calls) for k in range(len(call.spare))]
         wanted: list[Any] = [*(calls[i].edge for i in captured), *trainable]

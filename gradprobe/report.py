@@ -208,7 +208,7 @@ class RowProfile(NamedTuple):
     input_dependence: float | None = None  # variance across the batch / mean square, in [0, 1]
     zero_fraction: float | None = None  # of the output's elements that are exactly 0
     parameters: tuple[ParameterProfile, ...] = ()
-    contains: tuple[str, ...] = ()  # the kinds of layer inside, itself included: also torch's base
+    contains: tuple[str, ...] = ()  # the kinds of layer inside, itself included
     jacobian: JacobianProfile | None = None  # measured on request, where the shape is kept
     column: int | None = None  # beside ``line``, both from 1
     theory: RowPrediction | None = None  # predicted on request

@@ -23,7 +23,7 @@ class Row(NamedTuple):
     module: nn.Module
     place: Place | None = None
     level: int = 0
-    contains: tuple[str, ...] = ()  # the kinds of layer inside, itself included: also torch's base
+    contains: tuple[str, ...] = ()  # the kinds of layer inside, itself included
     is_block: bool = False  # one of the repeated modules that the model is made of
 
     @property
@@ -269,7 +269,7 @@ def _row(name: str, module: nn.Module) -> Row:
 
 
 def _kinds(of: type[nn.Module]) -> tuple[str, ...]:
-    """The name of a class and, where it is one's own, that of the torch class it is made from."""
+    """The name of a class and, where it is a user's own, that of its torch base."""
     made = (one.__name__ for one in of.__mro__ if one.__module__.startswith("torch.nn.modules."))
     base = next(made, "Module")
     return (of.__name__,) if base in ("Module", of.__name__) else (of.__name__, base)

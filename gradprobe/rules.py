@@ -630,8 +630,9 @@ RULES: tuple[Rule, ...] = (
         There is no probability that the network trains, so that only the bands of reach judge it.
 
         Nothing can be weighed where there are fewer than two rows to compare or one sample in the
-        batch, where BatchNorm has fewer than 32 values to normalise a channel by, in a dtype that
-        is too coarse for a small step, or where the second look failed; the message says which.
+        batch, where an end of the trunk has no gradient, where BatchNorm has fewer than 32 values
+        to normalise a channel by, in a dtype that is too coarse for a small step, or where the
+        second look failed; the message says which.
         Without `--deep`, or with `check --no-deep`, reach alone is what is asked for.
         """,
         weigh=_unweighed,

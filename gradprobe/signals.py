@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from gradprobe.report import GradientProfile, RowProfile, RowStatus, Signals
 from gradprobe.vocabulary import RECURRENT_CELLS
@@ -19,7 +20,6 @@ GROWN = 2.0  # decades of reach above 1: more were no worse
 FORWARD = 6.0  # decades of activations
 LOST = 4.0  # decades of input dependence, and of the gradient of a sequence's first position
 
-
 _FURTHER_CALL = re.compile(r" \(\d+\)$")  # of a module: its row's name is numbered
 
 # Why there is nothing to weigh; the first that holds is told.
@@ -28,19 +28,20 @@ OBSTACLES: dict[str, Callable[[GradientProfile], bool]] = {
     "the loss, an output or a gradient is not finite": lambda p: not _all_finite(p),
     "fewer than two rows to compare": lambda p: p.steps < 1,
     "an end of the trunk has no gradient": lambda p: is_cut(p),
-    "the gradient is zero": lambda p: not all(_ends(p)),
+    "the gradient is zero": lambda p: not p.reach,
     "a batch of one does not tell inputs apart": lambda p: p.trunk[-1].input_dependence is None,
 }
 
 
 def obstacle(profile: GradientProfile) -> str | None:
     """Why the profile has no signals, in words; ``None`` where it has."""
+    profile = without_time(profile)
     return next((reason for reason, holds in OBSTACLES.items() if holds(profile)), None)
 
 
 def is_cut(profile: GradientProfile) -> bool:
     """Whether an end of the trunk has no gradient."""
-    return bool(profile.trunk) and None in _ends(profile)
+    return any(row.gradient_norm is None for row in (*profile.trunk[:1], *profile.trunk[-1:]))
 
 
 def _all_finite(profile: GradientProfile) -> bool:
@@ -69,17 +70,16 @@ def signals(
         ``None`` where there is nothing to weigh: an ``obstacle``, or no coherence. Those are other
         rules' business.
     """
+    profile = without_time(profile)
     if obstacle(profile) or coherence is None or not math.isfinite(coherence):
         return None
-    trunk = profile.trunk
+    trunk, reach = profile.trunk, profile.reach
+    assert reach is not None
     # Where the last weights of the trunk are: pooling behind them makes random inputs look alike.
     weighted = {_module(row) for row in trunk if row.parameters}
     top = next((row for row in reversed(trunk) if _module(row) in weighted), trunk[-1])
     dependence = top.input_dependence
-    first, last = _ends(profile)
-    assert first
-    assert last
-    decades = math.log10(first) - math.log10(last)
+    decades = math.log10(reach)
     mixing = [row for row in trunk[1:] if any(p.dimensions > 1 for p in row.parameters)]
     measured = [highways[row.name] for row in mixing if row.name in highways]
     bare = 1 - _between(math.fsum(measured) / len(measured) if measured else 0.0, 1.0)
@@ -96,25 +96,55 @@ def signals(
     )
 
 
-def _ends(profile: GradientProfile) -> tuple[float | None, float | None]:
-    """Gradient norms of the trunk's first and last row; ``None`` where none arrives.
+def without_time(profile: GradientProfile) -> GradientProfile:
+    """The rows of depth alone: the steps of a loop over a recurrent cell are one row each.
 
-    In a loop over a recurrent cell, calls are steps of time and no depth: those of the cell, and of
-    every row that is called as often, are one row there, as a layer is with all its positions. What
-    is lost from step to step is ``lost_past``.
+    Those are the calls of a cell, and of a row that runs between them, but never twice between two:
+    as a layer is one row with all its positions. Such a row's gradient is that of all calls, and
+    its activations are the last one's. What is lost from step to step is ``lost_past``.
     """
-    times = Counter(map(_module, profile.ran))
-    cells = [row for row in profile.ran if RECURRENT_CELLS & set(row.contains)]
-    steps = min((times[_module(cell)] for cell in cells if times[_module(cell)] > 1), default=None)
+    steps = _in_step(profile.ran)
+    if not steps:
+        return profile
+    rows: dict[str, RowProfile] = {}
+    for row in profile.ran:
+        module = _module(row)
+        first = rows.get(module)
+        if module not in steps or first is None:
+            rows[module if module in steps else row.name] = row
+            continue
+        rows[module] = _both(first, row)
+    return replace(profile, rows=tuple(rows.values()))
 
-    def norm(end: RowProfile) -> float | None:
-        calls = [end]
-        if steps and times[_module(end)] >= steps:
-            calls = [row for row in profile.ran if _module(row) == _module(end)]
-        found = [row.gradient_norm for row in calls if row.gradient_norm is not None]
-        return math.hypot(*found) if found else None
 
-    return norm(profile.trunk[0]), norm(profile.trunk[-1])
+def _both(first: RowProfile, row: RowProfile) -> RowProfile:
+    """Two steps of one row, as one."""
+    norms = [n for n in (first.gradient_norm, row.gradient_norm) if n is not None]
+    broken = RowStatus.NON_FINITE in (first.status, row.status)
+    return first._replace(
+        gradient_norm=math.hypot(*norms) if norms else None,
+        activation_rms=row.activation_rms,
+        input_dependence=row.input_dependence,
+        status=RowStatus.NON_FINITE if broken else RowStatus.OK if norms else row.status,
+    )
+
+
+def _in_step(rows: Sequence[RowProfile]) -> set[str]:
+    """The modules of which each call is one step of a loop over a recurrent cell."""
+    times = Counter(map(_module, rows))
+    cells = {_module(row) for row in rows if RECURRENT_CELLS & set(row.contains)}
+    cells = {cell for cell in cells if times[cell] > 1}
+    steps = 0  # calls of those cells so far
+    at: dict[str, int] = {}  # how many there had been when a module was called last
+    deep = set()
+    for row in rows if cells else ():
+        module = _module(row)
+        if module in cells:
+            steps += 1
+        elif at.get(module) == steps:
+            deep.add(module)
+        at[module] = steps
+    return {module for module in at if times[module] > 1} - deep
 
 
 def _module(row: RowProfile) -> str:

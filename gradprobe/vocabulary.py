@@ -243,8 +243,9 @@ INITS: dict[str, str] = {
 }
 
 RECURRENT_LAYERS = frozenset({"RNN", "LSTM", "GRU"})
-# Modules of Python models: one step of such a layer, called once for each position.
-RECURRENT_CELLS = frozenset(f"{kind}Cell" for kind in RECURRENT_LAYERS)
+# Modules of Python models: one step of such a layer, called once for each position. The last is
+# what torch's are made from, and a user's own.
+RECURRENT_CELLS = frozenset({*(f"{kind}Cell" for kind in RECURRENT_LAYERS), "RNNCellBase"})
 
 # Layers through which one position's output depends on another position's input.
 SEQUENCE_LAYERS = RECURRENT_LAYERS | {"MultiheadAttention", "TransformerEncoderLayer"}

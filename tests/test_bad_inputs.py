@@ -795,13 +795,14 @@ SEQUENCE = "input: {shape: [5, 6]}\n"
         "40-softmax-over-the-batch",
         HEAD + "layers:\n- Linear: {out_features: 4}\n- ▲Softmax: {dim: 0}\n",
         "samples",
-        "dim: -1",
+        "a dim of 1",
     ),
     (
         "40-softmax-over-the-batch-from-behind",
         HEAD + "layers:\n- Linear: {out_features: 4}\n- ▲LogSoftmax: {dim: -2}\n",
         "samples",
     ),
+    ("40-softmax-2d", SEQUENCE + "layers:\n- Linear: {out_features: 4}\n- ▲Softmax2d\n", "samples"),
     (
         "40-softmax-of-a-sequence",
         SEQUENCE + "layers:\n- Linear: {out_features: 4}\n- ▲Softmax\n",

@@ -661,6 +661,28 @@ def test_a_row_inside_a_transform_is_refused_and_one_around_it_measured() -> Non
     reports = [gradprobe.probe(model, x) for model in models]
     norms = [[row.gradient_norm for row in report.profile.ran] for report in reports]
     assert norms[0] == pytest.approx(norms[1])
+    leaves = gradprobe.probe(models[0], x, level="leaves")
+    assert [row.name for row in leaves.rows if row.level] == []
+
+
+def test_a_row_that_runs_outside_a_transform_too_is_measured_there() -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = layers
+
+        def forward(self, x: Tensor) -> Tensor:
+            inside: Tensor = torch.func.grad(lambda x: self.layers(x).square().sum())(x)
+            out: Tensor = self.layers(x)
+            return out + 0 * inside.detach()
+
+    x = torch.randn(5, 4)
+    both, plain = (gradprobe.probe(model, x).profile for model in (Both(), layers))
+    found = [[row.gradient_norm for row in profile.ran] for profile in (both, plain)]
+    assert found[0] == pytest.approx(found[1])
 
 
 # ---- checkpointing

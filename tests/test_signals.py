@@ -84,6 +84,23 @@ def test_between_the_steps_of_a_recurrent_cell_there_is_time_and_no_depth(kind: 
     assert found.decay == pytest.approx(math.log10((4e-2 if kind == "Block" else 5e-2) / 1e-3))
 
 
+def test_what_is_called_again_and_again_between_two_steps_is_deep() -> None:
+    block = [row(f"block ({n})", 10 ** (n - 9), bare=True) for n in range(2, 9)]
+    block.insert(0, row("block", 1e-8))
+    cell = [row("cell", 0.5, kind="GRUCell"), row("cell (2)", 0.5, kind="GRUCell", bare=True)]
+    found = signals(profile(*block, *cell, row("mid"), row("last"), row("head")), 1.0, {})
+    assert found is not None
+    assert found.decay == pytest.approx(8)
+
+
+def test_a_cell_called_once_more_than_what_feeds_it_is_a_loop_too() -> None:
+    further = row("cell (4)", 0.1, kind="GRUCell", bare=True)
+    steps = looped("GRUCell", 1e-6, 3e-2, 4e-2)
+    found = signals(profile(*steps, further, row("mid"), row("last"), row("head")), 1.0, {})
+    assert found is not None
+    assert found.decay == pytest.approx(-math.log10(5e-2))
+
+
 @pytest.mark.parametrize("first", [None, 0.0])
 def test_a_loop_whose_first_steps_get_no_gradient_is_weighed(first: float | None) -> None:
     """Their state was detached, or a long past has underflowed."""

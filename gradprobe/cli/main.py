@@ -108,7 +108,8 @@ def _tell(text: str) -> None:
 
 # What typer puts around what is wrong: "Value error, 'x' is not one of …"
 _WORDY = re.compile(
-    r"^(invalid value for '[^']*': )(?:Value error, |Input (should be [\w ]+), unable to parse .*)",
+    r"^(invalid value for '[^']*'(?: / '[^']*')*: )"
+    r"(?:Value error, |Input (should be [\w ]+), unable to parse .*)",
     re.IGNORECASE,
 )
 
