@@ -28,7 +28,7 @@ BESIDE = {
     "smallest RMS ≥ 1e-7": (6, 6),
     "SageMaker Debugger": (6, -3),
     "TheDeepChecker": (6, -3),
-    "AutoTrainer": (-2, -13),
+    "AutoTrainer": (-2, 7),
     "reach in 1e-4 … 1e4": (5, -9),
 }
 

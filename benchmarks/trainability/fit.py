@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from logistic import Array, auc, cross_validated, fit, log_loss
+from logistic import Array, auc, cross_validated, fit, log_loss, reliability
 from profiles import FIT, GIVEN, load
 
 from gradprobe import calibration
@@ -88,6 +88,7 @@ def main() -> None:
             alarms, misses = (p[y > 0.5] < low).mean(), (p[y < 0.5] >= high).mean()
             uncertain = ((p >= low) & (p < high)).mean()
             print(f"{low:13.1f}{high:14.1f}{alarms:15.1%}{misses:9.1%}{uncertain:12.1%}")
+        reliability(name, p, y)
     ablation(x, targets)
     path = Path(calibration.__file__)
     marked = re.compile(r"(# fit\.py writes from here\n).*?(# to here\n)", re.DOTALL)

@@ -1,6 +1,9 @@
-"""A logistic regression by Newton's method, and how good a ranking is. numpy only."""
+"""A logistic regression by Newton's method, and how good its probabilities are. numpy only."""
 
 from __future__ import annotations
+
+import math
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,3 +78,26 @@ def auc(score: Array, y: Array) -> float:
 def log_loss(p: Array, y: Array) -> float:
     p = np.clip(p, 1e-9, 1 - 1e-9)
     return float(-np.mean(y * np.log(p) + (1 - y) * np.log(1 - p)))
+
+
+BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 1.0)
+
+
+def reliability(name: str, p: Array, y: Array) -> None:
+    """Print what was said beside what became of it; ± is what chance leaves if it was right."""
+    print(f"\nreliability, {name}: log loss {log_loss(p, y):.3f}")
+    print(f"{'':>13}{'networks':>10}{'said':>14}{'trained':>10}{'apart':>8}")
+    apart = []
+    for low, high in pairwise(BINS):
+        inside = (p >= low) & ((p < high) | (high == 1))
+        if not inside.any():
+            continue
+        share, mean, count = y[inside].mean(), p[inside].mean(), int(inside.sum())
+        error = math.sqrt((p[inside] * (1 - p[inside])).sum()) / count
+        bar = "█" * round(20 * share)
+        span = f"{low:g} to {high:g}"
+        print(f"{span:>13}{count:10}{mean:7.2f} ± {error:.3f}{share:9.2f}", end="")
+        apart.append((share - mean) / error)
+        print(f"{apart[-1]:7.1f}σ  {bar}")
+    chance = sum(z * z for z in apart)
+    print(f"{'all':>13}{len(y):10}{p.mean():7.2f}{y.mean():17.2f}{'':8}χ² = {chance:.1f}")

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 from fit import SIGNS, TARGETS, TRAINED, seen
-from logistic import Array, auc, fit, log_loss, predict
+from logistic import Array, auc, fit, log_loss, predict, reliability
 from profiles import FIT, GIVEN, REPORT, SEEDS, load
 
 from gradprobe import calibration
@@ -30,7 +30,6 @@ from gradprobe.stability import sure
 Line = tuple[dict[str, Any], dict[str, Any]]  # outcome, profile
 HOPELESS = Probability(0.0, 0.0)
 NEARLY = 0.8
-BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 1.0)
 
 
 class Judged(NamedTuple):
@@ -220,28 +219,6 @@ def rules_table(lines: list[Line]) -> None:
         print(told)
 
 
-def reliability(lines: list[Line]) -> None:
-    """What was said beside what became of it; ± is what chance leaves if it was right."""
-    for model, target in enumerate(TARGETS):
-        p = said(lines, model)
-        y = outcomes(lines, target)
-        print(f"\nreliability, {target}: log loss {log_loss(p, y):.3f}")
-        print(f"{'':>13}{'networks':>10}{'said':>14}{'trained':>10}{'apart':>8}")
-        apart = []
-        for low, high in pairwise(BINS):
-            inside = (p >= low) & ((p < high) | (high == 1))
-            if not inside.any():
-                continue
-            share, mean, count = y[inside].mean(), p[inside].mean(), int(inside.sum())
-            error = math.sqrt((p[inside] * (1 - p[inside])).sum()) / count
-            bar = "█" * round(20 * share)
-            name = f"{low:g} to {high:g}"
-            print(f"{name:>13}{count:10}{mean:7.2f} ± {error:.3f}{share:9.2f}", end="")
-            apart.append((share - mean) / error)
-            print(f"{apart[-1]:7.1f}σ  {bar}")
-        print(f"all {len(apart)} together: χ² = {sum(z * z for z in apart):.1f}")
-
-
 def by_kind(lines: list[Line]) -> None:
     print(f"\n{'kind':14}{'networks':>9}{'SGD fails':>11}{'alarms':>8}{'misses':>8}", end="")
     print(f"{'best fails':>12}{'alarms':>8}{'misses':>8}")
@@ -357,7 +334,8 @@ def main() -> None:
     missing = sum(1 for _, profile in lines if profile["signals"] is None)
     print(f"{len(lines)} networks, {missing} of them without signals")
     rules_table(lines)
-    reliability(lines)
+    for model, target in enumerate(TARGETS):
+        reliability(target, said(lines, model), outcomes(lines, target))
     by_kind(lines)
     ablation(lines)
     flips(lines)
