@@ -37,11 +37,11 @@ def check(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -
     ("specs", "code"),
     [
         ("good", 0),
-        ("vanishing", 1),
-        ("invalid", 2),
+        pytest.param("vanishing", 1, marks=pytest.mark.slow),  # as in test_check.py
+        pytest.param("invalid", 2, marks=pytest.mark.slow),
         pytest.param("big", 3, marks=pytest.mark.slow),
-        ("good vanishing", 1),
-        ("good vanishing invalid", 2),
+        pytest.param("good vanishing", 1, marks=pytest.mark.slow),
+        pytest.param("good vanishing invalid", 2, marks=pytest.mark.slow),
         ("good vanishing invalid big", 3),
     ],
 )
