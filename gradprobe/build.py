@@ -453,20 +453,15 @@ class _Planner:
         return _combine(layer, tuple(branches)), joined
 
 
-_ALONG_ONE = frozenset({"GLU", "Softmax", "Softmin", "LogSoftmax"})
+# Of three dimensions these take the first where they are told none.
+_TAKES_FIRST = frozenset({"Softmax", "Softmin", "LogSoftmax", "Softmax2d"})
 
 
 def _mixes_samples(kind: str, arguments: Mapping[str, Any], dimensions: int) -> bool:
-    """Whether a layer that acts along one dimension was given that of the batch, or takes it.
-
-    torch takes it for a Softmax or Softmax2d of three dimensions that is told none.
-    """
-    dim = arguments.get("dim")
-    if kind == "Softmax2d":
-        return dimensions == 3
-    if kind not in _ALONG_ONE or (dim is None and kind == "GLU"):
-        return False
-    return dim in (0, -dimensions) if dim is not None else dimensions == 3
+    """Whether a layer that acts along one dimension does so along that of the batch."""
+    if "dim" in arguments:
+        return kind in {"GLU", *_TAKES_FIRST} and arguments["dim"] in (0, -dimensions)
+    return kind in _TAKES_FIRST and dimensions == 3
 
 
 def _inside(kind: str, arguments: Mapping[str, Any], x: Tensor) -> int:

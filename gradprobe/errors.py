@@ -133,12 +133,8 @@ def near_file(path: Path, *others: str, folders: bool = False) -> str:
         ]
     except (OSError, ValueError):
         beside = []
-    known = {_stem(name): str(path.with_name(name)) for name in beside if name != path.name}
-    return _suggested(_stem(path.name), {word: word for word in others} | known)
-
-
-def _stem(name: str) -> str:
-    return os.path.splitext(name)[0]
+    known = {Path(name).stem: str(path.with_name(name)) for name in beside if name != path.name}
+    return _suggested(path.stem, {word: word for word in others} | known)
 
 
 def write_atomically(path: str, text: str) -> None:

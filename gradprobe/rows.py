@@ -264,7 +264,7 @@ def _size(row: Row) -> int:
 
 
 def _row(name: str, module: nn.Module) -> Row:
-    kinds = {kind for inside in module.modules() for kind in _kinds(type(inside))}
+    kinds = {kind for of in set(map(type, module.modules())) for kind in _kinds(of)}
     return Row(name, type(module).__name__, module, contains=tuple(sorted(kinds)))
 
 

@@ -14,6 +14,7 @@ _COUNT = {"type": "integer", "minimum": 0}
 _PLACE_OR_NULL = {"type": ["integer", "null"], "minimum": 1}
 _CODE = {"enum": [0, 1, 2, 3]}
 _SEVERITY = {"enum": [str(severity) for severity in Severity]}
+_FIRST = {"const": 1}  # version of the schemas
 _VERSIONS = {"type": "object", "additionalProperties": _TEXT}
 _ESTIMATE = {"value": _NUMBER_OR_NULL, "error": _NUMBER_OR_NULL}
 
@@ -107,7 +108,7 @@ _SEEDS = _exactly(
 _REPORT = _exactly(
     # With --theory, with --deep, with --seeds.
     {"theory": _THEORY, "training": _or_null(_TRAINING), "seeds": _SEEDS},
-    schema_version={"const": 1},
+    schema_version=_FIRST,
     target=_TEXT,
     name=_TEXT_OR_NULL,
     verdict=_VERDICT,
@@ -125,7 +126,7 @@ _REPORT = _exactly(
     config={"type": "object"},
     versions=_VERSIONS,
 )
-_COMPARE = _exactly(schema_version={"const": 1}, reports=_list(_REPORT))
+_COMPARE = _exactly(schema_version=_FIRST, reports=_list(_REPORT))
 _TRIAL = _exactly(
     name=_TEXT,
     sound={"type": "boolean"},
@@ -135,7 +136,7 @@ _TRIAL = _exactly(
     ),
 )
 _FIX = _exactly(
-    schema_version={"const": 1},
+    schema_version=_FIRST,
     target=_TEXT,
     status={"enum": ["healthy", "written", "found", "by-hand", "not-found"]},
     seeds=_list(_COUNT),
@@ -148,7 +149,7 @@ _FIX = _exactly(
     versions=_VERSIONS,
 )
 _PATHS = _exactly(
-    schema_version={"const": 1},
+    schema_version=_FIRST,
     target=_TEXT,
     row=_TEXT,
     blocks=_COUNT,
@@ -177,7 +178,7 @@ _FIT = _exactly(
     power=_NUMBER_OR_NULL,
 )
 _SWEEP = _exactly(
-    schema_version={"const": 1},
+    schema_version=_FIRST,
     curves=_list(
         _exactly(
             {"edges": {"type": "object", "additionalProperties": _NUMBER}},  # with --theory
@@ -204,7 +205,7 @@ _DIAGNOSTIC = _exactly(
     fingerprint={"type": "string", "pattern": "^[0-9a-f]{32}$"},
 )
 _CHECK = _exactly(
-    schema_version={"const": 1},
+    schema_version=_FIRST,
     gradprobe=_TEXT,
     exit_code=_CODE,
     summary=_exactly(

@@ -70,9 +70,9 @@ def signals(
         ``None`` where there is nothing to weigh: an ``obstacle``, or no coherence. Those are other
         rules' business.
     """
-    profile = without_time(profile)
     if obstacle(profile) or coherence is None or not math.isfinite(coherence):
         return None
+    profile = without_time(profile)
     trunk, reach = profile.trunk, profile.reach
     assert reach is not None
     # Where the last weights of the trunk are: pooling behind them makes random inputs look alike.
@@ -109,11 +109,8 @@ def without_time(profile: GradientProfile) -> GradientProfile:
     rows: dict[str, RowProfile] = {}
     for row in profile.ran:
         module = _module(row)
-        first = rows.get(module)
-        if module not in steps or first is None:
-            rows[module if module in steps else row.name] = row
-            continue
-        rows[module] = _both(first, row)
+        key = module if module in steps else row.name
+        rows[key] = _both(rows[key], row) if key in rows else row
     return replace(profile, rows=tuple(rows.values()))
 
 
@@ -131,13 +128,15 @@ def _both(first: RowProfile, row: RowProfile) -> RowProfile:
 
 def _in_step(rows: Sequence[RowProfile]) -> set[str]:
     """The modules of which each call is one step of a loop over a recurrent cell."""
+    cells = {_module(row) for row in rows if not RECURRENT_CELLS.isdisjoint(row.contains)}
+    if not cells:
+        return set()
     times = Counter(map(_module, rows))
-    cells = {_module(row) for row in rows if RECURRENT_CELLS & set(row.contains)}
     cells = {cell for cell in cells if times[cell] > 1}
     steps = 0  # calls of those cells so far
     at: dict[str, int] = {}  # how many there had been when a module was called last
     deep = set()
-    for row in rows if cells else ():
+    for row in rows if cells else ():  # a cell that is called once is no loop
         module = _module(row)
         if module in cells:
             steps += 1

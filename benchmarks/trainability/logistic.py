@@ -13,6 +13,7 @@ Array = NDArray[np.float64]
 RIDGE = (
     1.0  # on coefficients of standardised columns: some noise in an outcome must not be believed
 )
+BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 1.0)  # of a reliability diagram
 
 
 def fit(x: Array, y: Array, signs: Array) -> Array:
@@ -78,9 +79,6 @@ def auc(score: Array, y: Array) -> float:
 def log_loss(p: Array, y: Array) -> float:
     p = np.clip(p, 1e-9, 1 - 1e-9)
     return float(-np.mean(y * np.log(p) + (1 - y) * np.log(1 - p)))
-
-
-BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 1.0)
 
 
 def reliability(name: str, p: Array, y: Array) -> None:
