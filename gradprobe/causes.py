@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from gradprobe.numbers import fraction, number
 from gradprobe.report import GradientProfile, RowProfile, Signals
-from gradprobe.signals import DECADES, FORWARD, GROWN, LOST, without_time
+from gradprobe.signals import BEHIND, DECADES, FORWARD, GROWN, LOST, slowest_weight, without_time
 from gradprobe.vocabulary import RECURRENT_CELLS, RECURRENT_LAYERS
 
 # ---- where
@@ -52,6 +52,11 @@ def _recurrent_row(profile: GradientProfile) -> RowProfile:
     kinds = RECURRENT_LAYERS | RECURRENT_CELLS
     recurrent = (row for row in profile.trunk if kinds & set(row.contains))
     return next(recurrent, profile.trunk[0])
+
+
+def _slowest_row(profile: GradientProfile) -> RowProfile:
+    slowest = slowest_weight(profile.trunk)
+    return slowest.row if slowest else profile.trunk[0]
 
 
 def shrinks(profile: GradientProfile) -> str:
@@ -129,6 +134,10 @@ def _advice_for_forgotten(profile: GradientProfile, found: Signals) -> str:
     return "use LSTM or GRU, an orthogonal recurrent matrix, or read every position"
 
 
+def _advice_for_lagging(profile: GradientProfile, found: Signals) -> str:
+    return "train it with Adam, which scales each weight's step, or normalise in each block"
+
+
 def _advice_for_alike(profile: GradientProfile, found: Signals) -> str:
     return "normalise, raise the gain of the init, or wrap each block in residual: […]"
 
@@ -156,6 +165,12 @@ def _told_as_forgotten(profile: GradientProfile, found: Signals) -> str:
     less = " or less" if found.lost_past >= LOST else ""
     share = number(10**-found.lost_past)
     return f"the sequence's first position gets {share}{less} of another's gradient"
+
+
+def _told_as_lagging(profile: GradientProfile, found: Signals) -> str:
+    slowest = slowest_weight(profile.trunk)
+    name = slowest.weight.name if slowest else "a weight"
+    return f"the gradient ÷ weight of {name} is {number(10**-found.lagging)} of the median one"
 
 
 def _decades(cap: float) -> Callable[[float], str]:
@@ -204,6 +219,12 @@ CAUSES = {
         _told_as_forgotten,
         _advice_for_forgotten,
         _recurrent_row,
+    ),
+    "lagging": Cause(
+        lambda value: f"a weight {_decades(BEHIND)(value)} behind",
+        _told_as_lagging,
+        _advice_for_lagging,
+        _slowest_row,
     ),
     "shattering": Cause(
         lambda value: f"shattering {number(value)}", _told_as_another, _advice_for_shattered

@@ -23,7 +23,7 @@ if not HOME.is_dir():
 sys.path.insert(0, str(HOME))
 
 import fit
-import logistic
+import loglog
 import profiles
 import sample
 import train
@@ -89,24 +89,24 @@ def test_what_is_drawn_is_a_network_and_is_drawn_again(wild: bool, sizes: sample
 def test_the_regression_finds_the_model_that_made_its_data() -> None:
     draw = np.random.default_rng(0)
     x = draw.normal(size=(20_000, 2)) * [1.0, 5.0] + [0.0, 3.0]
-    p = 1 / (1 + np.exp(-(0.5 + x @ [2.0, -0.3])))
+    p = np.exp(-np.exp(-(0.5 + x @ [2.0, -0.3])))
     y = (draw.random(len(x)) < p).astype(float)
-    w = logistic.fit(x, y, np.array([1.0, -1.0]))
+    w = loglog.fit(x, y, np.array([1.0, -1.0]))
     assert w == pytest.approx([0.5, 2.0, -0.3], rel=0.1)
-    assert logistic.predict(w, x) == pytest.approx(p, abs=0.03)
+    assert loglog.predict(w, x) == pytest.approx(p, abs=0.03)
     # A coefficient that the data want with the other sign is left out.
-    assert logistic.fit(x, y, np.array([1.0, 1.0]))[2] == 0
+    assert loglog.fit(x, y, np.array([1.0, 1.0]))[2] == 0
 
 
 def test_the_area_under_the_curve_counts_pairs() -> None:
     y = np.array([0.0, 0.0, 1.0, 1.0])
-    assert logistic.auc(np.array([0.1, 0.4, 0.35, 0.8]), y) == 0.75
-    assert logistic.auc(np.ones(4), y) == 0.5
+    assert loglog.auc(np.array([0.1, 0.4, 0.35, 0.8]), y) == 0.75
+    assert loglog.auc(np.ones(4), y) == 0.5
 
 
 def test_the_table_is_what_fit_writes() -> None:
     x, targets = fit.seen(profiles.load(profiles.GIVEN) + profiles.load(profiles.FIT))
-    columns = [fit.three_digits(logistic.fit(x, y, fit.SIGNS)) for y in targets.values()]
+    columns = [fit.three_digits(loglog.fit(x, y, fit.SIGNS)) for y in targets.values()]
     rows = zip(*columns, strict=True)
     assert dict(zip(["intercept", *Signals._fields], rows, strict=True)) == COEFFICIENTS
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from logistic import Array, auc, cross_validated, fit, log_loss, reliability
+from loglog import Array, auc, cross_validated, fit, log_loss, reliability
 from profiles import FIT, GIVEN, load
 
 from gradprobe import calibration

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from fit import SIGNS, TARGETS, TRAINED, seen
-from logistic import Array, auc, fit, log_loss, predict, reliability
+from loglog import Array, auc, fit, log_loss, predict, reliability
 from profiles import FIT, GIVEN, REPORT, SEEDS, load
 
 from gradprobe import calibration

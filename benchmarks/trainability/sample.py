@@ -25,11 +25,15 @@
     sample.py --seed 22 --count 176 --kinds conv,transformer,recurrent,resnet --wild
     sample.py --seed 23 --count 86 --kinds plain,residual,prenorm,postnorm --wild
     sample.py --seed 24 --count 32 --kinds resnet,conv --deep
-
     sample.py --seed 25 --count 272 --kinds plain,residual,prenorm,postnorm
     sample.py --seed 26 --count 220 --kinds conv,transformer,recurrent,resnet --wild
     sample.py --seed 27 --count 108 --kinds plain,residual,prenorm,postnorm --wild
     sample.py --seed 28 --count 40 --kinds resnet,conv --deep
+
+    sample.py --seed 29 --count 218 --kinds plain,residual,prenorm,postnorm
+    sample.py --seed 30 --count 176 --kinds conv,transformer,recurrent,resnet --wild
+    sample.py --seed 31 --count 86 --kinds plain,residual,prenorm,postnorm --wild
+    sample.py --seed 32 --count 32 --kinds resnet,conv --deep
 
 The last four made ``outcomes_report.jsonl``, the others ``outcomes_fit.jsonl``; of seeds 12 to 16,
 198 networks were trained, those that had come to their turn when a signal was mended. Which

@@ -177,11 +177,11 @@ def training_lines(report: Report, style: Style) -> list[Text]:
     return lines + [Text(line, style=FAINT) for line in faint]
 
 
-_WEIGHTY = -0.5  # of log odds: what takes less is not told
+_WEIGHTY = -0.5  # of the score: what takes less is not told
 
 
 def _against(signals: Signals) -> list[str]:
-    """What takes most from the odds under SGD, in words, the worst first."""
+    """What takes most from the score under SGD, in words, the worst first."""
     taken = contributions(signals)
     worst = [name for name in causes(signals) if taken[name][0] <= _WEIGHTY]
     return [CAUSES[name].short(getattr(signals, name)) for name in worst]

@@ -1,4 +1,8 @@
-"""A logistic regression by Newton's method, and how good its probabilities are. numpy only."""
+"""A regression with the log-log link, and how good its probabilities are. numpy only.
+
+Not the logistic one: under that, more of the networks in the middle trained than were said to. Here
+each signal multiplies a hazard, h = exp(-score), and what trains is what meets none: p = exp(-h).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 1.0)  # of a reliability diagram
 
 
 def fit(x: Array, y: Array, signs: Array) -> Array:
-    """Intercept and coefficients of p(y=1) = 1 / (1 + exp(-(b + x·w))), in the units of ``x``.
+    """Intercept and coefficients of p(y=1) = exp(-exp(-(b + x·w))), in the units of ``x``.
 
     Ridge-penalised on standardised columns. A coefficient whose sign is not that of ``signs`` is
     left out, the worst first: no signal may count in favour of what it is a sign against.
@@ -26,7 +30,7 @@ def fit(x: Array, y: Array, signs: Array) -> Array:
     z = (x - mean) / scale
     kept = list(range(x.shape[1]))
     while True:
-        w = _newton(z[:, kept], y)
+        w = _scored(z[:, kept], y)
         wrong = [(-w[1 + i] * signs[k], k) for i, k in enumerate(kept) if w[1 + i] * signs[k] < 0]
         if not wrong:
             break
@@ -36,24 +40,36 @@ def fit(x: Array, y: Array, signs: Array) -> Array:
     return np.concatenate([[w[0] - slopes @ mean], slopes])
 
 
-def _newton(z: Array, y: Array) -> Array:
+def _scored(z: Array, y: Array) -> Array:
+    """Fisher scoring: with the expected second derivative, and a shorter step where one is worse."""
     a = np.column_stack([np.ones(len(z)), z])
     penalty = RIDGE * np.eye(a.shape[1])
     penalty[0, 0] = 0
+
+    def loss(w: Array) -> float:
+        return log_loss(predict(w, z), y) * len(y) + float(w @ penalty @ w) / 2
+
     w = np.zeros(a.shape[1])
-    for _ in range(50):
-        p = predict(w, z)
-        step = np.linalg.solve(
-            (a * (p * (1 - p))[:, None]).T @ a + penalty, a.T @ (p - y) + penalty @ w
-        )
-        w = w - step
-        if np.abs(step).max() < 1e-10:
+    for _ in range(200):
+        hazard = np.exp(-_within(a @ w))
+        p, q = np.exp(-hazard), -np.expm1(-hazard)
+        slope = a.T @ (hazard * (y - p) / q) - penalty @ w
+        step = np.linalg.solve((a * (hazard**2 * p / q)[:, None]).T @ a + penalty, slope)
+        while loss(w + step) > loss(w) and np.abs(step).max() > 1e-9:
+            step = step / 2
+        w = w + step
+        if np.abs(step).max() < 1e-9:
             break
     return w
 
 
+def _within(score: Array) -> Array:
+    """Scores whose probabilities are between 2e-9 and 1 - 2e-9."""
+    return np.clip(score, -3.0, 20.0)
+
+
 def predict(w: Array, x: Array) -> Array:
-    return np.asarray(1 / (1 + np.exp(-(w[0] + x @ w[1:]))))
+    return np.asarray(np.exp(-np.exp(-_within(w[0] + x @ w[1:]))))
 
 
 def folds(count: int, k: int, seed: int) -> list[tuple[Array, Array]]:
