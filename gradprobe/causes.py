@@ -170,7 +170,9 @@ def _told_as_forgotten(profile: GradientProfile, found: Signals) -> str:
 def _told_as_lagging(profile: GradientProfile, found: Signals) -> str:
     slowest = slowest_weight(profile.trunk)
     name = slowest.weight.name if slowest else "a weight"
-    return f"the gradient ÷ weight of {name} is {number(10**-found.lagging)} of the median one"
+    less = " or less" if found.lagging >= BEHIND else ""
+    share = number(10**-found.lagging)
+    return f"the gradient ÷ weight of {name} is {share}{less} of the median one"
 
 
 def _decades(cap: float) -> Callable[[float], str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from gradprobe.build import build
@@ -102,6 +105,27 @@ def test_the_area_under_the_curve_counts_pairs() -> None:
     y = np.array([0.0, 0.0, 1.0, 1.0])
     assert loglog.auc(np.array([0.1, 0.4, 0.35, 0.8]), y) == 0.75
     assert loglog.auc(np.ones(4), y) == 0.5
+
+
+def test_what_chance_leaves_of_equal_odds_is_the_binomial() -> None:
+    spread = loglog.counts_by_chance(np.full(10, 0.3))
+    expected = [math.comb(10, k) * 0.3**k * 0.7 ** (10 - k) for k in range(11)]
+    assert spread == pytest.approx(np.array(expected))
+    assert loglog.share_by_chance(np.full(10, 0.5), 0.95) == (0.2, 0.8)  # 0.978 of draws
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_what_chance_leaves_has_the_mean_and_the_variance_of_its_draws(odds: list[float]) -> None:
+    p = np.array(odds)
+    spread, counts = loglog.counts_by_chance(p), np.arange(len(p) + 1)
+    mean = (spread * counts).sum()
+    assert spread.sum() == pytest.approx(1)
+    assert mean == pytest.approx(p.sum())
+    variance = (spread * (counts - mean) ** 2).sum()
+    assert variance == pytest.approx((p * (1 - p)).sum(), abs=1e-9)
+    low, high = loglog.share_by_chance(p, 0.95)
+    held = spread[round(low * len(p)) : round(high * len(p)) + 1].sum()
+    assert held > 0.95 - 1e-9
 
 
 def test_the_table_is_what_fit_writes() -> None:

@@ -80,7 +80,7 @@ FAILING = {
         "GP101",
     ),
     "exploding": (
-        IDEAL._replace(growth=2.0, forward_growth=4.0, coherence=0.7),
+        IDEAL._replace(growth=2.0, forward_growth=6.0, coherence=0.7),
         Verdict.EXPLODING,
         "GP102",
     ),
@@ -125,11 +125,16 @@ def test_a_past_that_fades_points_at_the_recurrent_row(kind: str, advice: str) -
     ("signals", "told", "advice"),
     [
         (IDEAL._replace(forward_growth=FORWARD), "grow 1.0e6 times or more", "lower the gain"),
+        (
+            IDEAL._replace(lagging=BEHIND, decay=1.2, coherence=0.8),
+            "of 0.weight is 1.0e-4 or",
+            "Adam",
+        ),
         (IDEAL._replace(forward_growth=5.5), "grow 3.2e5 times:", "lower the gain"),
         (CAPS._replace(coherence=0.1, decay=0), "little of it takes a skip", "wrap each block"),
         (IDEAL._replace(forward_growth=2.5, coherence=0.1), "(coherence 0.100):", "branch_scale"),
         (
-            IDEAL._replace(decay=1.7, forward_growth=2.5, lost_inputs=4.0, coherence=0.8),
+            IDEAL._replace(decay=0.5, forward_growth=1.5, lost_inputs=4.0, coherence=0.8),
             "<1 % of the output",
             "normalise",
         ),

@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 RIDGE = (
     1.0  # on coefficients of standardised columns: some noise in an outcome must not be believed
 )
+TOGETHER = 0.95  # of draws, for all bins of both diagrams at once
 BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 1.0)  # of a reliability diagram
 
 
@@ -41,7 +42,7 @@ def fit(x: Array, y: Array, signs: Array) -> Array:
 
 
 def _scored(z: Array, y: Array) -> Array:
-    """Fisher scoring: with the expected second derivative, and a shorter step where one is worse."""
+    """By Fisher scoring; a step after which the loss is greater is halved."""
     a = np.column_stack([np.ones(len(z)), z])
     penalty = RIDGE * np.eye(a.shape[1])
     penalty[0, 0] = 0
@@ -97,21 +98,46 @@ def log_loss(p: Array, y: Array) -> float:
     return float(-np.mean(y * np.log(p) + (1 - y) * np.log(1 - p)))
 
 
+def counts_by_chance(p: Array) -> Array:
+    """The probability of each number of hits, 0 to n, among n draws of which each has its own p."""
+    spread = np.ones(1)
+    for q in p:
+        spread = np.convolve(spread, [1 - q, q])
+    return spread
+
+
+def share_by_chance(p: Array, held: float) -> tuple[float, float]:
+    """The range of the share of hits that ``held`` of all draws keep, or a little more of them."""
+    below = np.cumsum(counts_by_chance(p))
+    tail = (1 - held) / 2
+    low, high = np.argmax(below > tail), np.argmax(below >= 1 - tail)
+    return float(low) / len(p), float(high) / len(p)
+
+
 def reliability(name: str, p: Array, y: Array) -> None:
-    """Print what was said beside what became of it; ± is what chance leaves if it was right."""
+    """Print what was said beside what became of it, and what chance makes of it if it was right.
+
+    ± is a standard error, and ``by chance`` the range that the bins of both diagrams keep at once
+    in ``TOGETHER`` of all draws (the consistency bars of Bröcker and Smith 2007).
+    """
     print(f"\nreliability, {name}: log loss {log_loss(p, y):.3f}")
-    print(f"{'':>13}{'networks':>10}{'said':>14}{'trained':>10}{'apart':>8}")
-    apart = []
+    print(f"{'':>13}{'networks':>10}{'said':>14}{'trained':>10}{'apart':>9}{'by chance':>15}")
+    held = TOGETHER ** (1 / (2 * len(BINS) - 2))
+    apart, outside = [], 0
     for low, high in pairwise(BINS):
         inside = (p >= low) & ((p < high) | (high == 1))
         if not inside.any():
             continue
         share, mean, count = y[inside].mean(), p[inside].mean(), int(inside.sum())
         error = math.sqrt((p[inside] * (1 - p[inside])).sum()) / count
+        least, most = share_by_chance(p[inside], held)
         bar = "█" * round(20 * share)
-        span = f"{low:g} to {high:g}"
-        print(f"{span:>13}{count:10}{mean:7.2f} ± {error:.3f}{share:9.2f}", end="")
         apart.append((share - mean) / error)
-        print(f"{apart[-1]:7.1f}σ  {bar}")
-    chance = sum(z * z for z in apart)
-    print(f"{'all':>13}{len(y):10}{p.mean():7.2f}{y.mean():17.2f}{'':8}χ² = {chance:.1f}")
+        outside += not least <= share <= most
+        print(
+            f"{f'{low:g} to {high:g}':>13}{count:10}{mean:7.2f} ± {error:.3f}{share:9.2f}", end=""
+        )
+        print(f"{apart[-1]:8.1f}σ{least:7.2f} to {most:.2f}  {bar}")
+    wide = sum(abs(z) > 2 for z in apart)
+    print(f"{'all':>13}{len(y):10}{p.mean():7.2f}{y.mean():17.2f}", end="")
+    print(f"   χ² = {sum(z * z for z in apart):.1f}; beyond 2σ: {wide}, outside chance: {outside}")
