@@ -125,11 +125,7 @@ def test_a_past_that_fades_points_at_the_recurrent_row(kind: str, advice: str) -
     ("signals", "told", "advice"),
     [
         (IDEAL._replace(forward_growth=FORWARD), "grow 1.0e6 times or more", "lower the gain"),
-        (
-            IDEAL._replace(lagging=BEHIND, decay=1.2, coherence=0.8),
-            "of 0.weight is 1.0e-4 or",
-            "Adam",
-        ),
+        (IDEAL._replace(lagging=4.0, decay=1.2, coherence=0.8), "is 1.0e-4 or less of", "Adam"),
         (IDEAL._replace(forward_growth=5.5), "grow 3.2e5 times:", "lower the gain"),
         (CAPS._replace(coherence=0.1, decay=0), "little of it takes a skip", "wrap each block"),
         (IDEAL._replace(forward_growth=2.5, coherence=0.1), "(coherence 0.100):", "branch_scale"),
