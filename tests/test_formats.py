@@ -24,7 +24,7 @@ from jsonschema import Draft4Validator, Draft7Validator
 from gradprobe.cli.options import CheckFormat
 from gradprobe.errors import printable
 from gradprobe.outcome import with_fingerprints
-from gradprobe.render.canvas import ENDLESS, Style
+from gradprobe.render.canvas import ENDLESS, Style, folded
 from gradprobe.render.formats import FORMATS
 from gradprobe.rules import RULES
 from gradprobe.schema_output import OUTPUTS, output_schema
@@ -271,3 +271,11 @@ def test_a_terminal_gets_concise_lines_folded_between_words() -> None:
     lines = FORMATS["concise"](RESULT, Style(40)).splitlines()
     assert max(map(len, lines)) <= 40
     assert any(line.startswith("    ") for line in lines)
+
+
+def test_a_number_and_its_unit_stay_in_one_line() -> None:
+    text = "43 % chance of training under SGD, 93 % under SGD or Adam"
+    for width in range(10, 40):
+        lines = folded(text, width, "  ")
+        assert not any(line.lstrip().startswith("%") for line in lines)
+        assert " ".join(line.strip() for line in lines) == text

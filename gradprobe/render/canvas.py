@@ -102,12 +102,18 @@ def grid(columns: Sequence[tuple[str | Text, str]]) -> Table:
 def wrapped(text: str, style: Style, indent: int, first: str = "") -> list[str]:
     """``text`` in lines within the width, indented; ``first`` stands in the first line's indent."""
     pad = " " * indent
-    held = text.replace(" %", "\N{NO-BREAK SPACE}%")  # a number and its unit stay together
-    lines = textwrap.wrap(
-        held, max(20, style.width - indent), break_long_words=True, break_on_hyphens=False
-    )
-    lines = [line.replace("\N{NO-BREAK SPACE}%", " %") for line in lines or [""]]
+    lines = folded(text, max(20, style.width - indent)) or [""]
     return [(first.ljust(indent) if i == 0 else pad) + line for i, line in enumerate(lines)]
+
+
+def folded(text: str, width: int, later: str = "") -> list[str]:
+    """``text`` in lines of at most ``width``, between words; ``later`` indents all but the first.
+
+    A number and its unit stay together.
+    """
+    held = text.replace(" %", "\N{NO-BREAK SPACE}%")
+    lines = textwrap.wrap(held, width, subsequent_indent=later, break_on_hyphens=False)
+    return [line.replace("\N{NO-BREAK SPACE}%", " %") for line in lines]
 
 
 def band_colour(reach: float | None) -> str:

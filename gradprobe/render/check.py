@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 from rich.cells import cell_len
 from rich.text import Text
 
@@ -16,6 +14,7 @@ from gradprobe.render.canvas import (
     GOOD,
     SEVERITY_COLOURS,
     Style,
+    folded,
     paint,
     wrapped,
 )
@@ -52,7 +51,7 @@ def _folded(text: Text, style: Style) -> list[Text]:
     """A coloured line in lines within the width, between words; the first keeps its colours."""
     if cell_len(text.plain) <= style.width:
         return [text]
-    first, *rest = textwrap.wrap(text.plain, style.width, subsequent_indent="    ")
+    first, *rest = folded(text.plain, style.width, "    ")
     return [text[: len(first)], *map(Text, rest)]
 
 
