@@ -26,8 +26,8 @@ if not HOME.is_dir():
 sys.path.insert(0, str(HOME))
 
 import fit
-import loglog
 import profiles
+import regression
 import sample
 import train
 
@@ -94,43 +94,43 @@ def test_the_regression_finds_the_model_that_made_its_data() -> None:
     x = draw.normal(size=(20_000, 2)) * [1.0, 5.0] + [0.0, 3.0]
     p = np.exp(-np.exp(-(0.5 + x @ [2.0, -0.3])))
     y = (draw.random(len(x)) < p).astype(float)
-    w = loglog.fit(x, y, np.array([1.0, -1.0]))
+    w = regression.fit(x, y, np.array([1.0, -1.0]))
     assert w == pytest.approx([0.5, 2.0, -0.3], rel=0.1)
-    assert loglog.predict(w, x) == pytest.approx(p, abs=0.03)
+    assert regression.predict(w, x) == pytest.approx(p, abs=0.03)
     # A coefficient that the data want with the other sign is left out.
-    assert loglog.fit(x, y, np.array([1.0, 1.0]))[2] == 0
+    assert regression.fit(x, y, np.array([1.0, 1.0]))[2] == 0
 
 
 def test_the_area_under_the_curve_counts_pairs() -> None:
     y = np.array([0.0, 0.0, 1.0, 1.0])
-    assert loglog.auc(np.array([0.1, 0.4, 0.35, 0.8]), y) == 0.75
-    assert loglog.auc(np.ones(4), y) == 0.5
+    assert regression.auc(np.array([0.1, 0.4, 0.35, 0.8]), y) == 0.75
+    assert regression.auc(np.ones(4), y) == 0.5
 
 
 def test_what_chance_leaves_of_equal_odds_is_the_binomial() -> None:
-    spread = loglog.counts_by_chance(np.full(10, 0.3))
+    spread = regression.counts_by_chance(np.full(10, 0.3))
     expected = [math.comb(10, k) * 0.3**k * 0.7 ** (10 - k) for k in range(11)]
     assert spread == pytest.approx(np.array(expected))
-    assert loglog.share_by_chance(np.full(10, 0.5), 0.95) == (0.2, 0.8)  # 0.978 of draws
+    assert regression.share_by_chance(np.full(10, 0.5), 0.95) == (0.2, 0.8)  # 0.978 of draws
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
 def test_what_chance_leaves_has_the_mean_and_the_variance_of_its_draws(odds: list[float]) -> None:
     p = np.array(odds)
-    spread, counts = loglog.counts_by_chance(p), np.arange(len(p) + 1)
+    spread, counts = regression.counts_by_chance(p), np.arange(len(p) + 1)
     mean = (spread * counts).sum()
     assert spread.sum() == pytest.approx(1)
     assert mean == pytest.approx(p.sum())
     variance = (spread * (counts - mean) ** 2).sum()
     assert variance == pytest.approx((p * (1 - p)).sum(), abs=1e-9)
-    low, high = loglog.share_by_chance(p, 0.95)
+    low, high = regression.share_by_chance(p, 0.95)
     held = spread[round(low * len(p)) : round(high * len(p)) + 1].sum()
     assert held > 0.95 - 1e-9
 
 
 def test_the_table_is_what_fit_writes() -> None:
     x, targets = fit.seen(profiles.load(profiles.GIVEN) + profiles.load(profiles.FIT))
-    columns = [fit.three_digits(loglog.fit(x, y, fit.SIGNS)) for y in targets.values()]
+    columns = [fit.three_digits(regression.fit(x, y, fit.SIGNS)) for y in targets.values()]
     rows = zip(*columns, strict=True)
     assert dict(zip(["intercept", *Signals._fields], rows, strict=True)) == COEFFICIENTS
 

@@ -1,9 +1,9 @@
-"""What other signals would add to the calibration: those that were tried and left out.
+"""What was tried and left out: other signals, and the logistic link.
 
     OMP_NUM_THREADS=1 python benchmarks/trainability/candidates.py
 
-Tenfold cross-validated AUC and log loss on the networks of the fit, with each candidate beside the
-signals that there are.
+Tenfold cross-validated on the networks of the fit: AUC and log loss with each candidate beside the
+signals that there are, and the reliability of what the logistic link says of the same signals.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from fit import SIGNS, compare, seen
 from profiles import FIT, GIVEN, load, network_spec
+from regression import LOGISTIC, cross_validated, reliability
 from torch import Tensor, nn
 
 from gradprobe.check import Prepared, prepare
 from gradprobe.config import ProbeOptions
 from gradprobe.measure import measure
-from gradprobe.report import GradientProfile, Signals
+from gradprobe.report import Signals
 
 SEEDS = 3
 FLAT = 0.1  # of the slope at 0
@@ -35,7 +36,6 @@ NAMES = (
     "saturated",
     "spread over seeds",
     "depth without a skip",
-    "weight gradients apart",
 )
 
 
@@ -59,13 +59,6 @@ def decades(reach: float | None) -> float:
     return math.log10(reach) if reach and math.isfinite(reach) else 0.0
 
 
-def apart(profile: GradientProfile) -> float:
-    """Decades between the largest and the smallest gradient of a weight ÷ the weight."""
-    weights = [p for row in profile.ran for p in row.parameters if p.dimensions > 1]
-    relative = [p.gradient_norm / p.norm for p in weights if p.gradient_norm and p.norm]
-    return min(8.0, decades(max(relative)) - decades(min(relative))) if relative else 0.0
-
-
 def candidates(outcome: dict[str, Any], signals: dict[str, float]) -> tuple[float, ...]:
     spec = network_spec(outcome)
     found = []
@@ -77,7 +70,6 @@ def candidates(outcome: dict[str, Any], signals: dict[str, float]) -> tuple[floa
         saturated(prepare(spec, ProbeOptions())),
         float(np.std([decades(profile.reach) for profile in found])),
         math.log10(min(found[0].steps, 100)) * Signals(**signals).bare,
-        apart(found[0]),
     )
 
 
@@ -90,6 +82,9 @@ def main() -> None:
     for name, column in zip(NAMES, tried.T, strict=True):
         models[name] = np.column_stack([x, column]), np.append(SIGNS, -1.0)
     compare("with", models, targets)
+    for name, y in targets.items():
+        p = cross_validated(x, y, SIGNS, LOGISTIC)
+        reliability(f"{name}, logistic", p, y)
 
 
 if __name__ == "__main__":

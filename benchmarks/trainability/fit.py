@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from loglog import Array, auc, cross_validated, fit, log_loss, reliability
 from profiles import FIT, GIVEN, load
+from regression import Array, auc, cross_validated, fit, log_loss, reliability
 
 from gradprobe import calibration
 from gradprobe.report import Signals

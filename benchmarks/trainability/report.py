@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from fit import SIGNS, TARGETS, TRAINED, seen
-from loglog import Array, auc, fit, log_loss, predict, reliability
 from profiles import FIT, GIVEN, REPORT, SEEDS, load
+from regression import Array, auc, fit, log_loss, predict, reliability
 
 from gradprobe import calibration
 from gradprobe.calibration import FAILS, TRAINS, outlook, probability

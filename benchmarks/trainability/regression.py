@@ -1,13 +1,11 @@
-"""A regression with the log-log link, and how good its probabilities are. numpy only.
-
-Not the logistic one: under that, more of the networks in the middle trained than were said to. Here
-each signal multiplies a hazard, h = exp(-score), and what trains is what meets none: p = exp(-h).
-"""
+"""A regression of what is so or not so, and how good its probabilities are. numpy only."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +19,24 @@ TOGETHER = 0.95  # of draws, for all bins of both diagrams at once
 BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 1.0)  # of a reliability diagram
 
 
-def fit(x: Array, y: Array, signs: Array) -> Array:
-    """Intercept and coefficients of p(y=1) = exp(-exp(-(b + x·w))), in the units of ``x``.
+class Link(NamedTuple):
+    """How a score becomes a probability; its derivative is of the score and the probability."""
+
+    probability: Callable[[Array], Array]
+    derivative: Callable[[Array, Array], Array]
+    least: float  # a score below it counts as it: neither 0 nor 1 is ever said
+
+    def within(self, score: Array) -> Array:
+        return np.clip(score, self.least, 20.0)
+
+
+# Each signal multiplies the hazard of failing, h = exp(-score), and what meets none trains.
+LOGLOG = Link(lambda s: np.exp(-np.exp(-s)), lambda s, p: np.exp(-s) * p, -3.0)
+LOGISTIC = Link(lambda s: 1 / (1 + np.exp(-s)), lambda s, p: p * (1 - p), -20.0)  # to compare
+
+
+def fit(x: Array, y: Array, signs: Array, link: Link = LOGLOG) -> Array:
+    """Intercept and coefficients of p(y=1) = link(b + x·w), in the units of ``x``.
 
     Ridge-penalised on standardised columns. A coefficient whose sign is not that of ``signs`` is
     left out, the worst first: no signal may count in favour of what it is a sign against.
@@ -31,7 +45,7 @@ def fit(x: Array, y: Array, signs: Array) -> Array:
     z = (x - mean) / scale
     kept = list(range(x.shape[1]))
     while True:
-        w = _scored(z[:, kept], y)
+        w = _scored(z[:, kept], y, link)
         wrong = [(-w[1 + i] * signs[k], k) for i, k in enumerate(kept) if w[1 + i] * signs[k] < 0]
         if not wrong:
             break
@@ -41,21 +55,22 @@ def fit(x: Array, y: Array, signs: Array) -> Array:
     return np.concatenate([[w[0] - slopes @ mean], slopes])
 
 
-def _scored(z: Array, y: Array) -> Array:
+def _scored(z: Array, y: Array, link: Link) -> Array:
     """By Fisher scoring; a step after which the loss is greater is halved."""
     a = np.column_stack([np.ones(len(z)), z])
     penalty = RIDGE * np.eye(a.shape[1])
     penalty[0, 0] = 0
 
     def loss(w: Array) -> float:
-        return log_loss(predict(w, z), y) * len(y) + float(w @ penalty @ w) / 2
+        return log_loss(predict(w, z, link), y) * len(y) + float(w @ penalty @ w) / 2
 
     w = np.zeros(a.shape[1])
     for _ in range(200):
-        hazard = np.exp(-_within(a @ w))
-        p, q = np.exp(-hazard), -np.expm1(-hazard)
-        slope = a.T @ (hazard * (y - p) / q) - penalty @ w
-        step = np.linalg.solve((a * (hazard**2 * p / q)[:, None]).T @ a + penalty, slope)
+        p = predict(w, z, link)
+        slope = link.derivative(link.within(a @ w), p)
+        gradient = a.T @ (slope * (y - p) / (p * (1 - p))) - penalty @ w
+        curvature = (a * (slope**2 / (p * (1 - p)))[:, None]).T @ a + penalty
+        step = np.linalg.solve(curvature, gradient)
         while loss(w + step) > loss(w) and np.abs(step).max() > 1e-9:
             step = step / 2
         w = w + step
@@ -64,13 +79,8 @@ def _scored(z: Array, y: Array) -> Array:
     return w
 
 
-def _within(score: Array) -> Array:
-    """Scores whose probabilities are between 2e-9 and 1 - 2e-9."""
-    return np.clip(score, -3.0, 20.0)
-
-
-def predict(w: Array, x: Array) -> Array:
-    return np.asarray(np.exp(-np.exp(-_within(w[0] + x @ w[1:]))))
+def predict(w: Array, x: Array, link: Link = LOGLOG) -> Array:
+    return link.probability(link.within(w[0] + x @ w[1:]))
 
 
 def folds(count: int, k: int, seed: int) -> list[tuple[Array, Array]]:
@@ -79,11 +89,11 @@ def folds(count: int, k: int, seed: int) -> list[tuple[Array, Array]]:
     return [(np.setdiff1d(order, order[i::k]), order[i::k]) for i in range(k)]
 
 
-def cross_validated(x: Array, y: Array, signs: Array, k: int = 10, seed: int = 0) -> Array:
+def cross_validated(x: Array, y: Array, signs: Array, link: Link = LOGLOG) -> Array:
     """The probability of each row under the model of the folds that it is not in."""
     p = np.zeros(len(y))
-    for fitted, left_out in folds(len(y), k, seed):
-        p[left_out] = predict(fit(x[fitted], y[fitted], signs), x[left_out])
+    for fitted, left_out in folds(len(y), 10, seed=0):
+        p[left_out] = predict(fit(x[fitted], y[fitted], signs, link), x[left_out], link)
     return p
 
 
