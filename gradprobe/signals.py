@@ -88,13 +88,14 @@ def signals(
     bare = 1 - _between(math.fsum(measured) / len(measured) if measured else 0.0, 1.0)
     coherent = _between(coherence, 1.0)
     lost = -math.log10(dependence) if dependence else LOST
+    slowest = slowest_weight(trunk)
     return Signals(
         decay=_between(-decades, DECADES),
         growth=_between(decades, GROWN) * bare,
         forward_growth=_between(_forward_growth(profile), FORWARD),
         lost_inputs=_between(lost, LOST),
         lost_past=_between(lost_past, LOST),
-        lagging=_between(slowest.behind if (slowest := slowest_weight(trunk)) else 0.0, BEHIND),
+        lagging=_between(slowest.behind if slowest else 0.0, BEHIND),
         shattering=(1 - coherent) * bare,
         coherence=coherent,
     )
