@@ -228,7 +228,7 @@ def vanishing(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     (benchmarks/bands.py).
 
     After a second look (`probe --deep`, `check`), and where no threshold was set, the probability
-    decides instead: below 30 % under SGD or Adam, with the decay as the main cause, or with a
+    decides instead: below 40 % under SGD or Adam, with the decay as the main cause, or with a
     recurrent layer's gradient that fades before it is at the sequence's first position.
 
     Mend it where the factor per row is below 1: an init whose gain fits the activation, a
@@ -254,7 +254,7 @@ def exploding(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     eight optimizer settings, and none under SGD (benchmarks/bands.py).
 
     After a second look (`probe --deep`, `check`), and where no threshold was set, the probability
-    decides instead: below 30 % under SGD or Adam, with growth as the main cause: the gradient's on
+    decides instead: below 40 % under SGD or Adam, with growth as the main cause: the gradient's on
     its way back, or the activations' on their way forward.
 
     Mend it where the factor per row is above 1: a smaller init, a normalisation in front of each
@@ -283,7 +283,7 @@ def weak(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     a few more normalisations often save such a network; deeper, it is lost.
 
     After a second look (`probe --deep`, `check`), and where no threshold was set, the probability
-    decides instead: neither is it likely to fail, below 30 % under SGD or Adam, nor to train, 80 %
+    decides instead: neither is it likely to fail, below 40 % under SGD or Adam, nor to train, 80 %
     or more under SGD.
     """
     reach = profile.reach
@@ -574,7 +574,7 @@ RULES: tuple[Rule, ...] = (
         text="""
         A gradient of a fair size that is another one after a small step, so that no step helps.
 
-        The probability of training is below 30 % under SGD or Adam, and neither decay nor growth is
+        The probability of training is below 40 % under SGD or Adam, and neither decay nor growth is
         the main cause: it is the coherence, rows without a skip, inputs that have come to look
         alike, or a weight that one learning rate leaves behind the others.
 

@@ -23,7 +23,7 @@ TARGETS = {"SGD": "best_sgd", "best of eight": "best"}
 TRAINED = 0.9
 GOOD = ("coherence",)  # more of it is better; of every other signal, less
 SIGNS = np.array([1.0 if name in GOOD else -1.0 for name in Signals._fields])
-BANDS = ((0.5, 0.5), (0.4, 0.6), (0.3, 0.7), (0.3, 0.8), (0.2, 0.8))
+BANDS = ((0.5, 0.5), (0.4, 0.6), (0.4, 0.8), (0.3, 0.7), (0.2, 0.8))
 
 
 def seen(lines: list[tuple[dict[str, Any], dict[str, Any]]]) -> tuple[Array, dict[str, Array]]:
