@@ -15,12 +15,12 @@ from pathlib import Path
 
 from gradprobe._version import __version__
 from gradprobe.archive import Failure, Measurement, Reply, decode
-from gradprobe.calibration import COEFFICIENTS, FAILS, HARMLESS, TRAINS
+from gradprobe.calibration import COEFFICIENTS, FAILS, HARMLESS, LEAST, TRAINS
 from gradprobe.config import ProbeOptions
 from gradprobe.errors import replace_file
 
 NAME = ".gradprobe_cache"
-_FORMAT = "4"  # of the entries
+_FORMAT = "5"  # of the entries
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This directory is gradprobe's cache.\n"
 
 
@@ -85,7 +85,7 @@ def key_of(data: bytes, options: ProbeOptions, torch_version: str) -> str:
     told = asdict(options)
     del told["thresholds"]
     # A measurement has its probabilities beside its signals.
-    versions = [_FORMAT, __version__, torch_version, COEFFICIENTS, HARMLESS, FAILS, TRAINS]
+    versions = [_FORMAT, __version__, torch_version, COEFFICIENTS, HARMLESS, FAILS, TRAINS, LEAST]
     head = json.dumps([versions, told], sort_keys=True).encode()
     return hashlib.sha256(head + b"\0" + data).hexdigest()
 

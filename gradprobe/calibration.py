@@ -14,6 +14,7 @@ and ``benchmarks/trainability/report.py`` says how well it does on networks that
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from gradprobe.report import Probability, Signals, Verdict
@@ -58,7 +59,8 @@ _CLASSES = {
 class Outlook(NamedTuple):
     """What the two probabilities come to.
 
-    ``margin``: by how much the log odds would have to change to cross the nearest boundary.
+    ``margin``: by how much the odds would have to change, on the scale asked for, to cross the
+    nearest boundary.
     """
 
     fails: bool  # under SGD and under Adam
@@ -66,13 +68,25 @@ class Outlook(NamedTuple):
     margin: float
 
 
-def outlook(p: Probability) -> Outlook:
+def log_odds(p: float) -> float:
+    return math.log(p / (1 - p))
+
+
+def score(p: float) -> float:
+    """What the probability was made of: the weighted sum of the signals, from ``LEAST`` on."""
+    return -math.log(-math.log(p))
+
+
+def outlook(p: Probability, scale: Callable[[float], float] = log_odds) -> Outlook:
     """It fails where neither is likely to train it, and trains where SGD is; else it is uncertain.
 
     Uncertain is also what SGD will not train and Adam may.
+
+    Args:
+        scale: of the margin: ``log_odds`` for people, ``score`` where its spread counts.
     """
-    low = _log_odds(p.adam) - _log_odds(FAILS)
-    high = _log_odds(p.sgd) - _log_odds(TRAINS)
+    low = scale(p.adam) - scale(FAILS)
+    high = scale(p.sgd) - scale(TRAINS)
     margin = -low if low < 0 else high if high >= 0 else min(low, -high)
     return Outlook(low < 0, high >= 0, margin)
 
@@ -83,7 +97,7 @@ def probability(signals: Signals) -> Probability:
     What SGD trains is trained by the better of the two, so ``adam`` is at least ``sgd``.
     """
     scores = [math.fsum(terms) for terms in zip(*contributions(signals).values(), strict=True)]
-    sgd, adam = (math.exp(-math.exp(-max(score, LEAST))) for score in scores)
+    sgd, adam = (math.exp(-math.exp(-max(value, LEAST))) for value in scores)
     return Probability(sgd, max(sgd, adam))
 
 
@@ -126,7 +140,3 @@ def verdict(signals: Signals) -> Verdict:
     if not fails:
         return Verdict.HEALTHY if trains else Verdict.WEAK
     return _CLASSES.get(causes(signals, 1)[0], Verdict.SHATTERED)
-
-
-def _log_odds(p: float) -> float:
-    return math.log(p / (1 - p))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from statistics import median
 from typing import NamedTuple
 
 from gradprobe.numbers import fraction, number
@@ -134,7 +135,15 @@ def _advice_for_forgotten(profile: GradientProfile, found: Signals) -> str:
     return "use LSTM or GRU, an orthogonal recurrent matrix, or read every position"
 
 
+_LARGE = 10.0  # times the median weight's RMS
+
+
 def _advice_for_lagging(profile: GradientProfile, found: Signals) -> str:
+    slowest = slowest_weight(profile.trunk)
+    weights = [p for row in profile.trunk for p in row.parameters if p.dimensions > 1]
+    usual = median(p.norm / math.sqrt(p.size) for p in weights)
+    if slowest and slowest.weight.norm / math.sqrt(slowest.weight.size) > _LARGE * usual:
+        return f"lower the gain of the init of {slowest.weight.name}"
     return "train it with Adam, which scales each weight's step, or normalise in each block"
 
 
@@ -171,8 +180,8 @@ def _told_as_lagging(profile: GradientProfile, found: Signals) -> str:
     slowest = slowest_weight(profile.trunk)
     name = slowest.weight.name if slowest else "a weight"
     less = " or less" if found.lagging >= BEHIND else ""
-    share = number(10**-found.lagging)
-    return f"the gradient ÷ weight of {name} is {share}{less} of the median one"
+    share = f"{number(10**-found.lagging)}{less}"
+    return f"for its size, {name} gets {share} of the gradient that the median weight gets"
 
 
 def _decades(cap: float) -> Callable[[float], str]:
@@ -223,7 +232,7 @@ CAUSES = {
         _recurrent_row,
     ),
     "lagging": Cause(
-        lambda value: f"a weight {_decades(BEHIND)(value)} behind",
+        lambda value: f"slowest weight {_decades(BEHIND)(value)} behind the median",
         _told_as_lagging,
         _advice_for_lagging,
         _slowest_row,

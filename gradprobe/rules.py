@@ -254,8 +254,8 @@ def exploding(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     eight optimizer settings, and none under SGD (benchmarks/bands.py).
 
     After a second look (`probe --deep`, `check`), and where no threshold was set, the probability
-    decides instead: below 40 % under SGD or Adam, with growth as the main cause: the gradient's on
-    its way back, or the activations' on their way forward.
+    decides instead: below 40 % under SGD or Adam, with growth as the main cause. That is mostly the
+    activations' on their way forward; the gradient's on its way back does less harm.
 
     Mend it where the factor per row is above 1: a smaller init, a normalisation in front of each
     branch, or a branch scaled by 1/sqrt(depth). A skip alone does not help: it adds to the factor.
@@ -284,7 +284,8 @@ def weak(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
 
     After a second look (`probe --deep`, `check`), and where no threshold was set, the probability
     decides instead: neither is it likely to fail, below 40 % under SGD or Adam, nor to train, 80 %
-    or more under SGD.
+    or more under SGD. What weighs most under SGD is named; that may also be a weight that gets much
+    less gradient for its size than the others, so that one learning rate does not fit all.
     """
     reach = profile.reach
     if reach is None or not math.isfinite(reach):
@@ -575,8 +576,8 @@ RULES: tuple[Rule, ...] = (
         A gradient of a fair size that is another one after a small step, so that no step helps.
 
         The probability of training is below 40 % under SGD or Adam, and neither decay nor growth is
-        the main cause: it is the coherence, rows without a skip, inputs that have come to look
-        alike, or a weight that one learning rate leaves behind the others.
+        the main cause: it is the coherence, rows without a skip, or inputs that have come to look
+        alike.
 
         Of 126 labelled networks with a reach between 1e-2 and 1e2 and a coherence below 0.35, 20 %
         came to 90 % training accuracy under the best of eight optimizer settings, and 13 % under

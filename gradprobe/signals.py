@@ -15,7 +15,7 @@ from statistics import median
 from typing import NamedTuple
 
 from gradprobe.report import GradientProfile, ParameterProfile, RowProfile, RowStatus, Signals
-from gradprobe.vocabulary import RECURRENT_CELLS
+from gradprobe.vocabulary import EMBEDDINGS, RECURRENT_CELLS
 
 DECADES = 8.0  # of reach below 1
 GROWN = 2.0  # decades of reach above 1: more were no worse
@@ -168,10 +168,13 @@ def slowest_weight(rows: Sequence[RowProfile]) -> Slowest | None:
     """Of the weights with a gradient; ``None`` where there are none.
 
     A relative gradient is ‖∂L/∂W‖ ÷ ‖W‖, what LARS evens out (You et al. 2017, arXiv 1708.03888).
+    Rows with an embedding do not count: only the batch's tokens have a gradient there, so that the
+    size of the vocabulary would.
     """
     relative = [
         Slowest(row, p, math.log10(p.gradient_norm) - math.log10(p.norm))
         for row in rows
+        if EMBEDDINGS.isdisjoint(row.contains)
         for p in row.parameters
         if p.dimensions > 1 and p.gradient_norm and p.norm
     ]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
 
+from gradprobe.calibration import outlook, score
 from gradprobe.config import AUTO_SEEDS, Seeds
 from gradprobe.report import Repeats, Report, Verdict, tally
 from gradprobe.rules import decides, diagnose_seeds
@@ -94,9 +95,10 @@ def sure(verdicts: Sequence[Verdict], margins: Sequence[float | None]) -> bool:
 
 
 def margin(report: Report) -> float | None:
-    """Natural logarithm of the factor to the nearest other verdict, of the odds or of the reach.
+    """How far the nearest other verdict is: in the score, or the natural logarithm of the reach.
 
-    ``None`` where the verdict follows from neither.
+    Both spread to either side alike over seeds; the odds of what fails do not. ``None`` where the
+    verdict follows from neither.
     """
     limits, training, reach = report.config.get("thresholds"), report.training, report.reach
     if report.verdict not in _MEASURED:
@@ -104,7 +106,7 @@ def margin(report: Report) -> float | None:
     if not isinstance(limits, Mapping):
         return None
     if training and decides(training, limits):
-        return training.margin
+        return outlook(training.probability, score).margin if training.probability else None
     if not reach or not math.isfinite(reach):
         return None
     return min(abs(math.log(reach) - math.log(limits[key])) for key in THRESHOLDS)

@@ -79,7 +79,7 @@ def test_contributions_add_up_to_the_score(signals: Signals) -> None:
         score = COEFFICIENTS["intercept"][model] + math.fsum(terms)
         assert math.fsum(part[model] for part in parts.values()) == pytest.approx(score, abs=1e-9)
         assert all(parts[name][model] <= 0 for name in Signals._fields)
-        if model == 0:
+        if model == 0 or p > probability(signals).sgd:
             assert -math.log(-math.log(p)) == pytest.approx(max(score, LEAST), abs=1e-6)
 
 
@@ -185,8 +185,8 @@ def test_what_weighs_against_it_is_said_worst_first() -> None:
     )
     shown = " ".join(said(found).split())
     told = (
-        "decay 0.9 decades, inputs 3 decades alike, shattering 0.400, a weight 1.5 decades behind, "
-        "past fades 1 decade"
+        "decay 0.9 decades, inputs 3 decades alike, shattering 0.400, slowest weight 1.5 decades "
+        "behind the median, past fades 1 decade"
     )
     assert f"against it: {told} " in shown + " "
     assert "coherence" not in shown  # -0.27 of the score: too little to be told
@@ -205,10 +205,11 @@ def test_at_its_cap_a_signal_is_at_least_that() -> None:
         "activations grow 6 or more",
         "inputs 4 or more",
         "past fades 4 or more",
-        "a weight 4 or more decades behind",
+        "slowest weight 4 or more decades behind the median",
     ):
         assert words in shown
     assert "coherence 0" in shown
+    assert "odds ×1000 or more from the nearest boundary" in shown
 
 
 def test_every_signal_has_words() -> None:

@@ -129,6 +129,7 @@ def test_inputs_are_lost_at_the_last_row_of_the_trunk() -> None:
 def test_a_weight_lags_by_its_gradient_as_a_share_of_itself() -> None:
     """Relative gradients 0.1, 0.1, 1e-3 and 10: two decades from the median to the smallest."""
     slow = parameter("2.weight", norm=100.0, gradient=0.1)
+    embedded = parameter("2.table", gradient=1e-9)  # the larger its vocabulary, the smaller
     silent = [
         parameter("2.zero", norm=0.0),  # an init of zeros
         parameter("2.still", gradient=0.0),
@@ -136,7 +137,8 @@ def test_a_weight_lags_by_its_gradient_as_a_share_of_itself() -> None:
         parameter("2.bias", gradient=1e-9, dimensions=1),
     ]
     fast = row("3", 1.0, parameter("3.weight", norm=0.1, gradient=1.0))
-    rows = [row("0"), row("1"), row("2", 1.0, slow, *silent), fast]
+    table = row("table", 1.0, embedded, contains=("Embedding", "Sequential"))
+    rows = [table, row("0"), row("1"), row("2", 1.0, slow, *silent), fast]
     behind = row("head", 1.0, parameter("head.weight", gradient=1e-9))  # no part of the trunk
     found = signals(profile(*rows, behind), 1.0, {})
     assert found is not None

@@ -89,22 +89,35 @@ def test_what_is_drawn_is_a_network_and_is_drawn_again(wild: bool, sizes: sample
         build(parse(json.dumps(first["spec"]).encode(), "spec"))
 
 
-def test_the_regression_finds_the_model_that_made_its_data() -> None:
+@pytest.mark.parametrize("link", [regression.LOGLOG, regression.LOGISTIC])
+def test_the_regression_finds_the_model_that_made_its_data(link: regression.Link) -> None:
     draw = np.random.default_rng(0)
     x = draw.normal(size=(20_000, 2)) * [1.0, 5.0] + [0.0, 3.0]
-    p = np.exp(-np.exp(-(0.5 + x @ [2.0, -0.3])))
+    p = link.probability(0.5 + x @ [2.0, -0.3])
     y = (draw.random(len(x)) < p).astype(float)
-    w = regression.fit(x, y, np.array([1.0, -1.0]))
+    w = regression.fit(x, y, np.array([1.0, -1.0]), link)
     assert w == pytest.approx([0.5, 2.0, -0.3], rel=0.1)
-    assert regression.predict(w, x) == pytest.approx(p, abs=0.03)
+    assert regression.predict(w, x, link) == pytest.approx(p, abs=0.03)
     # A coefficient that the data want with the other sign is left out.
-    assert regression.fit(x, y, np.array([1.0, 1.0]))[2] == 0
+    assert regression.fit(x, y, np.array([1.0, 1.0]), link)[2] == 0
 
 
 def test_the_area_under_the_curve_counts_pairs() -> None:
     y = np.array([0.0, 0.0, 1.0, 1.0])
     assert regression.auc(np.array([0.1, 0.4, 0.35, 0.8]), y) == 0.75
     assert regression.auc(np.ones(4), y) == 0.5
+
+
+def test_a_link_has_the_derivative_of_its_probability() -> None:
+    scores = np.linspace(-2, 5, 50)
+    for link, closed in (
+        (regression.LOGLOG, np.exp(-np.exp(-scores))),
+        (regression.LOGISTIC, 1 / (1 + np.exp(-scores))),
+    ):
+        p = link.probability(scores)
+        assert p == pytest.approx(closed)
+        slope = (link.probability(scores + 1e-6) - link.probability(scores - 1e-6)) / 2e-6
+        assert link.derivative(scores, p) == pytest.approx(slope, rel=1e-6)
 
 
 def test_what_chance_leaves_of_equal_odds_is_the_binomial() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from fit import SIGNS, compare, seen
 from profiles import FIT, GIVEN, load, network_spec
-from regression import LOGISTIC, cross_validated, reliability
+from regression import LOGISTIC, auc, cross_validated, reliability
 from torch import Tensor, nn
 
 from gradprobe.check import Prepared, prepare
@@ -84,7 +84,7 @@ def main() -> None:
     compare("with", models, targets)
     for name, y in targets.items():
         p = cross_validated(x, y, SIGNS, LOGISTIC)
-        reliability(f"{name}, logistic", p, y)
+        reliability(f"{name}, logistic: AUC {auc(p, y):.4f}", p, y)
 
 
 if __name__ == "__main__":

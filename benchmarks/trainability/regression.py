@@ -15,8 +15,9 @@ Array = NDArray[np.float64]
 RIDGE = (
     1.0  # on coefficients of standardised columns: some noise in an outcome must not be believed
 )
-TOGETHER = 0.95  # of draws, for all bins of both diagrams at once
 BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 1.0)  # of a reliability diagram
+TOGETHER = 0.95  # of draws, for all bins of both diagrams at once
+EACH = TOGETHER ** (1 / (2 * len(BINS) - 2))  # 99.6 %, of draws for one bin (Šidák 1967)
 
 
 class Link(NamedTuple):
@@ -132,7 +133,6 @@ def reliability(name: str, p: Array, y: Array) -> None:
     """
     print(f"\nreliability, {name}: log loss {log_loss(p, y):.3f}")
     print(f"{'':>13}{'networks':>10}{'said':>14}{'trained':>10}{'apart':>9}{'by chance':>15}")
-    held = TOGETHER ** (1 / (2 * len(BINS) - 2))
     apart, outside = [], 0
     for low, high in pairwise(BINS):
         inside = (p >= low) & ((p < high) | (high == 1))
@@ -140,7 +140,7 @@ def reliability(name: str, p: Array, y: Array) -> None:
             continue
         share, mean, count = y[inside].mean(), p[inside].mean(), int(inside.sum())
         error = math.sqrt((p[inside] * (1 - p[inside])).sum()) / count
-        least, most = share_by_chance(p[inside], held)
+        least, most = share_by_chance(p[inside], EACH)
         bar = "█" * round(20 * share)
         apart.append((share - mean) / error)
         outside += not least <= share <= most

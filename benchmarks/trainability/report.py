@@ -22,7 +22,7 @@ from profiles import FIT, GIVEN, REPORT, SEEDS, load
 from regression import Array, auc, fit, log_loss, predict, reliability
 
 from gradprobe import calibration
-from gradprobe.calibration import FAILS, TRAINS, outlook, probability
+from gradprobe.calibration import FAILS, TRAINS, outlook, probability, score
 from gradprobe.config import AUTO_SEEDS
 from gradprobe.report import Probability, Signals, Verdict, tally
 from gradprobe.stability import sure
@@ -243,7 +243,7 @@ def ablation(lines: list[Line]) -> None:
     print(f"{'':16}{'SGD: AUC':>10}{'log loss':>10}{'best: AUC':>12}{'log loss':>10}")
     for left_out in (None, *Signals._fields):
         keep = [i for i, name in enumerate(Signals._fields) if name != left_out]
-        print(f"{left_out or 'all seven':16}", end="")
+        print(f"{left_out or 'all of them':16}", end="")
         for model, target in enumerate(TARGETS):
             p = predict(fit(x[:, keep], fitted[target], SIGNS[keep]), z[:, keep])
             y = outcomes(known, target)
@@ -264,7 +264,7 @@ def seed_of(profile: dict[str, Any]) -> Seed:
         return Seed(Verdict(profile["verdict"]), None, HOPELESS)
     found = Signals(**profile["signals"])
     p = probability(found)
-    return Seed(calibration.verdict(found), outlook(p).margin, p)
+    return Seed(calibration.verdict(found), outlook(p, score).margin, p)
 
 
 def automatic(seeds: Sequence[Seed]) -> tuple[Verdict, int]:

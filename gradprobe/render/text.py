@@ -170,11 +170,20 @@ def training_lines(report: Report, style: Style) -> list[Text]:
     if isinstance(limits, Mapping) and not decides(training, limits):
         notes = ["not what decides here: a threshold was set"]
     else:
-        notes = [f"odds ×{number(math.exp(margin))} from the nearest boundary"]
+        notes = [f"odds ×{_factor(margin)} from the nearest boundary"]
     if against := _against(training.signals):
         notes.append(f"against it: {', '.join(against)}")
     faint = [line for note in notes for line in wrapped(style.safe(note), style, 8)]
     return lines + [Text(line, style=FAINT) for line in faint]
+
+
+_FAR = 1000.0
+
+
+def _factor(margin: float) -> str:
+    """Of the odds; the calibration has not seen enough to tell more than ``_FAR`` apart."""
+    factor = math.exp(margin)
+    return number(factor) if factor < _FAR else f"{_FAR:g} or more"
 
 
 _WEIGHTY = -0.5  # of the score: what takes less is not told
