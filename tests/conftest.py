@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two threads on a busy machine wait
 
+import multiprocessing
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from gradprobe.cli.main import main
 from gradprobe.spec import NetworkSpec
@@ -44,6 +46,17 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.getbasetemp()
     return (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "shared_cache"
+
+
+@pytest.fixture
+def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of ``check`` are forks of this process, which has torch already: seconds less each.
+
+    A user's are spawned; so are those of test_check_process.py and test_pool.py.
+    """
+    if "fork" in multiprocessing.get_all_start_methods() and torch.get_num_threads() == 1:
+        fork = multiprocessing.get_context("fork")
+        monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: fork)
 
 
 @pytest.fixture

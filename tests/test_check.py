@@ -18,6 +18,7 @@ from gradprobe.config import CheckOptions, Limits, ProbeOptions
 from gradprobe.discover import discover
 from gradprobe.vocabulary import THRESHOLDS
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
 Run = Callable[..., Result]
 
 GOOD = """\

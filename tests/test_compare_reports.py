@@ -10,6 +10,7 @@ import pytest
 from conftest import Result
 from test_check import GOOD
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
 Run = Callable[..., Result]
 
 

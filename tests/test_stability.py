@@ -20,7 +20,7 @@ from rich.cells import cell_len
 from test_huggingface import CONFIGS
 
 import gradprobe
-from gradprobe.calibration import IDEAL, probability
+from gradprobe.calibration import IDEAL, TRAINS, probability, score
 from gradprobe.config import AUTO_SEEDS, MAX_SEEDS, Seeds, choose_seeds, seeds_in
 from gradprobe.errors import InputError
 from gradprobe.render.canvas import Style
@@ -35,6 +35,7 @@ from gradprobe.spec import Ignore, NetworkSpec
 from gradprobe.stability import QUANTILES, clear, majority, margin, repeated, settled, typical
 from gradprobe.vocabulary import THRESHOLDS
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
 Run = Callable[..., Result]
 
 
@@ -84,8 +85,9 @@ def trained(verdict: str = "healthy", **thresholds: float) -> Report:
     return replace(at(1.0, **thresholds), training=training, verdict=Verdict(verdict))
 
 
-def test_with_a_probability_it_is_that_of_the_odds() -> None:
-    assert margin(trained()) == margin(trained("shattered")) == 3.5
+def test_with_a_probability_it_is_that_of_the_score() -> None:
+    expected = score(probability(IDEAL).sgd) - score(TRAINS)
+    assert margin(trained()) == margin(trained("shattered")) == pytest.approx(expected)
     assert margin(trained(weak_low=0.5)) == pytest.approx(math.log(2))  # its own bands decide
     unknown = replace(trained(), training=Training(reason="nothing to weigh"))
     assert margin(unknown) == pytest.approx(math.log(100))

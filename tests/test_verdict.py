@@ -43,6 +43,7 @@ from gradprobe.signals import FORWARD
 from gradprobe.spec import CheckSpec, Ignore
 from gradprobe.vocabulary import THRESHOLDS
 
+pytestmark = pytest.mark.usefixtures("forked_workers")
 Run = Callable[..., Result]
 P = st.floats(1e-6, 1 - 1e-6)
 
@@ -55,7 +56,7 @@ def weighed(signals: Signals) -> Training:
 # Of a margin, and its inverse.
 SCALES = {
     log_odds: lambda value: 1 / (1 + math.exp(-value)),
-    score: lambda value: math.exp(-math.exp(-value)),
+    score: lambda value: math.exp(-math.exp(-max(value, -5.0))),
 }
 
 

@@ -49,20 +49,12 @@ def said(lines: list[Line], model: int) -> Array:
     return np.array([probabilities(profile)[model] for _, profile in lines])
 
 
-def calibrated(model: int) -> Callable[[dict[str, Any]], Judged]:
+def calibrated(
+    model: int, fails: float = FAILS, trains: float = TRAINS
+) -> Callable[[dict[str, Any]], Judged]:
     def rule(profile: dict[str, Any]) -> Judged:
         p = probabilities(profile)[model]
-        return Judged(p < FAILS, p, FAILS <= p < TRAINS)
-
-    return rule
-
-
-def at_one_point(model: int) -> Callable[[dict[str, Any]], Judged]:
-    """The same probability without any doubt: below 0.5 it fails."""
-
-    def rule(profile: dict[str, Any]) -> Judged:
-        p = probabilities(profile)[model]
-        return Judged(p < 0.5, p)
+        return Judged(p < fails, p, fails <= p < trains)
 
     return rule
 
@@ -201,7 +193,8 @@ def rules_table(lines: list[Line]) -> None:
         print(f"{'':28}" + "".join(f"{head:>{len(head) + 3}}" for head in heads))
         own = {
             f"gradprobe, p({target})": calibrated(model),
-            "  the same, below 0.5 or not": at_one_point(model),
+            "  fails below 0.3, as before": calibrated(model, fails=0.3),
+            "  without doubt, at 0.5": calibrated(model, 0.5, 0.5),
         }
         for name, rule in (own | RULES).items():
             q = quality(lines, target, rule)
