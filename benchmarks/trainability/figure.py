@@ -2,8 +2,9 @@
 
     python benchmarks/trainability/figure.py docs/calibration.svg
 
-Left: what was said before training against what became of the network; grey: left uncertain. Right:
-false alarms and misses of each rule from its published threshold, of gradprobe's two, and of its
+Left: what was said before training against what became of the network; grey: left uncertain; and in
+each bin of what was said the share that trained, with the range that chance leaves it. Right: false
+alarms and misses of each rule from its published threshold, of gradprobe's two, and of its
 probability cut at one threshold, over all of them.
 """
 
@@ -16,6 +17,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from profiles import REPORT, load
+from regression import bins
 from report import RULES, TRAINED, Line, calibrated, outcomes, quality, said
 
 from gradprobe.calibration import FAILS, TRAINS
@@ -39,12 +41,18 @@ def said_and_done(axes: Axes, lines: list[Line]) -> None:
     right = (p >= TRAINS) == (accuracy >= TRAINED)
     colours = np.where((p >= FAILS) & (p < TRAINS), OPEN, np.where(right, GOOD, BAD))
     axes.scatter(p, accuracy, s=14, c=colours, alpha=0.6, linewidths=0)
+    shares = bins(p, outcomes(lines, "SGD"))
+    said_there = [one.said for one in shares]
+    least, most = zip(*(one.by_chance for one in shares), strict=True)
+    axes.plot([0, 1], [0, 1], color=INK, lw=0.6, alpha=0.5)
+    axes.vlines(said_there, least, most, color=INK, lw=2.5, alpha=0.35)
+    axes.plot(said_there, [one.trained for one in shares], "D", color=INK, ms=4.5)
     for point in (FAILS, TRAINS):
         axes.axvline(point, color=INK, lw=0.6, ls=":")
     axes.axhline(TRAINED, color=INK, lw=0.6, ls=":")
     axes.set(
         xlabel="probability said before training",
-        ylabel="training accuracy after 300 steps, best SGD",
+        ylabel="accuracy after 300 steps, best SGD;  ◆ share that trained",
         title=f"{len(lines)} networks that it was not fitted on",
         xlim=(-0.02, 1.02),
         ylim=(-0.02, 1.02),

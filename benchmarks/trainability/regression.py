@@ -125,29 +125,55 @@ def share_by_chance(p: Array, held: float) -> tuple[float, float]:
     return float(low) / len(p), float(high) / len(p)
 
 
-def reliability(name: str, p: Array, y: Array) -> None:
-    """Print what was said beside what became of it, and what chance makes of it if it was right.
+class Bin(NamedTuple):
+    """Of a reliability diagram: what was said of some networks, and what became of them."""
 
-    ± is a standard error, and ``by chance`` the range that the bins of both diagrams keep at once
-    in ``TOGETHER`` of all draws (the consistency bars of Bröcker and Smith 2007).
+    low: float
+    high: float
+    count: int
+    said: float  # on average
+    error: float  # the standard error of the share that trains, if what was said is right
+    trained: float  # the share
+    by_chance: tuple[float, float]  # where that share is in ``EACH`` of all draws
+
+    @property
+    def apart(self) -> float:
+        return (self.trained - self.said) / self.error
+
+    @property
+    def within(self) -> bool:
+        return self.by_chance[0] <= self.trained <= self.by_chance[1]
+
+
+def bins(p: Array, y: Array) -> list[Bin]:
+    """A reliability diagram with its consistency bars (Bröcker and Smith 2007).
+
+    All bins of two diagrams keep to ``by_chance`` at once in ``TOGETHER`` of all draws.
     """
-    print(f"\nreliability, {name}: log loss {log_loss(p, y):.3f}")
-    print(f"{'':>13}{'networks':>10}{'said':>14}{'trained':>10}{'apart':>9}{'by chance':>15}")
-    apart, outside = [], 0
+    found = []
     for low, high in pairwise(BINS):
         inside = (p >= low) & ((p < high) | (high == 1))
         if not inside.any():
             continue
-        share, mean, count = y[inside].mean(), p[inside].mean(), int(inside.sum())
-        error = math.sqrt((p[inside] * (1 - p[inside])).sum()) / count
-        least, most = share_by_chance(p[inside], EACH)
-        bar = "█" * round(20 * share)
-        apart.append((share - mean) / error)
-        outside += not least <= share <= most
+        q, count = p[inside], int(inside.sum())
+        error = math.sqrt((q * (1 - q)).sum()) / count
+        share = float(y[inside].mean())
+        found.append(Bin(low, high, count, q.mean(), error, share, share_by_chance(q, EACH)))
+    return found
+
+
+def reliability(name: str, p: Array, y: Array) -> None:
+    """Print what was said beside what became of it, and what chance makes of it if it was right."""
+    print(f"\nreliability, {name}: log loss {log_loss(p, y):.3f}")
+    print(f"{'':>13}{'networks':>10}{'said':>14}{'trained':>10}{'apart':>9}{'by chance':>15}")
+    found = bins(p, y)
+    for one in found:
+        span, (least, most) = f"{one.low:g} to {one.high:g}", one.by_chance
         print(
-            f"{f'{low:g} to {high:g}':>13}{count:10}{mean:7.2f} ± {error:.3f}{share:9.2f}", end=""
+            f"{span:>13}{one.count:10}{one.said:7.2f} ± {one.error:.3f}{one.trained:9.2f}", end=""
         )
-        print(f"{apart[-1]:8.1f}σ{least:7.2f} to {most:.2f}  {bar}")
-    wide = sum(abs(z) > 2 for z in apart)
+        print(f"{one.apart:8.1f}σ{least:7.2f} to {most:.2f}  {'█' * round(20 * one.trained)}")
+    chi, wide = sum(one.apart**2 for one in found), sum(abs(one.apart) > 2 for one in found)
+    outside = sum(not one.within for one in found)
     print(f"{'all':>13}{len(y):10}{p.mean():7.2f}{y.mean():17.2f}", end="")
-    print(f"   χ² = {sum(z * z for z in apart):.1f}; beyond 2σ: {wide}, outside chance: {outside}")
+    print(f"   χ² = {chi:.1f}; beyond 2σ: {wide}, outside chance: {outside}")
