@@ -232,7 +232,7 @@ CAUSES = {
         _recurrent_row,
     ),
     "lagging": Cause(
-        lambda value: f"slowest weight {_decades(BEHIND)(value)} behind the median",
+        lambda value: f"a weight lags {_decades(BEHIND)(value)}",
         _told_as_lagging,
         _advice_for_lagging,
         _slowest_row,

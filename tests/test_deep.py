@@ -185,8 +185,8 @@ def test_what_weighs_against_it_is_said_worst_first() -> None:
     )
     shown = " ".join(said(found).split())
     told = (
-        "decay 0.9 decades, inputs 3 decades alike, shattering 0.400, slowest weight 1.5 decades "
-        "behind the median, past fades 1 decade"
+        "decay 0.9 decades, inputs 3 decades alike, shattering 0.400, a weight lags 1.5 decades, "
+        "past fades 1 decade"
     )
     assert f"against it: {told} " in shown + " "
     assert "coherence" not in shown  # -0.27 of the score: too little to be told
@@ -205,7 +205,7 @@ def test_at_its_cap_a_signal_is_at_least_that() -> None:
         "activations grow 6 or more",
         "inputs 4 or more",
         "past fades 4 or more",
-        "slowest weight 4 or more decades behind the median",
+        "a weight lags 4 or more decades",
     ):
         assert words in shown
     assert "coherence 0" in shown
