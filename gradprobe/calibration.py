@@ -2,9 +2,8 @@
 
 "To train" means what ``benchmarks/trainability/train.py`` measures: at least 90 % training accuracy
 on scikit-learn's digits after 300 steps, under the best of five learning rates of SGD (``sgd``), or
-of those and three of Adam (``adam``). A signal multiplies the hazard, and a network that meets none
-trains: p = exp(-exp(-score)), where the score is a weighted sum of the signals (the log-log link of
-McCullagh and Nelder 1989, section 4.3). The table is written by
+of those and three of Adam (``adam``). Each follows from a weighted sum of the signals, the score.
+The table of weights is written by
 
     python benchmarks/trainability/fit.py
 
@@ -22,15 +21,14 @@ from gradprobe.report import Probability, Signals, Verdict
 # fit.py writes from here
 COEFFICIENTS: dict[str, tuple[float, float]] = {
     # per unit beyond what is harmless: SGD, the better of SGD and Adam
-    "intercept": (-0.206, -1.44),
-    "decay": (-1.35, -0.913),
-    "growth": (-0.225, -0.293),
-    "forward_growth": (-1.92, -1.09),
-    "lost_inputs": (-0.322, -0.37),
-    "lost_past": (-0.58, -0.509),
-    "lagging": (-0.482, -0.0578),
-    "shattering": (-2.27, -1.26),
-    "coherence": (5.36, 7.61),
+    "intercept": (-1.35, -1.54),
+    "decay": (-1.73, -0.918),
+    "growth": (-0.45, -0.411),
+    "forward_growth": (-2.17, -1.03),
+    "lost_inputs": (-0.537, -0.485),
+    "lost_past": (-0.958, -0.573),
+    "shattering": (-3.22, -1.05),
+    "coherence": (6.72, 7.56),
 }
 # to here
 
@@ -41,7 +39,7 @@ FAILS, TRAINS = 0.4, 0.8
 # As much of a signal as does no harm: what is beyond it counts.
 HARMLESS = {"forward_growth": 1.0}
 
-# No score is taken to be lower: a probability of 2e-9 is as little as anybody could mean.
+# A score under Adam that is lower counts as this: 2e-9 is as little as anybody could mean.
 LEAST = -3.0
 
 # The signals of a network of which nothing is wrong.
@@ -72,32 +70,35 @@ def log_odds(p: float) -> float:
     return math.log(p / (1 - p))
 
 
-def score(p: float) -> float:
-    """What the probability was made of: the weighted sum of the signals, from ``LEAST`` on."""
+def minus_log_log(p: float) -> float:
     return -math.log(-math.log(p))
 
 
-def outlook(p: Probability, scale: Callable[[float], float] = log_odds) -> Outlook:
+def outlook(p: Probability, adams: Callable[[float], float] = log_odds) -> Outlook:
     """It fails where neither is likely to train it, and trains where SGD is; else it is uncertain.
 
     Uncertain is also what SGD will not train and Adam may.
 
     Args:
-        scale: of the margin: ``log_odds`` for people, ``score`` where its spread counts.
+        adams: scale of the margin below, of ``p.adam``: ``log_odds`` for people,
+            ``minus_log_log`` where its spread counts.
     """
-    low = scale(p.adam) - scale(FAILS)
-    high = scale(p.sgd) - scale(TRAINS)
+    low = adams(p.adam) - adams(FAILS)
+    high = log_odds(p.sgd) - log_odds(TRAINS)
     margin = -low if low < 0 else high if high >= 0 else min(low, -high)
     return Outlook(low < 0, high >= 0, margin)
 
 
 def probability(signals: Signals) -> Probability:
-    """Each exp(-exp(-score)), with a score that is a weighted sum of the signals.
+    """Under SGD 1 / (1 + exp(-score)); under the better of the two exp(-exp(-score)).
+
+    That is the logistic link and the log-log one, in which each signal multiplies the hazard of
+    failing (McCullagh and Nelder 1989, section 4.3).
 
     What SGD trains is trained by the better of the two, so ``adam`` is at least ``sgd``.
     """
-    scores = [math.fsum(terms) for terms in zip(*contributions(signals).values(), strict=True)]
-    sgd, adam = (math.exp(-math.exp(-max(value, LEAST))) for value in scores)
+    sgds, adams = (math.fsum(terms) for terms in zip(*contributions(signals).values(), strict=True))
+    sgd, adam = 1 / (1 + math.exp(-sgds)), math.exp(-math.exp(-max(adams, LEAST)))
     return Probability(sgd, max(sgd, adam))
 
 
@@ -109,11 +110,10 @@ def counted(signals: Signals) -> Signals:
 
 
 def contributions(signals: Signals) -> dict[str, tuple[float, float]]:
-    """What each signal adds to the score, -log(-log p), under SGD and under the better of the two.
+    """What each signal adds to the score under SGD, and under the better of the two.
 
     ``ideal`` is the score where every signal is ideal, a coherence of 1 and 0 elsewhere; what the
-    signals take from it is at most 0 each, and everything adds up to the score. Far above 0 a score
-    is the log odds.
+    signals take from it is at most 0 each, and everything adds up to the score.
     """
     ideal = {"intercept": 1.0, **IDEAL._asdict()}
     away = {name: value - ideal[name] for name, value in counted(signals)._asdict().items()}

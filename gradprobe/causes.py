@@ -8,12 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from statistics import median
 from typing import NamedTuple
 
 from gradprobe.numbers import fraction, number
 from gradprobe.report import GradientProfile, RowProfile, Signals
-from gradprobe.signals import BEHIND, DECADES, FORWARD, GROWN, LOST, slowest_weight, without_time
+from gradprobe.signals import DECADES, FORWARD, GROWN, LOST, without_time
 from gradprobe.vocabulary import RECURRENT_CELLS, RECURRENT_LAYERS
 
 # ---- where
@@ -53,11 +52,6 @@ def _recurrent_row(profile: GradientProfile) -> RowProfile:
     kinds = RECURRENT_LAYERS | RECURRENT_CELLS
     recurrent = (row for row in profile.trunk if kinds & set(row.contains))
     return next(recurrent, profile.trunk[0])
-
-
-def _slowest_row(profile: GradientProfile) -> RowProfile:
-    slowest = slowest_weight(profile.trunk)
-    return slowest.row if slowest else profile.trunk[0]
 
 
 def shrinks(profile: GradientProfile) -> str:
@@ -135,18 +129,6 @@ def _advice_for_forgotten(profile: GradientProfile, found: Signals) -> str:
     return "use LSTM or GRU, an orthogonal recurrent matrix, or read every position"
 
 
-_LARGE = 10.0  # times the median weight's RMS
-
-
-def _advice_for_lagging(profile: GradientProfile, found: Signals) -> str:
-    slowest = slowest_weight(profile.trunk)
-    weights = [p for row in profile.trunk for p in row.parameters if p.dimensions > 1]
-    usual = median(p.norm / math.sqrt(p.size) for p in weights)
-    if slowest and slowest.weight.norm / math.sqrt(slowest.weight.size) > _LARGE * usual:
-        return f"lower the gain of the init of {slowest.weight.name}"
-    return "train it with Adam, which scales each weight's step, or normalise in each block"
-
-
 def _advice_for_alike(profile: GradientProfile, found: Signals) -> str:
     return "normalise, raise the gain of the init, or wrap each block in residual: […]"
 
@@ -174,14 +156,6 @@ def _told_as_forgotten(profile: GradientProfile, found: Signals) -> str:
     less = " or less" if found.lost_past >= LOST else ""
     share = number(10**-found.lost_past)
     return f"the sequence's first position gets {share}{less} of another's gradient"
-
-
-def _told_as_lagging(profile: GradientProfile, found: Signals) -> str:
-    slowest = slowest_weight(profile.trunk)
-    name = slowest.weight.name if slowest else "a weight"
-    less = " or less" if found.lagging >= BEHIND else ""
-    share = f"{number(10**-found.lagging)}{less}"
-    return f"for its size, {name} gets {share} of the gradient that the median weight gets"
 
 
 def _decades(cap: float) -> Callable[[float], str]:
@@ -230,12 +204,6 @@ CAUSES = {
         _told_as_forgotten,
         _advice_for_forgotten,
         _recurrent_row,
-    ),
-    "lagging": Cause(
-        lambda value: f"a weight lags {_decades(BEHIND)(value)}",
-        _told_as_lagging,
-        _advice_for_lagging,
-        _slowest_row,
     ),
     "shattering": Cause(
         lambda value: f"shattering {number(value)}", _told_as_another, _advice_for_shattered

@@ -105,14 +105,13 @@ class Theory(NamedTuple):
 
 
 class Signals(NamedTuple):
-    """What the calibrated verdict is made of: seven signs of trouble, and one of health."""
+    """What the calibrated verdict is made of: six signs of trouble, and one of health."""
 
     decay: float  # decades by which the gradient shrinks from the trunk's last row to its first
     growth: float  # decades by which it grows × (1 - the rows' mean highway)
     forward_growth: float  # decades by which the activations grow along the trunk: one is harmless
     lost_inputs: float  # decades of input dependence lost by the trunk's last row with weights
     lost_past: float  # decades by which it shrinks along a recurrent layer's sequence
-    lagging: float  # decades from the median weight's relative gradient to the smallest one
     shattering: float  # (1 - coherence) × (1 - the mean highway), 0 to 1
     coherence: float  # of the gradient with itself a small step later, 0 to 1
 

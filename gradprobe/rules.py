@@ -284,8 +284,7 @@ def weak(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
 
     After a second look (`probe --deep`, `check`), and where no threshold was set, the probability
     decides instead: neither is it likely to fail, below 40 % under SGD or Adam, nor to train, 80 %
-    or more under SGD. What weighs most under SGD is named; that may also be a weight that gets much
-    less gradient for its size than the others, so that one learning rate does not fit all.
+    or more under SGD.
     """
     reach = profile.reach
     if reach is None or not math.isfinite(reach):
@@ -579,9 +578,9 @@ RULES: tuple[Rule, ...] = (
         the main cause: it is the coherence, rows without a skip, or inputs that have come to look
         alike.
 
-        Of 126 labelled networks with a reach between 1e-2 and 1e2 and a coherence below 0.35, 20 %
-        came to 90 % training accuracy under the best of eight optimizer settings, and 13 % under
-        SGD; of 1,730 with a coherence of 0.8 or more, 1,726 and 1,706 did (benchmarks/bands.py).
+        Of 95 labelled networks with a reach between 1e-2 and 1e2 and a coherence below 0.35, 21 %
+        came to 90 % training accuracy under the best of eight optimizer settings, and 16 % under
+        SGD; of 1,298 with a coherence of 0.8 or more, 1,294 and 1,279 did (benchmarks/bands.py).
         Balduzzi et al. 2017 (arXiv 1702.08591) call such gradients shattered.
 
         Mend it with skip connections, which keep a part of the gradient as it is at every depth, or

@@ -1,4 +1,4 @@
-"""What a profile says about whether a network will train, as eight numbers. No torch.
+"""What a profile says about whether a network will train, as seven numbers. No torch.
 
 Each ends at a cap, so that a network far outside what the calibration has seen gets no bolder a
 verdict than the worst that it has.
@@ -11,17 +11,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from statistics import median
-from typing import NamedTuple
 
-from gradprobe.report import GradientProfile, ParameterProfile, RowProfile, RowStatus, Signals
-from gradprobe.vocabulary import EMBEDDINGS, RECURRENT_CELLS
+from gradprobe.report import GradientProfile, RowProfile, RowStatus, Signals
+from gradprobe.vocabulary import RECURRENT_CELLS
 
 DECADES = 8.0  # of reach below 1
 GROWN = 2.0  # decades of reach above 1: more were no worse
 FORWARD = 6.0  # decades of activations
 LOST = 4.0  # decades of input dependence, and of the gradient of a sequence's first position
-BEHIND = 4.0  # decades of a relative gradient
 
 _FURTHER_CALL = re.compile(r" \(\d+\)$")  # of a module: its row's name is numbered
 
@@ -88,14 +85,12 @@ def signals(
     bare = 1 - _between(math.fsum(measured) / len(measured) if measured else 0.0, 1.0)
     coherent = _between(coherence, 1.0)
     lost = -math.log10(dependence) if dependence else LOST
-    slowest = slowest_weight(trunk)
     return Signals(
         decay=_between(-decades, DECADES),
         growth=_between(decades, GROWN) * bare,
         forward_growth=_between(_forward_growth(profile), FORWARD),
         lost_inputs=_between(lost, LOST),
         lost_past=_between(lost_past, LOST),
-        lagging=_between(slowest.behind if slowest else 0.0, BEHIND),
         shattering=(1 - coherent) * bare,
         coherence=coherent,
     )
@@ -154,34 +149,6 @@ def _in_step(rows: Sequence[RowProfile]) -> set[str]:
 def _module(row: RowProfile) -> str:
     """The row's name without the number of a further call, as in ``cell (2)``."""
     return _FURTHER_CALL.sub("", row.name)
-
-
-class Slowest(NamedTuple):
-    """The weight that one learning rate for all moves least, as a share of itself."""
-
-    row: RowProfile
-    weight: ParameterProfile
-    behind: float  # decades from the median weight's relative gradient to this one's
-
-
-def slowest_weight(rows: Sequence[RowProfile]) -> Slowest | None:
-    """Of the weights with a gradient; ``None`` where there are none.
-
-    A relative gradient is ‖∂L/∂W‖ ÷ ‖W‖, what LARS evens out (You et al. 2017, arXiv 1708.03888).
-    Rows with an embedding do not count: only the batch's tokens have a gradient there, so that the
-    size of the vocabulary would.
-    """
-    relative = [
-        Slowest(row, p, math.log10(p.gradient_norm) - math.log10(p.norm))
-        for row in rows
-        if EMBEDDINGS.isdisjoint(row.contains)
-        for p in row.parameters
-        if p.dimensions > 1 and p.gradient_norm and p.norm
-    ]
-    if not relative:
-        return None
-    least = min(relative, key=lambda one: one.behind)
-    return least._replace(behind=median(one.behind for one in relative) - least.behind)
 
 
 def _forward_growth(profile: GradientProfile) -> float:

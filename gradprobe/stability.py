@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
 
-from gradprobe.calibration import outlook, score
+from gradprobe.calibration import minus_log_log, outlook
 from gradprobe.config import AUTO_SEEDS, Seeds
 from gradprobe.report import Repeats, Report, Verdict, tally
 from gradprobe.rules import decides, diagnose_seeds
@@ -106,7 +106,7 @@ def margin(report: Report) -> float | None:
     if not isinstance(limits, Mapping):
         return None
     if training and decides(training, limits):
-        return outlook(training.probability, score).margin if training.probability else None
+        return outlook(training.probability, minus_log_log).margin if training.probability else None
     if not reach or not math.isfinite(reach):
         return None
     return min(abs(math.log(reach) - math.log(limits[key])) for key in THRESHOLDS)

@@ -247,9 +247,6 @@ RECURRENT_LAYERS = frozenset({"RNN", "LSTM", "GRU"})
 # what torch's are made from, and a user's own.
 RECURRENT_CELLS = frozenset({*(f"{kind}Cell" for kind in RECURRENT_LAYERS), "RNNCellBase"})
 
-# Layers whose weight gets a gradient in the rows of the batch's tokens alone.
-EMBEDDINGS = frozenset({"Embedding", "EmbeddingBag"})
-
 # Layers through which one position's output depends on another position's input.
 SEQUENCE_LAYERS = RECURRENT_LAYERS | {"MultiheadAttention", "TransformerEncoderLayer"}
 

@@ -23,7 +23,7 @@ from gradprobe.report import (
     Verdict,
 )
 from gradprobe.rules import diagnose
-from gradprobe.signals import BEHIND, DECADES, FORWARD, GROWN, LOST
+from gradprobe.signals import DECADES, FORWARD, GROWN, LOST
 from gradprobe.spec import CheckSpec
 from gradprobe.vocabulary import THRESHOLDS
 
@@ -168,7 +168,6 @@ CAPS = Signals(
     forward_growth=FORWARD,
     lost_inputs=LOST,
     lost_past=LOST,
-    lagging=BEHIND,
     shattering=1.0,
     coherence=1.0,
 )

@@ -30,7 +30,7 @@ FULL = Measurement(
     "a name\nwith ‮ lines",
     CHECK,
     {"seed": 0, "dtype": "float32", "data": None},
-    Training(Signals(1e-300, 0.0, -0.0, 2.0, 6.0, 4.0, 0.5, 1.0), Probability(0.0, 1.0), None),
+    Training(Signals(1e-300, 0.0, -0.0, 2.0, 6.0, 0.5, 1.0), Probability(0.0, 1.0), None),
 )
 
 

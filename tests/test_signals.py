@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gradprobe.calibration import COEFFICIENTS, IDEAL, probability
 from gradprobe.report import RowProfile, RowStatus, Signals
-from gradprobe.signals import FORWARD, signals, slowest_weight
+from gradprobe.signals import FORWARD, signals
 
 BETTER = {"coherence"}  # more of it is good news; more of every other is bad news
 
@@ -126,40 +126,9 @@ def test_inputs_are_lost_at_the_last_row_of_the_trunk() -> None:
     assert found.lost_inputs == pytest.approx(3)
 
 
-def test_a_weight_lags_by_its_gradient_as_a_share_of_itself() -> None:
-    """Relative gradients 0.1, 0.1, 1e-3 and 10: two decades from the median to the smallest."""
-    slow = parameter("2.weight", norm=100.0, gradient=0.1)
-    embedded = parameter("2.table", gradient=1e-9)  # the larger its vocabulary, the smaller
-    silent = [
-        parameter("2.zero", norm=0.0),  # an init of zeros
-        parameter("2.still", gradient=0.0),
-        parameter("2.unused", gradient=None),
-        parameter("2.bias", gradient=1e-9, dimensions=1),
-    ]
-    fast = row("3", 1.0, parameter("3.weight", norm=0.1, gradient=1.0))
-    table = row("table", 1.0, embedded, contains=("Embedding", "Sequential"))
-    rows = [table, row("0"), row("1"), row("2", 1.0, slow, *silent), fast]
-    behind = row("head", 1.0, parameter("head.weight", gradient=1e-9))  # no part of the trunk
-    found = signals(profile(*rows, behind), 1.0, {})
-    assert found is not None
-    assert found.lagging == pytest.approx(2)
-    slowest = slowest_weight(rows)
-    assert slowest is not None
-    assert (slowest.row.name, slowest.weight.name) == ("2", "2.weight")
-
-
-def test_where_no_weight_has_a_gradient_none_lags() -> None:
-    still = row("0", 1.0, parameter("0.weight", gradient=0.0))
-    assert slowest_weight([still, row("1", bare=True)]) is None
-    found = signals(profile(still, row("1", bare=True), row("2", bare=True)), 1.0, {})
-    assert found is not None
-    assert found.lagging == 0
-
-
 def test_signals_end_at_their_caps() -> None:
     rows = [row(str(i), 1e-300 ** (1 - i / 999)) for i in range(1000)]
-    lagging = parameter("999.weight", norm=1e9, gradient=1e-9)
-    rows[-1] = row("999", 1.0, lagging, input_dependence=0.0, activation_rms=1e30)
+    rows[-1] = rows[-1]._replace(input_dependence=0.0, activation_rms=1e30)
     found = signals(profile(*rows, row("head")), -7.0, {"5": -30.0}, lost_past=99.0)
     assert found == pytest.approx(CAPS._replace(growth=0, coherence=0), abs=1e-12)
     found = signals(with_reach(1e30, steps=5), 7.0, {"5": 30.0})

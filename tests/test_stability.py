@@ -20,7 +20,14 @@ from rich.cells import cell_len
 from test_huggingface import CONFIGS
 
 import gradprobe
-from gradprobe.calibration import IDEAL, TRAINS, probability, score
+from gradprobe.calibration import (
+    FAILS,
+    IDEAL,
+    TRAINS,
+    log_odds,
+    minus_log_log,
+    probability,
+)
 from gradprobe.config import AUTO_SEEDS, MAX_SEEDS, Seeds, choose_seeds, seeds_in
 from gradprobe.errors import InputError
 from gradprobe.render.canvas import Style
@@ -86,7 +93,10 @@ def trained(verdict: str = "healthy", **thresholds: float) -> Report:
 
 
 def test_with_a_probability_it_is_that_of_the_score() -> None:
-    expected = score(probability(IDEAL).sgd) - score(TRAINS)
+    failing = probability(IDEAL._replace(decay=8.0))
+    lost = replace(trained(), training=Training(IDEAL, failing), verdict=Verdict.VANISHING)
+    assert margin(lost) == pytest.approx(minus_log_log(FAILS) - minus_log_log(failing.adam))
+    expected = log_odds(probability(IDEAL).sgd) - log_odds(TRAINS)
     assert margin(trained()) == margin(trained("shattered")) == pytest.approx(expected)
     assert margin(trained(weak_low=0.5)) == pytest.approx(math.log(2))  # its own bands decide
     unknown = replace(trained(), training=Training(reason="nothing to weigh"))

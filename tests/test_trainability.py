@@ -143,7 +143,10 @@ def test_what_chance_leaves_has_the_mean_and_the_variance_of_its_draws(odds: lis
 
 def test_the_table_is_what_fit_writes() -> None:
     x, targets = fit.seen(profiles.load(profiles.GIVEN) + profiles.load(profiles.FIT))
-    columns = [fit.three_digits(regression.fit(x, y, fit.SIGNS)) for y in targets.values()]
+    columns = [
+        fit.three_digits(regression.fit(x, y, fit.SIGNS, fit.LINKS[name]))
+        for name, y in targets.items()
+    ]
     rows = zip(*columns, strict=True)
     assert dict(zip(["intercept", *Signals._fields], rows, strict=True)) == COEFFICIENTS
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Result
-from handmade import CAPS, any_signals, parameter, profile, report, row, with_reach
+from handmade import CAPS, any_signals, profile, report, row, with_reach
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -23,21 +23,13 @@ from gradprobe.calibration import (
     TRAINS,
     causes,
     log_odds,
+    minus_log_log,
     outlook,
     probability,
-    score,
 )
-from gradprobe.causes import because
 from gradprobe.errors import Place
 from gradprobe.render.text import render_report
-from gradprobe.report import (
-    ParameterProfile,
-    Probability,
-    Severity,
-    Signals,
-    Training,
-    Verdict,
-)
+from gradprobe.report import Probability, Severity, Signals, Training, Verdict
 from gradprobe.rules import diagnose
 from gradprobe.signals import FORWARD
 from gradprobe.spec import CheckSpec, Ignore
@@ -53,10 +45,10 @@ def weighed(signals: Signals) -> Training:
     return Training(signals, p, outlook(p).margin)
 
 
-# Of a margin, and its inverse.
+# Of the margin under Adam, and its inverse.
 SCALES = {
     log_odds: lambda value: 1 / (1 + math.exp(-value)),
-    score: lambda value: math.exp(-math.exp(-max(value, -5.0))),
+    minus_log_log: lambda value: math.exp(-math.exp(-max(value, -5.0))),
 }
 
 
@@ -72,7 +64,8 @@ def test_the_margin_is_what_it_takes_to_be_another(
     assert found[:2] == outlook(p)[:2]
 
     def moved(by: float) -> Probability:
-        return Probability(*(SCALES[scale](scale(x) + by) for x in p))
+        sgd = SCALES[log_odds](log_odds(p.sgd) + by)
+        return Probability(sgd, SCALES[scale](scale(p.adam) + by))
 
     for sign in (-1, 1):
         near, far = (outlook(moved(sign * found.margin * k), scale) for k in (0.999, 1.001))
@@ -109,7 +102,7 @@ FAILING = {
         "GP101",
     ),
     "exploding": (
-        IDEAL._replace(growth=2.0, forward_growth=6.0, coherence=0.7),
+        IDEAL._replace(growth=2.0, forward_growth=4.0, coherence=0.7),
         Verdict.EXPLODING,
         "GP102",
     ),
@@ -154,12 +147,11 @@ def test_a_past_that_fades_points_at_the_recurrent_row(kind: str, advice: str) -
     ("signals", "told", "advice"),
     [
         (IDEAL._replace(forward_growth=FORWARD), "grow 1.0e6 times or more", "lower the gain"),
-        (IDEAL._replace(lagging=4.0, decay=1.2, coherence=0.8), "gets 1.0e-4 or less of", "Adam"),
         (IDEAL._replace(forward_growth=5.5), "grow 3.2e5 times:", "lower the gain"),
         (CAPS._replace(coherence=0.1, decay=0), "little of it takes a skip", "wrap each block"),
         (IDEAL._replace(forward_growth=2.5, coherence=0.1), "(coherence 0.100):", "branch_scale"),
         (
-            IDEAL._replace(decay=0.5, forward_growth=1.5, lost_inputs=4.0, coherence=0.8),
+            IDEAL._replace(decay=1.7, forward_growth=2.5, lost_inputs=4.0, coherence=0.8),
             "<1 % of the output",
             "normalise",
         ),
@@ -171,22 +163,6 @@ def test_each_cause_is_told_and_mended_by_its_own_words(
     findings, _ = diagnose(with_reach(1.0), THRESHOLDS, training=weighed(signals))
     assert told in findings[0].message
     assert advice in findings[0].advice
-
-
-@pytest.mark.parametrize(
-    ("slow", "advice"),
-    [
-        (parameter("2.weight", gradient=1e-3), "train it with Adam"),
-        (parameter("2.weight", norm=100.0), "lower the gain of the init of 2.weight"),
-    ],
-)
-def test_the_weight_that_lags_is_named_where_it_is(slow: ParameterProfile, advice: str) -> None:
-    measured = profile(row("0"), row("1"), row("2", 1.0, slow), row("3"), row("head"))
-    story, mended, place = because("lagging", measured, IDEAL._replace(lagging=2.0))
-    told = "2.weight gets 0.0100 of the gradient that the median weight gets"
-    assert story == f"for its size, {told}"
-    assert advice in mended
-    assert place.name == "2"
 
 
 def test_where_adam_may_and_sgd_will_not_it_is_a_warning_that_says_so() -> None:

@@ -1,28 +1,29 @@
-"""What was tried and left out: other signals, and the logistic link.
+"""What was tried and left out: other signals, and the other link.
 
     OMP_NUM_THREADS=1 python benchmarks/trainability/candidates.py
 
 Tenfold cross-validated on the networks of the fit: AUC and log loss with each candidate beside the
-signals that there are, and the reliability of what the logistic link says of the same signals.
+signals that there are, and the reliability of what the other link says of the same signals.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-from fit import SIGNS, compare, seen
+from fit import LINKS, SIGNS, compare, seen
 from profiles import FIT, GIVEN, load, network_spec
-from regression import LOGISTIC, auc, cross_validated, reliability
+from regression import LOGISTIC, LOGLOG, auc, cross_validated, reliability
 from torch import Tensor, nn
 
 from gradprobe.check import Prepared, prepare
 from gradprobe.config import ProbeOptions
 from gradprobe.measure import measure
-from gradprobe.report import Signals
+from gradprobe.report import GradientProfile, Signals
 
 SEEDS = 3
 FLAT = 0.1  # of the slope at 0
@@ -31,11 +32,13 @@ SLOPES: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
     nn.Sigmoid: lambda x: 4 * torch.sigmoid(x) * torch.sigmoid(-x),
     nn.Hardtanh: lambda x: (x.abs() < 1).to(x),
 }
+OTHERS = {"logistic": LOGISTIC, "log-log": LOGLOG}
 NAMES = (
     "zeros",
     "saturated",
     "spread over seeds",
     "depth without a skip",
+    "weight gradients apart",
 )
 
 
@@ -59,6 +62,13 @@ def decades(reach: float | None) -> float:
     return math.log10(reach) if reach and math.isfinite(reach) else 0.0
 
 
+def apart(profile: GradientProfile) -> float:
+    """Decades from the median of the trunk's weights' gradients ÷ weights to the smallest."""
+    weights = [p for row in profile.trunk for p in row.parameters if p.dimensions > 1]
+    relative = [decades(p.gradient_norm / p.norm) for p in weights if p.gradient_norm and p.norm]
+    return min(4.0, median(relative) - min(relative)) if relative else 0.0
+
+
 def candidates(outcome: dict[str, Any], signals: dict[str, float]) -> tuple[float, ...]:
     spec = network_spec(outcome)
     found = []
@@ -70,6 +80,7 @@ def candidates(outcome: dict[str, Any], signals: dict[str, float]) -> tuple[floa
         saturated(prepare(spec, ProbeOptions())),
         float(np.std([decades(profile.reach) for profile in found])),
         math.log10(min(found[0].steps, 100)) * Signals(**signals).bare,
+        apart(found[0]),
     )
 
 
@@ -83,8 +94,10 @@ def main() -> None:
         models[name] = np.column_stack([x, column]), np.append(SIGNS, -1.0)
     compare("with", models, targets)
     for name, y in targets.items():
-        p = cross_validated(x, y, SIGNS, LOGISTIC)
-        reliability(f"{name}, logistic: AUC {auc(p, y):.4f}", p, y)
+        for link, other in OTHERS.items():
+            if other is not LINKS[name]:
+                p = cross_validated(x, y, SIGNS, other)
+                reliability(f"{name}, {link}: AUC {auc(p, y):.4f}", p, y)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 from profiles import FIT, GIVEN, load
-from regression import Array, auc, cross_validated, fit, log_loss, reliability
+from regression import LOGISTIC, LOGLOG, Array, auc, cross_validated, fit, log_loss, reliability
 
 from gradprobe import calibration
 from gradprobe.report import Signals
 
 TARGETS = {"SGD": "best_sgd", "best of eight": "best"}
+LINKS = {"SGD": LOGISTIC, "best of eight": LOGLOG}
 TRAINED = 0.9
 GOOD = ("coherence",)  # more of it is better; of every other signal, less
 SIGNS = np.array([1.0 if name in GOOD else -1.0 for name in Signals._fields])
@@ -46,8 +47,8 @@ def compare(head: str, models: dict[str, tuple[Array, Array]], targets: dict[str
     print(f"{head:{width}}" + "".join(f"{name + ': AUC':>20}{'log loss':>10}" for name in targets))
     for name, (x, signs) in models.items():
         print(f"{name:{width}}", end="")
-        for y in targets.values():
-            p = cross_validated(x, y, signs)
+        for target, y in targets.items():
+            p = cross_validated(x, y, signs, LINKS[target])
             print(f"{auc(p, y):20.4f}{log_loss(p, y):10.4f}", end="")
         print()
 
@@ -80,8 +81,8 @@ def main() -> None:
     print(f"{len(lines)} networks, {len(x)} with signals; tenfold cross-validation:")
     columns = []
     for name, y in targets.items():
-        p = cross_validated(x, y, SIGNS)
-        columns.append(three_digits(fit(x, y, SIGNS)))
+        p = cross_validated(x, y, SIGNS, LINKS[name])
+        columns.append(three_digits(fit(x, y, SIGNS, LINKS[name])))
         print(f"\n{name}: {y.mean():.0%} train, AUC {auc(p, y):.3f}, log loss {log_loss(p, y):.3f}")
         print("  fails below   trains from   false alarms   misses   uncertain")
         for low, high in BANDS:

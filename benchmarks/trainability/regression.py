@@ -31,12 +31,12 @@ class Link(NamedTuple):
         return np.clip(score, self.least, 20.0)
 
 
-# Each signal multiplies the hazard of failing, h = exp(-score), and what meets none trains.
+# Each signal multiplies the hazard of failing, exp(-score), and what meets none trains.
 LOGLOG = Link(lambda s: np.exp(-np.exp(-s)), lambda s, p: np.exp(-s) * p, -3.0)
-LOGISTIC = Link(lambda s: 1 / (1 + np.exp(-s)), lambda s, p: p * (1 - p), -20.0)  # to compare
+LOGISTIC = Link(lambda s: 1 / (1 + np.exp(-s)), lambda s, p: p * (1 - p), -20.0)
 
 
-def fit(x: Array, y: Array, signs: Array, link: Link = LOGLOG) -> Array:
+def fit(x: Array, y: Array, signs: Array, link: Link) -> Array:
     """Intercept and coefficients of p(y=1) = link(b + x·w), in the units of ``x``.
 
     Ridge-penalised on standardised columns. A coefficient whose sign is not that of ``signs`` is
@@ -80,7 +80,7 @@ def _scored(z: Array, y: Array, link: Link) -> Array:
     return w
 
 
-def predict(w: Array, x: Array, link: Link = LOGLOG) -> Array:
+def predict(w: Array, x: Array, link: Link) -> Array:
     return link.probability(link.within(w[0] + x @ w[1:]))
 
 
@@ -90,7 +90,7 @@ def folds(count: int, k: int, seed: int) -> list[tuple[Array, Array]]:
     return [(np.setdiff1d(order, order[i::k]), order[i::k]) for i in range(k)]
 
 
-def cross_validated(x: Array, y: Array, signs: Array, link: Link = LOGLOG) -> Array:
+def cross_validated(x: Array, y: Array, signs: Array, link: Link) -> Array:
     """The probability of each row under the model of the folds that it is not in."""
     p = np.zeros(len(y))
     for fitted, left_out in folds(len(y), 10, seed=0):

@@ -25,19 +25,19 @@
     sample.py --seed 22 --count 176 --kinds conv,transformer,recurrent,resnet --wild
     sample.py --seed 23 --count 86 --kinds plain,residual,prenorm,postnorm --wild
     sample.py --seed 24 --count 32 --kinds resnet,conv --deep
+
     sample.py --seed 25 --count 272 --kinds plain,residual,prenorm,postnorm
     sample.py --seed 26 --count 220 --kinds conv,transformer,recurrent,resnet --wild
     sample.py --seed 27 --count 108 --kinds plain,residual,prenorm,postnorm --wild
     sample.py --seed 28 --count 40 --kinds resnet,conv --deep
-
     sample.py --seed 29 --count 218 --kinds plain,residual,prenorm,postnorm
     sample.py --seed 30 --count 176 --kinds conv,transformer,recurrent,resnet --wild
     sample.py --seed 31 --count 86 --kinds plain,residual,prenorm,postnorm --wild
     sample.py --seed 32 --count 32 --kinds resnet,conv --deep
 
-The last four made ``outcomes_report.jsonl``, the others ``outcomes_fit.jsonl``; of seeds 12 to 16,
+The last eight made ``outcomes_report.jsonl``, the others ``outcomes_fit.jsonl``; of seeds 12 to 16,
 198 networks were trained, those that had come to their turn when a signal was mended. Which
-networks the report has was decided before the first of them was trained.
+networks the report has was decided before the first of each four seeds was trained.
 
 ``--wild`` draws deeper ones, and inits far from what anybody would choose; ``--small`` narrower
 ones, which train in half the time; ``--deep`` convolutional ones of up to 54 blocks. The same seed
@@ -58,6 +58,7 @@ Layer = str | dict[str, Any]
 
 ACTIVATIONS = "ReLU LeakyReLU GELU SiLU Tanh Hardtanh SELU Sigmoid Identity".split()
 NORMS = ("none", "none", "batch", "layer")
+PER_SEED = 10_000  # ids
 
 
 class Sizes(NamedTuple):
@@ -303,7 +304,7 @@ def sample(
     kind = draw.note("kind", random.choices(kinds, [KINDS[kind][1] for kind in kinds])[0])
     layers = KINDS[kind][0](draw)
     spec = {"input": {"shape": [64]}, "layers": layers}
-    return {"id": 10_000 * seed + index, "config": draw.config, "spec": spec}
+    return {"id": PER_SEED * seed + index, "config": draw.config, "spec": spec}
 
 
 def main() -> None:

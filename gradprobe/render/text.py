@@ -186,11 +186,11 @@ def _factor(margin: float) -> str:
     return number(factor) if factor < _FAR else f"{_FAR:g} or more"
 
 
-_WEIGHTY = -0.5  # of the score: what takes less is not told
+_WEIGHTY = -0.5  # of log odds: what takes less is not told
 
 
 def _against(signals: Signals) -> list[str]:
-    """What takes most from the score under SGD, in words, the worst first."""
+    """What takes most from the odds under SGD, in words, the worst first."""
     taken = contributions(signals)
     worst = [name for name in causes(signals) if taken[name][0] <= _WEIGHTY]
     return [CAUSES[name].short(getattr(signals, name)) for name in worst]
