@@ -30,7 +30,7 @@ BESIDE = {
     "smallest RMS ≥ 1e-7": (6, 6),
     "SageMaker Debugger": (6, -3),
     "TheDeepChecker": (6, -3),
-    "AutoTrainer": (-2, 7),
+    "AutoTrainer": (-22, 8),
     "reach in 1e-4 … 1e4": (5, -9),
 }
 
