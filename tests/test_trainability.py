@@ -141,6 +141,17 @@ def test_what_chance_leaves_has_the_mean_and_the_variance_of_its_draws(odds: lis
     assert held > 0.95 - 1e-9
 
 
+def test_a_bin_is_within_what_chance_leaves_both_diagrams_at_once() -> None:
+    """Of 20 networks given 60 %, at most 5 train in 0.16 % of draws, at least 19 in 0.05 %."""
+    assert regression.EACH ** (2 * (len(regression.BINS) - 1)) == pytest.approx(0.95)
+    for trained, within in ((5, False), (6, True), (18, True), (19, False)):
+        y = np.array([1.0] * trained + [0.0] * (20 - trained))
+        [one] = regression.bins(np.full(20, 0.6), y)
+        assert (one.low, one.high, one.count, one.said) == (0.5, 0.7, 20, pytest.approx(0.6))
+        assert one.apart == pytest.approx((trained - 12) / math.sqrt(20 * 0.6 * 0.4))
+        assert one.within is within, trained
+
+
 def test_the_table_is_what_fit_writes() -> None:
     x, targets = fit.seen(profiles.load(profiles.GIVEN) + profiles.load(profiles.FIT))
     columns = [
