@@ -12,7 +12,6 @@ from gradprobe.config import CheckOptions, PerFileIgnore
 from gradprobe.errors import InputError
 from gradprobe.sources.toml import KEYS, read, resolver
 
-pytestmark = pytest.mark.usefixtures("forked_workers")
 Run = Callable[..., Result]
 
 FULL = """

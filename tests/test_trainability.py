@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from handmade import any_signals
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from gradprobe.build import build
-from gradprobe.calibration import COEFFICIENTS
+from gradprobe.calibration import COEFFICIENTS, counted, probability
 from gradprobe.report import Signals
 from gradprobe.sources.yaml import parse
 
@@ -160,6 +161,17 @@ def test_the_table_is_what_fit_writes() -> None:
     ]
     rows = zip(*columns, strict=True)
     assert dict(zip(["intercept", *Signals._fields], rows, strict=True)) == COEFFICIENTS
+
+
+@given(any_signals())
+def test_the_probability_follows_from_the_table_by_the_links_of_the_fit(found: Signals) -> None:
+    x = np.array([counted(found)])
+    columns = np.array(list(COEFFICIENTS.values())).T
+    sgd, adam = (
+        regression.predict(w, x, link)[0]
+        for w, link in zip(columns, fit.LINKS.values(), strict=True)
+    )
+    assert probability(found) == pytest.approx((sgd, max(sgd, adam)), abs=1e-8)
 
 
 def test_the_report_has_networks_of_its_own() -> None:

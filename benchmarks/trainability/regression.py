@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -67,8 +67,9 @@ def _scored(z: Array, y: Array, link: Link) -> Array:
 
     w = np.zeros(a.shape[1])
     for _ in range(200):
-        p = predict(w, z, link)
-        slope = link.derivative(link.within(a @ w), p)
+        score = link.within(a @ w)
+        p = link.probability(score)
+        slope = link.derivative(score, p)
         gradient = a.T @ (slope * (y - p) / (p * (1 - p))) - penalty @ w
         curvature = (a * (slope**2 / (p * (1 - p)))[:, None]).T @ a + penalty
         step = np.linalg.solve(curvature, gradient)
@@ -162,6 +163,12 @@ def bins(p: Array, y: Array) -> list[Bin]:
     return found
 
 
+def agreement(found: Sequence[Bin]) -> tuple[float, int, int]:
+    """χ², how many bins are beyond two standard errors, and how many outside what chance leaves."""
+    chi = sum(one.apart**2 for one in found)
+    return chi, sum(abs(one.apart) > 2 for one in found), sum(not one.within for one in found)
+
+
 def reliability(name: str, p: Array, y: Array) -> None:
     """Print what was said beside what became of it, and what chance makes of it if it was right."""
     print(f"\nreliability, {name}: log loss {log_loss(p, y):.3f}")
@@ -173,7 +180,6 @@ def reliability(name: str, p: Array, y: Array) -> None:
             f"{span:>13}{one.count:10}{one.said:7.2f} ± {one.error:.3f}{one.trained:9.2f}", end=""
         )
         print(f"{one.apart:8.1f}σ{least:7.2f} to {most:.2f}  {'█' * round(20 * one.trained)}")
-    chi, wide = sum(one.apart**2 for one in found), sum(abs(one.apart) > 2 for one in found)
-    outside = sum(not one.within for one in found)
+    chi, wide, outside = agreement(found)
     print(f"{'all':>13}{len(y):10}{p.mean():7.2f}{y.mean():17.2f}", end="")
     print(f"   χ² = {chi:.1f}; beyond 2σ: {wide}, outside chance: {outside}")

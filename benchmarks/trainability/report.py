@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from fit import LINKS, SIGNS, TARGETS, TRAINED, seen
 from profiles import FIT, GIVEN, REPORT, SEEDS, load
-from regression import Array, auc, bins, fit, log_loss, predict, reliability
+from regression import Array, agreement, auc, bins, fit, log_loss, predict, reliability
 from sample import PER_SEED
 
 from gradprobe import calibration
@@ -222,11 +222,9 @@ def by_draw(lines: list[Line]) -> None:
         some = [line for line in lines if first <= line[0]["id"] // PER_SEED <= last]
         for model, target in enumerate(TARGETS):
             q = quality(some, target, calibrated(model))
-            found = bins(said(some, model), outcomes(some, target))
-            chi, wide = sum(one.apart**2 for one in found), sum(abs(one.apart) > 2 for one in found)
+            chi, wide, outside = agreement(bins(said(some, model), outcomes(some, target)))
             print(f"{f'{first} to {last}':9}{len(some):9}{target:>15}{q.auc:7.3f}", end="")
-            print(f"{q.alarms:8.1%}{q.misses:8.1%}{chi:7.1f}{wide:11}", end="")
-            print(f"{sum(not one.within for one in found):16}")
+            print(f"{q.alarms:8.1%}{q.misses:8.1%}{chi:7.1f}{wide:11}{outside:16}")
 
 
 def by_kind(lines: list[Line]) -> None:
