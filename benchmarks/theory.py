@@ -25,7 +25,7 @@ from pathlib import Path
 
 from gradprobe.check import load_target, probe_spec
 from gradprobe.config import ProbeOptions
-from gradprobe.report import GradientProfile
+from gradprobe.profile import GradientProfile
 from gradprobe.sources.stack import StackOptions
 from gradprobe.sources.yaml import parse
 from gradprobe.spec import InitSpec, NetworkSpec

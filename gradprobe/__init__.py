@@ -15,10 +15,10 @@ from gradprobe._version import __version__
 
 if TYPE_CHECKING:
     from gradprobe.assertions import assert_healthy
-    from gradprobe.check import probe
+    from gradprobe.check import load, probe
     from gradprobe.errors import GradprobeError, InputError, ModelError
-    from gradprobe.report import Finding, GradientProfile, Report, RowProfile, Severity, Verdict
-    from gradprobe.sources.yaml import load
+    from gradprobe.profile import GradientProfile, RowProfile
+    from gradprobe.report import Finding, Report, Severity, Verdict
     from gradprobe.spec import NetworkSpec
 
 _HOMES = {
@@ -33,7 +33,7 @@ _HOMES = {
     "Severity": "report",
     "Verdict": "report",
     "assert_healthy": "assertions",
-    "load": "sources.yaml",
+    "load": "check",
     "probe": "check",
 }
 

@@ -17,7 +17,8 @@ from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 from gradprobe.errors import ExitCode, GradprobeError, InputError, ModelError, Place
-from gradprobe.report import GradientProfile, Training
+from gradprobe.profile import GradientProfile
+from gradprobe.report import Training
 from gradprobe.spec import CheckSpec
 
 T = TypeVar("T")

@@ -17,7 +17,8 @@ from typing import Any
 from gradprobe.errors import InputError
 from gradprobe.numbers import finite, number
 from gradprobe.outcome import CheckResult, Diagnostic, Outcome
-from gradprobe.report import Report, from_one
+from gradprobe.profile import from_one
+from gradprobe.report import Report
 from gradprobe.rules import BY_CODE, BY_NAME, Selection
 from gradprobe.sources import versioned
 

@@ -17,7 +17,7 @@ from gradprobe._version import __version__
 from gradprobe.archive import Failure, Measurement, Reply, decode
 from gradprobe.calibration import COEFFICIENTS, FAILS, HARMLESS, LEAST, TRAINS
 from gradprobe.config import ProbeOptions
-from gradprobe.errors import replace_file
+from gradprobe.files import replace_file
 
 NAME = ".gradprobe_cache"
 _FORMAT = "5"  # of the entries

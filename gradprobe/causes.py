@@ -11,7 +11,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from gradprobe.numbers import fraction, number
-from gradprobe.report import GradientProfile, RowProfile, Signals
+from gradprobe.profile import GradientProfile, RowProfile
+from gradprobe.report import Signals
 from gradprobe.signals import DECADES, FORWARD, GROWN, LOST, without_time
 from gradprobe.vocabulary import RECURRENT_CELLS, RECURRENT_LAYERS
 

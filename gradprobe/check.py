@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -26,14 +27,16 @@ from gradprobe.config import (
     choose_seeds,
 )
 from gradprobe.errors import GradprobeError, InputError, ModelError, first_line, out_of_memory
-from gradprobe.report import GradientProfile, Report, Training, trunk_of
+from gradprobe.prediction import Theory
+from gradprobe.profile import GradientProfile, from_one, trunk_of
+from gradprobe.report import Report, Training
 from gradprobe.rules import Selection
 from gradprobe.signals import obstacle, signals
 from gradprobe.sources import huggingface, stack
 from gradprobe.sources import yaml as yaml_source
 from gradprobe.sources.python import is_script, is_target
 from gradprobe.sources.stack import STACKS, StackOptions
-from gradprobe.spec import ArchitectureSpec, Ignore, NetworkSpec
+from gradprobe.spec import ArchitectureSpec, Ignore, InitSpec, NetworkSpec
 from gradprobe.stability import repeated
 from gradprobe.vocabulary import LOSSES
 
@@ -81,7 +84,18 @@ def load_any(
         raise InputError("--layers and --set are about a Hugging Face config.json")
     if is_stack:
         return stack.load(target, options or StackOptions())
-    return yaml_source.load(target)
+    return load(target)
+
+
+def load(path: str) -> NetworkSpec:
+    """Read a spec file, or ``-`` for standard input.
+
+    Raises:
+        InputError: no such file, or it is no spec; names file, line and column.
+    """
+    spec = yaml_source.load(path)
+    rules.check_ignores(spec)
+    return spec
 
 
 class Prepared(NamedTuple):
@@ -132,11 +146,9 @@ def probe_spec(
     report = _report(profile, spec.source, resolved, spec, training=training)
     if not resolved.theory:
         return report
-    from gradprobe.predict import beside
-
     given = inputs is not None or resolved.data is not None
     size = resolved.batch_size or DEFAULT_BATCH_SIZE
-    profile, theory = beside(profile, spec, size, _moments(x) if given else None)
+    profile, theory = _beside_theory(profile, spec, size, _moments(x) if given else None)
     return replace(report, profile=profile, theory=theory)
 
 
@@ -580,6 +592,39 @@ def _report(
     }
     name = spec.name if spec else None
     return Report(target, profile, findings, verdict, config, versions(), name, training=training)
+
+
+_OTHER_INITS = {"Xavier init": "xavier_normal", "He init": "kaiming_normal"}
+
+
+def _beside_theory(
+    profile: GradientProfile, spec: NetworkSpec, batch_size: int, signal: Signal | None = None
+) -> tuple[GradientProfile, Theory]:
+    """``profile`` of a probe of ``spec`` with each row's prediction, and what stands beside it.
+
+    The alternative is that of Xavier's and He's init whose factor per row is nearest 1, where it is
+    nearer than the spec's own.
+    """
+
+    from gradprobe.predict import about, predict, with_init
+
+    def predicted(of: NetworkSpec) -> GradientProfile:
+        known = {row.name: row for row in predict(of, batch_size, signal)}
+        rows = [
+            row if row.level else row._replace(theory=known.get(row.name)) for row in profile.rows
+        ]
+        return replace(profile, rows=tuple(rows))
+
+    found = predicted(spec)
+    own = found.predicted_decay
+    decays: list[tuple[float, str | None, float | None]] = [(from_one(own), None, own)]
+    for label, init in _OTHER_INITS.items():
+        decay = predicted(with_init(spec, InitSpec(init))).predicted_decay
+        decays.append((from_one(decay) + 0.01, label, decay))  # nearer by 1 % at least
+    distance, best, decay = min(decays, key=lambda one: one[0])
+    if best is None or math.isinf(distance):
+        return found, Theory(about(spec))
+    return found, Theory(about(spec), best, decay)
 
 
 def _given_batch(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None) -> Batch | None:

@@ -23,7 +23,7 @@ from gradprobe.exchange import Request
 from gradprobe.frames import dumped_frames, users_frame
 from gradprobe.process import Answer, Ending
 from gradprobe.report import Report
-from gradprobe.rules import Selection
+from gradprobe.rules import Selection, check_ignores
 from gradprobe.sources import huggingface, python
 from gradprobe.sources.python import CodeOptions
 from gradprobe.sources.stack import STACKS, StackOptions
@@ -67,6 +67,7 @@ def load(
         return check.load_any(target, stack, layers, settings)
     if target not in STACKS or Path(target).is_file():
         spec = load_any(target)
+        check_ignores(spec)
         if isinstance(spec, CodeSpec):
             python.require_allowed(spec, allow_code)
             return python.completed(spec, options)

@@ -15,7 +15,7 @@ import yaml
 from pathspec import GitIgnoreSpec
 
 from gradprobe.config import CheckOptions
-from gradprobe.errors import SPEC_SUFFIXES, near_file
+from gradprobe.files import SPEC_SUFFIXES, near_file
 
 # Never searched, whatever a .gitignore says; a file named outright is checked wherever it lies.
 SKIPPED = frozenset({"node_modules", "site-packages", "venv", "__pycache__"})

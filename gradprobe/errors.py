@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import os
-import tempfile
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
-
-SPEC_SUFFIXES = (".yaml", ".yml")
 
 # Controls, formats (zero-width, bidirectional, the byte-order mark), surrogates, line separators:
 # what a terminal acts on instead of showing it.
@@ -109,71 +103,14 @@ def printable(text: str) -> str:
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """``did you mean 'width'?``, or an empty string when nothing known is near."""
-    return _suggested(word, {candidate: candidate for candidate in known})
+    return suggested(word, {candidate: candidate for candidate in known})
 
 
-def _suggested(word: str, known: Mapping[str, str]) -> str:
+def suggested(word: str, known: Mapping[str, str]) -> str:
     """What is suggested where the key is near."""
     lowered = {key.lower(): shown for key, shown in known.items()}
     near = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
     return f"did you mean '{lowered[near[0]]}'?" if near else ""
-
-
-def near_file(path: Path, *others: str, folders: bool = False) -> str:
-    """The same for a spec that is not there: one beside it of a name like its own, or another word.
-
-    ``folders``: or a folder there that is not hidden.
-    """
-    try:
-        beside = [
-            entry.name
-            for entry in os.scandir(path.parent)
-            if entry.name.endswith(SPEC_SUFFIXES)
-            or (folders and entry.name[0] != "." and entry.is_dir())
-        ]
-    except (OSError, ValueError):
-        beside = []
-    known = {Path(name).stem: str(path.with_name(name)) for name in beside if name != path.name}
-    return _suggested(path.stem, {word: word for word in others} | known)
-
-
-def write_atomically(path: str, text: str) -> None:
-    """Write ``text`` to ``path``, whole or not at all: an old file stays intact on failure.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    if not path:
-        raise InputError("-o: the name of the file is empty")
-    target = Path(path)
-    try:
-        if target.exists() and not target.is_file():  # /dev/stdout, a pipe
-            target.write_text(text, encoding="utf-8")
-            return
-        if target.exists() and not os.access(target, os.W_OK):
-            raise PermissionError(13, "Permission denied")
-        replace_file(target, text)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Put a file with ``text`` in the place of what is there, whose mode it keeps, or nothing.
-
-    Raises:
-        OSError: it cannot be written; the old one is as it was.
-    """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".gradprobe-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
-            stream.write(text)
-        mode = path.stat().st_mode if path.exists() else 0o666 & ~_umask()
-        with contextlib.suppress(OSError):  # some file systems have no modes
-            os.chmod(name, mode & 0o777)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def caret_lines(line: str, place: Place) -> list[str]:
@@ -193,9 +130,3 @@ def _shortened(text: str, most: int = 300) -> str:
     shown = printable(text[: 2 * most] + text[-most:] if len(text) > 3 * most else text)
     half = most // 2
     return shown if len(shown) <= most else f"{shown[:half]}…{shown[-half:]}"
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

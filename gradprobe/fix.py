@@ -11,7 +11,8 @@ from pathlib import Path
 
 from gradprobe.check import load_target, probe_spec
 from gradprobe.config import ProbeOptions
-from gradprobe.errors import GradprobeError, InputError, write_atomically
+from gradprobe.errors import GradprobeError, InputError
+from gradprobe.files import write_atomically
 from gradprobe.fixes import Change, Recipe, apply, changes_for, label, recipes
 from gradprobe.render.spec import render_spec
 from gradprobe.sources import huggingface

@@ -30,7 +30,7 @@ from gradprobe.build import Network
 from gradprobe.errors import GradprobeError, InputError, ModelError
 from gradprobe.norms import ActivationStats, activation_stats, norms
 from gradprobe.numbers import all_finite
-from gradprobe.report import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
+from gradprobe.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
 from gradprobe.rng import reseed_all
 from gradprobe.rows import (
     Row,
@@ -39,7 +39,6 @@ from gradprobe.rows import (
     leaves_of,
     modules_of,
     parameters_of,
-    uses_of,
     with_leaves,
 )
 from gradprobe.seeds import derive
@@ -110,7 +109,7 @@ def measure(
         bool(torch.isfinite(t).all()) for t in tensors_in([args, kwargs]) if t.is_floating_point()
     )
     with _no_collection():
-        uses = {} if called is None else uses_of(modules, called)
+        uses = {} if called is None else _uses_of(modules, called)
         profile = _profile(model, modules, own, measured, norms_by_id, value, uses)
     return profile if finite else replace(profile, input_finite=False)
 
@@ -568,6 +567,25 @@ def _biases_before_norm(
         if bias is not None and weight and bias < 1e-3 * weight:
             found.add(id(layer.bias))
     return found
+
+
+def _uses_of(modules: list[nn.Module], called: set[nn.Module]) -> dict[int, Use]:
+    """By id, the parameters of modules that the forward pass did not call.
+
+    Those of an element of a list are idle where other elements of its class were called: an expert
+    that got no token.
+    """
+    inside = {m for a in modules if isinstance(a, nn.MultiheadAttention) for m in modules_of(a)}
+    holders = [m for m in modules if m._parameters and m not in inside]
+    used = {id(p) for m in (called | inside) for p in m._parameters.values()}
+    uses = {id(p): Use.UNCALLED for m in holders for p in m.parameters() if m not in called}
+    for one in modules:
+        if isinstance(one, nn.ModuleList):
+            awake = {type(e) for e in one if not called.isdisjoint(modules_of(e))}
+            for element in one:
+                if type(element) in awake and called.isdisjoint(modules_of(element)):
+                    uses |= {id(p): Use.IDLE for p in element.parameters()}
+    return {key: use for key, use in uses.items() if key not in used}
 
 
 @contextmanager

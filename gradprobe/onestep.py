@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from gradprobe.measure import Loss, measure, scalar, undisturbed
-from gradprobe.report import GradientProfile
+from gradprobe.profile import GradientProfile
 from gradprobe.rng import reseed_all
 from gradprobe.seeds import derive
 

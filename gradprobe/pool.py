@@ -27,6 +27,7 @@ from gradprobe.check import measure_spec
 from gradprobe.code import RunOptions, measure_code
 from gradprobe.config import ProbeOptions
 from gradprobe.errors import ExitCode, GradprobeError, InputError, first_line
+from gradprobe.rules import check_ignores
 from gradprobe.sources.python import CodeOptions, completed, require_allowed
 from gradprobe.sources.yaml import parse_any
 from gradprobe.spec import CodeSpec
@@ -210,6 +211,7 @@ def _measured(job: Job, pipe: Connection) -> Result:
     lasting = False
     try:
         spec = parse_any(job.data, job.name)
+        check_ignores(spec)
         if isinstance(spec, CodeSpec):
             require_allowed(spec, job.allow_code)
             pipe.send("importing")  # from here on the code's own process keeps the time

@@ -11,7 +11,7 @@ from gradprobe.build import Network
 from gradprobe.chain import Element, as_leaf, trace
 from gradprobe.errors import InputError
 from gradprobe.norms import activation_stats, norms
-from gradprobe.report import GradientProfile, RowProfile, RowStatus
+from gradprobe.profile import GradientProfile, RowProfile, RowStatus
 from gradprobe.vocabulary import SEQUENCE_LAYERS
 
 

@@ -16,7 +16,7 @@ from gradprobe import theory
 from gradprobe.activations import ACTIVATIONS, activation
 from gradprobe.config import DEFAULT_BATCH_SIZE
 from gradprobe.inits import init_moments
-from gradprobe.report import GradientProfile, RowPrediction, Theory, from_one
+from gradprobe.prediction import RowPrediction
 from gradprobe.shapes import output_shape
 from gradprobe.spec import InitSpec, LayerSpec, NetworkSpec, walk
 from gradprobe.theory import Tangent
@@ -505,40 +505,6 @@ def _each(layer: LayerSpec, key: str, dimensions: int, default: int) -> tuple[in
 def _float(layer: LayerSpec, key: str, default: float) -> float:
     value = layer.arguments.get(key)
     return default if value is None else float(cast(float, value))
-
-
-# ---- beside a measurement
-
-
-def beside(
-    profile: GradientProfile, spec: NetworkSpec, batch_size: int, signal: Signal | None = None
-) -> tuple[GradientProfile, Theory]:
-    """``profile`` of a probe of ``spec`` with each row's prediction, and what stands beside it.
-
-    The alternative is that of Xavier's and He's init whose factor per row is nearest 1, where it is
-    nearer than the spec's own.
-    """
-
-    def predicted(of: NetworkSpec) -> GradientProfile:
-        known = {row.name: row for row in predict(of, batch_size, signal)}
-        rows = [
-            row if row.level else row._replace(theory=known.get(row.name)) for row in profile.rows
-        ]
-        return replace(profile, rows=tuple(rows))
-
-    found = predicted(spec)
-    own = found.predicted_decay
-    decays: list[tuple[float, str | None, float | None]] = [(from_one(own), None, own)]
-    for label, init in _OTHER_INITS.items():
-        decay = predicted(with_init(spec, InitSpec(init))).predicted_decay
-        decays.append((from_one(decay) + 0.01, label, decay))  # nearer by 1 % at least
-    distance, best, decay = min(decays, key=lambda one: one[0])
-    if best is None or math.isinf(distance):
-        return found, Theory(about(spec))
-    return found, Theory(about(spec), best, decay)
-
-
-_OTHER_INITS = {"Xavier init": "xavier_normal", "He init": "kaiming_normal"}
 
 
 def about(spec: NetworkSpec) -> str:

@@ -50,7 +50,7 @@ def gradient_report(request: pytest.FixtureRequest) -> Callable[..., Report]:
 
 
 def _keep(report: Report, folder: Path, stem: str) -> None:
-    from gradprobe.errors import write_atomically
+    from gradprobe.files import write_atomically
     from gradprobe.render.json import render_report as render_json
     from gradprobe.render.text import render_report as render_text
 

@@ -1,4 +1,4 @@
-"""The values that pass between the floors: profile, finding, report. No torch, no formatting."""
+"""What is said of a profile, as values: findings, verdict, report. No torch, no formatting."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from functools import cached_property
-from itertools import pairwise
 from statistics import median_low
 from typing import NamedTuple
 
-from gradprobe.anatomy import JacobianProfile
-
-_ROUNDING = 1e-3  # of a factor, in low precision
+from gradprobe.prediction import Theory
+from gradprobe.profile import GradientProfile, RowProfile
 
 
 class Verdict(StrEnum):
@@ -39,69 +36,6 @@ class Severity(IntEnum):
 
     def __str__(self) -> str:
         return self.name.lower()
-
-
-class RowStatus(StrEnum):
-    """Why a row's numbers are, or are not, there."""
-
-    OK = "ok"
-    NO_GRADIENT = "no-gradient"  # it ran, and autograd found no path from the loss to its output
-    NO_TENSOR = "no-tensor"  # it ran, and its output held no floating tensor
-    NOT_RUN = "not-run"  # the forward pass never called it
-    NON_FINITE = "non-finite"  # NaN or infinity in its output or in its gradient
-
-
-class Use(StrEnum):
-    """Whether the forward pass called the module that holds a parameter."""
-
-    CALLED = "called"
-    UNCALLED = "uncalled"
-    IDLE = "idle"  # it did not, and called others of the same class in the same list
-
-
-class ParameterProfile(NamedTuple):
-    """One parameter tensor.
-
-    ``gradient_norm`` is ``None`` where autograd found no path, which is not the same as 0.
-    ``before_norm``: a bias whose layer feeds a normalisation that subtracts it again.
-    """
-
-    name: str
-    size: int
-    dimensions: int
-    norm: float
-    gradient_norm: float | None
-    trainable: bool = True
-    before_norm: bool = False
-    use: Use = Use.CALLED
-
-    @property
-    def wakes_up(self) -> bool:
-        """Whether it is a weight that is zero now and will not be after one step."""
-        is_bias = "bias" in self.name.rpartition(".")[2]
-        return self.norm == 0 and bool(self.gradient_norm) and not is_bias
-
-
-class RowPrediction(NamedTuple):
-    """What mean-field theory says about one row, before anything is measured.
-
-    ``factor`` is that by which the gradient norm changes across the row, going back; ``None`` where
-    theory has nothing to say, for the ``reason``. ``deviation`` is the standard deviation of the
-    factor's logarithm that a network of finite width has around it.
-    """
-
-    name: str
-    factor: float | None
-    deviation: float = 0.0
-    reason: str | None = None
-
-
-class Theory(NamedTuple):
-    """What stands beside the predicted factors: whose they are, and how they could be nearer 1."""
-
-    about: str  # ReLU, torch's default init
-    alternative: str | None = None  # an init whose factor per row is nearer 1
-    alternative_decay: float | None = None
 
 
 class Signals(NamedTuple):
@@ -191,160 +125,6 @@ def spread(values: Sequence[float | None]) -> Spread | None:
     return Spread(median_low(known), min(known), max(known)) if known else None
 
 
-class RowProfile(NamedTuple):
-    """One row: a top-level layer, an iteration of a repeat, or (``level`` > 0) a leaf inside one.
-
-    Norms are 2-norms over the whole batch, accumulated so that nothing under- or overflows.
-    """
-
-    name: str
-    kind: str
-    level: int
-    line: int | None
-    status: RowStatus
-    size: int = 0  # number of parameters
-    gradient_norm: float | None = None  # of the loss with respect to the row's output
-    activation_rms: float | None = None
-    input_dependence: float | None = None  # variance across the batch / mean square, in [0, 1]
-    zero_fraction: float | None = None  # of the output's elements that are exactly 0
-    parameters: tuple[ParameterProfile, ...] = ()
-    contains: tuple[str, ...] = ()  # the kinds of layer inside, itself included
-    jacobian: JacobianProfile | None = None  # measured on request, where the shape is kept
-    column: int | None = None  # beside ``line``, both from 1
-    theory: RowPrediction | None = None  # predicted on request
-
-    @property
-    def weight_norm(self) -> float | None:
-        """2-norm of the row's own parameters, all of them together."""
-        return math.hypot(*(p.norm for p in self.parameters)) if self.parameters else None
-
-    @property
-    def weight_gradient_norm(self) -> float | None:
-        """2-norm of the gradient of the row's own parameters."""
-        norms = [p.gradient_norm for p in self.parameters if p.gradient_norm is not None]
-        return math.hypot(*norms) if norms else None
-
-
-@dataclass(frozen=True)
-class GradientProfile:
-    """Everything measured in one probe: immutable, no tensors."""
-
-    rows: tuple[RowProfile, ...]
-    parameters: int  # of the whole model, shared ones counted once
-    loss: float
-    smallest_gradient: float  # the smallest positive number of the dtype that gradients flow in
-    orphans: tuple[ParameterProfile, ...] = ()  # parameters that belong to no row
-    input_finite: bool = True  # no NaN and no infinity in what went in
-    # Rows and weights whose gradient is exactly zero, also after one small step; ``None`` where no
-    # zero-initialised weight gave a reason to try.
-    still_zero: tuple[str, ...] | None = None
-    unit: str = "row"  # what one row stands for: a layer, or a position of a sequence
-
-    @cached_property
-    def ran(self) -> tuple[RowProfile, ...]:
-        """The rows of level 0 that the forward pass called."""
-        return tuple(r for r in self.rows if r.level == 0 and r.status is not RowStatus.NOT_RUN)
-
-    @cached_property
-    def trunk(self) -> tuple[RowProfile, ...]:
-        """From the first row that holds weights to the one that feeds the last that holds weights.
-
-        With fewer than three weight-bearing rows: all rows that ran.
-        """
-        span = trunk_of([bool(row.parameters) for row in self.ran])
-        return self.ran[span.start : span.stop]
-
-    @property
-    def reach(self) -> float | None:
-        """Gradient norm of the trunk's first row / that of its last; ``None`` where undefined."""
-        trunk = self.trunk
-        return self.reach_of(trunk[0]) if trunk else None
-
-    def reach_of(self, row: RowProfile) -> float | None:
-        """Gradient norm of ``row`` / gradient norm of the trunk's last row."""
-        trunk = self.trunk
-        return _ratio(row.gradient_norm, trunk[-1].gradient_norm) if trunk else None
-
-    @property
-    def steps(self) -> int:
-        """Rows that the gradient crosses between the two ends of the trunk."""
-        return max(0, len(self.trunk) - 1)
-
-    @property
-    def decay(self) -> float | None:
-        """reach ** (1 / steps): the factor per row, going back."""
-        reach, steps = self.reach, self.steps
-        if reach is None or not math.isfinite(reach) or steps == 0:
-            return None
-        return float(reach ** (1 / steps))
-
-    @cached_property
-    def factors(self) -> Mapping[str, float | None]:
-        """By row: ‖∂L/∂(input)‖ / ‖∂L/∂(output)‖, the factor across it. The first row has none."""
-        return {
-            row.name: _ratio(before.gradient_norm, row.gradient_norm)
-            for before, row in pairwise(self.ran)
-        }
-
-    @property
-    def predicted_reach(self) -> float | None:
-        """The reach by mean-field theory; ``None`` where a row of the trunk has no prediction."""
-        factors = self._predicted
-        return None if factors is None else math.prod(factors)
-
-    @property
-    def predicted_decay(self) -> float | None:
-        """predicted_reach ** (1 / steps), by logarithms: over many rows the product underflows."""
-        factors = self._predicted
-        if not factors or not min(factors):
-            return 0.0 if factors else None
-        return math.exp(math.fsum(map(math.log, factors)) / len(factors))
-
-    @property
-    def _predicted(self) -> list[float] | None:
-        factors = [row.theory.factor if row.theory else None for row in self.trunk[1:]]
-        known = [factor for factor in factors if factor is not None]
-        return known if self.trunk and len(known) == len(factors) else None
-
-    @property
-    def predicted_deviation(self) -> float:
-        """Standard deviation of ln(reach) around theory's: that of the rows, which add up."""
-        return math.hypot(*(row.theory.deviation for row in self.trunk[1:] if row.theory))
-
-    def disagreement(self, row: RowProfile | None = None) -> tuple[float, float] | None:
-        """How far measurement and theory are apart, where finite width does not explain it.
-
-        Of one row's factor, or of the reach. Returns the factor between the two and the largest
-        that finite width allows, both above 1: three standard deviations s of the logarithm (four
-        for one row, of which there are many), and s² by which a logarithm's mean lies below the
-        logarithm of the mean. ``None`` where they agree or cannot be compared.
-        """
-        if row is None:
-            found, said = self.reach, self.predicted_reach
-            deviation, times = self.predicted_deviation, 3
-        else:
-            found, said = self.factors.get(row.name), row.theory and row.theory.factor
-            deviation, times = row.theory.deviation if row.theory else 0.0, 4
-        if not found or not said or not math.isfinite(found):
-            return None
-        apart = abs(math.log(found) - math.log(said))
-        allowed = times * deviation + deviation**2 + _ROUNDING
-        return (math.exp(min(apart, 700)), math.exp(min(allowed, 700))) if apart > allowed else None
-
-    @property
-    def half_life(self) -> float | None:
-        """Rows over which the gradient halves (positive) or doubles (negative)."""
-        decay = self.decay
-        if not decay or decay == 1 or self.steps < 2:
-            return None
-        return -math.log(2) / math.log(decay)
-
-
-def from_one(ratio: float | None) -> float:
-    """|ln ratio|: how far a reach or a decay is from 1; infinite where it is no positive number."""
-    return abs(math.log(ratio)) if ratio and 0 < ratio < math.inf else math.inf
-
-
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What one rule has to say about one row, or (``row`` is ``None``) about the network."""
@@ -402,18 +182,3 @@ class Report:
         head = f"{self.target}: {self.verdict}"
         told = [f"  {f.rule} {f.name}: {f.message} {f.advice}" for f in self.findings]
         return "\n".join([head, *told])
-
-
-def trunk_of(holds_weights: Sequence[bool]) -> range:
-    """Which rows are the trunk: from the first that holds weights to the one before the last.
-
-    With fewer than three rows that hold weights: all.
-    """
-    weighty = [index for index, holds in enumerate(holds_weights) if holds]
-    return range(len(holds_weights)) if len(weighty) < 3 else range(weighty[0], weighty[-1])
-
-
-def _ratio(numerator: float | None, denominator: float | None) -> float | None:
-    if numerator is None or not denominator:
-        return None
-    return numerator / denominator

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from torch import nn
 
 from gradprobe.errors import InputError, Place, suggestion
-from gradprobe.report import Use
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _PASSING = (nn.Identity, nn.modules.dropout._DropoutNd)
@@ -121,25 +120,6 @@ def children_of(module: nn.Module) -> dict[str, nn.Module]:
 def holds_weights(module: nn.Module) -> bool:
     """Whether the module, or one inside it, has parameters."""
     return any(True for _ in module.parameters())
-
-
-def uses_of(modules: list[nn.Module], called: set[nn.Module]) -> dict[int, Use]:
-    """By id, the parameters of modules that the forward pass did not call.
-
-    Those of an element of a list are idle where other elements of its class were called: an expert
-    that got no token.
-    """
-    inside = {m for a in modules if isinstance(a, nn.MultiheadAttention) for m in modules_of(a)}
-    holders = [m for m in modules if m._parameters and m not in inside]
-    used = {id(p) for m in (called | inside) for p in m._parameters.values()}
-    uses = {id(p): Use.UNCALLED for m in holders for p in m.parameters() if m not in called}
-    for one in modules:
-        if isinstance(one, nn.ModuleList):
-            awake = {type(e) for e in one if not called.isdisjoint(modules_of(e))}
-            for element in one:
-                if type(element) in awake and called.isdisjoint(modules_of(element)):
-                    uses |= {id(p): Use.IDLE for p in element.parameters()}
-    return {key: use for key, use in uses.items() if key not in used}
 
 
 # ---- which modules are the blocks

@@ -22,22 +22,12 @@ from gradprobe.causes import (
     row_at_fault,
     shrinks,
 )
+from gradprobe.errors import suggestion
 from gradprobe.numbers import all_finite, fraction, plural
-from gradprobe.report import (
-    Finding,
-    GradientProfile,
-    ParameterProfile,
-    Report,
-    RowProfile,
-    RowStatus,
-    Severity,
-    Training,
-    Use,
-    Verdict,
-    tally,
-)
+from gradprobe.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
+from gradprobe.report import Finding, Report, Severity, Training, Verdict, tally
 from gradprobe.signals import is_cut
-from gradprobe.spec import CheckSpec, Ignore
+from gradprobe.spec import CheckSpec, CodeSpec, Ignore, NetworkSpec
 from gradprobe.vocabulary import THRESHOLDS
 
 Thresholds = Mapping[str, float]
@@ -695,6 +685,19 @@ RULE_WORDS = tuple(
     if rule.find or rule.weigh or rule.among
     for word in (rule.code, rule.name)
 )
+
+
+def check_ignores(spec: NetworkSpec | CodeSpec) -> None:
+    """Refuse a spec whose ``ignore`` names a rule that there is not.
+
+    Raises:
+        InputError: at the word, with the nearest rule.
+    """
+    for ignore in spec.check.ignore:
+        if ignore.rule not in RULE_WORDS:
+            hint = suggestion(ignore.rule, RULE_WORDS) or "gradprobe rules lists them"
+            raise spec.error(f"ignore: no rule '{ignore.rule}'", ignore.rule_place, hint)
+
 
 # ---- what the rules share
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from gradprobe.rules import RULE_WORDS
 from gradprobe.vocabulary import (
     COMBINATORS,
     INITS,
@@ -26,8 +26,12 @@ _TARGET = {"type": "string", "pattern": r"^[^\s:.]+(\.[^\s:.]+)*:[^\s:.]+(\.[^\s
 _NAME = {"type": "string", "pattern": r"^(?![0-9]+$)[^.]+$"}
 
 
-def spec_schema() -> dict[str, Any]:
-    """A schema that accepts what the parser accepts, as far as draft-07 can say it."""
+def spec_schema(rules: Sequence[str]) -> dict[str, Any]:
+    """A schema that accepts what the parser accepts, as far as draft-07 can say it.
+
+    Args:
+        rules: the words by which a spec may name a rule.
+    """
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "gradprobe network spec",
@@ -38,7 +42,7 @@ def spec_schema() -> dict[str, Any]:
                 "name": {"type": "string"},
                 "model": _model(),
                 "loss": {"anyOf": [{"enum": list(LOSSES)}, _TARGET]},
-                "check": _check(),
+                "check": _check(rules),
             },
             ["model"],
         ),
@@ -56,7 +60,7 @@ def spec_schema() -> dict[str, Any]:
                 "layers": _LAYERS,
                 "loss": {"enum": list(LOSSES)},
                 "init": _object({kind: {"$ref": "#/definitions/inits"} for kind in LAYERS}),
-                "check": _check(),
+                "check": _check(rules),
             },
             ["input", "layers"],
         ),
@@ -139,10 +143,10 @@ def _combination(kind: str) -> dict[str, Any]:
     return full if _required(arguments) else {"anyOf": [inside, full]}
 
 
-def _check() -> dict[str, Any]:
+def _check(rules: Sequence[str]) -> dict[str, Any]:
     limits = {key: {"type": "number", "exclusiveMinimum": 0} for key in THRESHOLDS}
     ignore = _object(
-        {"rule": {"enum": list(RULE_WORDS)}, "reason": {"type": "string", "pattern": r"\S"}},
+        {"rule": {"enum": list(rules)}, "reason": {"type": "string", "pattern": r"\S"}},
         ["rule", "reason"],
     )
     return _object({"thresholds": _object(limits), "ignore": {"type": "array", "items": ignore}})

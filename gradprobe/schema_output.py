@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradprobe.report import Probability, RowStatus, Severity, Signals, Spread, Verdict
+from gradprobe.profile import RowStatus
+from gradprobe.report import Probability, Severity, Signals, Spread, Verdict
 
 _TEXT = {"type": "string"}
 _TEXT_OR_NULL = {"type": ["string", "null"]}

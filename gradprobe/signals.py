@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from gradprobe.report import GradientProfile, RowProfile, RowStatus, Signals
+from gradprobe.profile import GradientProfile, RowProfile, RowStatus
+from gradprobe.report import Signals
 from gradprobe.vocabulary import RECURRENT_CELLS
 
 DECADES = 8.0  # of reach below 1

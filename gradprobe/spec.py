@@ -67,6 +67,7 @@ class Ignore:
     rule: str
     reason: str
     place: Place | None = None
+    rule_place: Place | None = None  # of the rule's own word
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,17 +11,8 @@ from hypothesis import strategies as st
 
 from gradprobe.errors import ExitCode
 from gradprobe.outcome import CheckResult, Diagnostic, Outcome, with_fingerprints
-from gradprobe.report import (
-    Finding,
-    GradientProfile,
-    ParameterProfile,
-    Report,
-    RowProfile,
-    RowStatus,
-    Severity,
-    Signals,
-    Verdict,
-)
+from gradprobe.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus
+from gradprobe.report import Finding, Report, Severity, Signals, Verdict
 from gradprobe.rules import diagnose
 from gradprobe.signals import DECADES, FORWARD, GROWN, LOST
 from gradprobe.spec import CheckSpec

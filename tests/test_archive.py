@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from gradprobe.anatomy import Estimate, JacobianProfile
 from gradprobe.archive import Measurement, decode, encode
 from gradprobe.errors import Place
-from gradprobe.report import GradientProfile, Probability, RowStatus, Signals, Training
+from gradprobe.profile import GradientProfile, RowStatus
+from gradprobe.report import Probability, Signals, Training
 from gradprobe.spec import CheckSpec, Ignore
 
 JACOBIAN = JacobianProfile(Estimate(0.99, 0.01), Estimate(math.inf), Estimate(math.nan, 0.1))

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 import gradprobe
 from gradprobe.build import build
 from gradprobe.measure import measure
-from gradprobe.report import GradientProfile, RowStatus
+from gradprobe.profile import GradientProfile, RowStatus
 from gradprobe.spec import NetworkSpec
 
 F64 = torch.float64

@@ -17,7 +17,7 @@ from gradprobe.build import build
 from gradprobe.calls import recorded
 from gradprobe.check import expand_module
 from gradprobe.config import ProbeOptions
-from gradprobe.report import RowStatus
+from gradprobe.profile import RowStatus
 from gradprobe.rows import find_rows
 
 F64 = torch.float64

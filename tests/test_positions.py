@@ -16,7 +16,8 @@ from torch import Tensor
 
 from gradprobe.check import prepare, probe_spec
 from gradprobe.config import ProbeOptions
-from gradprobe.report import Report, RowStatus, Verdict
+from gradprobe.profile import RowStatus
+from gradprobe.report import Report, Verdict
 
 FLOAT64 = ProbeOptions(dtype="float64", batch_size=8, by="position")
 

@@ -28,6 +28,7 @@ from test_process import is_gone
 import gradprobe
 from gradprobe.build import build
 from gradprobe.errors import InputError
+from gradprobe.rules import RULE_WORDS
 from gradprobe.schema import spec_schema
 from gradprobe.sources.python import read_argument, read_tensor
 from gradprobe.sources.yaml import parse_any
@@ -490,7 +491,7 @@ def test_a_spec_that_names_code_badly(run: Run, write: Any, text: str, said: str
 
 
 def test_the_schema_knows_a_spec_that_names_code() -> None:
-    validator = jsonschema.Draft7Validator(spec_schema())
+    validator = jsonschema.Draft7Validator(spec_schema(RULE_WORDS))
     good = [SPEC, "model: {target: a.b:c.d, inputs: a:b, mode: eval}\nloss: a:b\n"]
     good.append("model: {target: a:b, inputs: [{shape: [1], dtype: int64, high: 2}, {shape: [2]}]}")
     for text in good:

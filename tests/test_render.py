@@ -21,13 +21,14 @@ from rich.cells import cell_len
 
 from gradprobe.numbers import fraction, number, plural
 from gradprobe.numbers import name as elided
+from gradprobe.profile import RowStatus
 from gradprobe.render.canvas import Style, fold, heat_bar, scale
 from gradprobe.render.compare import render_comparison
 from gradprobe.render.json import render_comparison as json_comparison
 from gradprobe.render.json import render_report as json_report
 from gradprobe.render.rules import render_rule, render_rules
 from gradprobe.render.text import render_report
-from gradprobe.report import Report, RowStatus, Severity, Verdict
+from gradprobe.report import Report, Severity, Verdict
 from gradprobe.rules import RULES
 
 GOLDEN = Path(__file__).parent / "golden" / "report"

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 import gradprobe
 from gradprobe.errors import Place
-from gradprobe.report import Finding, GradientProfile, RowStatus, Severity, Use, Verdict
+from gradprobe.profile import GradientProfile, RowStatus, Use
+from gradprobe.report import Finding, Severity, Verdict
 from gradprobe.rules import RULES, Selection, diagnose
 from gradprobe.spec import CheckSpec, Ignore, NetworkSpec
 from gradprobe.vocabulary import THRESHOLDS

@@ -17,6 +17,7 @@ from conftest import ROOT, Result
 
 import gradprobe
 from gradprobe.render.spec import render_spec
+from gradprobe.rules import RULE_WORDS
 from gradprobe.schema import spec_schema
 from gradprobe.sources.stack import NORMS, StackOptions
 from gradprobe.sources.stack import load as load_stack
@@ -24,7 +25,7 @@ from gradprobe.sources.yaml import parse_init
 from gradprobe.spec import LayerSpec, NetworkSpec
 from gradprobe.vocabulary import COMBINATORS, INITS, LAYERS
 
-SCHEMA = spec_schema()
+SCHEMA = spec_schema(RULE_WORDS)
 VALIDATOR = jsonschema.Draft7Validator(SCHEMA)
 FILES = sorted([*ROOT.glob("model_specs/*.yaml"), *ROOT.glob("tests/specs/good/*.yaml")])
 Parse = Callable[[str], NetworkSpec]

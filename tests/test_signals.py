@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradprobe.calibration import COEFFICIENTS, IDEAL, probability
-from gradprobe.report import RowProfile, RowStatus, Signals
+from gradprobe.profile import RowProfile, RowStatus
+from gradprobe.report import Signals
 from gradprobe.signals import FORWARD, signals
 
 BETTER = {"coherence"}  # more of it is good news; more of every other is bad news

@@ -14,7 +14,8 @@ from handmade import near
 from torch import Tensor, nn
 
 import gradprobe
-from gradprobe.report import RowStatus, Severity
+from gradprobe.profile import RowStatus
+from gradprobe.report import Severity
 
 HOOKS = (
     "_forward_hooks _forward_pre_hooks _backward_hooks _backward_pre_hooks _state_dict_hooks "

@@ -30,7 +30,9 @@ from gradprobe.check import load_target, probe_spec
 from gradprobe.config import ProbeOptions
 from gradprobe.inits import INIT_MOMENTS, init_moments
 from gradprobe.predict import predict, with_init
-from gradprobe.report import GradientProfile, Report, RowPrediction
+from gradprobe.prediction import RowPrediction
+from gradprobe.profile import GradientProfile
+from gradprobe.report import Report
 from gradprobe.schema_output import output_schema
 from gradprobe.sources.stack import StackOptions
 from gradprobe.spec import InitSpec, NetworkSpec

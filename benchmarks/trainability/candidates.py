@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from gradprobe.check import Prepared, prepare
 from gradprobe.config import ProbeOptions
 from gradprobe.measure import measure
-from gradprobe.report import GradientProfile, Signals
+from gradprobe.profile import GradientProfile
+from gradprobe.report import Signals
 
 SEEDS = 3
 FLAT = 0.1  # of the slope at 0

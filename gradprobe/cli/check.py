@@ -14,7 +14,8 @@ from gradprobe.cache import NAME, Cache
 from gradprobe.cli import options as o
 from gradprobe.cli.output import emit, steps, style_for, warn
 from gradprobe.cli.reporting import destinations, publish
-from gradprobe.errors import ExitCode, InputError, write_atomically
+from gradprobe.errors import ExitCode, InputError
+from gradprobe.files import write_atomically
 from gradprobe.outcome import CheckResult
 from gradprobe.render.config import render_config
 from gradprobe.sources.toml import nearest, parse_list, parse_seeds, resolver, values

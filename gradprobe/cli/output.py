@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
-from gradprobe.errors import printable, write_atomically
+from gradprobe.errors import printable
+from gradprobe.files import write_atomically
 from gradprobe.render.canvas import Style
 
 Item = TypeVar("Item")

@@ -10,6 +10,7 @@ import typer
 from gradprobe.cli import options as o
 from gradprobe.cli.output import emit
 from gradprobe.render.json import dump
+from gradprobe.rules import RULE_WORDS
 from gradprobe.schema import spec_schema
 from gradprobe.schema_output import output_schema
 
@@ -32,5 +33,5 @@ def schema(
     """Print a JSON Schema (draft-07): of a spec, for editors to complete and validate with; of the
     JSON of probe (report), check, compare, paths, sweep or fix; or of a line of check's json-lines
     (diagnostic)."""
-    emit(dump(spec_schema() if of is Of.SPEC else output_schema(of)), output)
+    emit(dump(spec_schema(RULE_WORDS) if of is Of.SPEC else output_schema(of)), output)
     return 0

@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from gradprobe.numbers import name, number, plural
+from gradprobe.profile import RowProfile
 from gradprobe.render.canvas import (
     BAD,
     FAINT,
@@ -21,7 +22,7 @@ from gradprobe.render.canvas import (
     paint,
     scale,
 )
-from gradprobe.report import Report, RowProfile
+from gradprobe.report import Report
 
 MOST_ROWS = 20
 _LEAST_BAR, _MOST_BAR, _REACH = 8, 40, 8

@@ -9,16 +9,8 @@ from typing import Any
 
 from gradprobe.numbers import finite
 from gradprobe.outcome import CheckResult, Diagnostic
-from gradprobe.report import (
-    Finding,
-    GradientProfile,
-    Probability,
-    Repeats,
-    Report,
-    RowProfile,
-    RowStatus,
-    Training,
-)
+from gradprobe.profile import GradientProfile, RowProfile, RowStatus
+from gradprobe.report import Finding, Probability, Repeats, Report, Training
 
 SCHEMA_VERSION = 1
 

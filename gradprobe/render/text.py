@@ -14,6 +14,7 @@ from rich.text import Text
 from gradprobe.calibration import causes, contributions, outlook
 from gradprobe.causes import CAUSES
 from gradprobe.numbers import fraction, kind, name, number, plural
+from gradprobe.profile import GradientProfile, RowProfile, RowStatus
 from gradprobe.render.canvas import (
     BAD,
     DOUBTFUL,
@@ -29,17 +30,7 @@ from gradprobe.render.canvas import (
     scale,
     wrapped,
 )
-from gradprobe.report import (
-    Finding,
-    GradientProfile,
-    Repeats,
-    Report,
-    RowProfile,
-    RowStatus,
-    Severity,
-    Signals,
-    Spread,
-)
+from gradprobe.report import Finding, Repeats, Report, Severity, Signals, Spread
 from gradprobe.rules import decides
 
 MOST_ROWS = 24

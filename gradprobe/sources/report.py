@@ -9,16 +9,8 @@ import math
 from typing import Any
 
 from gradprobe.errors import InputError
-from gradprobe.report import (
-    Finding,
-    GradientProfile,
-    ParameterProfile,
-    Report,
-    RowProfile,
-    RowStatus,
-    Severity,
-    Verdict,
-)
+from gradprobe.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus
+from gradprobe.report import Finding, Report, Severity, Verdict
 from gradprobe.sources import versioned
 
 SCHEMA_VERSION = 1

@@ -10,8 +10,8 @@ from pathlib import Path
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from gradprobe.config import ascending
-from gradprobe.errors import InputError, near_file, suggestion
-from gradprobe.rules import RULE_WORDS
+from gradprobe.errors import InputError, suggestion
+from gradprobe.files import near_file
 from gradprobe.sources.nodes import MAX_BYTES, Document, describe
 from gradprobe.sources.python import read_model
 from gradprobe.spec import (
@@ -181,12 +181,10 @@ def _check(document: Document, node: Node) -> CheckSpec:
             if key not in entry:
                 document.fail(f"ignore: '{key}' is missing", item)
         rule, reason = (document.string(entry[key], key) for key in ("rule", "reason"))
-        if rule not in RULE_WORDS:
-            hint = suggestion(rule, RULE_WORDS) or "gradprobe rules lists them"
-            document.fail(f"ignore: no rule '{rule}'", entry["rule"], hint=hint)
         if not reason.strip():
             document.fail("ignore: the reason is empty", entry["reason"])
-        ignores.append(Ignore(rule, reason, document.place(item)))
+        places = (document.place(item), document.place(entry["rule"]))
+        ignores.append(Ignore(rule, reason, *places))
     return CheckSpec(thresholds=thresholds, ignore=tuple(ignores))
 
 
