@@ -17,7 +17,7 @@ from conftest import ROOT, Result
 
 import gradprobe
 from gradprobe.render.spec import render_spec
-from gradprobe.rules import RULE_WORDS
+from gradprobe.rules import RULE_WORDS, check_ignores
 from gradprobe.schema import spec_schema
 from gradprobe.sources.stack import NORMS, StackOptions
 from gradprobe.sources.stack import load as load_stack
@@ -159,7 +159,7 @@ def test_both_accept(parse: Parse, text: str) -> None:
 @pytest.mark.parametrize("name", BAD)
 def test_both_refuse(parse: Parse, name: str) -> None:
     with pytest.raises(gradprobe.InputError):
-        parse(BAD[name])
+        check_ignores(parse(BAD[name]))
     assert errors(BAD[name])
 
 
