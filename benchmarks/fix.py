@@ -19,9 +19,9 @@ from typing import Any
 
 import yaml
 
-from gradprobe.config import ProbeOptions
 from gradprobe.fix import mend
-from gradprobe.sources.yaml import parse
+from gradprobe.spec.options import ProbeOptions
+from gradprobe.spec.sources.yaml import parse
 from gradprobe.trials import Fix
 
 FOLDER = Path(__file__).parent / "trainability"

@@ -26,7 +26,7 @@ from gradprobe.batch import first_tensor, projection
 from gradprobe.build import build
 from gradprobe.check import load_target
 from gradprobe.measure import measure
-from gradprobe.sources.stack import StackOptions
+from gradprobe.spec.sources.stack import StackOptions
 
 RESNET = str(Path(__file__).parent.parent / "model_specs" / "resnet50.yaml")
 CASES: dict[str, tuple[str, StackOptions, int]] = {

@@ -24,11 +24,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradprobe.check import load_target, probe_spec
-from gradprobe.config import ProbeOptions
 from gradprobe.profile import GradientProfile
-from gradprobe.sources.stack import StackOptions
-from gradprobe.sources.yaml import parse
-from gradprobe.spec import InitSpec, NetworkSpec
+from gradprobe.spec.network import InitSpec, NetworkSpec
+from gradprobe.spec.options import ProbeOptions
+from gradprobe.spec.sources.stack import StackOptions
+from gradprobe.spec.sources.yaml import parse
 
 OUTCOMES = Path(__file__).parent / "trainability" / "outcomes.jsonl"
 COLUMNS = ("best", "best_sgd", "adam_1e-3")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gradprobe.errors import GradprobeError, InputError, ModelError
     from gradprobe.profile import GradientProfile, RowProfile
     from gradprobe.report import Finding, Report, Severity, Verdict
-    from gradprobe.spec import NetworkSpec
+    from gradprobe.spec.network import NetworkSpec
 
 _HOMES = {
     "Finding": "report",
@@ -27,7 +27,7 @@ _HOMES = {
     "GradprobeError": "errors",
     "InputError": "errors",
     "ModelError": "errors",
-    "NetworkSpec": "spec",
+    "NetworkSpec": "spec.network",
     "Report": "report",
     "RowProfile": "report",
     "Severity": "report",

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gradprobe.config import Limits
 from gradprobe.errors import InputError, ModelError, first_line, suggestion
 from gradprobe.rng import reseed
 from gradprobe.seeds import derive
-from gradprobe.spec import ArchitectureSpec
+from gradprobe.spec.network import ArchitectureSpec
+from gradprobe.spec.options import Limits
 
 TOKENS = 64  # in a sequence, where the model takes as many
 PIXELS = 224  # where the configuration does not say

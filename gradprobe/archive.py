@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 from gradprobe.errors import ExitCode, GradprobeError, InputError, ModelError, Place
 from gradprobe.profile import GradientProfile
 from gradprobe.report import Training
-from gradprobe.spec import CheckSpec
+from gradprobe.spec.network import CheckSpec
 
 T = TypeVar("T")
 

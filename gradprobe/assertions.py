@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gradprobe.check import probe
-from gradprobe.config import SEVERITIES, choose
 from gradprobe.errors import InputError, suggestion
 from gradprobe.render.text import render_report
 from gradprobe.report import Finding, Report, Severity
 from gradprobe.rules import RULE_WORDS, RULES
-from gradprobe.spec import NetworkSpec
+from gradprobe.spec.network import NetworkSpec
+from gradprobe.spec.options import SEVERITIES, choose
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

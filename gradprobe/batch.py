@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gradprobe.config import DEFAULT_BATCH_SIZE
 from gradprobe.errors import InputError, first_line
 from gradprobe.seeds import derive
-from gradprobe.spec import InputSpec
+from gradprobe.spec.network import InputSpec
+from gradprobe.spec.options import DEFAULT_BATCH_SIZE
 
 INPUT_KEYS = ("x", "X", "inputs", "input", "data", "images")
 LABEL_KEYS = ("y", "Y", "labels", "label", "targets", "target")

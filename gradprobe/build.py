@@ -19,13 +19,13 @@ from typing import Any, NamedTuple, NoReturn, cast
 import torch
 from torch import Tensor, nn
 
-from gradprobe.config import Limits
 from gradprobe.errors import GradprobeError, Place, first_line, out_of_memory
 from gradprobe.rows import Row
 from gradprobe.seeds import derive
-from gradprobe.shapes import output_shape
-from gradprobe.spec import InitSpec, LayerSpec, NetworkSpec, walk
-from gradprobe.vocabulary import RECURRENT_LAYERS, SEQUENCE_LAYERS, layer_arguments
+from gradprobe.spec.network import InitSpec, LayerSpec, NetworkSpec, walk
+from gradprobe.spec.options import Limits
+from gradprobe.spec.shapes import output_shape
+from gradprobe.spec.vocabulary import RECURRENT_LAYERS, SEQUENCE_LAYERS, layer_arguments
 
 _BUILDING = threading.Lock()  # torch's default initialisations draw from the global generator
 

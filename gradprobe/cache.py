@@ -16,8 +16,8 @@ from pathlib import Path
 from gradprobe._version import __version__
 from gradprobe.archive import Failure, Measurement, Reply, decode
 from gradprobe.calibration import COEFFICIENTS, FAILS, HARMLESS, LEAST, TRAINS
-from gradprobe.config import ProbeOptions
 from gradprobe.files import replace_file
+from gradprobe.spec.options import ProbeOptions
 
 NAME = ".gradprobe_cache"
 _FORMAT = "5"  # of the entries

@@ -14,7 +14,7 @@ from gradprobe.numbers import fraction, number
 from gradprobe.profile import GradientProfile, RowProfile
 from gradprobe.report import Signals
 from gradprobe.signals import DECADES, FORWARD, GROWN, LOST, without_time
-from gradprobe.vocabulary import RECURRENT_CELLS, RECURRENT_LAYERS
+from gradprobe.spec.vocabulary import RECURRENT_CELLS, RECURRENT_LAYERS
 
 # ---- where
 

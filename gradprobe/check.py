@@ -16,7 +16,14 @@ from gradprobe._version import __version__
 from gradprobe.anatomy import BlockProfile, JacobianProfile, PathProfile
 from gradprobe.archive import Measurement
 from gradprobe.calibration import outlook, probability
-from gradprobe.config import (
+from gradprobe.errors import GradprobeError, InputError, ModelError, first_line, out_of_memory
+from gradprobe.prediction import Theory
+from gradprobe.profile import GradientProfile, from_one, trunk_of
+from gradprobe.report import Report, Training
+from gradprobe.rules import Selection
+from gradprobe.signals import obstacle, signals
+from gradprobe.spec.network import ArchitectureSpec, Ignore, InitSpec, NetworkSpec
+from gradprobe.spec.options import (
     ARCHITECTURE_BATCH_SIZE,
     DEFAULT_BATCH_SIZE,
     OWN_LOSS,
@@ -26,19 +33,12 @@ from gradprobe.config import (
     choose,
     choose_seeds,
 )
-from gradprobe.errors import GradprobeError, InputError, ModelError, first_line, out_of_memory
-from gradprobe.prediction import Theory
-from gradprobe.profile import GradientProfile, from_one, trunk_of
-from gradprobe.report import Report, Training
-from gradprobe.rules import Selection
-from gradprobe.signals import obstacle, signals
-from gradprobe.sources import huggingface, stack
-from gradprobe.sources import yaml as yaml_source
-from gradprobe.sources.python import is_script, is_target
-from gradprobe.sources.stack import STACKS, StackOptions
-from gradprobe.spec import ArchitectureSpec, Ignore, InitSpec, NetworkSpec
+from gradprobe.spec.sources import huggingface, stack
+from gradprobe.spec.sources import yaml as yaml_source
+from gradprobe.spec.sources.python import is_script, is_target
+from gradprobe.spec.sources.stack import STACKS, StackOptions
+from gradprobe.spec.vocabulary import LOSSES
 from gradprobe.stability import repeated
-from gradprobe.vocabulary import LOSSES
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -32,8 +32,8 @@ from gradprobe.exchange import Request
 from gradprobe.frames import frames_of, users_frame
 from gradprobe.process import Note, serve
 from gradprobe.seeds import derive
-from gradprobe.sources.python import is_target, split
-from gradprobe.spec import CheckSpec, TensorSpec
+from gradprobe.spec.network import CheckSpec, TensorSpec
+from gradprobe.spec.sources.python import is_target, split
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import yaml
 from pathspec import GitIgnoreSpec
 
-from gradprobe.config import CheckOptions
 from gradprobe.files import SPEC_SUFFIXES, near_file
+from gradprobe.spec.options import CheckOptions
 
 # Never searched, whatever a .gitignore says; a file named outright is checked wherever it lies.
 SKIPPED = frozenset({"node_modules", "site-packages", "venv", "__pycache__"})

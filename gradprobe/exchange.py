@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gradprobe.spec import TensorSpec
+from gradprobe.spec.network import TensorSpec
 
 
 class Request(NamedTuple):

@@ -10,17 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from gradprobe.check import load_target, probe_spec
-from gradprobe.config import ProbeOptions
 from gradprobe.errors import GradprobeError, InputError
 from gradprobe.files import write_atomically
 from gradprobe.fixes import Change, Recipe, apply, changes_for, label, recipes
-from gradprobe.render.spec import render_spec
-from gradprobe.sources import huggingface
-from gradprobe.sources import yaml as yaml_source
 from gradprobe.sources.edit import CannotEditError, edit
-from gradprobe.sources.python import is_script, is_target
-from gradprobe.sources.stack import STACKS, StackOptions
-from gradprobe.spec import NetworkSpec, walk
+from gradprobe.spec.network import NetworkSpec, walk
+from gradprobe.spec.options import ProbeOptions
+from gradprobe.spec.sources import huggingface
+from gradprobe.spec.sources import yaml as yaml_source
+from gradprobe.spec.sources.python import is_script, is_target
+from gradprobe.spec.sources.stack import STACKS, StackOptions
+from gradprobe.spec.write import render_spec
 from gradprobe.trials import (
     MENDED,
     Fix,

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
 from gradprobe.errors import Place
-from gradprobe.spec import InitSpec, LayerSpec, NetworkSpec, Value, walk
-from gradprobe.vocabulary import ACTIVATIONS, layer_arguments
+from gradprobe.spec.network import InitSpec, LayerSpec, NetworkSpec, Value, walk
+from gradprobe.spec.vocabulary import ACTIVATIONS, layer_arguments
 
 # ---- changes: each names its place, so that a layer that an alias repeats changes everywhere
 

@@ -15,15 +15,15 @@ from gradprobe.archive import Failure, Measurement, Reply, decode
 from gradprobe.baseline import Baseline
 from gradprobe.cache import Cache, DamagedError, key_of
 from gradprobe.check import judge, versions
-from gradprobe.config import CheckOptions
 from gradprobe.discover import OptionsOf, discover, matches, shard
 from gradprobe.errors import ExitCode, InputError, located
 from gradprobe.outcome import CheckResult, Diagnostic, Outcome, with_fingerprints
 from gradprobe.pool import Job, Result
 from gradprobe.report import Finding, Report, Severity
 from gradprobe.rules import BY_CODE, BY_NAME, Selection, diagnose_seeds
-from gradprobe.sources.yaml import read_bytes
-from gradprobe.spec import Ignore
+from gradprobe.spec.network import Ignore
+from gradprobe.spec.options import CheckOptions
+from gradprobe.spec.sources.yaml import read_bytes
 
 _ALWAYS = frozenset({"GP901", "GP902"})  # reported whatever is selected
 

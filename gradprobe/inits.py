@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from gradprobe.spec import InitSpec
+from gradprobe.spec.network import InitSpec
 
 
 def init_moments(init: InitSpec, size: tuple[int, ...]) -> tuple[float, float] | None:

@@ -12,7 +12,7 @@ from gradprobe.chain import Element, as_leaf, trace
 from gradprobe.errors import InputError
 from gradprobe.norms import activation_stats, norms
 from gradprobe.profile import GradientProfile, RowProfile, RowStatus
-from gradprobe.vocabulary import SEQUENCE_LAYERS
+from gradprobe.spec.vocabulary import SEQUENCE_LAYERS
 
 
 def measure_positions(

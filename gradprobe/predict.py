@@ -14,13 +14,13 @@ from typing import NamedTuple, cast
 
 from gradprobe import theory
 from gradprobe.activations import ACTIVATIONS, activation
-from gradprobe.config import DEFAULT_BATCH_SIZE
 from gradprobe.inits import init_moments
 from gradprobe.prediction import RowPrediction
-from gradprobe.shapes import output_shape
-from gradprobe.spec import InitSpec, LayerSpec, NetworkSpec, walk
+from gradprobe.spec.network import InitSpec, LayerSpec, NetworkSpec, walk
+from gradprobe.spec.options import DEFAULT_BATCH_SIZE
+from gradprobe.spec.shapes import output_shape
+from gradprobe.spec.vocabulary import layer_arguments
 from gradprobe.theory import Tangent
-from gradprobe.vocabulary import layer_arguments
 
 _SMALLEST_BATCH = 8  # values per channel, for a BatchNorm that theory can speak of
 _ALIKE = (

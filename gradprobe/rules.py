@@ -27,8 +27,8 @@ from gradprobe.numbers import all_finite, fraction, plural
 from gradprobe.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
 from gradprobe.report import Finding, Report, Severity, Training, Verdict, tally
 from gradprobe.signals import is_cut
-from gradprobe.spec import CheckSpec, CodeSpec, Ignore, NetworkSpec
-from gradprobe.vocabulary import THRESHOLDS
+from gradprobe.spec.network import CheckSpec, CodeSpec, Ignore, NetworkSpec
+from gradprobe.spec.vocabulary import THRESHOLDS
 
 Thresholds = Mapping[str, float]
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from gradprobe.profile import GradientProfile, RowProfile, RowStatus
 from gradprobe.report import Signals
-from gradprobe.vocabulary import RECURRENT_CELLS
+from gradprobe.spec.vocabulary import RECURRENT_CELLS
 
 DECADES = 8.0  # of reach below 1
 GROWN = 2.0  # decades of reach above 1: more were no worse

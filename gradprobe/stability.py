@@ -14,11 +14,11 @@ from dataclasses import replace
 from statistics import fmean, stdev
 
 from gradprobe.calibration import minus_log_log, outlook
-from gradprobe.config import AUTO_SEEDS, Seeds
 from gradprobe.report import Repeats, Report, Verdict, tally
 from gradprobe.rules import decides, diagnose_seeds
-from gradprobe.spec import Ignore
-from gradprobe.vocabulary import THRESHOLDS
+from gradprobe.spec.network import Ignore
+from gradprobe.spec.options import AUTO_SEEDS, Seeds
+from gradprobe.spec.vocabulary import THRESHOLDS
 
 SURE = 0.99
 

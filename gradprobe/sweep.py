@@ -10,13 +10,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from gradprobe.check import load_target, probe_spec
-from gradprobe.config import ProbeOptions
 from gradprobe.curves import Point, Sweep
 from gradprobe.errors import InputError
-from gradprobe.sources.stack import STACKS, StackOptions
-from gradprobe.sources.yaml import parse_init
-from gradprobe.spec import InitSpec, LayerSpec, NetworkSpec, check_layer_count
-from gradprobe.vocabulary import ACTIVATIONS as ACTIVATION_WORDS
+from gradprobe.spec.network import InitSpec, LayerSpec, NetworkSpec, check_layer_count
+from gradprobe.spec.options import ProbeOptions
+from gradprobe.spec.sources.stack import STACKS, StackOptions
+from gradprobe.spec.sources.yaml import parse_init
+from gradprobe.spec.vocabulary import ACTIVATIONS as ACTIVATION_WORDS
 
 MAX_POINTS = 10_000
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from gradprobe.cli.main import main
-from gradprobe.spec import NetworkSpec
+from gradprobe.spec.network import NetworkSpec
 
 ROOT = Path(__file__).parent.parent
 
@@ -96,6 +96,6 @@ def run_process() -> Callable[..., Result]:
 @pytest.fixture
 def parse() -> Callable[[str], NetworkSpec]:
     """A spec from YAML text."""
-    from gradprobe.sources.yaml import parse as parse_bytes
+    from gradprobe.spec.sources.yaml import parse as parse_bytes
 
     return lambda text: parse_bytes(text.encode(), "net.yaml")

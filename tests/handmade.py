@@ -15,8 +15,8 @@ from gradprobe.profile import GradientProfile, ParameterProfile, RowProfile, Row
 from gradprobe.report import Finding, Report, Severity, Signals, Verdict
 from gradprobe.rules import diagnose
 from gradprobe.signals import DECADES, FORWARD, GROWN, LOST
-from gradprobe.spec import CheckSpec
-from gradprobe.vocabulary import THRESHOLDS
+from gradprobe.spec.network import CheckSpec
+from gradprobe.spec.vocabulary import THRESHOLDS
 
 TINY = 1.1754943508222875e-38  # the smallest normal float32
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.build import Network, build
-from gradprobe.sources.yaml import parse
-from gradprobe.spec import NetworkSpec
+from gradprobe.spec.network import NetworkSpec
+from gradprobe.spec.sources.yaml import parse
 
 Function = Callable[[Tensor], Tensor]
 Layer = Any  # a name, or a mapping from a name to its arguments

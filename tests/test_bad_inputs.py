@@ -29,7 +29,7 @@ from conftest import Result
 from safetensors.torch import save_file
 
 import gradprobe
-from gradprobe.spec import NetworkSpec
+from gradprobe.spec.network import NetworkSpec
 
 Run = Callable[..., Result]
 

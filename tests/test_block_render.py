@@ -29,12 +29,12 @@ from torch import Tensor
 from gradprobe.anatomy import BlockProfile, BranchLayer, Estimate, JacobianProfile, PathProfile
 from gradprobe.check import load_target, prepare
 from gradprobe.cli.main import main
-from gradprobe.config import ProbeOptions
 from gradprobe.render.block import block_steps, render_block
 from gradprobe.render.canvas import Style
 from gradprobe.render.paths import render_paths, render_paths_json
-from gradprobe.sources.stack import StackOptions
-from gradprobe.vocabulary import COMBINATORS, LAYERS
+from gradprobe.spec.options import ProbeOptions
+from gradprobe.spec.sources.stack import StackOptions
+from gradprobe.spec.vocabulary import COMBINATORS, LAYERS
 
 GOLDEN = Path(__file__).parent / "golden"
 OVERWRITE = bool(os.environ.get("GRADPROBE_OVERWRITE"))

@@ -21,10 +21,10 @@ from gradprobe.anatomy import BlockProfile, Estimate, JacobianProfile
 from gradprobe.blocks import EXACT_FEATURES, jacobian, jacobians
 from gradprobe.chain import Element
 from gradprobe.check import load_target, prepare, take_apart
-from gradprobe.config import ProbeOptions
 from gradprobe.errors import InputError
 from gradprobe.seeds import derive
-from gradprobe.sources.stack import StackOptions
+from gradprobe.spec.options import ProbeOptions
+from gradprobe.spec.sources.stack import StackOptions
 
 FLOAT64 = ProbeOptions(dtype="float64", batch_size=4)
 

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 import gradprobe
 from gradprobe.build import INFERENCES, LAYER_CLASSES, Network, build, plan
-from gradprobe.config import Limits
 from gradprobe.errors import ModelError
-from gradprobe.sources.stack import StackOptions
-from gradprobe.sources.stack import load as load_stack
-from gradprobe.spec import NetworkSpec
-from gradprobe.vocabulary import INITS, LAYERS, layer_arguments
+from gradprobe.spec.network import NetworkSpec
+from gradprobe.spec.options import Limits
+from gradprobe.spec.sources.stack import StackOptions
+from gradprobe.spec.sources.stack import load as load_stack
+from gradprobe.spec.vocabulary import INITS, LAYERS, layer_arguments
 
 F64 = torch.float64
 Parse = Callable[[str], NetworkSpec]

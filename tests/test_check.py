@@ -14,9 +14,9 @@ from conftest import Result
 
 from gradprobe.cache import key_of
 from gradprobe.calibration import COEFFICIENTS, HARMLESS
-from gradprobe.config import CheckOptions, Limits, ProbeOptions
 from gradprobe.discover import discover
-from gradprobe.vocabulary import THRESHOLDS
+from gradprobe.spec.options import CheckOptions, Limits, ProbeOptions
+from gradprobe.spec.vocabulary import THRESHOLDS
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 Run = Callable[..., Result]

@@ -19,8 +19,8 @@ from safetensors.numpy import save_file
 
 import gradprobe
 from gradprobe.batch import INPUT_KEYS, LABEL_KEYS, load_batch, random_batch
-from gradprobe.config import ProbeOptions
-from gradprobe.spec import InputSpec
+from gradprobe.spec.network import InputSpec
+from gradprobe.spec.options import ProbeOptions
 
 GIB = 2**30
 VECTOR = InputSpec((3,))

@@ -27,16 +27,16 @@ from gradprobe.calibration import (
 )
 from gradprobe.causes import CAUSES
 from gradprobe.check import load_target, probe_spec
-from gradprobe.config import ProbeOptions
 from gradprobe.render.canvas import Style
 from gradprobe.render.json import report_object
 from gradprobe.render.text import render_report
 from gradprobe.report import Probability, Severity, Signals, Training
 from gradprobe.schema_output import output_schema
 from gradprobe.signals import OBSTACLES, obstacle
-from gradprobe.sources.stack import StackOptions
-from gradprobe.sources.yaml import parse
-from gradprobe.spec import NetworkSpec
+from gradprobe.spec.network import NetworkSpec
+from gradprobe.spec.options import ProbeOptions
+from gradprobe.spec.sources.stack import StackOptions
+from gradprobe.spec.sources.yaml import parse
 
 Run = Callable[..., Result]
 DEEP = ProbeOptions(deep=True)

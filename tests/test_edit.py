@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from gradprobe.fix import unified_diff
 from gradprobe.fixes import Change, Recipe, SetArguments, apply, changes_for, recipes, same_network
 from gradprobe.sources.edit import CannotEditError, edit
-from gradprobe.sources.yaml import parse
-from gradprobe.spec import NetworkSpec
+from gradprobe.spec.network import NetworkSpec
+from gradprobe.spec.sources.yaml import parse
 
 SPECS = sorted((Path(__file__).parent / "specs" / "good").glob("*.yaml"))
 MODELS = sorted((Path(__file__).parent.parent / "model_specs").glob("*.yaml"))

@@ -14,12 +14,12 @@ import pytest
 from conftest import Result
 from test_model_specs import EXPECTED
 
-from gradprobe.config import ProbeOptions
 from gradprobe.fix import mend
 from gradprobe.render.canvas import Style
 from gradprobe.render.fix import render_fix, render_fix_json
 from gradprobe.report import Verdict
-from gradprobe.sources.yaml import parse as parse_bytes
+from gradprobe.spec.options import ProbeOptions
+from gradprobe.spec.sources.yaml import parse as parse_bytes
 from gradprobe.trials import (
     DEEP,
     LEFT_ALONE,

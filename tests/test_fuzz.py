@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from gradprobe.cli.main import main
-from gradprobe.vocabulary import (
+from gradprobe.spec.vocabulary import (
     COMBINATORS,
     INITS,
     LAYERS,

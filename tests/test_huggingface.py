@@ -21,9 +21,9 @@ from test_subject import unchanged
 import gradprobe
 from gradprobe import architectures
 from gradprobe.check import load_any, probe_spec
-from gradprobe.config import Limits, ProbeOptions
 from gradprobe.errors import ExitCode, InputError
-from gradprobe.sources import huggingface
+from gradprobe.spec.options import Limits, ProbeOptions
+from gradprobe.spec.sources import huggingface
 
 CONFIGS = Path(__file__).parent / "architectures"
 NAMES = sorted(path.name for path in CONFIGS.iterdir())

@@ -21,7 +21,7 @@ import gradprobe
 from gradprobe.build import build
 from gradprobe.measure import measure
 from gradprobe.profile import GradientProfile, RowStatus
-from gradprobe.spec import NetworkSpec
+from gradprobe.spec.network import NetworkSpec
 
 F64 = torch.float64
 Parse = Callable[[str], NetworkSpec]

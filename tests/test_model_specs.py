@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 from conftest import ROOT, Result
 
-from gradprobe.sources.yaml import load
-from gradprobe.spec import NetworkSpec
+from gradprobe.spec.network import NetworkSpec
+from gradprobe.spec.sources.yaml import load
 
 FOLDER = ROOT / "model_specs"
 FILES = sorted(path.name for path in FOLDER.glob("*.y*ml"))

@@ -16,9 +16,9 @@ import gradprobe
 from gradprobe.build import build
 from gradprobe.calls import recorded
 from gradprobe.check import expand_module
-from gradprobe.config import ProbeOptions
 from gradprobe.profile import RowStatus
 from gradprobe.rows import find_rows
+from gradprobe.spec.options import ProbeOptions
 
 F64 = torch.float64
 WIDTH = 6

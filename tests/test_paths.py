@@ -22,9 +22,9 @@ from torch import Tensor
 from gradprobe.anatomy import PathProfile
 from gradprobe.build import Network
 from gradprobe.check import expand, prepare
-from gradprobe.config import ProbeOptions
 from gradprobe.paths import expand as expand_network
 from gradprobe.paths import expand_groups
+from gradprobe.spec.options import ProbeOptions
 
 BATCH = 4
 FLOAT64 = ProbeOptions(dtype="float64", batch_size=BATCH)

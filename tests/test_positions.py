@@ -15,9 +15,9 @@ from oracle import Layer, gradient, links, network_of, pull, spec_of, values
 from torch import Tensor
 
 from gradprobe.check import prepare, probe_spec
-from gradprobe.config import ProbeOptions
 from gradprobe.profile import RowStatus
 from gradprobe.report import Report, Verdict
+from gradprobe.spec.options import ProbeOptions
 
 FLOAT64 = ProbeOptions(dtype="float64", batch_size=8, by="position")
 

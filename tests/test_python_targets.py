@@ -29,10 +29,10 @@ import gradprobe
 from gradprobe.build import build
 from gradprobe.errors import InputError
 from gradprobe.rules import RULE_WORDS
-from gradprobe.schema import spec_schema
-from gradprobe.sources.python import read_argument, read_tensor
-from gradprobe.sources.yaml import parse_any
-from gradprobe.spec import TensorSpec
+from gradprobe.spec.network import TensorSpec
+from gradprobe.spec.schema import spec_schema
+from gradprobe.spec.sources.python import read_argument, read_tensor
+from gradprobe.spec.sources.yaml import parse_any
 
 Run = Callable[..., Result]
 

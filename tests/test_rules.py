@@ -19,8 +19,8 @@ from gradprobe.errors import Place
 from gradprobe.profile import GradientProfile, RowStatus, Use
 from gradprobe.report import Finding, Severity, Verdict
 from gradprobe.rules import RULES, Selection, diagnose
-from gradprobe.spec import CheckSpec, Ignore, NetworkSpec
-from gradprobe.vocabulary import THRESHOLDS
+from gradprobe.spec.network import CheckSpec, Ignore, NetworkSpec
+from gradprobe.spec.vocabulary import THRESHOLDS
 
 BY_CODE = {rule.code: rule for rule in RULES}
 Parse = Callable[[str], NetworkSpec]

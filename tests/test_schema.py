@@ -16,14 +16,14 @@ import yaml
 from conftest import ROOT, Result
 
 import gradprobe
-from gradprobe.render.spec import render_spec
 from gradprobe.rules import RULE_WORDS, check_ignores
-from gradprobe.schema import spec_schema
-from gradprobe.sources.stack import NORMS, StackOptions
-from gradprobe.sources.stack import load as load_stack
-from gradprobe.sources.yaml import parse_init
-from gradprobe.spec import LayerSpec, NetworkSpec
-from gradprobe.vocabulary import COMBINATORS, INITS, LAYERS
+from gradprobe.spec.network import LayerSpec, NetworkSpec
+from gradprobe.spec.schema import spec_schema
+from gradprobe.spec.sources.stack import NORMS, StackOptions
+from gradprobe.spec.sources.stack import load as load_stack
+from gradprobe.spec.sources.yaml import parse_init
+from gradprobe.spec.vocabulary import COMBINATORS, INITS, LAYERS
+from gradprobe.spec.write import render_spec
 
 SCHEMA = spec_schema(RULE_WORDS)
 VALIDATOR = jsonschema.Draft7Validator(SCHEMA)
@@ -175,7 +175,7 @@ def test_every_word_of_the_vocabulary_is_in_the_schema() -> None:
 def test_the_schema_completes_the_arguments_of_a_layer(kind: str) -> None:
     [_, mapping] = SCHEMA["definitions"]["layer"]["anyOf"]
     body = json.dumps(mapping["properties"][kind])
-    from gradprobe.vocabulary import layer_arguments
+    from gradprobe.spec.vocabulary import layer_arguments
 
     assert all(f'"{name}"' in body for name in (*layer_arguments(kind), "init", "name"))
 

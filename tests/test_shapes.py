@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gradprobe.build import layer_class
-from gradprobe.shapes import FORMULAS, output_shape
+from gradprobe.spec.shapes import FORMULAS, output_shape
 
 VECTORS = [(2, 6), (2, 5, 6), (2, 3, 5, 6)]
 SEQUENCES = [(2, 5, 6)]

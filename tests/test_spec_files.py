@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import Result
 
-from gradprobe.vocabulary import COMBINATORS, INITS
+from gradprobe.spec.vocabulary import COMBINATORS, INITS
 
 SPECS = Path(__file__).parent / "specs"
 GOOD = sorted((SPECS / "good").glob("*.yaml"))

@@ -28,19 +28,19 @@ from gradprobe.calibration import (
     minus_log_log,
     probability,
 )
-from gradprobe.config import AUTO_SEEDS, MAX_SEEDS, Seeds, choose_seeds, seeds_in
 from gradprobe.errors import InputError
 from gradprobe.render.canvas import Style
 from gradprobe.render.text import render_report
 from gradprobe.report import Probability, Repeats, Report, Severity, Training, Verdict
 from gradprobe.rules import Selection, diagnose_seeds
 from gradprobe.schema_output import output_schema
-from gradprobe.sources.stack import StackOptions
-from gradprobe.sources.stack import load as load_stack
-from gradprobe.sources.yaml import parse
-from gradprobe.spec import Ignore, NetworkSpec
+from gradprobe.spec.network import Ignore, NetworkSpec
+from gradprobe.spec.options import AUTO_SEEDS, MAX_SEEDS, Seeds, choose_seeds, seeds_in
+from gradprobe.spec.sources.stack import StackOptions
+from gradprobe.spec.sources.stack import load as load_stack
+from gradprobe.spec.sources.yaml import parse
+from gradprobe.spec.vocabulary import THRESHOLDS
 from gradprobe.stability import QUANTILES, clear, majority, margin, repeated, settled, typical
-from gradprobe.vocabulary import THRESHOLDS
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 Run = Callable[..., Result]

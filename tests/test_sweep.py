@@ -21,14 +21,14 @@ from gradprobe import sweep as sweeping
 from gradprobe.batch import projection
 from gradprobe.build import build
 from gradprobe.check import load_target, probe_spec
-from gradprobe.config import ProbeOptions
 from gradprobe.curves import Point, Sweep, fit, greatest_healthy
 from gradprobe.errors import InputError, Place
 from gradprobe.numbers import number
 from gradprobe.render.canvas import Style
 from gradprobe.render.sweep import render_sweep, render_sweep_json
 from gradprobe.report import Verdict
-from gradprobe.sources.stack import StackOptions
+from gradprobe.spec.options import ProbeOptions
+from gradprobe.spec.sources.stack import StackOptions
 
 NAN = float("nan")
 DEPTHS = (1, 2, 5, 10, 20, 50, 100)

@@ -27,16 +27,16 @@ from gradprobe import theory
 from gradprobe.activations import ACTIVATIONS, Activation, activation
 from gradprobe.build import build
 from gradprobe.check import load_target, probe_spec
-from gradprobe.config import ProbeOptions
 from gradprobe.inits import INIT_MOMENTS, init_moments
 from gradprobe.predict import predict, with_init
 from gradprobe.prediction import RowPrediction
 from gradprobe.profile import GradientProfile
 from gradprobe.report import Report
 from gradprobe.schema_output import output_schema
-from gradprobe.sources.stack import StackOptions
-from gradprobe.spec import InitSpec, NetworkSpec
-from gradprobe.vocabulary import INITS
+from gradprobe.spec.network import InitSpec, NetworkSpec
+from gradprobe.spec.options import ProbeOptions
+from gradprobe.spec.sources.stack import StackOptions
+from gradprobe.spec.vocabulary import INITS
 
 RELU, TANH, NONE = activation("ReLU"), activation("Tanh"), activation("Identity")
 DEFAULT = 1 / 3  # σ_w² of torch's default init, U(±1/√n)
@@ -290,7 +290,7 @@ def test_the_table_of_inits_has_all_that_draw() -> None:
 
 
 def from_layers(layers: list[object], input_size: int | list[int] = 64) -> NetworkSpec:
-    from gradprobe.sources.yaml import parse
+    from gradprobe.spec.sources.yaml import parse
 
     shape = input_size if isinstance(input_size, list) else [input_size]
     body = {"input": {"shape": shape}, "layers": layers}
@@ -439,7 +439,7 @@ def test_he_init_s_relu_stack_neither_grows_nor_decays() -> None:
 
 def test_torch_is_not_needed_to_predict() -> None:
     code = (
-        "import sys; from gradprobe.predict import predict; from gradprobe.sources.stack import *;"
+        "import sys; from gradprobe.predict import predict; from gradprobe.spec.sources.stack import *;"
         "predict(load('residual', StackOptions(norm='batch'))); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

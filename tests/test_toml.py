@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import Result
 
-from gradprobe.config import CheckOptions, PerFileIgnore
 from gradprobe.errors import InputError
 from gradprobe.sources.toml import KEYS, read, resolver
+from gradprobe.spec.options import CheckOptions, PerFileIgnore
 
 Run = Callable[..., Result]
 

@@ -19,7 +19,7 @@ from torch import nn
 from gradprobe.build import build
 from gradprobe.calibration import COEFFICIENTS, counted, probability
 from gradprobe.report import Signals
-from gradprobe.sources.yaml import parse
+from gradprobe.spec.sources.yaml import parse
 
 HOME = Path(__file__).parent.parent / "benchmarks" / "trainability"
 if not HOME.is_dir():

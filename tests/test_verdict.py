@@ -32,8 +32,8 @@ from gradprobe.render.text import render_report
 from gradprobe.report import Probability, Severity, Signals, Training, Verdict
 from gradprobe.rules import diagnose
 from gradprobe.signals import FORWARD
-from gradprobe.spec import CheckSpec, Ignore
-from gradprobe.vocabulary import THRESHOLDS
+from gradprobe.spec.network import CheckSpec, Ignore
+from gradprobe.spec.vocabulary import THRESHOLDS
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 Run = Callable[..., Result]

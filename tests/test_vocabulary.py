@@ -11,8 +11,8 @@ from torch import nn
 
 import gradprobe
 from gradprobe.build import LAYER_CLASSES, build, layer_class
-from gradprobe.spec import NetworkSpec
-from gradprobe.vocabulary import (
+from gradprobe.spec.network import NetworkSpec
+from gradprobe.spec.vocabulary import (
     ACTIVATIONS,
     COMBINATORS,
     INITS,

@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 
 from gradprobe.check import load_target, probe_spec
-from gradprobe.config import ProbeOptions
-from gradprobe.sources.stack import StackOptions
-from gradprobe.spec import InitSpec
+from gradprobe.spec.network import InitSpec
+from gradprobe.spec.options import ProbeOptions
+from gradprobe.spec.sources.stack import StackOptions
 
 STATED_ERROR = 0.015
 INITS = {

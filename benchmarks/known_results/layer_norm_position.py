@@ -13,8 +13,8 @@ import math
 import statistics
 
 from gradprobe.check import probe_spec
-from gradprobe.config import ProbeOptions
-from gradprobe.sources.yaml import parse
+from gradprobe.spec.options import ProbeOptions
+from gradprobe.spec.sources.yaml import parse
 
 STATED_ERROR = 0.12
 DEPTHS = (3, 6, 12, 24)

@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradprobe.check import load_target, probe_spec
-from gradprobe.config import ProbeOptions
-from gradprobe.sources.stack import StackOptions
-from gradprobe.spec import InitSpec
+from gradprobe.spec.network import InitSpec
+from gradprobe.spec.options import ProbeOptions
+from gradprobe.spec.sources.stack import StackOptions
 
 STATED_ERROR = 0.02
 DEPTH, WIDTH = 20, 1024

@@ -13,9 +13,9 @@ import math
 import statistics
 
 from gradprobe.check import load_target, probe_spec
-from gradprobe.config import ProbeOptions
-from gradprobe.sources.stack import StackOptions
-from gradprobe.spec import InitSpec
+from gradprobe.spec.network import InitSpec
+from gradprobe.spec.options import ProbeOptions
+from gradprobe.spec.sources.stack import StackOptions
 
 STATED_ERROR = 0.1
 DEPTHS = (25, 50, 100, 200, 400)

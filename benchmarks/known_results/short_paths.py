@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gradprobe.anatomy import PathProfile
 from gradprobe.check import expand, load_target
-from gradprobe.config import ProbeOptions
+from gradprobe.spec.options import ProbeOptions
 
 RESNET = str(Path(__file__).parents[2] / "model_specs" / "resnet110_cifar.yaml")
 

@@ -21,10 +21,10 @@ from regression import LOGISTIC, LOGLOG, auc, cross_validated, reliability
 from torch import Tensor, nn
 
 from gradprobe.check import Prepared, prepare
-from gradprobe.config import ProbeOptions
 from gradprobe.measure import measure
 from gradprobe.profile import GradientProfile
 from gradprobe.report import Signals
+from gradprobe.spec.options import ProbeOptions
 
 SEEDS = 3
 FLAT = 0.1  # of the slope at 0

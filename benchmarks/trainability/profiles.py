@@ -24,13 +24,13 @@ from gradprobe.batch import LOSSES
 from gradprobe.build import build
 from gradprobe.check import Prepared, prepare
 from gradprobe.coherence import second_look
-from gradprobe.config import ProbeOptions
 from gradprobe.measure import measure, undisturbed
 from gradprobe.numbers import finite
 from gradprobe.rules import diagnose
 from gradprobe.signals import signals
-from gradprobe.sources.yaml import parse
-from gradprobe.spec import NetworkSpec
+from gradprobe.spec.network import NetworkSpec
+from gradprobe.spec.options import ProbeOptions
+from gradprobe.spec.sources.yaml import parse
 
 HERE = Path(__file__).parent
 PROFILES = HERE / "profiles.jsonl"

@@ -24,8 +24,8 @@ from sample import PER_SEED
 
 from gradprobe import calibration
 from gradprobe.calibration import FAILS, TRAINS, minus_log_log, outlook, probability
-from gradprobe.config import AUTO_SEEDS
 from gradprobe.report import Probability, Signals, Verdict, tally
+from gradprobe.spec.options import AUTO_SEEDS
 from gradprobe.stability import sure
 
 Line = tuple[dict[str, Any], dict[str, Any]]  # outcome, profile

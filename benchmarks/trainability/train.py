@@ -32,7 +32,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gradprobe.build import build
 from gradprobe.seeds import derive
-from gradprobe.sources.yaml import parse
+from gradprobe.spec.sources.yaml import parse
 
 RECIPE = 1  # a change that changes outcomes makes it another recipe
 STEPS, LAST, BATCH = 300, 30, 64

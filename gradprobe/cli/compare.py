@@ -11,7 +11,7 @@ from gradprobe.render.json import render_comparison as render_json
 from gradprobe.render.markdown import render_comparison as render_markdown
 from gradprobe.report import Report
 from gradprobe.sources.report import is_report, load
-from gradprobe.spec import ArchitectureSpec, NetworkSpec
+from gradprobe.spec.network import ArchitectureSpec, NetworkSpec
 
 
 def compare(

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from gradprobe.config import (
+from gradprobe.errors import ExitCode, InputError
+from gradprobe.report import Report, Severity
+from gradprobe.spec.options import (
     AUTO,
     Limits,
     ProbeOptions,
@@ -16,12 +18,10 @@ from gradprobe.config import (
     parse_bytes,
     seeds_in,
 )
-from gradprobe.errors import ExitCode, InputError
-from gradprobe.report import Report, Severity
-from gradprobe.sources.python import CodeOptions, read_arguments, read_tensor, split
-from gradprobe.sources.stack import StackOptions
-from gradprobe.sources.yaml import parse_init
-from gradprobe.vocabulary import MODES
+from gradprobe.spec.sources.python import CodeOptions, read_arguments, read_tensor, split
+from gradprobe.spec.sources.stack import StackOptions
+from gradprobe.spec.sources.yaml import parse_init
+from gradprobe.spec.vocabulary import MODES
 
 
 class Format(StrEnum):

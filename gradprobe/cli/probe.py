@@ -13,11 +13,11 @@ from gradprobe.cli.output import emit, progress, style_for
 from gradprobe.code import DEFAULT_TIMEOUT, RunOptions, load, probe_code
 from gradprobe.errors import InputError
 from gradprobe.render.json import render_report as render_json
-from gradprobe.render.spec import render_spec
 from gradprobe.render.text import render_report as render_text
 from gradprobe.report import Report
-from gradprobe.sources.python import is_target
-from gradprobe.spec import ArchitectureSpec, CodeSpec, NetworkSpec
+from gradprobe.spec.network import ArchitectureSpec, CodeSpec, NetworkSpec
+from gradprobe.spec.sources.python import is_target
+from gradprobe.spec.write import render_spec
 from gradprobe.stability import repeated
 
 

@@ -13,7 +13,7 @@ from gradprobe.cli import options as o
 from gradprobe.cli.output import emit, steps, style_for
 from gradprobe.errors import InputError
 from gradprobe.render.sweep import render_sweep, render_sweep_json
-from gradprobe.sources.stack import StackOptions
+from gradprobe.spec.sources.stack import StackOptions
 
 _AXES = "Axes: one value, or several separated by commas"
 

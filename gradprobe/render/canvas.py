@@ -15,7 +15,7 @@ from rich.text import Text
 
 from gradprobe.errors import printable
 from gradprobe.report import Severity, Verdict
-from gradprobe.vocabulary import THRESHOLDS
+from gradprobe.spec.vocabulary import THRESHOLDS
 
 # The heat bar is empty at 1e-8 and full at 1e4, in every report: bars can be compared.
 LOW, HIGH = -8.0, 4.0

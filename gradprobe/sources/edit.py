@@ -25,9 +25,9 @@ from gradprobe.fixes import (
     apply,
     same_network,
 )
-from gradprobe.sources.yaml import parse
-from gradprobe.spec import InitSpec, NetworkSpec, Value
-from gradprobe.vocabulary import COMBINATORS
+from gradprobe.spec.network import InitSpec, NetworkSpec, Value
+from gradprobe.spec.sources.yaml import parse
+from gradprobe.spec.vocabulary import COMBINATORS
 
 _ANCHOR = re.compile(r"&\S+\s+")
 

@@ -14,7 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gradprobe.config import (
+from gradprobe.errors import InputError, Place, located, suggestion
+from gradprobe.rules import RULES
+from gradprobe.spec.options import (
     MAX_BATCH_SIZE,
     MAX_SEEDS,
     SEVERITIES,
@@ -26,9 +28,7 @@ from gradprobe.config import (
     parse_bytes,
     seeds_in,
 )
-from gradprobe.errors import InputError, Place, located, suggestion
-from gradprobe.rules import RULES
-from gradprobe.vocabulary import THRESHOLDS
+from gradprobe.spec.vocabulary import THRESHOLDS
 
 FILES = ("gradprobe.toml", "pyproject.toml")  # the first of a directory counts
 

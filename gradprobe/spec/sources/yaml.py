@@ -9,12 +9,9 @@ from pathlib import Path
 
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from gradprobe.config import ascending
 from gradprobe.errors import InputError, suggestion
 from gradprobe.files import near_file
-from gradprobe.sources.nodes import MAX_BYTES, Document, describe
-from gradprobe.sources.python import read_model
-from gradprobe.spec import (
+from gradprobe.spec.network import (
     CheckSpec,
     CodeSpec,
     Ignore,
@@ -25,7 +22,10 @@ from gradprobe.spec import (
     Value,
     check_layer_count,
 )
-from gradprobe.vocabulary import (
+from gradprobe.spec.options import ascending
+from gradprobe.spec.sources.nodes import MAX_BYTES, Document, describe
+from gradprobe.spec.sources.python import read_model
+from gradprobe.spec.vocabulary import (
     COMBINATORS,
     INITS,
     LAYERS,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gradprobe.errors import InputError, Place, located
-from gradprobe.spec import ArchitectureSpec
+from gradprobe.spec.network import ArchitectureSpec
 
 MAX_BYTES = 2**20
 MOST_LAYERS = 10_000

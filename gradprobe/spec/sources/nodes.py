@@ -16,8 +16,8 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from gradprobe.errors import InputError, Place, located, suggestion
-from gradprobe.spec import MAX_DEPTH, Value
-from gradprobe.vocabulary import MAX_SIZE, TYPES
+from gradprobe.spec.network import MAX_DEPTH, Value
+from gradprobe.spec.vocabulary import MAX_SIZE, TYPES
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 20_000  # with every alias expanded

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gradprobe.vocabulary import (
+from gradprobe.spec.vocabulary import (
     COMBINATORS,
     INITS,
     LAYERS,

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from yaml.nodes import Node, ScalarNode, SequenceNode
 
-from gradprobe.config import choose
 from gradprobe.errors import InputError, suggestion
-from gradprobe.sources.nodes import Document
-from gradprobe.spec import CodeSpec, TensorSpec, Value
-from gradprobe.vocabulary import LOSSES, MAX_SIZE, MODES, TENSOR_DTYPES
+from gradprobe.spec.network import CodeSpec, TensorSpec, Value
+from gradprobe.spec.options import choose
+from gradprobe.spec.sources.nodes import Document
+from gradprobe.spec.vocabulary import LOSSES, MAX_SIZE, MODES, TENSOR_DTYPES
 
 _SCRIPT = re.compile(r"(.*?)([^/\\]+)\.py:(.+)")
 _INTEGERS = ("int64", "int32", "uint8")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gradprobe.errors import InputError, suggestion
-from gradprobe.spec import InitSpec, InputSpec, LayerSpec, NetworkSpec, check_layer_count
-from gradprobe.vocabulary import ACTIVATIONS, MAX_SIZE
+from gradprobe.spec.network import InitSpec, InputSpec, LayerSpec, NetworkSpec, check_layer_count
+from gradprobe.spec.vocabulary import ACTIVATIONS, MAX_SIZE
 
 STACKS = ("plain", "residual")
 NORMS = {"none": None, "batch": "BatchNorm1d", "layer": "LayerNorm", "rms": "RMSNorm"}

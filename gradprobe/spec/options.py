@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gradprobe.errors import InputError, suggestion
-from gradprobe.vocabulary import LOSSES, THRESHOLDS
+from gradprobe.spec.vocabulary import LOSSES, THRESHOLDS
 
 DTYPES = ("float32", "float64", "bfloat16")
 LEVELS = ("blocks", "leaves")

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from gradprobe.errors import printable
-from gradprobe.spec import InitSpec, LayerSpec, NetworkSpec
+from gradprobe.spec.network import InitSpec, LayerSpec, NetworkSpec
 
 
 def render_spec(spec: NetworkSpec) -> str:

@@ -1,0 +1,1 @@
+"""One module a kind of target: its name comes in, a spec goes out."""
