@@ -17,7 +17,6 @@ from gradprobe.anatomy import BlockProfile, JacobianProfile, PathProfile
 from gradprobe.archive import Measurement
 from gradprobe.calibration import outlook, probability
 from gradprobe.errors import GradprobeError, InputError, ModelError, first_line, out_of_memory
-from gradprobe.prediction import Theory
 from gradprobe.profile import GradientProfile, from_one, trunk_of
 from gradprobe.report import Report, Training
 from gradprobe.rules import Selection
@@ -39,13 +38,14 @@ from gradprobe.spec.sources.python import is_script, is_target
 from gradprobe.spec.sources.stack import STACKS, StackOptions
 from gradprobe.spec.vocabulary import LOSSES
 from gradprobe.stability import repeated
+from gradprobe.theory.prediction import Theory
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from gradprobe.batch import Batch
     from gradprobe.build import Network
-    from gradprobe.predict import Signal
+    from gradprobe.theory.predict import Signal
 
 _NORMALISED = 32  # values a channel: what the calibration's networks had, and fewer shatter
 _SECOND_LOOK = 4  # times the weights: they, their gradient, the moved ones, and the gradient there
@@ -606,7 +606,7 @@ def _beside_theory(
     nearer than the spec's own.
     """
 
-    from gradprobe.predict import about, predict, with_init
+    from gradprobe.theory.predict import about, predict, with_init
 
     def predicted(of: NetworkSpec) -> GradientProfile:
         known = {row.name: row for row in predict(of, batch_size, signal)}
@@ -640,7 +640,7 @@ def _given_batch(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None
 
 def _moments(x: Tensor) -> Signal | None:
     """What theory is told of data: the moments over samples and features, as if all were alike."""
-    from gradprobe.predict import Signal
+    from gradprobe.theory.predict import Signal
 
     if not x.is_floating_point() or x.shape[0] < 2:
         return None

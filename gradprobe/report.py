@@ -10,8 +10,8 @@ from enum import IntEnum, StrEnum
 from statistics import median_low
 from typing import NamedTuple
 
-from gradprobe.prediction import Theory
 from gradprobe.profile import GradientProfile, RowProfile
+from gradprobe.theory.prediction import Theory
 
 
 class Verdict(StrEnum):

@@ -96,8 +96,8 @@ def probe_job(job: Job) -> Point:
 
 def _edges(sweep: Sweep, stack: StackOptions) -> dict[tuple[str, str], float]:
     """The gain of χ₁ = 1 in a plain stack without norm, zero biases: the others have no edge."""
-    from gradprobe.activations import ACTIVATIONS, activation  # numpy: only this needs it
-    from gradprobe.theory import edge_of_chaos
+    from gradprobe.theory.activations import ACTIVATIONS, activation  # numpy: only this needs it
+    from gradprobe.theory.mean_field import edge_of_chaos
 
     other, values = next(axis for axis in sweep.axes if axis[0] != "gain")
     edges = {}

@@ -23,13 +23,8 @@ from jsonschema import Draft7Validator
 from scipy import integrate, special
 from torch import nn
 
-from gradprobe import theory
-from gradprobe.activations import ACTIVATIONS, Activation, activation
 from gradprobe.build import build
 from gradprobe.check import load_target, probe_spec
-from gradprobe.inits import INIT_MOMENTS, init_moments
-from gradprobe.predict import predict, with_init
-from gradprobe.prediction import RowPrediction
 from gradprobe.profile import GradientProfile
 from gradprobe.report import Report
 from gradprobe.schema_output import output_schema
@@ -37,6 +32,11 @@ from gradprobe.spec.network import InitSpec, NetworkSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.spec.vocabulary import INITS
+from gradprobe.theory import mean_field as theory
+from gradprobe.theory.activations import ACTIVATIONS, Activation, activation
+from gradprobe.theory.inits import INIT_MOMENTS, init_moments
+from gradprobe.theory.predict import predict, with_init
+from gradprobe.theory.prediction import RowPrediction
 
 RELU, TANH, NONE = activation("ReLU"), activation("Tanh"), activation("Identity")
 DEFAULT = 1 / 3  # σ_w² of torch's default init, U(±1/√n)
@@ -439,7 +439,7 @@ def test_he_init_s_relu_stack_neither_grows_nor_decays() -> None:
 
 def test_torch_is_not_needed_to_predict() -> None:
     code = (
-        "import sys; from gradprobe.predict import predict; from gradprobe.spec.sources.stack import *;"
+        "import sys; from gradprobe.theory.predict import predict; from gradprobe.spec.sources.stack import *;"
         "predict(load('residual', StackOptions(norm='batch'))); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple, cast
 
-from gradprobe import theory
-from gradprobe.activations import ACTIVATIONS, activation
-from gradprobe.inits import init_moments
-from gradprobe.prediction import RowPrediction
 from gradprobe.spec.network import InitSpec, LayerSpec, NetworkSpec, walk
 from gradprobe.spec.options import DEFAULT_BATCH_SIZE
 from gradprobe.spec.shapes import output_shape
 from gradprobe.spec.vocabulary import layer_arguments
-from gradprobe.theory import Tangent
+from gradprobe.theory import mean_field as theory
+from gradprobe.theory.activations import ACTIVATIONS, activation
+from gradprobe.theory.inits import init_moments
+from gradprobe.theory.mean_field import Tangent
+from gradprobe.theory.prediction import RowPrediction
 
 _SMALLEST_BATCH = 8  # values per channel, for a BatchNorm that theory can speak of
 _ALIKE = (

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradprobe.activations import Activation, Array
+from gradprobe.theory.activations import Activation, Array
 
 _LARGEST = 1e12  # a length beyond it has diverged
 _SMALLEST = 1e-12  # a length below it has come to 0

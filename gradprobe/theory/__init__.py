@@ -1,0 +1,1 @@
+"""A network as data comes in; what mean-field theory predicts of it goes out. No torch."""
