@@ -22,10 +22,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gradprobe.batch import first_tensor, projection
-from gradprobe.build import build
 from gradprobe.check import load_target
 from gradprobe.measure import measure
+from gradprobe.model.batch import first_tensor, projection
+from gradprobe.model.build import build
 from gradprobe.spec.sources.stack import StackOptions
 
 RESNET = str(Path(__file__).parent.parent / "model_specs" / "resnet50.yaml")

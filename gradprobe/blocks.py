@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.anatomy import BlockProfile, BranchLayer, Estimate, JacobianProfile
-from gradprobe.build import Concat, Network, Residual
 from gradprobe.calls import Call
 from gradprobe.chain import Element, as_leaf, elements_of, trace
 from gradprobe.errors import InputError
+from gradprobe.model.build import Concat, Network, Residual
+from gradprobe.model.seeds import derive
 from gradprobe.norms import activation_stats, norms
-from gradprobe.seeds import derive
 
 EXACT_FEATURES = (
     64  # up to so many features the Jacobian is taken apart basis vector by basis vector

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gradprobe.batch import first_tensor, tensors_in
-from gradprobe.rows import Row
+from gradprobe.model.batch import first_tensor, tensors_in
+from gradprobe.model.rows import Row
 
 
 class Call(NamedTuple):

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gradprobe.build import Network, Residual
 from gradprobe.calls import Call
-from gradprobe.rng import reseed
-from gradprobe.seeds import derive
+from gradprobe.model.build import Network, Residual
+from gradprobe.model.rng import reseed
+from gradprobe.model.seeds import derive
 
 
 class Element(NamedTuple):

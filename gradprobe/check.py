@@ -43,8 +43,8 @@ from gradprobe.theory.prediction import Theory
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from gradprobe.batch import Batch
-    from gradprobe.build import Network
+    from gradprobe.model.batch import Batch
+    from gradprobe.model.build import Network
     from gradprobe.theory.predict import Signal
 
 _NORMALISED = 32  # values a channel: what the calibration's networks had, and fewer shatter
@@ -256,7 +256,7 @@ def _prepare_architecture(
     spec: ArchitectureSpec, options: ProbeOptions
 ) -> tuple[nn.Module, dict[str, Tensor], Callable[[Any], Tensor], ProbeOptions]:
     """The model, its inputs by name, its loss, and the options, resolved."""
-    from gradprobe import architectures
+    from gradprobe.model import transformers as architectures
 
     if options.data is not None or options.by != "row" or options.theory:
         raise InputError("--data, --by and --theory are about specs, not Hugging Face models")
@@ -281,7 +281,7 @@ def _prepare_architecture(
 
 def _main_loss(name: str, seed: int) -> Callable[[Any], Tensor]:
     """The loss called ``name`` of what a Hugging Face model is for: its main output."""
-    from gradprobe import architectures
+    from gradprobe.model import transformers as architectures
 
     of = loss_of(name, None, seed)
     return lambda output: of(architectures.main_output(output))
@@ -350,8 +350,8 @@ def prepare(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None = No
         InputError: the spec, an option or the data do not fit.
         ModelError: the network could not be built.
     """
-    from gradprobe.batch import random_batch
-    from gradprobe.build import build
+    from gradprobe.model.batch import random_batch
+    from gradprobe.model.build import build
 
     if options.rows is not None:
         raise InputError("--rows: a spec's rows are its layers")
@@ -535,8 +535,8 @@ def _beside_rows(
 @contextmanager
 def _running(network: nn.Module) -> Iterator[None]:
     """Leave the network and the random state as they were; say plainly what failed."""
-    from gradprobe.build import Network
     from gradprobe.measure import failed, undisturbed
+    from gradprobe.model.build import Network
 
     few = _enough_threads(network) if isinstance(network, Network) else nullcontext()
     with undisturbed(network), few:
@@ -628,7 +628,7 @@ def _beside_theory(
 
 
 def _given_batch(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None) -> Batch | None:
-    from gradprobe.batch import Batch, load_batch
+    from gradprobe.model.batch import Batch, load_batch
 
     if inputs is not None:
         return Batch(inputs)
@@ -653,7 +653,7 @@ def _moments(x: Tensor) -> Signal | None:
 
 def loss_of(name: str, labels: Tensor | None, seed: int) -> Callable[[Any], Tensor]:
     """The loss called ``name`` of the first floating tensor in what a model gives."""
-    from gradprobe.batch import LOSSES, first_tensor
+    from gradprobe.model.batch import LOSSES, first_tensor
 
     def of(output: Any) -> Tensor:
         tensor = first_tensor(output)

@@ -25,14 +25,11 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.graph import GradientEdge
 
-from gradprobe.batch import first_tensor, tensors_in
-from gradprobe.build import Network
 from gradprobe.errors import GradprobeError, InputError, ModelError
-from gradprobe.norms import ActivationStats, activation_stats, norms
-from gradprobe.numbers import all_finite
-from gradprobe.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
-from gradprobe.rng import reseed_all
-from gradprobe.rows import (
+from gradprobe.model.batch import first_tensor, tensors_in
+from gradprobe.model.build import Network
+from gradprobe.model.rng import reseed_all
+from gradprobe.model.rows import (
     Row,
     find_rows,
     holds_weights,
@@ -41,7 +38,10 @@ from gradprobe.rows import (
     parameters_of,
     with_leaves,
 )
-from gradprobe.seeds import derive
+from gradprobe.model.seeds import derive
+from gradprobe.norms import ActivationStats, activation_stats, norms
+from gradprobe.numbers import all_finite
+from gradprobe.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
 
 _SEGMENT_ROWS = 64
 _SEGMENT_ELEMENTS = 1 << 18  # 1 MiB in float32: what a core's cache holds

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from gradprobe.measure import Loss, measure, scalar, undisturbed
+from gradprobe.model.rng import reseed_all
+from gradprobe.model.seeds import derive
 from gradprobe.profile import GradientProfile
-from gradprobe.rng import reseed_all
-from gradprobe.seeds import derive
 
 _STEP = 0.01  # of a parameter's own norm; of 1 where that is zero
 

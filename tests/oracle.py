@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gradprobe.build import Network, build
+from gradprobe.model.build import Network, build
 from gradprobe.spec.network import NetworkSpec
 from gradprobe.spec.sources.yaml import parse
 

@@ -22,7 +22,7 @@ from gradprobe.blocks import EXACT_FEATURES, jacobian, jacobians
 from gradprobe.chain import Element
 from gradprobe.check import load_target, prepare, take_apart
 from gradprobe.errors import InputError
-from gradprobe.seeds import derive
+from gradprobe.model.seeds import derive
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
 

@@ -15,8 +15,8 @@ from conftest import Result
 from torch import Tensor, nn
 
 import gradprobe
-from gradprobe.build import INFERENCES, LAYER_CLASSES, Network, build, plan
 from gradprobe.errors import ModelError
+from gradprobe.model.build import INFERENCES, LAYER_CLASSES, Network, build, plan
 from gradprobe.spec.network import NetworkSpec
 from gradprobe.spec.options import Limits
 from gradprobe.spec.sources.stack import StackOptions

@@ -15,10 +15,10 @@ from oracle import network_of
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gradprobe.batch import projection
 from gradprobe.blocks import jacobians
 from gradprobe.coherence import STEP, second_look
 from gradprobe.errors import ModelError
+from gradprobe.model.batch import projection
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 

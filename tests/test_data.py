@@ -18,7 +18,7 @@ from conftest import Result
 from safetensors.numpy import save_file
 
 import gradprobe
-from gradprobe.batch import INPUT_KEYS, LABEL_KEYS, load_batch, random_batch
+from gradprobe.model.batch import INPUT_KEYS, LABEL_KEYS, load_batch, random_batch
 from gradprobe.spec.network import InputSpec
 from gradprobe.spec.options import ProbeOptions
 

@@ -19,9 +19,9 @@ import torch
 from test_subject import unchanged
 
 import gradprobe
-from gradprobe import architectures
 from gradprobe.check import load_any, probe_spec
 from gradprobe.errors import ExitCode, InputError
+from gradprobe.model import transformers as architectures
 from gradprobe.spec.options import Limits, ProbeOptions
 from gradprobe.spec.sources import huggingface
 

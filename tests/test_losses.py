@@ -14,7 +14,7 @@ from conftest import Result
 from torch import Tensor, nn
 
 import gradprobe
-from gradprobe.batch import LOSSES, cross_entropy, first_tensor, mse, projection
+from gradprobe.model.batch import LOSSES, cross_entropy, first_tensor, mse, projection
 
 F64 = torch.float64
 
@@ -190,8 +190,8 @@ def test_the_option_wins_over_the_spec_and_the_spec_over_the_default(
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_spec_and_its_module_agree_under_each_loss(parse: Callable, name: str) -> None:
-    from gradprobe.batch import random_batch
-    from gradprobe.build import build
+    from gradprobe.model.batch import random_batch
+    from gradprobe.model.build import build
 
     spec = parse(SPEC + f"loss: {name}\n")
     x = random_batch(spec.input, 32, 0).inputs

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import gradprobe
-from gradprobe.build import build
 from gradprobe.measure import measure
+from gradprobe.model.build import build
 from gradprobe.profile import GradientProfile, RowStatus
 from gradprobe.spec.network import NetworkSpec
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import gradprobe
-from gradprobe.build import build
 from gradprobe.calls import recorded
 from gradprobe.check import expand_module
+from gradprobe.model.build import build
+from gradprobe.model.rows import find_rows
 from gradprobe.profile import RowStatus
-from gradprobe.rows import find_rows
 from gradprobe.spec.options import ProbeOptions
 
 F64 = torch.float64

@@ -20,8 +20,8 @@ from oracle import Layer, Link, all_paths, gradient, grouped, links, network_of,
 from torch import Tensor
 
 from gradprobe.anatomy import PathProfile
-from gradprobe.build import Network
 from gradprobe.check import expand, prepare
+from gradprobe.model.build import Network
 from gradprobe.paths import expand as expand_network
 from gradprobe.paths import expand_groups
 from gradprobe.spec.options import ProbeOptions

@@ -26,8 +26,8 @@ from conftest import ROOT, Result
 from test_process import is_gone
 
 import gradprobe
-from gradprobe.build import build
 from gradprobe.errors import InputError
+from gradprobe.model.build import build
 from gradprobe.rules import RULE_WORDS
 from gradprobe.spec.network import TensorSpec
 from gradprobe.spec.schema import spec_schema

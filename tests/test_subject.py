@@ -496,7 +496,7 @@ def test_the_outputs_of_an_in_place_model_are_its_rows_own() -> None:
 
 
 def test_an_in_place_first_layer_of_a_spec_leaves_the_inputs(parse: Callable) -> None:
-    from gradprobe.build import build
+    from gradprobe.model.build import build
 
     layers = "[ReLU: {inplace: true}, Linear: {out_features: 4}, Linear: {out_features: 2}]"
     network, x = build(parse(f"input: {{shape: [4]}}\nlayers: {layers}")), torch.randn(3, 4)

@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradprobe import sweep as sweeping
-from gradprobe.batch import projection
-from gradprobe.build import build
 from gradprobe.check import load_target, probe_spec
 from gradprobe.curves import Point, Sweep, fit, greatest_healthy
 from gradprobe.errors import InputError, Place
+from gradprobe.model.batch import projection
+from gradprobe.model.build import build
 from gradprobe.numbers import number
 from gradprobe.render.canvas import Style
 from gradprobe.render.sweep import render_sweep, render_sweep_json

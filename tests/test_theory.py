@@ -23,8 +23,8 @@ from jsonschema import Draft7Validator
 from scipy import integrate, special
 from torch import nn
 
-from gradprobe.build import build
 from gradprobe.check import load_target, probe_spec
+from gradprobe.model.build import build
 from gradprobe.profile import GradientProfile
 from gradprobe.report import Report
 from gradprobe.schema_output import output_schema

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from gradprobe.build import build
 from gradprobe.calibration import COEFFICIENTS, counted, probability
+from gradprobe.model.build import build
 from gradprobe.report import Signals
 from gradprobe.spec.sources.yaml import parse
 

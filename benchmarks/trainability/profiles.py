@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from train import digits, read
 
-from gradprobe.batch import LOSSES
-from gradprobe.build import build
 from gradprobe.check import Prepared, prepare
 from gradprobe.coherence import second_look
 from gradprobe.measure import measure, undisturbed
+from gradprobe.model.batch import LOSSES
+from gradprobe.model.build import build
 from gradprobe.numbers import finite
 from gradprobe.rules import diagnose
 from gradprobe.signals import signals

@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gradprobe.build import build
-from gradprobe.seeds import derive
+from gradprobe.model.build import build
+from gradprobe.model.seeds import derive
 from gradprobe.spec.sources.yaml import parse
 
 RECIPE = 1  # a change that changes outcomes makes it another recipe

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.errors import GradprobeError, Place, first_line, out_of_memory
-from gradprobe.rows import Row
-from gradprobe.seeds import derive
+from gradprobe.model.rows import Row
+from gradprobe.model.seeds import derive
 from gradprobe.spec.network import InitSpec, LayerSpec, NetworkSpec, walk
 from gradprobe.spec.options import Limits
 from gradprobe.spec.shapes import output_shape

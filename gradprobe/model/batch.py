@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gradprobe.errors import InputError, first_line
-from gradprobe.seeds import derive
+from gradprobe.model.seeds import derive
 from gradprobe.spec.network import InputSpec
 from gradprobe.spec.options import DEFAULT_BATCH_SIZE
 
