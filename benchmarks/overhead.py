@@ -3,7 +3,7 @@
     python benchmarks/overhead.py
 
 For each network, in one run and in turn: a bare step (forward, loss, backward into ``.grad``), the
-forum's loop over ``named_parameters()`` after such a step, and ``gradprobe.measure.measure`` with
+forum's loop over ``named_parameters()`` after such a step, and ``gradprobe.measure.one_pass.measure`` with
 every column of the table. Times are ratios of medians; memory is the peak resident set of a
 process that takes one step, less what it held before, ÷ the same for the bare step.
 """
@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from gradprobe.check import load_target
-from gradprobe.measure import measure
+from gradprobe.measure.one_pass import measure
 from gradprobe.model.batch import first_tensor, projection
 from gradprobe.model.build import build
 from gradprobe.spec.sources.stack import StackOptions

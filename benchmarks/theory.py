@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradprobe.check import load_target, probe_spec
-from gradprobe.profile import GradientProfile
+from gradprobe.measure.profile import GradientProfile
 from gradprobe.spec.network import InitSpec, NetworkSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gradprobe.assertions import assert_healthy
     from gradprobe.check import load, probe
     from gradprobe.errors import GradprobeError, InputError, ModelError
-    from gradprobe.profile import GradientProfile, RowProfile
+    from gradprobe.measure.profile import GradientProfile, RowProfile
     from gradprobe.report import Finding, Report, Severity, Verdict
     from gradprobe.spec.network import NetworkSpec
 

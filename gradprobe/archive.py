@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 from gradprobe.errors import ExitCode, GradprobeError, InputError, ModelError, Place
-from gradprobe.profile import GradientProfile
+from gradprobe.measure.profile import GradientProfile
 from gradprobe.report import Training
 from gradprobe.spec.network import CheckSpec
 

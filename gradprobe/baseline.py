@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gradprobe.errors import InputError
+from gradprobe.measure.profile import from_one
 from gradprobe.numbers import finite, number
 from gradprobe.outcome import CheckResult, Diagnostic, Outcome
-from gradprobe.profile import from_one
 from gradprobe.report import Report
 from gradprobe.rules import BY_CODE, BY_NAME, Selection
 from gradprobe.sources import versioned

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
+from gradprobe.measure.profile import GradientProfile, RowProfile
 from gradprobe.numbers import fraction, number
-from gradprobe.profile import GradientProfile, RowProfile
 from gradprobe.report import Signals
 from gradprobe.signals import DECADES, FORWARD, GROWN, LOST, without_time
 from gradprobe.spec.vocabulary import RECURRENT_CELLS, RECURRENT_LAYERS

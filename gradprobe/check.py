@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gradprobe import rules
 from gradprobe._version import __version__
-from gradprobe.anatomy import BlockProfile, JacobianProfile, PathProfile
 from gradprobe.archive import Measurement
 from gradprobe.calibration import outlook, probability
 from gradprobe.errors import GradprobeError, InputError, ModelError, first_line, out_of_memory
-from gradprobe.profile import GradientProfile, from_one, trunk_of
+from gradprobe.measure.blocks.profile import BlockProfile, JacobianProfile, PathProfile
+from gradprobe.measure.profile import GradientProfile, from_one, trunk_of
 from gradprobe.report import Report, Training
 from gradprobe.rules import Selection
 from gradprobe.signals import obstacle, signals
@@ -123,7 +123,7 @@ def probe_spec(
         return _probe_architecture(spec, options)
     network, x, loss, resolved = prepare(spec, options, inputs)
     if resolved.by == "position":
-        from gradprobe.positions import measure_positions
+        from gradprobe.measure.blocks.positions import measure_positions
 
         with _running(network):
             profile = measure_positions(network, x, loss, resolved.seed)
@@ -134,7 +134,7 @@ def probe_spec(
         except ModelError as error:
             raise _blamed(spec, error) from error
     if resolved.blocks and resolved.by == "row":
-        from gradprobe.blocks import jacobians
+        from gradprobe.measure.blocks.jacobian import jacobians
 
         with _running(network):
             measured = jacobians(network, x, resolved.seed)
@@ -165,7 +165,7 @@ def _training(
     The loss of those is always ``projection``, as the calibration's is. A model that cannot be
     looked at twice has no probability, and the reason says so.
     """
-    from gradprobe.coherence import second_look, too_coarse
+    from gradprobe.measure.second_look import second_look, too_coarse
 
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     reason = obstacle(profile) or too_coarse(model)
@@ -293,7 +293,7 @@ def take_apart(spec: NetworkSpec, options: ProbeOptions, row: str | None) -> Blo
     Raises:
         InputError, ModelError: as ``probe_spec``; there is no such block.
     """
-    from gradprobe import blocks
+    from gradprobe.measure.blocks import jacobian as blocks
 
     network, x, loss, resolved = prepare(spec, options)
     with _running(network):
@@ -308,7 +308,7 @@ def expand(
     Raises:
         InputError, ModelError: as ``probe_spec``; there is no residual block.
     """
-    from gradprobe import paths
+    from gradprobe.measure.blocks import paths
 
     if isinstance(spec, ArchitectureSpec):
         model, inputs, of, resolved = _prepare_architecture(spec, options)
@@ -333,8 +333,8 @@ def expand_module(
     Raises:
         InputError: it has none, or they are no chain.
     """
-    from gradprobe import paths
-    from gradprobe.measure import rows_of
+    from gradprobe.measure.blocks import paths
+    from gradprobe.measure.one_pass import rows_of
 
     profile = _measure(model, args, kwargs, loss, replace(options, level="blocks"))
     rows, seed = rows_of(model, options.rows), options.seed
@@ -498,8 +498,8 @@ def _measure(
     loss: Callable[[Any], Tensor],
     options: ProbeOptions,
 ) -> GradientProfile:
-    from gradprobe.measure import measure
-    from gradprobe.onestep import with_still_zero
+    from gradprobe.measure.one_pass import measure
+    from gradprobe.measure.still_zero import with_still_zero
 
     seed, rows = options.seed, options.rows
     profile = measure(model, args, kwargs, loss, seed=seed, level=options.level, rows=rows)
@@ -514,9 +514,9 @@ def _with_jacobians(
     options: ProbeOptions,
 ) -> GradientProfile:
     """The profile of any module, with the Jacobian of each row that keeps its input's shape."""
-    from gradprobe.blocks import jacobians_of
-    from gradprobe.calls import recorded
-    from gradprobe.measure import rows_of
+    from gradprobe.measure.blocks.calls import recorded
+    from gradprobe.measure.blocks.jacobian import jacobians_of
+    from gradprobe.measure.one_pass import rows_of
 
     with _running(model):
         calls = recorded(model, rows_of(model, options.rows), args, kwargs)
@@ -535,7 +535,7 @@ def _beside_rows(
 @contextmanager
 def _running(network: nn.Module) -> Iterator[None]:
     """Leave the network and the random state as they were; say plainly what failed."""
-    from gradprobe.measure import failed, undisturbed
+    from gradprobe.measure.one_pass import failed, undisturbed
     from gradprobe.model.build import Network
 
     few = _enough_threads(network) if isinstance(network, Network) else nullcontext()

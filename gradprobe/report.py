@@ -10,7 +10,7 @@ from enum import IntEnum, StrEnum
 from statistics import median_low
 from typing import NamedTuple
 
-from gradprobe.profile import GradientProfile, RowProfile
+from gradprobe.measure.profile import GradientProfile, RowProfile
 from gradprobe.theory.prediction import Theory
 
 

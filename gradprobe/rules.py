@@ -23,8 +23,8 @@ from gradprobe.causes import (
     shrinks,
 )
 from gradprobe.errors import suggestion
+from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
 from gradprobe.numbers import all_finite, fraction, plural
-from gradprobe.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
 from gradprobe.report import Finding, Report, Severity, Training, Verdict, tally
 from gradprobe.signals import is_cut
 from gradprobe.spec.network import CheckSpec, CodeSpec, Ignore, NetworkSpec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradprobe.profile import RowStatus
+from gradprobe.measure.profile import RowStatus
 from gradprobe.report import Probability, Severity, Signals, Spread, Verdict
 
 _TEXT = {"type": "string"}

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from gradprobe.profile import GradientProfile, RowProfile, RowStatus
+from gradprobe.measure.profile import GradientProfile, RowProfile, RowStatus
 from gradprobe.report import Signals
 from gradprobe.spec.vocabulary import RECURRENT_CELLS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gradprobe.profile import GradientProfile, RowProfile, from_one
+from gradprobe.measure.profile import GradientProfile, RowProfile, from_one
 from gradprobe.report import Report, Severity, Verdict
 
 _INFORMING = "GP4"  # rules before it make the verdict, those from it on do not

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import strategies as st
 
 from gradprobe.errors import ExitCode
+from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus
 from gradprobe.outcome import CheckResult, Diagnostic, Outcome, with_fingerprints
-from gradprobe.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus
 from gradprobe.report import Finding, Report, Severity, Signals, Verdict
 from gradprobe.rules import diagnose
 from gradprobe.signals import DECADES, FORWARD, GROWN, LOST

@@ -11,10 +11,10 @@ from handmade import parameter, profile, row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradprobe.anatomy import Estimate, JacobianProfile
 from gradprobe.archive import Measurement, decode, encode
 from gradprobe.errors import Place
-from gradprobe.profile import GradientProfile, RowStatus
+from gradprobe.measure.blocks.profile import Estimate, JacobianProfile
+from gradprobe.measure.profile import GradientProfile, RowStatus
 from gradprobe.report import Probability, Signals, Training
 from gradprobe.spec.network import CheckSpec, Ignore
 

@@ -26,9 +26,15 @@ from oracle import all_paths, dense_jacobian, grouped, links, says, values
 from rich.cells import cell_len
 from torch import Tensor
 
-from gradprobe.anatomy import BlockProfile, BranchLayer, Estimate, JacobianProfile, PathProfile
 from gradprobe.check import load_target, prepare
 from gradprobe.cli.main import main
+from gradprobe.measure.blocks.profile import (
+    BlockProfile,
+    BranchLayer,
+    Estimate,
+    JacobianProfile,
+    PathProfile,
+)
 from gradprobe.render.block import block_steps, render_block
 from gradprobe.render.canvas import Style
 from gradprobe.render.paths import render_paths, render_paths_json

@@ -17,11 +17,11 @@ from oracle import Layer, dense_jacobian, gradient, links, network_of, pull, spe
 from oracle import run as run_chain
 from torch import Tensor
 
-from gradprobe.anatomy import BlockProfile, Estimate, JacobianProfile
-from gradprobe.blocks import EXACT_FEATURES, jacobian, jacobians
-from gradprobe.chain import Element
 from gradprobe.check import load_target, prepare, take_apart
 from gradprobe.errors import InputError
+from gradprobe.measure.blocks.chain import Element
+from gradprobe.measure.blocks.jacobian import EXACT_FEATURES, jacobian, jacobians
+from gradprobe.measure.blocks.profile import BlockProfile, Estimate, JacobianProfile
 from gradprobe.model.seeds import derive
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions

@@ -15,9 +15,9 @@ from oracle import network_of
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gradprobe.blocks import jacobians
-from gradprobe.coherence import STEP, second_look
 from gradprobe.errors import ModelError
+from gradprobe.measure.blocks.jacobian import jacobians
+from gradprobe.measure.second_look import STEP, second_look
 from gradprobe.model.batch import projection
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]

@@ -14,7 +14,7 @@ from handmade import chain, finding, profile, report, row, with_reach
 from torch import Tensor, nn
 
 import gradprobe
-from gradprobe.profile import RowStatus
+from gradprobe.measure.profile import RowStatus
 from gradprobe.render.json import render_comparison, render_report
 from gradprobe.report import Report, Severity, Verdict
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import gradprobe
-from gradprobe.measure import measure
+from gradprobe.measure.one_pass import measure
+from gradprobe.measure.profile import GradientProfile, RowStatus
 from gradprobe.model.build import build
-from gradprobe.profile import GradientProfile, RowStatus
 from gradprobe.spec.network import NetworkSpec
 
 F64 = torch.float64

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import gradprobe
-from gradprobe.calls import recorded
 from gradprobe.check import expand_module
+from gradprobe.measure.blocks.calls import recorded
+from gradprobe.measure.profile import RowStatus
 from gradprobe.model.build import build
 from gradprobe.model.rows import find_rows
-from gradprobe.profile import RowStatus
 from gradprobe.spec.options import ProbeOptions
 
 F64 = torch.float64
@@ -424,7 +424,7 @@ def test_the_paths_of_a_module_are_those_of_the_same_spec(parse: Callable) -> No
     inner = [row.module for row in network.rows]
     bare = Chain(stem=inner[0], h=nn.ModuleList(map(Block, inner[1:-1])), head=inner[-1])
     x = torch.randn(7, 6, dtype=F64, generator=torch.Generator().manual_seed(1))
-    from gradprobe.paths import expand
+    from gradprobe.measure.blocks.paths import expand
 
     told = expand(network, x, lambda y: y.square().sum(), 0, "0")
     found = total_of(bare, x)

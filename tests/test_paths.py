@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from oracle import Layer, Link, all_paths, gradient, grouped, links, network_of, spec_of, values
 from torch import Tensor
 
-from gradprobe.anatomy import PathProfile
 from gradprobe.check import expand, prepare
+from gradprobe.measure.blocks.paths import expand as expand_network
+from gradprobe.measure.blocks.paths import expand_groups
+from gradprobe.measure.blocks.profile import PathProfile
 from gradprobe.model.build import Network
-from gradprobe.paths import expand as expand_network
-from gradprobe.paths import expand_groups
 from gradprobe.spec.options import ProbeOptions
 
 BATCH = 4

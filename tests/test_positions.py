@@ -15,7 +15,7 @@ from oracle import Layer, gradient, links, network_of, pull, spec_of, values
 from torch import Tensor
 
 from gradprobe.check import prepare, probe_spec
-from gradprobe.profile import RowStatus
+from gradprobe.measure.profile import RowStatus
 from gradprobe.report import Report, Verdict
 from gradprobe.spec.options import ProbeOptions
 

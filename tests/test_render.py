@@ -19,9 +19,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from gradprobe.measure.profile import RowStatus
 from gradprobe.numbers import fraction, number, plural
 from gradprobe.numbers import name as elided
-from gradprobe.profile import RowStatus
 from gradprobe.render.canvas import Style, fold, heat_bar, scale
 from gradprobe.render.compare import render_comparison
 from gradprobe.render.json import render_comparison as json_comparison

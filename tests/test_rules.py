@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import gradprobe
 from gradprobe.errors import Place
-from gradprobe.profile import GradientProfile, RowStatus, Use
+from gradprobe.measure.profile import GradientProfile, RowStatus, Use
 from gradprobe.report import Finding, Severity, Verdict
 from gradprobe.rules import RULES, Selection, diagnose
 from gradprobe.spec.network import CheckSpec, Ignore, NetworkSpec

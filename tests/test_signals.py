@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradprobe.calibration import COEFFICIENTS, IDEAL, probability
-from gradprobe.profile import RowProfile, RowStatus
+from gradprobe.measure.profile import RowProfile, RowStatus
 from gradprobe.report import Signals
 from gradprobe.signals import FORWARD, signals
 

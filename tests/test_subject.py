@@ -14,7 +14,7 @@ from handmade import near
 from torch import Tensor, nn
 
 import gradprobe
-from gradprobe.profile import RowStatus
+from gradprobe.measure.profile import RowStatus
 from gradprobe.report import Severity
 
 HOOKS = (

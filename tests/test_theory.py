@@ -24,8 +24,8 @@ from scipy import integrate, special
 from torch import nn
 
 from gradprobe.check import load_target, probe_spec
+from gradprobe.measure.profile import GradientProfile
 from gradprobe.model.build import build
-from gradprobe.profile import GradientProfile
 from gradprobe.report import Report
 from gradprobe.schema_output import output_schema
 from gradprobe.spec.network import InitSpec, NetworkSpec

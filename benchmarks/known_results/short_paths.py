@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from gradprobe.anatomy import PathProfile
 from gradprobe.check import expand, load_target
+from gradprobe.measure.blocks.profile import PathProfile
 from gradprobe.spec.options import ProbeOptions
 
 RESNET = str(Path(__file__).parents[2] / "model_specs" / "resnet110_cifar.yaml")

@@ -21,8 +21,8 @@ from regression import LOGISTIC, LOGLOG, auc, cross_validated, reliability
 from torch import Tensor, nn
 
 from gradprobe.check import Prepared, prepare
-from gradprobe.measure import measure
-from gradprobe.profile import GradientProfile
+from gradprobe.measure.one_pass import measure
+from gradprobe.measure.profile import GradientProfile
 from gradprobe.report import Signals
 from gradprobe.spec.options import ProbeOptions
 

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from train import digits, read
 
 from gradprobe.check import Prepared, prepare
-from gradprobe.coherence import second_look
-from gradprobe.measure import measure, undisturbed
+from gradprobe.measure.one_pass import measure, undisturbed
+from gradprobe.measure.second_look import second_look
 from gradprobe.model.batch import LOSSES
 from gradprobe.model.build import build
 from gradprobe.numbers import finite

@@ -14,7 +14,7 @@ from fit import SIGNS, compare, seen
 from profiles import FIT, GIVEN, load, network_spec
 
 from gradprobe.check import prepare
-from gradprobe.coherence import second_look
+from gradprobe.measure.second_look import second_look
 from gradprobe.report import Signals
 from gradprobe.spec.options import ProbeOptions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import RenderableType
 from rich.text import Text
 
-from gradprobe.anatomy import BlockProfile, Estimate
+from gradprobe.measure.blocks.profile import BlockProfile, Estimate
 from gradprobe.numbers import name, number
 from gradprobe.render.canvas import FAINT, NOTE, Style, paint, wrapped
 

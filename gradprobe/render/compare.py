@@ -9,8 +9,8 @@ from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.text import Text
 
+from gradprobe.measure.profile import RowProfile
 from gradprobe.numbers import name, number, plural
-from gradprobe.profile import RowProfile
 from gradprobe.render.canvas import (
     BAD,
     FAINT,

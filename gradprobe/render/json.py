@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from gradprobe.measure.profile import GradientProfile, RowProfile, RowStatus
 from gradprobe.numbers import finite
 from gradprobe.outcome import CheckResult, Diagnostic
-from gradprobe.profile import GradientProfile, RowProfile, RowStatus
 from gradprobe.report import Finding, Probability, Repeats, Report, Training
 
 SCHEMA_VERSION = 1

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from rich.console import RenderableType
 from rich.text import Text
 
-from gradprobe.anatomy import PathProfile
+from gradprobe.measure.blocks.profile import PathProfile
 from gradprobe.numbers import count, finite, fraction, name, number
 from gradprobe.render.canvas import FAINT, GOOD, NOTE, Style, bar, grid, paint, wrapped
 from gradprobe.render.json import SCHEMA_VERSION, dump

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from gradprobe.calibration import causes, contributions, outlook
 from gradprobe.causes import CAUSES
+from gradprobe.measure.profile import GradientProfile, RowProfile, RowStatus
 from gradprobe.numbers import fraction, kind, name, number, plural
-from gradprobe.profile import GradientProfile, RowProfile, RowStatus
 from gradprobe.render.canvas import (
     BAD,
     DOUBTFUL,

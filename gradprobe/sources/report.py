@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 from gradprobe.errors import InputError
-from gradprobe.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus
+from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus
 from gradprobe.report import Finding, Report, Severity, Verdict
 from gradprobe.sources import versioned
 

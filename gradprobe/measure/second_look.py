@@ -20,13 +20,13 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_map
 
-from gradprobe.chain import as_leaf
-from gradprobe.measure import failed, rows_of, undisturbed
+from gradprobe.measure.blocks.chain import as_leaf
+from gradprobe.measure.norms import norms
+from gradprobe.measure.one_pass import failed, rows_of, undisturbed
 from gradprobe.model.batch import first_tensor
 from gradprobe.model.rng import reseed_all
 from gradprobe.model.rows import Row
 from gradprobe.model.seeds import derive
-from gradprobe.norms import norms
 
 # Of each weight's RMS singular value; benchmarks/trainability/steps.py compares others.
 STEP = 0.003

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gradprobe.calls import Call
+from gradprobe.measure.blocks.calls import Call
 from gradprobe.model.build import Network, Residual
 from gradprobe.model.rng import reseed
 from gradprobe.model.seeds import derive

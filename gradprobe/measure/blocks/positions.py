@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gradprobe.chain import Element, as_leaf, trace
 from gradprobe.errors import InputError
+from gradprobe.measure.blocks.chain import Element, as_leaf, trace
+from gradprobe.measure.norms import activation_stats, norms
+from gradprobe.measure.profile import GradientProfile, RowProfile, RowStatus
 from gradprobe.model.build import Network
-from gradprobe.norms import activation_stats, norms
-from gradprobe.profile import GradientProfile, RowProfile, RowStatus
 from gradprobe.spec.vocabulary import SEQUENCE_LAYERS
 
 

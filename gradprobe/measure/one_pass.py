@@ -26,6 +26,8 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.graph import GradientEdge
 
 from gradprobe.errors import GradprobeError, InputError, ModelError
+from gradprobe.measure.norms import ActivationStats, activation_stats, norms
+from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
 from gradprobe.model.batch import first_tensor, tensors_in
 from gradprobe.model.build import Network
 from gradprobe.model.rng import reseed_all
@@ -39,9 +41,7 @@ from gradprobe.model.rows import (
     with_leaves,
 )
 from gradprobe.model.seeds import derive
-from gradprobe.norms import ActivationStats, activation_stats, norms
 from gradprobe.numbers import all_finite
-from gradprobe.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
 
 _SEGMENT_ROWS = 64
 _SEGMENT_ELEMENTS = 1 << 18  # 1 MiB in float32: what a core's cache holds

@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
-from gradprobe.anatomy import JacobianProfile
+from gradprobe.measure.blocks.profile import JacobianProfile
 from gradprobe.theory.prediction import RowPrediction
 
 _ROUNDING = 1e-3  # of a factor, in low precision

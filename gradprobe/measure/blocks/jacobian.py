@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from gradprobe.anatomy import BlockProfile, BranchLayer, Estimate, JacobianProfile
-from gradprobe.calls import Call
-from gradprobe.chain import Element, as_leaf, elements_of, trace
 from gradprobe.errors import InputError
+from gradprobe.measure.blocks.calls import Call
+from gradprobe.measure.blocks.chain import Element, as_leaf, elements_of, trace
+from gradprobe.measure.blocks.profile import BlockProfile, BranchLayer, Estimate, JacobianProfile
+from gradprobe.measure.norms import activation_stats, norms
 from gradprobe.model.build import Concat, Network, Residual
 from gradprobe.model.seeds import derive
-from gradprobe.norms import activation_stats, norms
 
 EXACT_FEATURES = (
     64  # up to so many features the Jacobian is taken apart basis vector by basis vector

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from gradprobe.measure import Loss, measure, scalar, undisturbed
+from gradprobe.measure.one_pass import Loss, measure, scalar, undisturbed
+from gradprobe.measure.profile import GradientProfile
 from gradprobe.model.rng import reseed_all
 from gradprobe.model.seeds import derive
-from gradprobe.profile import GradientProfile
 
 _STEP = 0.01  # of a parameter's own norm; of 1 where that is zero
 
