@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from gradprobe.check import load, probe
     from gradprobe.errors import GradprobeError, InputError, ModelError
     from gradprobe.measure.profile import GradientProfile, RowProfile
-    from gradprobe.report import Finding, Report, Severity, Verdict
     from gradprobe.spec.network import NetworkSpec
+    from gradprobe.verdict.report import Finding, Report, Severity, Verdict
 
 _HOMES = {
-    "Finding": "report",
-    "GradientProfile": "report",
+    "Finding": "verdict.report",
+    "GradientProfile": "verdict.report",
     "GradprobeError": "errors",
     "InputError": "errors",
     "ModelError": "errors",
     "NetworkSpec": "spec.network",
-    "Report": "report",
-    "RowProfile": "report",
-    "Severity": "report",
-    "Verdict": "report",
+    "Report": "verdict.report",
+    "RowProfile": "verdict.report",
+    "Severity": "verdict.report",
+    "Verdict": "verdict.report",
     "assert_healthy": "assertions",
     "load": "check",
     "probe": "check",

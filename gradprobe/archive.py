@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from gradprobe.errors import ExitCode, GradprobeError, InputError, ModelError, Place
 from gradprobe.measure.profile import GradientProfile
-from gradprobe.report import Training
 from gradprobe.spec.network import CheckSpec
+from gradprobe.verdict.report import Training
 
 T = TypeVar("T")
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from gradprobe.check import probe
 from gradprobe.errors import InputError, suggestion
 from gradprobe.render.text import render_report
-from gradprobe.report import Finding, Report, Severity
-from gradprobe.rules import RULE_WORDS, RULES
 from gradprobe.spec.network import NetworkSpec
 from gradprobe.spec.options import SEVERITIES, choose
+from gradprobe.verdict.report import Finding, Report, Severity
+from gradprobe.verdict.rules.table import RULE_WORDS, RULES
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

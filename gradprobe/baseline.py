@@ -18,9 +18,9 @@ from gradprobe.errors import InputError
 from gradprobe.measure.profile import from_one
 from gradprobe.numbers import finite, number
 from gradprobe.outcome import CheckResult, Diagnostic, Outcome
-from gradprobe.report import Report
-from gradprobe.rules import BY_CODE, BY_NAME, Selection
 from gradprobe.sources import versioned
+from gradprobe.verdict.report import Report
+from gradprobe.verdict.rules.table import BY_CODE, BY_NAME, Selection
 
 SCHEMA_VERSION = 1
 SelectionOf = Callable[[str], Selection]

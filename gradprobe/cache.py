@@ -15,9 +15,9 @@ from pathlib import Path
 
 from gradprobe._version import __version__
 from gradprobe.archive import Failure, Measurement, Reply, decode
-from gradprobe.calibration import COEFFICIENTS, FAILS, HARMLESS, LEAST, TRAINS
 from gradprobe.files import replace_file
 from gradprobe.spec.options import ProbeOptions
+from gradprobe.verdict.calibration import COEFFICIENTS, FAILS, HARMLESS, LEAST, TRAINS
 
 NAME = ".gradprobe_cache"
 _FORMAT = "5"  # of the entries

@@ -11,16 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gradprobe import rules
 from gradprobe._version import __version__
 from gradprobe.archive import Measurement
-from gradprobe.calibration import outlook, probability
 from gradprobe.errors import GradprobeError, InputError, ModelError, first_line, out_of_memory
 from gradprobe.measure.blocks.profile import BlockProfile, JacobianProfile, PathProfile
 from gradprobe.measure.profile import GradientProfile, from_one, trunk_of
-from gradprobe.report import Report, Training
-from gradprobe.rules import Selection
-from gradprobe.signals import obstacle, signals
 from gradprobe.spec.network import ArchitectureSpec, Ignore, InitSpec, NetworkSpec
 from gradprobe.spec.options import (
     ARCHITECTURE_BATCH_SIZE,
@@ -37,8 +32,13 @@ from gradprobe.spec.sources import yaml as yaml_source
 from gradprobe.spec.sources.python import is_script, is_target
 from gradprobe.spec.sources.stack import STACKS, StackOptions
 from gradprobe.spec.vocabulary import LOSSES
-from gradprobe.stability import repeated
 from gradprobe.theory.prediction import Theory
+from gradprobe.verdict.calibration import outlook, probability
+from gradprobe.verdict.report import Report, Training
+from gradprobe.verdict.rules import table as rules
+from gradprobe.verdict.rules.table import Selection
+from gradprobe.verdict.seeds import repeated
+from gradprobe.verdict.signals import obstacle, signals
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -21,14 +21,14 @@ from gradprobe.errors import InputError, ModelError
 from gradprobe.exchange import Request
 from gradprobe.frames import dumped_frames, users_frame
 from gradprobe.process import Answer, Ending
-from gradprobe.report import Report
-from gradprobe.rules import Selection, check_ignores
 from gradprobe.spec.network import ArchitectureSpec, CodeSpec, NetworkSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources import huggingface, python
 from gradprobe.spec.sources.python import CodeOptions
 from gradprobe.spec.sources.stack import STACKS, StackOptions
 from gradprobe.spec.sources.yaml import load_any
+from gradprobe.verdict.report import Report
+from gradprobe.verdict.rules.table import Selection, check_ignores
 
 DEFAULT_TIMEOUT = 120.0  # seconds
 MAX_TIMEOUT = 1e6

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gradprobe.report import Verdict
+from gradprobe.verdict.report import Verdict
 
 _FLAT = 0.1  # decades over the whole sweep
 

@@ -19,11 +19,11 @@ from gradprobe.discover import OptionsOf, discover, matches, shard
 from gradprobe.errors import ExitCode, InputError, located
 from gradprobe.outcome import CheckResult, Diagnostic, Outcome, with_fingerprints
 from gradprobe.pool import Job, Result
-from gradprobe.report import Finding, Report, Severity
-from gradprobe.rules import BY_CODE, BY_NAME, Selection, diagnose_seeds
 from gradprobe.spec.network import Ignore
 from gradprobe.spec.options import CheckOptions
 from gradprobe.spec.sources.yaml import read_bytes
+from gradprobe.verdict.report import Finding, Report, Severity
+from gradprobe.verdict.rules.table import BY_CODE, BY_NAME, Selection, diagnose_seeds
 
 _ALWAYS = frozenset({"GP901", "GP902"})  # reported whatever is selected
 

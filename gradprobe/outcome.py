@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from gradprobe.errors import ExitCode
-from gradprobe.report import Report, Severity
+from gradprobe.verdict.report import Report, Severity
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from gradprobe.report import Report
+    from gradprobe.verdict.report import Report
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

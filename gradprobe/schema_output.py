@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradprobe.measure.profile import RowStatus
-from gradprobe.report import Probability, Severity, Signals, Spread, Verdict
+from gradprobe.verdict.report import Probability, Severity, Signals, Spread, Verdict
 
 _TEXT = {"type": "string"}
 _TEXT_OR_NULL = {"type": ["string", "null"]}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gradprobe.measure.profile import GradientProfile, RowProfile, from_one
-from gradprobe.report import Report, Severity, Verdict
+from gradprobe.verdict.report import Report, Severity, Verdict
 
 _INFORMING = "GP4"  # rules before it make the verdict, those from it on do not
 DEEP = 30  # rows with weights and without a skip; from here on a plain stack is hard to train

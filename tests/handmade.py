@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from gradprobe.errors import ExitCode
 from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus
 from gradprobe.outcome import CheckResult, Diagnostic, Outcome, with_fingerprints
-from gradprobe.report import Finding, Report, Severity, Signals, Verdict
-from gradprobe.rules import diagnose
-from gradprobe.signals import DECADES, FORWARD, GROWN, LOST
 from gradprobe.spec.network import CheckSpec
 from gradprobe.spec.vocabulary import THRESHOLDS
+from gradprobe.verdict.report import Finding, Report, Severity, Signals, Verdict
+from gradprobe.verdict.rules.table import diagnose
+from gradprobe.verdict.signals import DECADES, FORWARD, GROWN, LOST
 
 TINY = 1.1754943508222875e-38  # the smallest normal float32
 

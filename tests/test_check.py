@@ -13,10 +13,10 @@ import pytest
 from conftest import Result
 
 from gradprobe.cache import key_of
-from gradprobe.calibration import COEFFICIENTS, HARMLESS
 from gradprobe.discover import discover
 from gradprobe.spec.options import CheckOptions, Limits, ProbeOptions
 from gradprobe.spec.vocabulary import THRESHOLDS
+from gradprobe.verdict.calibration import COEFFICIENTS, HARMLESS
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 Run = Callable[..., Result]

@@ -16,7 +16,16 @@ from jsonschema import Draft7Validator
 from test_subject import everything, unchanged
 
 import gradprobe
-from gradprobe.calibration import (
+from gradprobe.check import load_target, probe_spec
+from gradprobe.render.canvas import Style
+from gradprobe.render.json import report_object
+from gradprobe.render.text import render_report
+from gradprobe.schema_output import output_schema
+from gradprobe.spec.network import NetworkSpec
+from gradprobe.spec.options import ProbeOptions
+from gradprobe.spec.sources.stack import StackOptions
+from gradprobe.spec.sources.yaml import parse
+from gradprobe.verdict.calibration import (
     COEFFICIENTS,
     IDEAL,
     LEAST,
@@ -25,18 +34,9 @@ from gradprobe.calibration import (
     minus_log_log,
     probability,
 )
-from gradprobe.causes import CAUSES
-from gradprobe.check import load_target, probe_spec
-from gradprobe.render.canvas import Style
-from gradprobe.render.json import report_object
-from gradprobe.render.text import render_report
-from gradprobe.report import Probability, Severity, Signals, Training
-from gradprobe.schema_output import output_schema
-from gradprobe.signals import OBSTACLES, obstacle
-from gradprobe.spec.network import NetworkSpec
-from gradprobe.spec.options import ProbeOptions
-from gradprobe.spec.sources.stack import StackOptions
-from gradprobe.spec.sources.yaml import parse
+from gradprobe.verdict.causes import CAUSES
+from gradprobe.verdict.report import Probability, Severity, Signals, Training
+from gradprobe.verdict.signals import OBSTACLES, obstacle
 
 Run = Callable[..., Result]
 DEEP = ProbeOptions(deep=True)

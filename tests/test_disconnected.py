@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import gradprobe
-from gradprobe.report import Severity
+from gradprobe.verdict.report import Severity
 
 
 def lin() -> nn.Linear:

@@ -17,7 +17,6 @@ from test_model_specs import EXPECTED
 from gradprobe.fix import mend
 from gradprobe.render.canvas import Style
 from gradprobe.render.fix import render_fix, render_fix_json
-from gradprobe.report import Verdict
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.yaml import parse as parse_bytes
 from gradprobe.trials import (
@@ -31,6 +30,7 @@ from gradprobe.trials import (
     is_sound,
     needs_mending,
 )
+from gradprobe.verdict.report import Verdict
 
 ROOT = Path(__file__).parent.parent
 Run = Callable[..., Result]

@@ -26,8 +26,8 @@ from gradprobe.errors import printable
 from gradprobe.outcome import with_fingerprints
 from gradprobe.render.canvas import ENDLESS, Style, folded
 from gradprobe.render.formats import FORMATS
-from gradprobe.rules import RULES
 from gradprobe.schema_output import OUTPUTS, output_schema
+from gradprobe.verdict.rules.table import RULES
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "check"

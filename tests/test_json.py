@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import gradprobe
 from gradprobe.measure.profile import RowStatus
 from gradprobe.render.json import render_comparison, render_report
-from gradprobe.report import Report, Severity, Verdict
+from gradprobe.verdict.report import Report, Severity, Verdict
 
 TOP = {
     "schema_version": int,

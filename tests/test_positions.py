@@ -16,8 +16,8 @@ from torch import Tensor
 
 from gradprobe.check import prepare, probe_spec
 from gradprobe.measure.profile import RowStatus
-from gradprobe.report import Report, Verdict
 from gradprobe.spec.options import ProbeOptions
+from gradprobe.verdict.report import Report, Verdict
 
 FLOAT64 = ProbeOptions(dtype="float64", batch_size=8, by="position")
 

@@ -28,11 +28,11 @@ from test_process import is_gone
 import gradprobe
 from gradprobe.errors import InputError
 from gradprobe.model.build import build
-from gradprobe.rules import RULE_WORDS
 from gradprobe.spec.network import TensorSpec
 from gradprobe.spec.schema import spec_schema
 from gradprobe.spec.sources.python import read_argument, read_tensor
 from gradprobe.spec.sources.yaml import parse_any
+from gradprobe.verdict.rules.table import RULE_WORDS
 
 Run = Callable[..., Result]
 

@@ -28,8 +28,8 @@ from gradprobe.render.json import render_comparison as json_comparison
 from gradprobe.render.json import render_report as json_report
 from gradprobe.render.rules import render_rule, render_rules
 from gradprobe.render.text import render_report
-from gradprobe.report import Report, Severity, Verdict
-from gradprobe.rules import RULES
+from gradprobe.verdict.report import Report, Severity, Verdict
+from gradprobe.verdict.rules.table import RULES
 
 GOLDEN = Path(__file__).parent / "golden" / "report"
 OVERWRITE = bool(os.environ.get("GRADPROBE_OVERWRITE"))

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 import gradprobe
 from gradprobe.errors import Place
 from gradprobe.measure.profile import GradientProfile, RowStatus, Use
-from gradprobe.report import Finding, Severity, Verdict
-from gradprobe.rules import RULES, Selection, diagnose
 from gradprobe.spec.network import CheckSpec, Ignore, NetworkSpec
 from gradprobe.spec.vocabulary import THRESHOLDS
+from gradprobe.verdict.report import Finding, Severity, Verdict
+from gradprobe.verdict.rules.table import RULES, Selection, diagnose
 
 BY_CODE = {rule.code: rule for rule in RULES}
 Parse = Callable[[str], NetworkSpec]
@@ -788,7 +788,7 @@ def test_codes_and_names_are_unique_and_each_rule_is_tried() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
-def test_a_rule_explains_itself_and_is_short(rule: gradprobe.rules.Rule) -> None:
+def test_a_rule_explains_itself_and_is_short(rule: gradprobe.verdict.rules.table.Rule) -> None:
     first, blank, *rest = rule.explanation.split("\n")
     assert first[0].isupper()
     assert first.endswith(".")
@@ -813,7 +813,7 @@ def test_gradprobe_rules_lists_each_rule(run: Callable[..., Result]) -> None:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
 @pytest.mark.parametrize("by", ["code", "name", "lower"])
 def test_gradprobe_rules_explains_one(
-    run: Callable[..., Result], rule: gradprobe.rules.Rule, by: str
+    run: Callable[..., Result], rule: gradprobe.verdict.rules.table.Rule, by: str
 ) -> None:
     word = {"code": rule.code, "name": rule.name, "lower": rule.code.lower()}[by]
     ended = run("rules", word)

@@ -16,7 +16,6 @@ import yaml
 from conftest import ROOT, Result
 
 import gradprobe
-from gradprobe.rules import RULE_WORDS, check_ignores
 from gradprobe.spec.network import LayerSpec, NetworkSpec
 from gradprobe.spec.schema import spec_schema
 from gradprobe.spec.sources.stack import NORMS, StackOptions
@@ -24,6 +23,7 @@ from gradprobe.spec.sources.stack import load as load_stack
 from gradprobe.spec.sources.yaml import parse_init
 from gradprobe.spec.vocabulary import COMBINATORS, INITS, LAYERS
 from gradprobe.spec.write import render_spec
+from gradprobe.verdict.rules.table import RULE_WORDS, check_ignores
 
 SCHEMA = spec_schema(RULE_WORDS)
 VALIDATOR = jsonschema.Draft7Validator(SCHEMA)

@@ -9,10 +9,10 @@ from handmade import CAPS, any_signals, chain, parameter, profile, row, with_rea
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradprobe.calibration import COEFFICIENTS, IDEAL, probability
 from gradprobe.measure.profile import RowProfile, RowStatus
-from gradprobe.report import Signals
-from gradprobe.signals import FORWARD, signals
+from gradprobe.verdict.calibration import COEFFICIENTS, IDEAL, probability
+from gradprobe.verdict.report import Signals
+from gradprobe.verdict.signals import FORWARD, signals
 
 BETTER = {"coherence"}  # more of it is good news; more of every other is bad news
 

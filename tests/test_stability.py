@@ -20,19 +20,9 @@ from rich.cells import cell_len
 from test_huggingface import CONFIGS
 
 import gradprobe
-from gradprobe.calibration import (
-    FAILS,
-    IDEAL,
-    TRAINS,
-    log_odds,
-    minus_log_log,
-    probability,
-)
 from gradprobe.errors import InputError
 from gradprobe.render.canvas import Style
 from gradprobe.render.text import render_report
-from gradprobe.report import Probability, Repeats, Report, Severity, Training, Verdict
-from gradprobe.rules import Selection, diagnose_seeds
 from gradprobe.schema_output import output_schema
 from gradprobe.spec.network import Ignore, NetworkSpec
 from gradprobe.spec.options import AUTO_SEEDS, MAX_SEEDS, Seeds, choose_seeds, seeds_in
@@ -40,7 +30,17 @@ from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.spec.sources.stack import load as load_stack
 from gradprobe.spec.sources.yaml import parse
 from gradprobe.spec.vocabulary import THRESHOLDS
-from gradprobe.stability import QUANTILES, clear, majority, margin, repeated, settled, typical
+from gradprobe.verdict.calibration import (
+    FAILS,
+    IDEAL,
+    TRAINS,
+    log_odds,
+    minus_log_log,
+    probability,
+)
+from gradprobe.verdict.report import Probability, Repeats, Report, Severity, Training, Verdict
+from gradprobe.verdict.rules.table import Selection, diagnose_seeds
+from gradprobe.verdict.seeds import QUANTILES, clear, majority, margin, repeated, settled, typical
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 Run = Callable[..., Result]

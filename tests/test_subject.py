@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import gradprobe
 from gradprobe.measure.profile import RowStatus
-from gradprobe.report import Severity
+from gradprobe.verdict.report import Severity
 
 HOOKS = (
     "_forward_hooks _forward_pre_hooks _backward_hooks _backward_pre_hooks _state_dict_hooks "

@@ -26,9 +26,9 @@ from gradprobe.model.build import build
 from gradprobe.numbers import number
 from gradprobe.render.canvas import Style
 from gradprobe.render.sweep import render_sweep, render_sweep_json
-from gradprobe.report import Verdict
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
+from gradprobe.verdict.report import Verdict
 
 NAN = float("nan")
 DEPTHS = (1, 2, 5, 10, 20, 50, 100)

@@ -26,7 +26,6 @@ from torch import nn
 from gradprobe.check import load_target, probe_spec
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.model.build import build
-from gradprobe.report import Report
 from gradprobe.schema_output import output_schema
 from gradprobe.spec.network import InitSpec, NetworkSpec
 from gradprobe.spec.options import ProbeOptions
@@ -37,6 +36,7 @@ from gradprobe.theory.activations import ACTIVATIONS, Activation, activation
 from gradprobe.theory.inits import INIT_MOMENTS, init_moments
 from gradprobe.theory.predict import predict, with_init
 from gradprobe.theory.prediction import RowPrediction
+from gradprobe.verdict.report import Report
 
 RELU, TANH, NONE = activation("ReLU"), activation("Tanh"), activation("Identity")
 DEFAULT = 1 / 3  # σ_w² of torch's default init, U(±1/√n)

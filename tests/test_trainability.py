@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from gradprobe.calibration import COEFFICIENTS, counted, probability
 from gradprobe.model.build import build
-from gradprobe.report import Signals
 from gradprobe.spec.sources.yaml import parse
+from gradprobe.verdict.calibration import COEFFICIENTS, counted, probability
+from gradprobe.verdict.report import Signals
 
 HOME = Path(__file__).parent.parent / "benchmarks" / "trainability"
 if not HOME.is_dir():

@@ -17,7 +17,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import gradprobe
-from gradprobe.calibration import (
+from gradprobe.errors import Place
+from gradprobe.render.text import render_report
+from gradprobe.spec.network import CheckSpec, Ignore
+from gradprobe.spec.vocabulary import THRESHOLDS
+from gradprobe.verdict.calibration import (
     FAILS,
     IDEAL,
     TRAINS,
@@ -27,13 +31,9 @@ from gradprobe.calibration import (
     outlook,
     probability,
 )
-from gradprobe.errors import Place
-from gradprobe.render.text import render_report
-from gradprobe.report import Probability, Severity, Signals, Training, Verdict
-from gradprobe.rules import diagnose
-from gradprobe.signals import FORWARD
-from gradprobe.spec.network import CheckSpec, Ignore
-from gradprobe.spec.vocabulary import THRESHOLDS
+from gradprobe.verdict.report import Probability, Severity, Signals, Training, Verdict
+from gradprobe.verdict.rules.table import diagnose
+from gradprobe.verdict.signals import FORWARD
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 Run = Callable[..., Result]

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from gradprobe.check import Prepared, prepare
 from gradprobe.measure.one_pass import measure
 from gradprobe.measure.profile import GradientProfile
-from gradprobe.report import Signals
 from gradprobe.spec.options import ProbeOptions
+from gradprobe.verdict.report import Signals
 
 SEEDS = 3
 FLAT = 0.1  # of the slope at 0

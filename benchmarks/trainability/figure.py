@@ -20,7 +20,7 @@ from profiles import REPORT, load
 from regression import bins
 from report import RULES, TRAINED, Line, calibrated, outcomes, quality, said
 
-from gradprobe.calibration import FAILS, TRAINS
+from gradprobe.verdict.calibration import FAILS, TRAINS
 
 INK, GOOD, BAD, OPEN = "#333333", "#2a7f62", "#c0392b", "#888888"
 OWN = "gradprobe"

@@ -1,4 +1,4 @@
-"""Fit the two models of ``gradprobe/calibration.py``, and write their table into it.
+"""Fit the two models of ``gradprobe/verdict/calibration.py``, and write their table into it.
 
     python benchmarks/trainability/fit.py
 
@@ -16,8 +16,8 @@ import numpy as np
 from profiles import FIT, GIVEN, load
 from regression import LOGISTIC, LOGLOG, Array, auc, cross_validated, fit, log_loss, reliability
 
-from gradprobe import calibration
-from gradprobe.report import Signals
+from gradprobe.verdict import calibration
+from gradprobe.verdict.report import Signals
 
 TARGETS = {"SGD": "best_sgd", "best of eight": "best"}
 LINKS = {"SGD": LOGISTIC, "best of eight": LOGLOG}
@@ -95,7 +95,7 @@ def main() -> None:
     marked = re.compile(r"(# fit\.py writes from here\n).*?(# to here\n)", re.DOTALL)
     text = marked.sub(lambda m: m[1] + table(columns) + m[2], path.read_text())
     path.write_text(text)
-    print(f"\n{table(columns)}\nwritten to gradprobe/calibration.py")
+    print(f"\n{table(columns)}\nwritten to gradprobe/verdict/calibration.py")
 
 
 if __name__ == "__main__":

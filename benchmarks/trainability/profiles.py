@@ -26,11 +26,11 @@ from gradprobe.measure.second_look import second_look
 from gradprobe.model.batch import LOSSES
 from gradprobe.model.build import build
 from gradprobe.numbers import finite
-from gradprobe.rules import diagnose
-from gradprobe.signals import signals
 from gradprobe.spec.network import NetworkSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.yaml import parse
+from gradprobe.verdict.rules.table import diagnose
+from gradprobe.verdict.signals import signals
 
 HERE = Path(__file__).parent
 PROFILES = HERE / "profiles.jsonl"

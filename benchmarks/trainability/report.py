@@ -22,11 +22,11 @@ from profiles import FIT, GIVEN, REPORT, SEEDS, load
 from regression import Array, agreement, auc, bins, fit, log_loss, predict, reliability
 from sample import PER_SEED
 
-from gradprobe import calibration
-from gradprobe.calibration import FAILS, TRAINS, minus_log_log, outlook, probability
-from gradprobe.report import Probability, Signals, Verdict, tally
 from gradprobe.spec.options import AUTO_SEEDS
-from gradprobe.stability import sure
+from gradprobe.verdict import calibration
+from gradprobe.verdict.calibration import FAILS, TRAINS, minus_log_log, outlook, probability
+from gradprobe.verdict.report import Probability, Signals, Verdict, tally
+from gradprobe.verdict.seeds import sure
 
 Line = tuple[dict[str, Any], dict[str, Any]]  # outcome, profile
 HOPELESS = Probability(0.0, 0.0)

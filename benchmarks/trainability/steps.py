@@ -15,8 +15,8 @@ from profiles import FIT, GIVEN, load, network_spec
 
 from gradprobe.check import prepare
 from gradprobe.measure.second_look import second_look
-from gradprobe.report import Signals
 from gradprobe.spec.options import ProbeOptions
+from gradprobe.verdict.report import Signals
 
 LENGTHS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # of a weight's RMS singular value
 

@@ -9,9 +9,9 @@ from gradprobe.errors import InputError
 from gradprobe.render.compare import render_comparison
 from gradprobe.render.json import render_comparison as render_json
 from gradprobe.render.markdown import render_comparison as render_markdown
-from gradprobe.report import Report
 from gradprobe.sources.report import is_report, load
 from gradprobe.spec.network import ArchitectureSpec, NetworkSpec
+from gradprobe.verdict.report import Report
 
 
 def compare(

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from gradprobe.errors import ExitCode, InputError
-from gradprobe.report import Report, Severity
 from gradprobe.spec.options import (
     AUTO,
     Limits,
@@ -22,6 +21,7 @@ from gradprobe.spec.sources.python import CodeOptions, read_arguments, read_tens
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.spec.sources.yaml import parse_init
 from gradprobe.spec.vocabulary import MODES
+from gradprobe.verdict.report import Report, Severity
 
 
 class Format(StrEnum):

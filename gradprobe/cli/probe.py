@@ -14,11 +14,11 @@ from gradprobe.code import DEFAULT_TIMEOUT, RunOptions, load, probe_code
 from gradprobe.errors import InputError
 from gradprobe.render.json import render_report as render_json
 from gradprobe.render.text import render_report as render_text
-from gradprobe.report import Report
 from gradprobe.spec.network import ArchitectureSpec, CodeSpec, NetworkSpec
 from gradprobe.spec.sources.python import is_target
 from gradprobe.spec.write import render_spec
-from gradprobe.stability import repeated
+from gradprobe.verdict.report import Report
+from gradprobe.verdict.seeds import repeated
 
 
 def probe(

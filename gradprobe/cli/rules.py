@@ -10,7 +10,7 @@ from gradprobe.cli import options as o
 from gradprobe.cli.output import emit, style_for
 from gradprobe.errors import InputError, suggestion
 from gradprobe.render.rules import render_rule, render_rules
-from gradprobe.rules import BY_CODE, BY_NAME, RULES
+from gradprobe.verdict.rules.table import BY_CODE, BY_NAME, RULES
 
 
 def rules(

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gradprobe.errors import printable
-from gradprobe.report import Severity, Verdict
 from gradprobe.spec.vocabulary import THRESHOLDS
+from gradprobe.verdict.report import Severity, Verdict
 
 # The heat bar is empty at 1e-8 and full at 1e4, in every report: bars can be compared.
 LOW, HIGH = -8.0, 4.0

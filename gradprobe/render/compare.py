@@ -22,7 +22,7 @@ from gradprobe.render.canvas import (
     paint,
     scale,
 )
-from gradprobe.report import Report
+from gradprobe.verdict.report import Report
 
 MOST_ROWS = 20
 _LEAST_BAR, _MOST_BAR, _REACH = 8, 40, 8

@@ -24,8 +24,8 @@ from gradprobe.render.canvas import (
     wrapped,
 )
 from gradprobe.render.json import SCHEMA_VERSION, dump
-from gradprobe.report import Verdict
 from gradprobe.trials import Fix, Probed, Trial
+from gradprobe.verdict.report import Verdict
 
 MOST_TRIALS = 8
 _COLUMNS = 2 + 12 + 2 + 8 + 2 + 8  # verdict, reach, inputs, and the blanks in front of each

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gradprobe.errors import printable
 from gradprobe.outcome import CheckResult, Diagnostic
-from gradprobe.report import Severity
+from gradprobe.verdict.report import Severity
 
 _COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}
 _DATA = {"%": "%25", "\r": "%0D", "\n": "%0A"}

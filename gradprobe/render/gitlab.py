@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gradprobe.outcome import CheckResult
 from gradprobe.render.json import dump
-from gradprobe.report import Severity
+from gradprobe.verdict.report import Severity
 
 _SEVERITIES = {Severity.ERROR: "major", Severity.WARNING: "minor", Severity.INFO: "info"}
 

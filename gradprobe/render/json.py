@@ -10,7 +10,7 @@ from typing import Any
 from gradprobe.measure.profile import GradientProfile, RowProfile, RowStatus
 from gradprobe.numbers import finite
 from gradprobe.outcome import CheckResult, Diagnostic
-from gradprobe.report import Finding, Probability, Repeats, Report, Training
+from gradprobe.verdict.report import Finding, Probability, Repeats, Report, Training
 
 SCHEMA_VERSION = 1
 

@@ -11,7 +11,7 @@ from gradprobe.numbers import number
 from gradprobe.outcome import CheckResult, Diagnostic, Outcome
 from gradprobe.render.check import summary
 from gradprobe.render.compare import FOOTERS, align
-from gradprobe.report import Report
+from gradprobe.verdict.report import Report
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|~])")
 # No tag, nobody is called, and no issue is linked.

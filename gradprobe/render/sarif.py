@@ -8,8 +8,8 @@ from urllib.parse import quote
 from gradprobe.errors import ExitCode, printable
 from gradprobe.outcome import CheckResult, Diagnostic
 from gradprobe.render.json import dump
-from gradprobe.report import Severity
-from gradprobe.rules import RULES, Rule
+from gradprobe.verdict.report import Severity
+from gradprobe.verdict.rules.table import RULES, Rule
 
 _SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

@@ -24,7 +24,7 @@ from gradprobe.render.canvas import (
     wrapped,
 )
 from gradprobe.render.json import SCHEMA_VERSION, dump
-from gradprobe.report import Verdict
+from gradprobe.verdict.report import Verdict
 
 _PLOT_ROWS = 13
 _MARKS = "ox+*sd^v"

@@ -11,8 +11,6 @@ from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.text import Text
 
-from gradprobe.calibration import causes, contributions, outlook
-from gradprobe.causes import CAUSES
 from gradprobe.measure.profile import GradientProfile, RowProfile, RowStatus
 from gradprobe.numbers import fraction, kind, name, number, plural
 from gradprobe.render.canvas import (
@@ -30,8 +28,10 @@ from gradprobe.render.canvas import (
     scale,
     wrapped,
 )
-from gradprobe.report import Finding, Repeats, Report, Severity, Signals, Spread
-from gradprobe.rules import decides
+from gradprobe.verdict.calibration import causes, contributions, outlook
+from gradprobe.verdict.causes import CAUSES
+from gradprobe.verdict.report import Finding, Repeats, Report, Severity, Signals, Spread
+from gradprobe.verdict.rules.table import decides
 
 MOST_ROWS = 24
 _BAR = (14, 40)  # cells, at least and at most

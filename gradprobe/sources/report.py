@@ -10,8 +10,8 @@ from typing import Any
 
 from gradprobe.errors import InputError
 from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus
-from gradprobe.report import Finding, Report, Severity, Verdict
 from gradprobe.sources import versioned
+from gradprobe.verdict.report import Finding, Report, Severity, Verdict
 
 SCHEMA_VERSION = 1
 _NUMBERS = (

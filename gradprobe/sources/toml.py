@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gradprobe.errors import InputError, Place, located, suggestion
-from gradprobe.rules import RULES
 from gradprobe.spec.options import (
     MAX_BATCH_SIZE,
     MAX_SEEDS,
@@ -29,6 +28,7 @@ from gradprobe.spec.options import (
     seeds_in,
 )
 from gradprobe.spec.vocabulary import THRESHOLDS
+from gradprobe.verdict.rules.table import RULES
 
 FILES = ("gradprobe.toml", "pyproject.toml")  # the first of a directory counts
 

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from gradprobe.report import Probability, Signals, Verdict
+from gradprobe.verdict.report import Probability, Signals, Verdict
 
 # fit.py writes from here
 COEFFICIENTS: dict[str, tuple[float, float]] = {

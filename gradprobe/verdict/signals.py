@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from gradprobe.measure.profile import GradientProfile, RowProfile, RowStatus
-from gradprobe.report import Signals
 from gradprobe.spec.vocabulary import RECURRENT_CELLS
+from gradprobe.verdict.report import Signals
 
 DECADES = 8.0  # of reach below 1
 GROWN = 2.0  # decades of reach above 1: more were no worse

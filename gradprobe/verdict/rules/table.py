@@ -13,8 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from gradprobe import calibration
-from gradprobe.causes import (
+from gradprobe.errors import suggestion
+from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
+from gradprobe.numbers import all_finite, fraction, plural
+from gradprobe.spec.network import CheckSpec, CodeSpec, Ignore, NetworkSpec
+from gradprobe.spec.vocabulary import THRESHOLDS
+from gradprobe.verdict import calibration
+from gradprobe.verdict.causes import (
     advice_for_large,
     advice_for_small,
     because,
@@ -22,13 +27,8 @@ from gradprobe.causes import (
     row_at_fault,
     shrinks,
 )
-from gradprobe.errors import suggestion
-from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
-from gradprobe.numbers import all_finite, fraction, plural
-from gradprobe.report import Finding, Report, Severity, Training, Verdict, tally
-from gradprobe.signals import is_cut
-from gradprobe.spec.network import CheckSpec, CodeSpec, Ignore, NetworkSpec
-from gradprobe.spec.vocabulary import THRESHOLDS
+from gradprobe.verdict.report import Finding, Report, Severity, Training, Verdict, tally
+from gradprobe.verdict.signals import is_cut
 
 Thresholds = Mapping[str, float]
 

@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
 
-from gradprobe.calibration import minus_log_log, outlook
-from gradprobe.report import Repeats, Report, Verdict, tally
-from gradprobe.rules import decides, diagnose_seeds
 from gradprobe.spec.network import Ignore
 from gradprobe.spec.options import AUTO_SEEDS, Seeds
 from gradprobe.spec.vocabulary import THRESHOLDS
+from gradprobe.verdict.calibration import minus_log_log, outlook
+from gradprobe.verdict.report import Repeats, Report, Verdict, tally
+from gradprobe.verdict.rules.table import decides, diagnose_seeds
 
 SURE = 0.99
 

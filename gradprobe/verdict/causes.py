@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from gradprobe.measure.profile import GradientProfile, RowProfile
 from gradprobe.numbers import fraction, number
-from gradprobe.report import Signals
-from gradprobe.signals import DECADES, FORWARD, GROWN, LOST, without_time
 from gradprobe.spec.vocabulary import RECURRENT_CELLS, RECURRENT_LAYERS
+from gradprobe.verdict.report import Signals
+from gradprobe.verdict.signals import DECADES, FORWARD, GROWN, LOST, without_time
 
 # ---- where
 

@@ -1,0 +1,1 @@
+"""A profile comes in; findings go out."""
