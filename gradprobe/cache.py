@@ -14,10 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gradprobe._version import __version__
-from gradprobe.archive import Failure, Measurement, Reply, decode
 from gradprobe.files import replace_file
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.verdict.calibration import COEFFICIENTS, FAILS, HARMLESS, LEAST, TRAINS
+from gradprobe.worker.archive import Failure, Measurement, Reply, decode
 
 NAME = ".gradprobe_cache"
 _FORMAT = "5"  # of the entries

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gradprobe._version import __version__
-from gradprobe.archive import Measurement
 from gradprobe.errors import GradprobeError, InputError, ModelError, first_line, out_of_memory
 from gradprobe.measure.blocks.profile import BlockProfile, JacobianProfile, PathProfile
 from gradprobe.measure.profile import GradientProfile, from_one, trunk_of
@@ -39,6 +38,7 @@ from gradprobe.verdict.rules import table as rules
 from gradprobe.verdict.rules.table import Selection
 from gradprobe.verdict.seeds import repeated
 from gradprobe.verdict.signals import obstacle, signals
+from gradprobe.worker.archive import Measurement
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

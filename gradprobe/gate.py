@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gradprobe import baseline as baselines
-from gradprobe import pool
 from gradprobe._version import __version__
-from gradprobe.archive import Failure, Measurement, Reply, decode
 from gradprobe.baseline import Baseline
 from gradprobe.cache import Cache, DamagedError, key_of
 from gradprobe.check import judge, versions
 from gradprobe.discover import OptionsOf, discover, matches, shard
 from gradprobe.errors import ExitCode, InputError, located
 from gradprobe.outcome import CheckResult, Diagnostic, Outcome, with_fingerprints
-from gradprobe.pool import Job, Result
 from gradprobe.spec.network import Ignore
 from gradprobe.spec.options import CheckOptions
 from gradprobe.spec.sources.yaml import read_bytes
 from gradprobe.verdict.report import Finding, Report, Severity
 from gradprobe.verdict.rules.table import BY_CODE, BY_NAME, Selection, diagnose_seeds
+from gradprobe.worker import pool
+from gradprobe.worker.archive import Failure, Measurement, Reply, decode
+from gradprobe.worker.pool import Job, Result
 
 _ALWAYS = frozenset({"GP901", "GP902"})  # reported whatever is selected
 

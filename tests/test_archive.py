@@ -11,12 +11,12 @@ from handmade import parameter, profile, row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradprobe.archive import Measurement, decode, encode
 from gradprobe.errors import Place
 from gradprobe.measure.blocks.profile import Estimate, JacobianProfile
 from gradprobe.measure.profile import GradientProfile, RowStatus
 from gradprobe.spec.network import CheckSpec, Ignore
 from gradprobe.verdict.report import Probability, Signals, Training
+from gradprobe.worker.archive import Measurement, decode, encode
 
 JACOBIAN = JacobianProfile(Estimate(0.99, 0.01), Estimate(math.inf), Estimate(math.nan, 0.1))
 CHECK = CheckSpec({"vanishing": 1e-6}, (Ignore("GP103", "meant", Place("net.yaml", 3, 5)),))

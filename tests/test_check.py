@@ -619,7 +619,7 @@ def test_a_new_threshold_needs_no_new_run(
     assert (cache / ".gitignore").read_text() == "*\n"
     before = sorted(cache.rglob("*"))
     (folder / "gradprobe.toml").write_text("thresholds = {vanishing = 1e-30, weak_low = 1e-29}\n")
-    monkeypatch.setattr("gradprobe.pool._start", None)  # a worker would be an error
+    monkeypatch.setattr("gradprobe.worker.pool._start", None)  # a worker would be an error
     assert run("check").code == 0
     assert sorted(cache.rglob("*")) == before
 
@@ -632,7 +632,7 @@ def test_a_file_with_another_name_is_not_measured_again(
     before = run("check").out
     (folder / "nets").mkdir()
     (folder / "a.yaml").rename(folder / "nets" / "b.yaml")
-    monkeypatch.setattr("gradprobe.pool._start", None)  # a worker would be an error
+    monkeypatch.setattr("gradprobe.worker.pool._start", None)  # a worker would be an error
     assert run("check").out == before.replace("a.yaml", "nets/b.yaml")
 
 
@@ -646,7 +646,7 @@ def test_what_is_wrong_with_a_spec_is_kept_and_nothing_of_code(
     (folder / "own.yaml").unlink()
     (folder / "neither.yaml").unlink()
     (folder / "a.yaml").rename(folder / "b.yaml")
-    monkeypatch.setattr("gradprobe.pool._start", None)  # a worker would be an error
+    monkeypatch.setattr("gradprobe.worker.pool._start", None)  # a worker would be an error
     again = run("check")
     assert again.code == 2
     assert again.out.splitlines()[0] == before.splitlines()[0].replace("a.yaml", "b.yaml")

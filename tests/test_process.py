@@ -17,16 +17,16 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from gradprobe import process
-from gradprobe.frames import dumped_frames, users_frame
-from gradprobe.process import Answer, Ending
+from gradprobe.worker import process
+from gradprobe.worker.frames import dumped_frames, users_frame
+from gradprobe.worker.process import Answer, Ending
 
 PATIENCE = 30.0  # seconds: far more than any of these children needs
 Call = Callable[..., Answer]
 
 HEAD = """
 import os, signal, subprocess, sys, time
-from gradprobe import process
+from gradprobe.worker import process
 
 def main():
     process.serve(answer)

@@ -72,7 +72,7 @@ def _catch_interrupts() -> Any:
         return None
 
     def leave(signum: int, frame: FrameType | None) -> None:
-        for name in ("gradprobe.process", "gradprobe.pool"):
+        for name in ("gradprobe.worker.process", "gradprobe.worker.pool"):
             # Without the name while the module is still being imported: then nothing runs.
             if kill_all := getattr(sys.modules.get(name), "kill_all", None):
                 kill_all()

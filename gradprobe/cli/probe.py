@@ -10,7 +10,6 @@ import typer
 from gradprobe.check import probe_spec
 from gradprobe.cli import options as o
 from gradprobe.cli.output import emit, progress, style_for
-from gradprobe.code import DEFAULT_TIMEOUT, RunOptions, load, probe_code
 from gradprobe.errors import InputError
 from gradprobe.render.json import render_report as render_json
 from gradprobe.render.text import render_report as render_text
@@ -19,6 +18,7 @@ from gradprobe.spec.sources.python import is_target
 from gradprobe.spec.write import render_spec
 from gradprobe.verdict.report import Report
 from gradprobe.verdict.seeds import repeated
+from gradprobe.worker.run import DEFAULT_TIMEOUT, RunOptions, load, probe_code
 
 
 def probe(

@@ -23,17 +23,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gradprobe import archive
-from gradprobe.archive import Failure, Measurement, Reply
 from gradprobe.check import arguments_of, loss_of, probe
 from gradprobe.errors import GradprobeError, InputError, ModelError, suggestion
-from gradprobe.exchange import Request
-from gradprobe.frames import frames_of, users_frame
 from gradprobe.model.batch import load_batch
 from gradprobe.model.seeds import derive
-from gradprobe.process import Note, serve
 from gradprobe.spec.network import CheckSpec, TensorSpec
 from gradprobe.spec.sources.python import is_target, split
+from gradprobe.worker import archive
+from gradprobe.worker.archive import Failure, Measurement, Reply
+from gradprobe.worker.exchange import Request
+from gradprobe.worker.frames import frames_of, users_frame
+from gradprobe.worker.process import Note, serve
 
 
 def main() -> None:

@@ -22,15 +22,15 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import NamedTuple
 
-from gradprobe.archive import Failure, Reply, encode
 from gradprobe.check import measure_spec
-from gradprobe.code import RunOptions, measure_code
 from gradprobe.errors import ExitCode, GradprobeError, InputError, first_line
 from gradprobe.spec.network import CodeSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.python import CodeOptions, completed, require_allowed
 from gradprobe.spec.sources.yaml import parse_any
 from gradprobe.verdict.rules.table import check_ignores
+from gradprobe.worker.archive import Failure, Reply, encode
+from gradprobe.worker.run import RunOptions, measure_code
 
 
 class Job(NamedTuple):

@@ -14,13 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gradprobe import archive, check, process
-from gradprobe.archive import Failure, Measurement, Reply
+from gradprobe import check
 from gradprobe.check import judge, load_target
 from gradprobe.errors import InputError, ModelError
-from gradprobe.exchange import Request
-from gradprobe.frames import dumped_frames, users_frame
-from gradprobe.process import Answer, Ending
 from gradprobe.spec.network import ArchitectureSpec, CodeSpec, NetworkSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources import huggingface, python
@@ -29,6 +25,11 @@ from gradprobe.spec.sources.stack import STACKS, StackOptions
 from gradprobe.spec.sources.yaml import load_any
 from gradprobe.verdict.report import Report
 from gradprobe.verdict.rules.table import Selection, check_ignores
+from gradprobe.worker import archive, process
+from gradprobe.worker.archive import Failure, Measurement, Reply
+from gradprobe.worker.exchange import Request
+from gradprobe.worker.frames import dumped_frames, users_frame
+from gradprobe.worker.process import Answer, Ending
 
 DEFAULT_TIMEOUT = 120.0  # seconds
 MAX_TIMEOUT = 1e6
@@ -141,7 +142,7 @@ def _request(code: CodeSpec, options: ProbeOptions, run: RunOptions) -> Request:
 
 
 def _run_here(request: Request) -> Reply:
-    from gradprobe import child
+    from gradprobe.worker import child
 
     with contextlib.redirect_stdout(sys.stderr), _forgetting(request.path):
         return child.reply(request)
@@ -172,7 +173,7 @@ def _is_own(name: str, folder: Path) -> bool:
 
 
 def _run_apart(request: Request, timeout: float) -> Reply:
-    answer = process.call("gradprobe.child", archive.encode(request).encode(), timeout)
+    answer = process.call("gradprobe.worker.child", archive.encode(request).encode(), timeout)
     if answer.ending is not Ending.ANSWERED:
         raise _unanswered(request.target, answer, timeout)
     try:
