@@ -16,8 +16,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from gradprobe.check import probe_spec
 from gradprobe.spec.sources.yaml import parse
+from gradprobe.tasks.probe import probe_spec
 
 HERE = Path(__file__).parent / "trainability"
 BANDS = [(0.0, 1e-4), (1e-4, 1e-2), (1e-2, 1e2), (1e2, 1e4), (1e4, float("inf"))]

@@ -19,10 +19,10 @@ from typing import Any
 
 import yaml
 
-from gradprobe.fix import mend
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.yaml import parse
-from gradprobe.trials import Fix
+from gradprobe.tasks.fix.search import mend
+from gradprobe.tasks.fix.trials import Fix
 
 FOLDER = Path(__file__).parent / "trainability"
 TRAINED = 0.9

@@ -22,11 +22,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gradprobe.check import load_target
 from gradprobe.measure.one_pass import measure
 from gradprobe.model.batch import first_tensor, projection
 from gradprobe.model.build import build
 from gradprobe.spec.sources.stack import StackOptions
+from gradprobe.tasks.probe import load_target
 
 RESNET = str(Path(__file__).parent.parent / "model_specs" / "resnet50.yaml")
 CASES: dict[str, tuple[str, StackOptions, int]] = {

@@ -23,12 +23,12 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from gradprobe.check import load_target, probe_spec
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.spec.network import InitSpec, NetworkSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.spec.sources.yaml import parse
+from gradprobe.tasks.probe import load_target, probe_spec
 
 OUTCOMES = Path(__file__).parent / "trainability" / "outcomes.jsonl"
 COLUMNS = ("best", "best_sgd", "adam_1e-3")

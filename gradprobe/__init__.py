@@ -15,10 +15,10 @@ from gradprobe._version import __version__
 
 if TYPE_CHECKING:
     from gradprobe.assertions import assert_healthy
-    from gradprobe.check import load, probe
     from gradprobe.errors import GradprobeError, InputError, ModelError
     from gradprobe.measure.profile import GradientProfile, RowProfile
     from gradprobe.spec.network import NetworkSpec
+    from gradprobe.tasks.probe import load, probe
     from gradprobe.verdict.report import Finding, Report, Severity, Verdict
 
 _HOMES = {
@@ -33,8 +33,8 @@ _HOMES = {
     "Severity": "verdict.report",
     "Verdict": "verdict.report",
     "assert_healthy": "assertions",
-    "load": "check",
-    "probe": "check",
+    "load": "tasks.probe",
+    "probe": "tasks.probe",
 }
 
 __all__ = [

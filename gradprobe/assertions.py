@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from gradprobe.check import probe
 from gradprobe.errors import InputError, suggestion
 from gradprobe.render.text import render_report
 from gradprobe.spec.network import NetworkSpec
 from gradprobe.spec.options import SEVERITIES, choose
+from gradprobe.tasks.probe import probe
 from gradprobe.verdict.report import Finding, Report, Severity
 from gradprobe.verdict.rules.table import RULE_WORDS, RULES
 

@@ -38,7 +38,7 @@ def gradient_report(request: pytest.FixtureRequest) -> Callable[..., Report]:
 
     def probed(model: Any, inputs: Any = None, **options: Any) -> Report:
         nonlocal count
-        from gradprobe.check import probe
+        from gradprobe.tasks.probe import probe
 
         report = probe(model, inputs, **options)
         if folder:

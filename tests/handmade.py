@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from gradprobe.errors import ExitCode
 from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus
-from gradprobe.outcome import CheckResult, Diagnostic, Outcome, with_fingerprints
 from gradprobe.spec.network import CheckSpec
 from gradprobe.spec.vocabulary import THRESHOLDS
+from gradprobe.tasks.check.result import CheckResult, Diagnostic, Outcome, with_fingerprints
 from gradprobe.verdict.report import Finding, Report, Severity, Signals, Verdict
 from gradprobe.verdict.rules.table import diagnose
 from gradprobe.verdict.signals import DECADES, FORWARD, GROWN, LOST

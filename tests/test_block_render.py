@@ -26,7 +26,6 @@ from oracle import all_paths, dense_jacobian, grouped, links, says, values
 from rich.cells import cell_len
 from torch import Tensor
 
-from gradprobe.check import load_target, prepare
 from gradprobe.cli.main import main
 from gradprobe.measure.blocks.profile import (
     BlockProfile,
@@ -41,6 +40,7 @@ from gradprobe.render.paths import render_paths, render_paths_json
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.spec.vocabulary import COMBINATORS, LAYERS
+from gradprobe.tasks.probe import load_target, prepare
 
 GOLDEN = Path(__file__).parent / "golden"
 OVERWRITE = bool(os.environ.get("GRADPROBE_OVERWRITE"))

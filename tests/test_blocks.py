@@ -17,7 +17,6 @@ from oracle import Layer, dense_jacobian, gradient, links, network_of, pull, spe
 from oracle import run as run_chain
 from torch import Tensor
 
-from gradprobe.check import load_target, prepare, take_apart
 from gradprobe.errors import InputError
 from gradprobe.measure.blocks.chain import Element
 from gradprobe.measure.blocks.jacobian import EXACT_FEATURES, jacobian, jacobians
@@ -25,6 +24,7 @@ from gradprobe.measure.blocks.profile import BlockProfile, Estimate, JacobianPro
 from gradprobe.model.seeds import derive
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
+from gradprobe.tasks.probe import load_target, prepare, take_apart
 
 FLOAT64 = ProbeOptions(dtype="float64", batch_size=4)
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from conftest import Result
 
-from gradprobe.cache import key_of
-from gradprobe.discover import discover
 from gradprobe.spec.options import CheckOptions, Limits, ProbeOptions
 from gradprobe.spec.vocabulary import THRESHOLDS
+from gradprobe.tasks.check.cache import key_of
+from gradprobe.tasks.check.discover import discover
 from gradprobe.verdict.calibration import COEFFICIENTS, HARMLESS
 
 pytestmark = pytest.mark.usefixtures("forked_workers")

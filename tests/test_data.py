@@ -275,7 +275,9 @@ def test_a_probe_of_data_measures_that_data(
 ) -> None:
     data = write(tmp_path / f"b{suffix}", x=X)
     found = answer(run, spec, "--data", data)
-    by_hand = gradprobe.check.probe_spec(gradprobe.load(spec), ProbeOptions(), torch.from_numpy(X))
+    by_hand = gradprobe.tasks.probe.probe_spec(
+        gradprobe.load(spec), ProbeOptions(), torch.from_numpy(X)
+    )
     assert [row["gradient_norm"] for row in found["rows"]] == [
         row.gradient_norm for row in by_hand.rows
     ]

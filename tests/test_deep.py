@@ -16,7 +16,6 @@ from jsonschema import Draft7Validator
 from test_subject import everything, unchanged
 
 import gradprobe
-from gradprobe.check import load_target, probe_spec
 from gradprobe.render.canvas import Style
 from gradprobe.render.json import report_object
 from gradprobe.render.text import render_report
@@ -25,6 +24,7 @@ from gradprobe.spec.network import NetworkSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.spec.sources.yaml import parse
+from gradprobe.tasks.probe import load_target, probe_spec
 from gradprobe.verdict.calibration import (
     COEFFICIENTS,
     IDEAL,

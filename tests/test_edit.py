@@ -10,11 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradprobe.fix import unified_diff
-from gradprobe.fixes import Change, Recipe, SetArguments, apply, changes_for, recipes, same_network
-from gradprobe.sources.edit import CannotEditError, edit
 from gradprobe.spec.network import NetworkSpec
 from gradprobe.spec.sources.yaml import parse
+from gradprobe.tasks.fix.edit import CannotEditError, edit
+from gradprobe.tasks.fix.recipes import (
+    Change,
+    Recipe,
+    SetArguments,
+    apply,
+    changes_for,
+    recipes,
+    same_network,
+)
+from gradprobe.tasks.fix.search import unified_diff
 
 SPECS = sorted((Path(__file__).parent / "specs" / "good").glob("*.yaml"))
 MODELS = sorted((Path(__file__).parent.parent / "model_specs").glob("*.yaml"))

@@ -14,12 +14,12 @@ import pytest
 from conftest import Result
 from test_model_specs import EXPECTED
 
-from gradprobe.fix import mend
 from gradprobe.render.canvas import Style
 from gradprobe.render.fix import render_fix, render_fix_json
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.yaml import parse as parse_bytes
-from gradprobe.trials import (
+from gradprobe.tasks.fix.search import mend
+from gradprobe.tasks.fix.trials import (
     DEEP,
     LEFT_ALONE,
     MENDED,
@@ -273,7 +273,7 @@ def test_a_link_stays_a_link(tmp_path: Path, run: Run) -> None:
 
 def test_a_file_that_changed_meanwhile_is_not_written(tmp_path: Path) -> None:
     from gradprobe.errors import InputError
-    from gradprobe.fix import write
+    from gradprobe.tasks.fix.search import write
 
     path = tmp_path / "net.yaml"
     path.write_text(BROKEN)

@@ -23,10 +23,10 @@ from jsonschema import Draft4Validator, Draft7Validator
 
 from gradprobe.cli.options import CheckFormat
 from gradprobe.errors import printable
-from gradprobe.outcome import with_fingerprints
 from gradprobe.render.canvas import ENDLESS, Style, folded
 from gradprobe.render.formats import FORMATS
 from gradprobe.schema_output import OUTPUTS, output_schema
+from gradprobe.tasks.check.result import with_fingerprints
 from gradprobe.verdict.rules.table import RULES
 
 ROOT = Path(__file__).parents[1]

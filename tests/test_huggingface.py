@@ -19,11 +19,11 @@ import torch
 from test_subject import unchanged
 
 import gradprobe
-from gradprobe.check import load_any, probe_spec
 from gradprobe.errors import ExitCode, InputError
 from gradprobe.model import transformers as architectures
 from gradprobe.spec.options import Limits, ProbeOptions
 from gradprobe.spec.sources import huggingface
+from gradprobe.tasks.probe import load_any, probe_spec
 
 CONFIGS = Path(__file__).parent / "architectures"
 NAMES = sorted(path.name for path in CONFIGS.iterdir())
@@ -156,7 +156,7 @@ def test_pre_norm_and_post_norm_as_xiong_et_al_have_them() -> None:
 
 
 def test_paths_of_a_transformer_add_up() -> None:
-    from gradprobe.check import expand
+    from gradprobe.tasks.probe import expand
 
     for name, blocks in (("gpt2", 3), ("bert", 3), ("resnet", 4)):
         options = ProbeOptions(batch_size=2, dtype="float64")

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import gradprobe
-from gradprobe.check import expand_module
 from gradprobe.measure.blocks.calls import recorded
 from gradprobe.measure.profile import RowStatus
 from gradprobe.model.build import build
 from gradprobe.model.rows import find_rows
 from gradprobe.spec.options import ProbeOptions
+from gradprobe.tasks.probe import expand_module
 
 F64 = torch.float64
 WIDTH = 6

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from oracle import Layer, Link, all_paths, gradient, grouped, links, network_of, spec_of, values
 from torch import Tensor
 
-from gradprobe.check import expand, prepare
 from gradprobe.measure.blocks.paths import expand as expand_network
 from gradprobe.measure.blocks.paths import expand_groups
 from gradprobe.measure.blocks.profile import PathProfile
 from gradprobe.model.build import Network
 from gradprobe.spec.options import ProbeOptions
+from gradprobe.tasks.probe import expand, prepare
 
 BATCH = 4
 FLOAT64 = ProbeOptions(dtype="float64", batch_size=BATCH)

@@ -14,9 +14,9 @@ from conftest import Result
 from oracle import Layer, gradient, links, network_of, pull, spec_of, values
 from torch import Tensor
 
-from gradprobe.check import prepare, probe_spec
 from gradprobe.measure.profile import RowStatus
 from gradprobe.spec.options import ProbeOptions
+from gradprobe.tasks.probe import prepare, probe_spec
 from gradprobe.verdict.report import Report, Verdict
 
 FLOAT64 = ProbeOptions(dtype="float64", batch_size=8, by="position")

@@ -17,9 +17,6 @@ from conftest import Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradprobe import sweep as sweeping
-from gradprobe.check import load_target, probe_spec
-from gradprobe.curves import Point, Sweep, fit, greatest_healthy
 from gradprobe.errors import InputError, Place
 from gradprobe.model.batch import projection
 from gradprobe.model.build import build
@@ -28,6 +25,9 @@ from gradprobe.render.canvas import Style
 from gradprobe.render.sweep import render_sweep, render_sweep_json
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
+from gradprobe.tasks import sweep as sweeping
+from gradprobe.tasks.curves import Point, Sweep, fit, greatest_healthy
+from gradprobe.tasks.probe import load_target, probe_spec
 from gradprobe.verdict.report import Verdict
 
 NAN = float("nan")

@@ -23,7 +23,6 @@ from jsonschema import Draft7Validator
 from scipy import integrate, special
 from torch import nn
 
-from gradprobe.check import load_target, probe_spec
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.model.build import build
 from gradprobe.schema_output import output_schema
@@ -31,6 +30,7 @@ from gradprobe.spec.network import InitSpec, NetworkSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.spec.vocabulary import INITS
+from gradprobe.tasks.probe import load_target, probe_spec
 from gradprobe.theory import mean_field as theory
 from gradprobe.theory.activations import ACTIVATIONS, Activation, activation
 from gradprobe.theory.inits import INIT_MOMENTS, init_moments

@@ -9,8 +9,8 @@ import pytest
 from conftest import Result
 
 from gradprobe.errors import InputError
-from gradprobe.sources.toml import KEYS, read, resolver
 from gradprobe.spec.options import CheckOptions, PerFileIgnore
+from gradprobe.tasks.check.config import KEYS, read, resolver
 
 Run = Callable[..., Result]
 

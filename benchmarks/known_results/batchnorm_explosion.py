@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import math
 
-from gradprobe.check import load_target, probe_spec
 from gradprobe.spec.network import InitSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
+from gradprobe.tasks.probe import load_target, probe_spec
 
 STATED_ERROR = 0.015
 INITS = {

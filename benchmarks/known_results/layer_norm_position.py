@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 import statistics
 
-from gradprobe.check import probe_spec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.yaml import parse
+from gradprobe.tasks.probe import probe_spec
 
 STATED_ERROR = 0.12
 DEPTHS = (3, 6, 12, 24)

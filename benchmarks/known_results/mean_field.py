@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradprobe.check import load_target, probe_spec
 from gradprobe.spec.network import InitSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
+from gradprobe.tasks.probe import load_target, probe_spec
 
 STATED_ERROR = 0.02
 DEPTH, WIDTH = 20, 1024

@@ -13,9 +13,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from gradprobe.check import expand, load_target
 from gradprobe.measure.blocks.profile import PathProfile
 from gradprobe.spec.options import ProbeOptions
+from gradprobe.tasks.probe import expand, load_target
 
 RESNET = str(Path(__file__).parents[2] / "model_specs" / "resnet110_cifar.yaml")
 

@@ -20,10 +20,10 @@ from profiles import FIT, GIVEN, load, network_spec
 from regression import LOGISTIC, LOGLOG, auc, cross_validated, reliability
 from torch import Tensor, nn
 
-from gradprobe.check import Prepared, prepare
 from gradprobe.measure.one_pass import measure
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.spec.options import ProbeOptions
+from gradprobe.tasks.probe import Prepared, prepare
 from gradprobe.verdict.report import Signals
 
 SEEDS = 3

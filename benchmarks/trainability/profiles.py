@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 from train import digits, read
 
-from gradprobe.check import Prepared, prepare
 from gradprobe.measure.one_pass import measure, undisturbed
 from gradprobe.measure.second_look import second_look
 from gradprobe.model.batch import LOSSES
@@ -29,6 +28,7 @@ from gradprobe.numbers import finite
 from gradprobe.spec.network import NetworkSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.yaml import parse
+from gradprobe.tasks.probe import Prepared, prepare
 from gradprobe.verdict.rules.table import diagnose
 from gradprobe.verdict.signals import signals
 

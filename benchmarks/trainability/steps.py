@@ -13,9 +13,9 @@ import torch
 from fit import SIGNS, compare, seen
 from profiles import FIT, GIVEN, load, network_spec
 
-from gradprobe.check import prepare
 from gradprobe.measure.second_look import second_look
 from gradprobe.spec.options import ProbeOptions
+from gradprobe.tasks.probe import prepare
 from gradprobe.verdict.report import Signals
 
 LENGTHS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # of a weight's RMS singular value

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from gradprobe.check import load_target, take_apart
 from gradprobe.cli import options as o
 from gradprobe.cli.output import emit, progress, style_for
 from gradprobe.render.block import block_steps
+from gradprobe.tasks.probe import load_target, take_apart
 
 
 def block(

@@ -8,17 +8,17 @@ from typing import Annotated
 
 import typer
 
-from gradprobe import baseline as baselines
-from gradprobe import gate
-from gradprobe.cache import NAME, Cache
 from gradprobe.cli import options as o
 from gradprobe.cli.output import emit, steps, style_for, warn
 from gradprobe.cli.reporting import destinations, publish
 from gradprobe.errors import ExitCode, InputError
 from gradprobe.files import write_atomically
-from gradprobe.outcome import CheckResult
 from gradprobe.render.config import render_config
-from gradprobe.sources.toml import nearest, parse_list, parse_seeds, resolver, values
+from gradprobe.tasks.check import baseline as baselines
+from gradprobe.tasks.check import run as gate
+from gradprobe.tasks.check.cache import NAME, Cache
+from gradprobe.tasks.check.config import nearest, parse_list, parse_seeds, resolver, values
+from gradprobe.tasks.check.result import CheckResult
 
 
 def check(

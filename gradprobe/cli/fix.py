@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from gradprobe import fix as mending
-from gradprobe.check import versions
 from gradprobe.cli import options as o
 from gradprobe.cli.output import emit, progress, style_for
 from gradprobe.errors import ExitCode, InputError
 from gradprobe.render.fix import render_fix, render_fix_json
+from gradprobe.tasks.fix import search as mending
+from gradprobe.tasks.probe import versions
 
 
 def fix(

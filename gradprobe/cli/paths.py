@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from gradprobe._version import __version__
-from gradprobe.check import expand, load_any
 from gradprobe.cli import options as o
 from gradprobe.cli.output import emit, progress, style_for
 from gradprobe.render.paths import render_paths, render_paths_json
+from gradprobe.tasks.probe import expand, load_any
 
 
 def paths(

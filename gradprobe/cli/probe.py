@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from gradprobe.check import probe_spec
 from gradprobe.cli import options as o
 from gradprobe.cli.output import emit, progress, style_for
 from gradprobe.errors import InputError
@@ -16,6 +15,7 @@ from gradprobe.render.text import render_report as render_text
 from gradprobe.spec.network import ArchitectureSpec, CodeSpec, NetworkSpec
 from gradprobe.spec.sources.python import is_target
 from gradprobe.spec.write import render_spec
+from gradprobe.tasks.probe import probe_spec
 from gradprobe.verdict.report import Report
 from gradprobe.verdict.seeds import repeated
 from gradprobe.worker.run import DEFAULT_TIMEOUT, RunOptions, load, probe_code

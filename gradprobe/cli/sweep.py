@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from gradprobe import sweep as sweeping
 from gradprobe._version import __version__
 from gradprobe.cli import options as o
 from gradprobe.cli.output import emit, steps, style_for
 from gradprobe.errors import InputError
 from gradprobe.render.sweep import render_sweep, render_sweep_json
 from gradprobe.spec.sources.stack import StackOptions
+from gradprobe.tasks import sweep as sweeping
 
 _AXES = "Axes: one value, or several separated by commas"
 

@@ -7,7 +7,6 @@ from rich.text import Text
 
 from gradprobe.errors import ExitCode, Place, caret_lines, printable
 from gradprobe.numbers import name, plural
-from gradprobe.outcome import CheckResult, Diagnostic
 from gradprobe.render.canvas import (
     BAD,
     FAINT,
@@ -18,6 +17,7 @@ from gradprobe.render.canvas import (
     paint,
     wrapped,
 )
+from gradprobe.tasks.check.result import CheckResult, Diagnostic
 
 
 def render_concise(result: CheckResult, style: Style) -> str:

@@ -24,7 +24,7 @@ from gradprobe.render.canvas import (
     wrapped,
 )
 from gradprobe.render.json import SCHEMA_VERSION, dump
-from gradprobe.trials import Fix, Probed, Trial
+from gradprobe.tasks.fix.trials import Fix, Probed, Trial
 from gradprobe.verdict.report import Verdict
 
 MOST_TRIALS = 8

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gradprobe.outcome import CheckResult
 from gradprobe.render.canvas import Style
 from gradprobe.render.check import render_concise, render_full
 from gradprobe.render.github import render_github
@@ -13,6 +12,7 @@ from gradprobe.render.json import render_check, render_lines
 from gradprobe.render.junit import render_junit
 from gradprobe.render.markdown import render_markdown
 from gradprobe.render.sarif import render_sarif
+from gradprobe.tasks.check.result import CheckResult
 
 FORMATS: dict[str, Callable[[CheckResult, Style], str]] = {
     "concise": render_concise,

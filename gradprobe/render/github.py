@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gradprobe.errors import printable
-from gradprobe.outcome import CheckResult, Diagnostic
+from gradprobe.tasks.check.result import CheckResult, Diagnostic
 from gradprobe.verdict.report import Severity
 
 _COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gradprobe.outcome import CheckResult
 from gradprobe.render.json import dump
+from gradprobe.tasks.check.result import CheckResult
 from gradprobe.verdict.report import Severity
 
 _SEVERITIES = {Severity.ERROR: "major", Severity.WARNING: "minor", Severity.INFO: "info"}

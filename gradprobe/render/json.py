@@ -9,7 +9,7 @@ from typing import Any
 
 from gradprobe.measure.profile import GradientProfile, RowProfile, RowStatus
 from gradprobe.numbers import finite
-from gradprobe.outcome import CheckResult, Diagnostic
+from gradprobe.tasks.check.result import CheckResult, Diagnostic
 from gradprobe.verdict.report import Finding, Probability, Repeats, Report, Training
 
 SCHEMA_VERSION = 1

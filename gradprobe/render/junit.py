@@ -6,7 +6,7 @@ from collections import Counter
 from xml.etree import ElementTree as ET
 
 from gradprobe.errors import ExitCode, printable
-from gradprobe.outcome import CheckResult, Diagnostic, Outcome
+from gradprobe.tasks.check.result import CheckResult, Diagnostic, Outcome
 
 
 def render_junit(result: CheckResult) -> str:

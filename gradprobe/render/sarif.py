@@ -6,8 +6,8 @@ from typing import Any
 from urllib.parse import quote
 
 from gradprobe.errors import ExitCode, printable
-from gradprobe.outcome import CheckResult, Diagnostic
 from gradprobe.render.json import dump
+from gradprobe.tasks.check.result import CheckResult, Diagnostic
 from gradprobe.verdict.report import Severity
 from gradprobe.verdict.rules.table import RULES, Rule
 

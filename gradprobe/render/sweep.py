@@ -9,7 +9,6 @@ from itertools import pairwise
 from rich.console import RenderableType
 from rich.text import Text
 
-from gradprobe.curves import Fit, Point, Sweep, fit, greatest_healthy
 from gradprobe.numbers import finite, name, number
 from gradprobe.render.canvas import (
     BAD,
@@ -24,6 +23,7 @@ from gradprobe.render.canvas import (
     wrapped,
 )
 from gradprobe.render.json import SCHEMA_VERSION, dump
+from gradprobe.tasks.curves import Fit, Point, Sweep, fit, greatest_healthy
 from gradprobe.verdict.report import Verdict
 
 _PLOT_ROWS = 13

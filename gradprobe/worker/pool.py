@@ -22,12 +22,12 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import NamedTuple
 
-from gradprobe.check import measure_spec
 from gradprobe.errors import ExitCode, GradprobeError, InputError, first_line
 from gradprobe.spec.network import CodeSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.python import CodeOptions, completed, require_allowed
 from gradprobe.spec.sources.yaml import parse_any
+from gradprobe.tasks.probe import measure_spec
 from gradprobe.verdict.rules.table import check_ignores
 from gradprobe.worker.archive import Failure, Reply, encode
 from gradprobe.worker.run import RunOptions, measure_code

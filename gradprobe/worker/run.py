@@ -14,8 +14,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gradprobe import check
-from gradprobe.check import judge, load_target
 from gradprobe.errors import InputError, ModelError
 from gradprobe.spec.network import ArchitectureSpec, CodeSpec, NetworkSpec
 from gradprobe.spec.options import ProbeOptions
@@ -23,6 +21,8 @@ from gradprobe.spec.sources import huggingface, python
 from gradprobe.spec.sources.python import CodeOptions
 from gradprobe.spec.sources.stack import STACKS, StackOptions
 from gradprobe.spec.sources.yaml import load_any
+from gradprobe.tasks import probe as check
+from gradprobe.tasks.probe import judge, load_target
 from gradprobe.verdict.report import Report
 from gradprobe.verdict.rules.table import Selection, check_ignores
 from gradprobe.worker import archive, process

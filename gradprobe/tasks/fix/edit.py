@@ -14,7 +14,10 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from gradprobe.errors import InputError, Place
-from gradprobe.fixes import (
+from gradprobe.spec.network import InitSpec, NetworkSpec, Value
+from gradprobe.spec.sources.yaml import parse
+from gradprobe.spec.vocabulary import COMBINATORS
+from gradprobe.tasks.fix.recipes import (
     Change,
     Insert,
     Rename,
@@ -25,9 +28,6 @@ from gradprobe.fixes import (
     apply,
     same_network,
 )
-from gradprobe.spec.network import InitSpec, NetworkSpec, Value
-from gradprobe.spec.sources.yaml import parse
-from gradprobe.spec.vocabulary import COMBINATORS
 
 _ANCHOR = re.compile(r"&\S+\s+")
 

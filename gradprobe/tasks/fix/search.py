@@ -9,11 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from gradprobe.check import load_target, probe_spec
 from gradprobe.errors import GradprobeError, InputError
 from gradprobe.files import write_atomically
-from gradprobe.fixes import Change, Recipe, apply, changes_for, label, recipes
-from gradprobe.sources.edit import CannotEditError, edit
 from gradprobe.spec.network import NetworkSpec, walk
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources import huggingface
@@ -21,7 +18,9 @@ from gradprobe.spec.sources import yaml as yaml_source
 from gradprobe.spec.sources.python import is_script, is_target
 from gradprobe.spec.sources.stack import STACKS, StackOptions
 from gradprobe.spec.write import render_spec
-from gradprobe.trials import (
+from gradprobe.tasks.fix.edit import CannotEditError, edit
+from gradprobe.tasks.fix.recipes import Change, Recipe, apply, changes_for, label, recipes
+from gradprobe.tasks.fix.trials import (
     MENDED,
     Fix,
     Probed,
@@ -31,6 +30,7 @@ from gradprobe.trials import (
     measurement,
     needs_mending,
 )
+from gradprobe.tasks.probe import load_target, probe_spec
 
 _BOM = b"\xef\xbb\xbf"
 _GAIN_STEPS = 12  # of the search for the gain of reach 1

@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from gradprobe import baseline as baselines
 from gradprobe._version import __version__
-from gradprobe.baseline import Baseline
-from gradprobe.cache import Cache, DamagedError, key_of
-from gradprobe.check import judge, versions
-from gradprobe.discover import OptionsOf, discover, matches, shard
 from gradprobe.errors import ExitCode, InputError, located
-from gradprobe.outcome import CheckResult, Diagnostic, Outcome, with_fingerprints
 from gradprobe.spec.network import Ignore
 from gradprobe.spec.options import CheckOptions
 from gradprobe.spec.sources.yaml import read_bytes
+from gradprobe.tasks.check import baseline as baselines
+from gradprobe.tasks.check.baseline import Baseline
+from gradprobe.tasks.check.cache import Cache, DamagedError, key_of
+from gradprobe.tasks.check.discover import OptionsOf, discover, matches, shard
+from gradprobe.tasks.check.result import CheckResult, Diagnostic, Outcome, with_fingerprints
+from gradprobe.tasks.probe import judge, versions
 from gradprobe.verdict.report import Finding, Report, Severity
 from gradprobe.verdict.rules.table import BY_CODE, BY_NAME, Selection, diagnose_seeds
 from gradprobe.worker import pool

@@ -10,7 +10,7 @@ from typing import Any
 
 from gradprobe.errors import InputError
 from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus
-from gradprobe.sources import versioned
+from gradprobe.tasks import versioned
 from gradprobe.verdict.report import Finding, Report, Severity, Verdict
 
 SCHEMA_VERSION = 1

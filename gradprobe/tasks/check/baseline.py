@@ -17,8 +17,8 @@ from typing import Any
 from gradprobe.errors import InputError
 from gradprobe.measure.profile import from_one
 from gradprobe.numbers import finite, number
-from gradprobe.outcome import CheckResult, Diagnostic, Outcome
-from gradprobe.sources import versioned
+from gradprobe.tasks import versioned
+from gradprobe.tasks.check.result import CheckResult, Diagnostic, Outcome
 from gradprobe.verdict.report import Report
 from gradprobe.verdict.rules.table import BY_CODE, BY_NAME, Selection
 

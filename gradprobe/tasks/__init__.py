@@ -1,0 +1,1 @@
+"""What each command does: targets and options come in, reports or tables of them go out."""

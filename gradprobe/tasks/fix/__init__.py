@@ -1,0 +1,2 @@
+"""What ``gradprobe fix`` does:
+a failing spec comes in, the smallest change that mends it goes out."""
