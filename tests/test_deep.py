@@ -18,8 +18,8 @@ from test_subject import everything, unchanged
 import gradprobe
 from gradprobe.render.canvas import Style
 from gradprobe.render.json import report_object
+from gradprobe.render.schema import output_schema
 from gradprobe.render.text import render_report
-from gradprobe.schema_output import output_schema
 from gradprobe.spec.network import NetworkSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions

@@ -24,8 +24,8 @@ from jsonschema import Draft4Validator, Draft7Validator
 from gradprobe.cli.options import CheckFormat
 from gradprobe.errors import printable
 from gradprobe.render.canvas import ENDLESS, Style, folded
-from gradprobe.render.formats import FORMATS
-from gradprobe.schema_output import OUTPUTS, output_schema
+from gradprobe.render.check.formats import FORMATS
+from gradprobe.render.schema import OUTPUTS, output_schema
 from gradprobe.tasks.check.result import with_fingerprints
 from gradprobe.verdict.rules.table import RULES
 

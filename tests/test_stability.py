@@ -22,8 +22,8 @@ from test_huggingface import CONFIGS
 import gradprobe
 from gradprobe.errors import InputError
 from gradprobe.render.canvas import Style
+from gradprobe.render.schema import output_schema
 from gradprobe.render.text import render_report
-from gradprobe.schema_output import output_schema
 from gradprobe.spec.network import Ignore, NetworkSpec
 from gradprobe.spec.options import AUTO_SEEDS, MAX_SEEDS, Seeds, choose_seeds, seeds_in
 from gradprobe.spec.sources.stack import StackOptions

@@ -25,7 +25,7 @@ from torch import nn
 
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.model.build import build
-from gradprobe.schema_output import output_schema
+from gradprobe.render.schema import output_schema
 from gradprobe.spec.network import InitSpec, NetworkSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions

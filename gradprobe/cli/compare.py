@@ -5,9 +5,9 @@ from __future__ import annotations
 from gradprobe.cli import options as o
 from gradprobe.cli.output import emit, progress, style_for
 from gradprobe.errors import InputError
+from gradprobe.render.check.markdown import render_comparison as render_markdown
 from gradprobe.render.compare import render_comparison
 from gradprobe.render.json import render_comparison as render_json
-from gradprobe.render.markdown import render_comparison as render_markdown
 from gradprobe.spec.network import ArchitectureSpec, NetworkSpec
 from gradprobe.tasks.probe import load_any, probe_spec
 from gradprobe.tasks.read_report import is_report, load

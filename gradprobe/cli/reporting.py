@@ -12,10 +12,10 @@ from typing import TextIO
 from gradprobe.cli.output import emit, style_for, warn
 from gradprobe.errors import InputError, suggestion
 from gradprobe.render.canvas import ENDLESS, Style
-from gradprobe.render.check import summary
-from gradprobe.render.formats import CONCISE, FOR_PEOPLE, FORMATS
-from gradprobe.render.github import render_github
-from gradprobe.render.markdown import render_markdown
+from gradprobe.render.check.formats import CONCISE, FOR_PEOPLE, FORMATS
+from gradprobe.render.check.github import render_github
+from gradprobe.render.check.markdown import render_markdown
+from gradprobe.render.check.text import summary
 from gradprobe.tasks.check.result import CheckResult
 
 _SUMMARY_LIMIT = 1 << 20  # bytes that GitHub takes of a step's summary

@@ -10,7 +10,7 @@ import typer
 from gradprobe.cli import options as o
 from gradprobe.cli.output import emit
 from gradprobe.render.json import dump
-from gradprobe.schema_output import output_schema
+from gradprobe.render.schema import output_schema
 from gradprobe.spec.schema import spec_schema
 from gradprobe.verdict.rules.table import RULE_WORDS
 

@@ -1,0 +1,1 @@
+"""A value comes in, a string goes out: pure, with width and colour handed in."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from gradprobe.errors import printable
 from gradprobe.numbers import number
-from gradprobe.render.check import summary
+from gradprobe.render.check.text import summary
 from gradprobe.render.compare import FOOTERS, align
 from gradprobe.tasks.check.result import CheckResult, Diagnostic, Outcome
 from gradprobe.verdict.report import Report

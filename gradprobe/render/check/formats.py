@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gradprobe.render.canvas import Style
-from gradprobe.render.check import render_concise, render_full
-from gradprobe.render.github import render_github
-from gradprobe.render.gitlab import render_gitlab
+from gradprobe.render.check.github import render_github
+from gradprobe.render.check.gitlab import render_gitlab
+from gradprobe.render.check.junit import render_junit
+from gradprobe.render.check.markdown import render_markdown
+from gradprobe.render.check.sarif import render_sarif
+from gradprobe.render.check.text import render_concise, render_full
 from gradprobe.render.json import render_check, render_lines
-from gradprobe.render.junit import render_junit
-from gradprobe.render.markdown import render_markdown
-from gradprobe.render.sarif import render_sarif
 from gradprobe.tasks.check.result import CheckResult
 
 FORMATS: dict[str, Callable[[CheckResult, Style], str]] = {
