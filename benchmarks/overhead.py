@@ -3,9 +3,9 @@
     python benchmarks/overhead.py
 
 For each network, in one run and in turn: a bare step (forward, loss, backward into ``.grad``), the
-forum's loop over ``named_parameters()`` after such a step, and ``gradprobe.measure.one_pass.measure`` with
-every column of the table. Times are ratios of medians; memory is the peak resident set of a
-process that takes one step, less what it held before, ÷ the same for the bare step.
+forum's loop over ``named_parameters()`` after such a step, and one probe with every column of the
+table. Times are ratios of medians; memory is the peak resident set of a process that takes one
+step, less what it held before, ÷ the same for the bare step.
 """
 
 from __future__ import annotations

@@ -439,7 +439,8 @@ def test_he_init_s_relu_stack_neither_grows_nor_decays() -> None:
 
 def test_torch_is_not_needed_to_predict() -> None:
     code = (
-        "import sys; from gradprobe.theory.predict import predict; from gradprobe.spec.sources.stack import *;"
+        "import sys; from gradprobe.theory.predict import predict; "
+        "from gradprobe.spec.sources.stack import *; "
         "predict(load('residual', StackOptions(norm='batch'))); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

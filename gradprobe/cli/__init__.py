@@ -1,1 +1,1 @@
-"""Words on a command line come in; a task is called, its result is rendered, an exit code goes out."""
+"""Words on a command line come in; a task is done and rendered; an exit code goes out."""
