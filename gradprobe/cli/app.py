@@ -31,7 +31,7 @@ def app_for(arguments: Sequence[str] | None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     for name in named:
-        app.command()(getattr(import_module(f"gradprobe.cli.{name}"), name))
+        app.command()(getattr(import_module(f"gradprobe.cli.commands.{name}"), name))
     app.callback()(gradprobe)
     return app
 
