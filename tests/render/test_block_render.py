@@ -1,6 +1,6 @@
 """What `block` and `paths` show: from values made by hand, and from the real commands.
 
-``GRADPROBE_OVERWRITE=1 pytest tests/test_block_render.py`` writes the golden files anew. The
+``GRADPROBE_OVERWRITE=1 pytest tests/render/test_block_render.py`` writes the golden files anew. The
 numbers of the real commands are not frozen: torch computes them again, another way.
 """
 
@@ -42,7 +42,7 @@ from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.spec.vocabulary import COMBINATORS, LAYERS
 from gradprobe.tasks.probe import load_target, prepare
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 OVERWRITE = bool(os.environ.get("GRADPROBE_OVERWRITE"))
 SGR = re.compile(r"\x1b\[[0-9;]*m")
 WIDTHS = (80, 120)

@@ -24,8 +24,8 @@ from gradprobe.tasks.fix.recipes import (
 )
 from gradprobe.tasks.fix.search import unified_diff
 
-SPECS = sorted((Path(__file__).parent / "specs" / "good").glob("*.yaml"))
-MODELS = sorted((Path(__file__).parent.parent / "model_specs").glob("*.yaml"))
+SPECS = sorted((Path(__file__).parents[1] / "specs" / "good").glob("*.yaml"))
+MODELS = sorted((Path(__file__).parents[2] / "model_specs").glob("*.yaml"))
 
 
 def read(text: str) -> NetworkSpec:

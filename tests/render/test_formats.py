@@ -1,6 +1,6 @@
 """Every output format of the check, from one result made by hand with hostile names.
 
-``GRADPROBE_OVERWRITE=1 pytest tests/test_formats.py`` writes the golden files anew.
+``GRADPROBE_OVERWRITE=1 pytest tests/render/test_formats.py`` writes the golden files anew.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from gradprobe.render.schema import OUTPUTS, output_schema
 from gradprobe.tasks.check.result import with_fingerprints
 from gradprobe.verdict.rules.table import RULES
 
-ROOT = Path(__file__).parents[1]
-GOLDEN = Path(__file__).parent / "golden" / "check"
-SARIF = Path(__file__).parent / "schemas" / "sarif-2.1.0.json"
+ROOT = Path(__file__).parents[2]
+GOLDEN = Path(__file__).parents[1] / "golden" / "check"
+SARIF = Path(__file__).parents[1] / "schemas" / "sarif-2.1.0.json"
 OVERWRITE = bool(os.environ.get("GRADPROBE_OVERWRITE"))
 RESULT = check_result()
 COUNTED = [one for one in RESULT.diagnostics if one.counts]

@@ -21,7 +21,7 @@ from gradprobe.spec.sources.yaml import parse
 from gradprobe.verdict.calibration import COEFFICIENTS, counted, probability
 from gradprobe.verdict.report import Signals
 
-HOME = Path(__file__).parent.parent / "benchmarks" / "trainability"
+HOME = Path(__file__).parents[2] / "benchmarks" / "trainability"
 if not HOME.is_dir():
     pytest.skip("the benchmarks are not in the source distribution", allow_module_level=True)
 sys.path.insert(0, str(HOME))

@@ -1,6 +1,6 @@
 """What ``probe``, ``compare`` and ``rules`` show, from reports made by hand.
 
-``GRADPROBE_OVERWRITE=1 pytest tests/test_render.py`` writes the golden files anew.
+``GRADPROBE_OVERWRITE=1 pytest tests/render/test_render.py`` writes the golden files anew.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from gradprobe.render.text import render_report
 from gradprobe.verdict.report import Report, Severity, Verdict
 from gradprobe.verdict.rules.table import RULES
 
-GOLDEN = Path(__file__).parent / "golden" / "report"
+GOLDEN = Path(__file__).parents[1] / "golden" / "report"
 OVERWRITE = bool(os.environ.get("GRADPROBE_OVERWRITE"))
 SGR = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -614,7 +614,7 @@ def test_a_thousand_blocks_within_4_gib() -> None:
         capture_output=True,
         check=False,
         timeout=1800,
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stderr
     unit = 1 if sys.platform == "darwin" else 1024

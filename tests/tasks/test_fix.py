@@ -32,7 +32,7 @@ from gradprobe.tasks.fix.trials import (
 )
 from gradprobe.verdict.report import Verdict
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 Run = Callable[..., Result]
 
 
@@ -56,7 +56,7 @@ SIGMOID = f"{LINEAR}, Sigmoid"
 BROKEN = network(SIGMOID)
 
 
-# What mends each, by the closed forms in tests/test_closed_forms.py and nothing bigger.
+# What mends each, by the closed forms in tests/measure/test_closed_forms.py and nothing bigger.
 CASES = {
     # ReLU halves the variance; He init doubles it
     "relu": (network(f"{LINEAR}, ReLU"), "init kaiming_normal"),

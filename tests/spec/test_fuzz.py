@@ -24,7 +24,7 @@ from gradprobe.spec.vocabulary import (
     layer_arguments,
 )
 
-GOOD = sorted((Path(__file__).parent / "specs" / "good").glob("*.yaml"))
+GOOD = sorted((Path(__file__).parents[1] / "specs" / "good").glob("*.yaml"))
 TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in GOOD}
 
 # Small enough that no example takes long; what is refused by them is refused before it is built.

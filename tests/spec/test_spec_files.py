@@ -15,7 +15,7 @@ from conftest import Result
 
 from gradprobe.spec.vocabulary import COMBINATORS, INITS
 
-SPECS = Path(__file__).parent / "specs"
+SPECS = Path(__file__).parents[1] / "specs"
 GOOD = sorted((SPECS / "good").glob("*.yaml"))
 BAD = sorted((SPECS / "bad").glob("*.yaml"))
 

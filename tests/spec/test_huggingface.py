@@ -25,7 +25,7 @@ from gradprobe.spec.options import Limits, ProbeOptions
 from gradprobe.spec.sources import huggingface
 from gradprobe.tasks.probe import load_any, probe_spec
 
-CONFIGS = Path(__file__).parent / "architectures"
+CONFIGS = Path(__file__).parents[1] / "architectures"
 NAMES = sorted(path.name for path in CONFIGS.iterdir())
 
 # The rows that a person would call the layers, and what stands before and behind them.
