@@ -12,16 +12,9 @@ from hypothesis import strategies as st
 
 from gradprobe.spec.network import NetworkSpec
 from gradprobe.spec.sources.yaml import parse
+from gradprobe.tasks.fix.changes import Change, SetArguments, apply, same_network
 from gradprobe.tasks.fix.edit import CannotEditError, edit
-from gradprobe.tasks.fix.recipes import (
-    Change,
-    Recipe,
-    SetArguments,
-    apply,
-    changes_for,
-    recipes,
-    same_network,
-)
+from gradprobe.tasks.fix.recipes import Recipe, changes_for, recipes
 from gradprobe.tasks.fix.search import unified_diff
 
 SPECS = sorted((Path(__file__).parents[1] / "specs" / "good").glob("*.yaml"))

@@ -17,7 +17,7 @@ from gradprobe.errors import InputError, Place
 from gradprobe.spec.network import InitSpec, NetworkSpec, Value
 from gradprobe.spec.sources.yaml import parse
 from gradprobe.spec.vocabulary import COMBINATORS
-from gradprobe.tasks.fix.recipes import (
+from gradprobe.tasks.fix.changes import (
     Change,
     Insert,
     Rename,

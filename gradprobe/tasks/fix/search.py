@@ -18,8 +18,9 @@ from gradprobe.spec.sources import yaml as yaml_source
 from gradprobe.spec.sources.python import is_script, is_target
 from gradprobe.spec.sources.stack import STACKS, StackOptions
 from gradprobe.spec.write import render_spec
+from gradprobe.tasks.fix.changes import Change, apply, label
 from gradprobe.tasks.fix.edit import CannotEditError, edit
-from gradprobe.tasks.fix.recipes import Change, Recipe, apply, changes_for, label, recipes
+from gradprobe.tasks.fix.recipes import Recipe, changes_for, recipes
 from gradprobe.tasks.fix.trials import (
     MENDED,
     Fix,
