@@ -6,8 +6,8 @@ A layer that an alias repeats has one place, so that a change reaches every copy
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import NamedTuple, TypeAlias
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, NamedTuple, TypeAlias
 
 from gradprobe.errors import Place
 from gradprobe.spec.network import InitSpec, LayerSpec, NetworkSpec, Value
@@ -92,7 +92,7 @@ Change: TypeAlias = Wrap | Insert | Rename | SetArguments | SetInit | SetClassIn
 
 
 def label(changes: Iterable[Change]) -> str:
-    """``init kaiming_normal + skip``"""
+    """The changes in one line, each word once: ``init kaiming_normal + skip``."""
     return " + ".join(dict.fromkeys(word for change in changes for word in change.words))
 
 
@@ -155,29 +155,22 @@ def _changed(layer: LayerSpec, todo: tuple[Change, ...]) -> LayerSpec:
     return layer
 
 
-def same_network(one: NetworkSpec, other: NetworkSpec) -> bool:
-    """Whether both describe the same network and the same check, wherever it is written."""
-    return _bare(one) == _bare(other)
+def same_network(spec: NetworkSpec, other: NetworkSpec) -> bool:
+    """Whether both describe the same network and the same check, wherever they are written."""
+    first, second = (_without_places(replace(s, source="", lines=())) for s in (spec, other))
+    return bool(first == second)
 
 
-def _bare(spec: NetworkSpec) -> NetworkSpec:
-    return replace(
-        spec,
-        input=replace(spec.input, place=None),
-        layers=tuple(map(_bare_layer, spec.layers)),
-        init={kind: _bare_inits(inits) for kind, inits in spec.init.items()},
-        check=replace(
-            spec.check, ignore=tuple(replace(one, place=None) for one in spec.check.ignore)
-        ),
-        source="",
-        lines=(),
-    )
-
-
-def _bare_layer(layer: LayerSpec) -> LayerSpec:
-    branches = tuple(tuple(map(_bare_layer, branch)) for branch in layer.branches)
-    return replace(layer, branches=branches, init=_bare_inits(layer.init), place=None)
-
-
-def _bare_inits(inits: Mapping[str, InitSpec]) -> dict[str, InitSpec]:
-    return {key: replace(init, place=None) for key, init in inits.items()}
+def _without_places(value: Any) -> Any:
+    """A spec, or a part of one, without what says where it is written."""
+    match value:
+        case Place():
+            return None
+        case Mapping():
+            return {key: _without_places(item) for key, item in value.items()}
+        case tuple():
+            return tuple(map(_without_places, value))
+    if not is_dataclass(value):
+        return value
+    names = (field.name for field in fields(value))
+    return {name: _without_places(getattr(value, name)) for name in names}
