@@ -27,7 +27,14 @@ from torch.autograd.graph import GradientEdge
 
 from gradprobe.errors import GradprobeError, InputError, ModelError
 from gradprobe.measure.norms import ActivationStats, activation_stats, norms
-from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
+from gradprobe.measure.profile import (
+    GradientProfile,
+    ParameterProfile,
+    RowProfile,
+    RowStatus,
+    Use,
+    call_name,
+)
 from gradprobe.model.batch import first_tensor, tensors_in
 from gradprobe.model.build import Network
 from gradprobe.model.rng import reseed_all
@@ -427,8 +434,8 @@ def _in_order(rows: list[Row], measured: list[_Measured]) -> list[_Measured]:
 
     def numbered(one: _Measured, name: str) -> _Measured:
         counts[name] = counts.get(name, 0) + 1
-        name = name if counts[name] == 1 else f"{name} ({counts[name]})"
-        return one._replace(row=one.row._replace(name=name))
+        call = counts[name]
+        return one._replace(row=one.row._replace(name=call_name(name, call), call=call))
 
     for one in measured:  # a block's hook fires after its leaves'
         ran.add(one.row.name)
@@ -531,7 +538,8 @@ def _profile(
         about = (row.name, row.kind, row.level, row.line)
         numbers = (gradient, rms, dependence, zeros)
         inside = (parameters, row.contains)
-        rows.append(RowProfile(*about, status, size, *numbers, *inside, column=row.column))
+        made = RowProfile(*about, status, size, *numbers, *inside, column=row.column, call=row.call)
+        rows.append(made)
     orphans: list[ParameterProfile] = []
     if len(owned) < len(parameter_norms):
         others = {id(p): (n, p) for n, p in parameters_of(model) if id(p) not in owned}

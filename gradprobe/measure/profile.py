@@ -57,6 +57,11 @@ class ParameterProfile(NamedTuple):
         return self.norm == 0 and bool(self.gradient_norm) and not is_bias
 
 
+def call_name(module: str, call: int) -> str:
+    """The name of the row that stands for one call of a module: ``cell``, ``cell (2)``, …"""
+    return module if call == 1 else f"{module} ({call})"
+
+
 class RowProfile(NamedTuple):
     """One row: a top-level layer, an iteration of a repeat, or (``level`` > 0) a leaf inside one.
 
@@ -78,6 +83,12 @@ class RowProfile(NamedTuple):
     jacobian: JacobianProfile | None = None  # measured on request, where the shape is kept
     column: int | None = None  # beside ``line``, both from 1
     theory: RowPrediction | None = None  # predicted on request
+    call: int = 1  # which call of its module; the name shows it from the second on
+
+    @property
+    def module(self) -> str:
+        """Path of the module: the name without the number of a further call."""
+        return self.name.removesuffix(f" ({self.call})") if self.call > 1 else self.name
 
     @property
     def weight_norm(self) -> float | None:

@@ -24,6 +24,7 @@ class Row(NamedTuple):
     level: int = 0
     contains: tuple[str, ...] = ()  # the kinds of layer inside, itself included
     is_block: bool = False  # one of the repeated modules that the model is made of
+    call: int = 1  # of the module: one that is called again has a row for each call
 
     @property
     def line(self) -> int | None:

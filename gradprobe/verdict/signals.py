@@ -7,7 +7,6 @@ verdict than the worst that it has.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -20,8 +19,6 @@ DECADES = 8.0  # of reach below 1
 GROWN = 2.0  # decades of reach above 1: more were no worse
 FORWARD = 6.0  # decades of activations
 LOST = 4.0  # decades of input dependence, and of the gradient of a sequence's first position
-
-_FURTHER_CALL = re.compile(r" \(\d+\)$")  # of a module: its row's name is numbered
 
 # Why there is nothing to weigh; the first that holds is told.
 OBSTACLES: dict[str, Callable[[GradientProfile], bool]] = {
@@ -77,8 +74,8 @@ def signals(
     trunk, reach = profile.trunk, profile.reach
     assert reach is not None
     # Where the last weights of the trunk are: pooling behind them makes random inputs look alike.
-    weighted = {_module(row) for row in trunk if row.parameters}
-    top = next((row for row in reversed(trunk) if _module(row) in weighted), trunk[-1])
+    weighted = {row.module for row in trunk if row.parameters}
+    top = next((row for row in reversed(trunk) if row.module in weighted), trunk[-1])
     dependence = top.input_dependence
     decades = math.log10(reach)
     mixing = [row for row in trunk[1:] if any(p.dimensions > 1 for p in row.parameters)]
@@ -109,7 +106,7 @@ def without_time(profile: GradientProfile) -> GradientProfile:
         return profile
     rows: dict[str, RowProfile] = {}
     for row in profile.ran:
-        module = _module(row)
+        module = row.module
         key = module if module in steps else row.name
         rows[key] = _both(rows[key], row) if key in rows else row
     return replace(profile, rows=tuple(rows.values()))
@@ -129,27 +126,22 @@ def _both(first: RowProfile, row: RowProfile) -> RowProfile:
 
 def _in_step(rows: Sequence[RowProfile]) -> set[str]:
     """The modules of which each call is one step of a loop over a recurrent cell."""
-    cells = {_module(row) for row in rows if not RECURRENT_CELLS.isdisjoint(row.contains)}
+    cells = {row.module for row in rows if not RECURRENT_CELLS.isdisjoint(row.contains)}
     if not cells:
         return set()
-    times = Counter(map(_module, rows))
+    times = Counter(row.module for row in rows)
     cells = {cell for cell in cells if times[cell] > 1}
     steps = 0  # calls of those cells so far
     at: dict[str, int] = {}  # how many there had been when a module was called last
     deep = set()
     for row in rows if cells else ():  # a cell that is called once is no loop
-        module = _module(row)
+        module = row.module
         if module in cells:
             steps += 1
         elif at.get(module) == steps:
             deep.add(module)
         at[module] = steps
     return {module for module in at if times[module] > 1} - deep
-
-
-def _module(row: RowProfile) -> str:
-    """The row's name without the number of a further call, as in ``cell (2)``."""
-    return _FURTHER_CALL.sub("", row.name)
 
 
 def _forward_growth(profile: GradientProfile) -> float:

@@ -187,7 +187,7 @@ def test_a_rule_fires(code: str, measured: GradientProfile) -> None:
     ("kind", "advice"), [("LSTMCell", "forget gate"), ("RNNCell", "LSTM or GRU"), ("Block", "gain")]
 )
 def test_what_fades_from_call_to_call_of_a_cell_is_mended_in_time(kind: str, advice: str) -> None:
-    calls = [row(f"cell ({n})", 10 ** (n - 9), kind=kind, bare=True) for n in range(2, 10)]
+    calls = [row(f"cell ({n})", 10 ** (n - 9), kind=kind, bare=True, call=n) for n in range(2, 10)]
     rows = [row("cell", 1e-9, kind=kind), *calls, row("mid"), row("last"), row("head")]
     [finding], _ = judged(profile(*rows))
     assert advice in finding.advice

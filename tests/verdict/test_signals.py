@@ -9,7 +9,7 @@ from handmade import CAPS, any_signals, chain, parameter, profile, row, with_rea
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradprobe.measure.profile import RowProfile, RowStatus
+from gradprobe.measure.profile import RowProfile, RowStatus, call_name
 from gradprobe.verdict.calibration import COEFFICIENTS, IDEAL, probability
 from gradprobe.verdict.report import Signals
 from gradprobe.verdict.signals import FORWARD, signals
@@ -66,9 +66,8 @@ def looped(kind: str, *gradients: float | None) -> list[RowProfile]:
     """Two rows, called in turn as often as there are gradients: what feeds a cell, and the cell."""
     rows = []
     for call, gradient in enumerate(gradients, 1):
-        number = "" if call == 1 else f" ({call})"
         for name in ("feed", "cell"):
-            made = row(f"{name}{number}", gradient, bare=call > 1, kind=kind)
+            made = row(call_name(name, call), gradient, bare=call > 1, kind=kind, call=call)
             rows.append(made._replace(kind="Linear", contains=("Linear",)) if "f" in name else made)
     return rows
 
@@ -86,16 +85,19 @@ def test_between_the_steps_of_a_recurrent_cell_there_is_time_and_no_depth(kind: 
 
 
 def test_what_is_called_again_and_again_between_two_steps_is_deep() -> None:
-    block = [row(f"block ({n})", 10 ** (n - 9), bare=True) for n in range(2, 9)]
+    block = [row(f"block ({n})", 10 ** (n - 9), bare=True, call=n) for n in range(2, 9)]
     block.insert(0, row("block", 1e-8))
-    cell = [row("cell", 0.5, kind="GRUCell"), row("cell (2)", 0.5, kind="GRUCell", bare=True)]
+    cell = [
+        row("cell", 0.5, kind="GRUCell"),
+        row("cell (2)", 0.5, kind="GRUCell", bare=True, call=2),
+    ]
     found = signals(profile(*block, *cell, row("mid"), row("last"), row("head")), 1.0, {})
     assert found is not None
     assert found.decay == pytest.approx(8)
 
 
 def test_a_cell_called_once_more_than_what_feeds_it_is_a_loop_too() -> None:
-    further = row("cell (4)", 0.1, kind="GRUCell", bare=True)
+    further = row("cell (4)", 0.1, kind="GRUCell", bare=True, call=4)
     steps = looped("GRUCell", 1e-6, 3e-2, 4e-2)
     found = signals(profile(*steps, further, row("mid"), row("last"), row("head")), 1.0, {})
     assert found is not None
@@ -112,7 +114,7 @@ def test_a_loop_whose_first_steps_get_no_gradient_is_weighed(first: float | None
 
 
 def test_a_row_called_again_has_weights_in_each_call() -> None:
-    tied = row("block (2)", bare=True, input_dependence=1e-3)
+    tied = row("block (2)", bare=True, call=2, input_dependence=1e-3)
     pool = row("pool", bare=True, input_dependence=1e-4)
     rows = [row("stem"), row("block"), tied, pool]
     found = signals(profile(*rows, row("head")), 1.0, {})

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gradprobe.measure.profile import call_name
 from gradprobe.model.batch import first_tensor, tensors_in
 from gradprobe.model.rows import Row
 
@@ -56,8 +57,7 @@ def recorded(
     def leave(row: Row) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, given: Any, output: Any) -> None:
             counts[row.name] = counts.get(row.name, 0) + 1
-            times = counts[row.name]
-            name = row.name if times == 1 else f"{row.name} ({times})"
+            name = call_name(row.name, counts[row.name])
             positional, named = pending.pop()
             x = main_input(positional, named, first_tensor(output))
             if x is not None:
