@@ -25,6 +25,7 @@ from torch import nn
 from gradprobe.measure.one_pass import measure
 from gradprobe.model.batch import first_tensor, projection
 from gradprobe.model.build import build
+from gradprobe.model.subject import subject_of
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.tasks.probe import load_target
 
@@ -59,6 +60,8 @@ def steps(case: str) -> dict[str, Callable[[], object]]:
         assert tensor is not None
         return projection(tensor, None, 0)
 
+    subject = subject_of(network, x, loss)
+
     def bare() -> None:
         network.zero_grad(set_to_none=True)
         loss(network(x)).backward()
@@ -69,7 +72,7 @@ def steps(case: str) -> dict[str, Callable[[], object]]:
 
     def probe() -> object:
         network.zero_grad(set_to_none=True)
-        return measure(network, [x], {}, loss)
+        return measure(subject)
 
     return {"bare": bare, "forum loop": forum, "gradprobe": probe}
 

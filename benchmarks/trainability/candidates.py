@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from gradprobe.measure.one_pass import measure
 from gradprobe.measure.profile import GradientProfile
+from gradprobe.model.subject import subject_of
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.tasks.probe import Prepared, prepare
 from gradprobe.verdict.report import Signals
@@ -75,7 +76,7 @@ def candidates(outcome: dict[str, Any], signals: dict[str, float]) -> tuple[floa
     found = []
     for seed in range(SEEDS):
         one = prepare(spec, ProbeOptions(seed=seed))
-        found.append(measure(one.network, [one.x], {}, one.loss, seed=seed))
+        found.append(measure(subject_of(one.network, one.x, one.loss, seed=seed)))
     return (
         max(row.zero_fraction or 0.0 for row in found[0].trunk),
         saturated(prepare(spec, ProbeOptions())),

@@ -24,6 +24,7 @@ from gradprobe.measure.one_pass import measure, undisturbed
 from gradprobe.measure.second_look import second_look
 from gradprobe.model.batch import LOSSES
 from gradprobe.model.build import build
+from gradprobe.model.subject import subject_of
 from gradprobe.numbers import finite
 from gradprobe.spec.network import NetworkSpec
 from gradprobe.spec.options import ProbeOptions
@@ -46,9 +47,10 @@ def network_spec(line: dict[str, Any]) -> NetworkSpec:
 
 def gradprobe_signals(one: Prepared) -> dict[str, Any]:
     """The signals of one probe, with today's reach and verdict beside them."""
-    seed = one.options.seed
-    profile = measure(one.network, [one.x], {}, one.loss, seed=seed)
-    look = second_look(one.network, [one.x], {}, one.loss, seed=seed)
+    loss, seed = one.loss, one.options.seed
+    subject = subject_of(one.network, one.x, loss, projection=loss, seed=seed)
+    profile = measure(subject)
+    look = second_look(subject)
     found = signals(profile, look.coherence, look.highways, look.lost_past)
     verdict = diagnose(profile, one.options.thresholds)[1]
     return {

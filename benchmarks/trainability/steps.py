@@ -14,6 +14,7 @@ from fit import SIGNS, compare, seen
 from profiles import FIT, GIVEN, load, network_spec
 
 from gradprobe.measure.second_look import second_look
+from gradprobe.model.subject import subject_of
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.tasks.probe import prepare
 from gradprobe.verdict.report import Signals
@@ -27,8 +28,9 @@ def main() -> None:
     columns = np.zeros((len(lines), len(LENGTHS)))
     for row, (outcome, _) in enumerate(lines):
         one = prepare(network_spec(outcome), ProbeOptions())
+        subject = subject_of(one.network, one.x, one.loss, projection=one.loss)
         for column, step in enumerate(LENGTHS):
-            found = second_look(one.network, [one.x], {}, one.loss, step=step).coherence
+            found = second_look(subject, step).coherence
             columns[row, column] = max(0.0, found or 0.0)
     x, targets = seen(lines)
     coherence, shattering = map(Signals._fields.index, ("coherence", "shattering"))

@@ -40,7 +40,6 @@ from gradprobe.model.build import Network
 from gradprobe.model.rng import reseed_all
 from gradprobe.model.rows import (
     Row,
-    find_rows,
     holds_weights,
     leaves_of,
     modules_of,
@@ -48,6 +47,7 @@ from gradprobe.model.rows import (
     with_leaves,
 )
 from gradprobe.model.seeds import derive
+from gradprobe.model.subject import Loss, Subject
 from gradprobe.numbers import all_finite
 
 _SEGMENT_ROWS = 64
@@ -56,8 +56,6 @@ _LARGE = 1 << 15  # elements: from here a gradient is reduced as soon as it is m
 
 _NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 _BIASED = (nn.Linear, nn.modules.conv._ConvNd)
-
-Loss = Callable[[Any], Tensor]
 
 
 class _Measured(NamedTuple):
@@ -73,38 +71,27 @@ class _Measured(NamedTuple):
 _ParameterNorms = dict[int, tuple[float, float | None]]
 
 
-def measure(
-    model: nn.Module,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    loss: Loss,
-    *,
-    seed: int = 0,
-    level: str = "blocks",
-    rows: str | None = None,
-) -> GradientProfile:
+def measure(subject: Subject, level: str = "blocks") -> GradientProfile:
     """One forward and one backward pass, in the mode that each submodule is in.
 
+    The subject is left as it was, also when it raises.
+
     Args:
-        model: any module; it is left as it was, also when it raises.
-        args, kwargs: what it is called with.
-        loss: from the model's output to a scalar.
-        seed: of what the forward pass draws, dropout for one.
         level: ``blocks`` for the rows alone, ``leaves`` for the leaves inside them too.
-        rows: a glob over ``named_modules()`` paths that says which modules are the blocks.
 
     Raises:
-        InputError: ``rows`` matches nothing.
+        InputError: the loss is no scalar.
         ModelError: the forward or backward pass raised; names the row.
     """
+    model, args, kwargs, loss = subject.model, subject.args, subject.kwargs, subject.loss
     modules = modules_of(model)
-    found = rows_of(model, rows)
+    found = list(subject.rows)
     places = model.places if isinstance(model, Network) else None
     found = with_leaves(found, places) if level == "leaves" else found
     own = {row.module: parameters_of(row.module, f"{row.name}.") for row in found}
     called: set[nn.Module] | None = None  # in a chain every layer is
     with undisturbed(model, modules), torch.inference_mode(False), torch.enable_grad():
-        reseed_all(derive(seed, "forward"))
+        reseed_all(derive(subject.seed, "forward"))
         if isinstance(model, Network) and level == "blocks" and _can_be_cut(modules):
             measured, norms_by_id, value = _measure_chain(found, own, args[0], loss)
         else:
@@ -122,19 +109,6 @@ def measure(
 
 
 _Own = Mapping[nn.Module, list[tuple[str, nn.Parameter]]]  # names and parameters of each row
-
-
-def rows_of(model: nn.Module, pattern: str | None = None) -> list[Row]:
-    """The rows of level 0: a spec's own, or those found in a module that nobody described.
-
-    Raises:
-        InputError: ``pattern`` matches nothing, or is given for a spec, whose rows are its layers.
-    """
-    if not isinstance(model, Network):
-        return find_rows(model, pattern)
-    if pattern:
-        raise InputError("rows: a spec's rows are its layers")
-    return model.rows
 
 
 # ---- a chain of rows

@@ -22,11 +22,12 @@ from torch.utils._pytree import tree_map
 
 from gradprobe.measure.blocks.chain import as_leaf
 from gradprobe.measure.norms import norms
-from gradprobe.measure.one_pass import failed, rows_of, undisturbed
+from gradprobe.measure.one_pass import failed, undisturbed
 from gradprobe.model.batch import first_tensor
 from gradprobe.model.rng import reseed_all
 from gradprobe.model.rows import Row
 from gradprobe.model.seeds import derive
+from gradprobe.model.subject import Subject
 
 # Of each weight's RMS singular value; benchmarks/trainability/steps.py compares others.
 STEP = 0.003
@@ -61,16 +62,7 @@ def too_coarse(model: nn.Module) -> str | None:
     return f"{names[0]} is too coarse for a step of {STEP:g}" if names else None
 
 
-def second_look(
-    model: nn.Module,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    loss: Callable[[Any], Tensor],
-    *,
-    seed: int = 0,
-    rows: str | None = None,
-    step: float = STEP,
-) -> SecondLook:
+def second_look(subject: Subject, step: float = STEP) -> SecondLook:
     """Two forward and backward passes, the second one a small step later.
 
     The step moves each weight tensor W (two dimensions or more; m × n as a matrix) against its
@@ -84,12 +76,13 @@ def second_look(
     / √n; ``blocks.jacobians`` is more exact, of the unweighted trace. The model is left as it was.
 
     Args:
-        model, args, kwargs, loss, seed, rows: as for ``measure``.
+        subject: its ``projection`` is the loss.
         step: ÷ the RMS singular value of the weight.
 
     Raises:
         ModelError: a forward or backward pass raised.
     """
+    model, args, kwargs, loss = subject.model, subject.args, subject.kwargs, subject.projection
     weights = {
         name: p
         for name, p in model.named_parameters()
@@ -97,7 +90,7 @@ def second_look(
     }
 
     def run() -> Any:
-        reseed_all(derive(seed, "forward"))
+        reseed_all(derive(subject.seed, "forward"))
         return model(*_copied(tuple(args)), **_copied(kwargs))
 
     def gradients(output: Any, of: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -111,7 +104,7 @@ def second_look(
         try:
             with (
                 undisturbed(model),
-                _crossings(model, seed, rows) as crossings,
+                _crossings(subject) as crossings,
                 _sequences(model) as sequences,
                 _channels(model) as channels,
             ):
@@ -198,7 +191,7 @@ class _Crossing(NamedTuple):
 
 
 @contextmanager
-def _crossings(model: nn.Module, seed: int, rows: str | None) -> Iterator[dict[str, _Crossing]]:
+def _crossings(subject: Subject) -> Iterator[dict[str, _Crossing]]:
     """The rows that run meanwhile and keep their input's shape, by name.
 
     A checkpointed row runs again in the backward pass, and the same has to happen there.
@@ -224,7 +217,7 @@ def _crossings(model: nn.Module, seed: int, rows: str | None) -> Iterator[dict[s
                 return
             if not (y.requires_grad and y.numel()):
                 return
-            generator = torch.Generator().manual_seed(derive(seed, f"highway/{row.name}"))
+            generator = torch.Generator().manual_seed(derive(subject.seed, f"highway/{row.name}"))
             signs = (torch.randint(2, x.shape, generator=generator) * 2 - 1).to(x)
             # At most 1, so that no square overflows.
             size = y.detach().abs()
@@ -234,7 +227,7 @@ def _crossings(model: nn.Module, seed: int, rows: str | None) -> Iterator[dict[s
         return hook
 
     with ExitStack() as hooks:
-        for row in rows_of(model, rows):
+        for row in subject.rows:
             pre = row.module.register_forward_pre_hook(enter(row), with_kwargs=True)
             hooks.callback(pre.remove)
             hooks.callback(row.module.register_forward_hook(leave(row)).remove)

@@ -6,40 +6,29 @@ first step only. Whether it is only that shows after one step, which a copy of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch import nn
 
-from gradprobe.measure.one_pass import Loss, measure, scalar, undisturbed
+from gradprobe.measure.one_pass import measure, scalar, undisturbed
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.model.rng import reseed_all
 from gradprobe.model.seeds import derive
+from gradprobe.model.subject import Subject
 
 _STEP = 0.01  # of a parameter's own norm; of 1 where that is zero
 
 
-def with_still_zero(
-    profile: GradientProfile,
-    model: nn.Module,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    loss: Loss,
-    seed: int,
-    rows: str | None = None,
-) -> GradientProfile:
+def with_still_zero(profile: GradientProfile, subject: Subject) -> GradientProfile:
     """``profile`` with ``still_zero``, where there is a zero, and a weight that may explain it."""
     parameters = [p for row in profile.rows if not row.level for p in row.parameters]
     hidden = _zeros(profile)
     if not hidden or not any(p.wakes_up for p in parameters):
         return profile
     try:
-        with undisturbed(model):
-            moved = _stepped(model, args, kwargs, loss, seed)
-            again = measure(moved, args, kwargs, loss, seed=seed, rows=rows)
+        with undisturbed(subject.model):
+            again = measure(_stepped(subject))
     except Exception:
         return profile  # a model that cannot be copied: it is not known what the step would bring
     return replace(profile, still_zero=tuple(sorted(hidden & _zeros(again))))
@@ -53,15 +42,14 @@ def _zeros(profile: GradientProfile) -> set[str]:
     return found | {p.name for p in weights if p.gradient_norm == 0}
 
 
-def _stepped(
-    model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], loss: Loss, seed: int
-) -> nn.Module:
-    """A copy of the model after one step of gradient descent."""
+def _stepped(subject: Subject) -> Subject:
+    """The same with a copy of the model after one step of gradient descent."""
     with torch.inference_mode(False), torch.enable_grad():
-        moved = deepcopy(model)
+        moved = deepcopy(subject.model)
         trained = [p for p in moved.parameters() if p.requires_grad]
-        reseed_all(derive(seed, "forward"))
-        value = scalar(loss(moved(*deepcopy(list(args)), **deepcopy(dict(kwargs)))))
+        reseed_all(derive(subject.seed, "forward"))
+        output = moved(*deepcopy(subject.args), **deepcopy(dict(subject.kwargs)))
+        value = scalar(subject.loss(output))
         gradients = torch.autograd.grad(value, trained, allow_unused=True)
     with torch.no_grad():
         for parameter, gradient in zip(trained, gradients, strict=True):
@@ -69,4 +57,7 @@ def _stepped(
             if gradient is not None and size > 0:
                 own = float(torch.linalg.vector_norm(parameter)) or 1.0
                 parameter.sub_(gradient.to_dense() * (_STEP * own / size))
-    return moved
+    paths = {module: path for path, module in subject.model.named_modules()}
+    copies = dict(moved.named_modules())
+    rows = tuple(row._replace(module=copies[paths[row.module]]) for row in subject.rows)
+    return replace(subject, model=moved, rows=rows)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gradprobe.errors import InputError, first_line
+from gradprobe.errors import InputError, ModelError, first_line
 from gradprobe.model.seeds import derive
 from gradprobe.spec.network import InputSpec
 from gradprobe.spec.options import DEFAULT_BATCH_SIZE
@@ -189,6 +189,18 @@ LOSSES: dict[str, Callable[[Tensor, Tensor | None, int], Tensor]] = {
     "cross_entropy": cross_entropy,
     "mse": mse,
 }
+
+
+def loss_of(name: str, labels: Tensor | None, seed: int) -> Callable[[Any], Tensor]:
+    """The loss called ``name`` of the first floating tensor in what a model gives."""
+
+    def of(output: Any) -> Tensor:
+        tensor = first_tensor(output)
+        if tensor is None:
+            raise ModelError("the model's output holds no floating point tensor")
+        return LOSSES[name](tensor, labels, seed)
+
+    return of
 
 
 def first_tensor(value: Any) -> Tensor | None:

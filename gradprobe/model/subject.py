@@ -8,7 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gradprobe.model.rows import Row
+from gradprobe.errors import InputError
+from gradprobe.model.batch import loss_of
+from gradprobe.model.build import Network
+from gradprobe.model.rows import Row, find_rows
 
 Loss = Callable[[Any], Tensor]
 
@@ -31,3 +34,51 @@ class Subject:
     seed: int = 0
     memory: int = 8 * 2**30  # bytes that a measurement may take
     told: Mapping[str, bool | int | float | str | None] = field(default_factory=dict)
+
+
+def subject_of(
+    model: nn.Module,
+    inputs: Any,
+    loss: Loss,
+    *,
+    projection: Loss | None = None,
+    seed: int = 0,
+    rows: str | None = None,
+) -> Subject:
+    """A module with its inputs, as a subject.
+
+    Args:
+        inputs: a tensor (batch first), a tuple of positional arguments, a dict of keyword
+            arguments, or both as ``((...), {...})``.
+        loss: from the model's output to a scalar.
+        projection: as the subject's; left out, of the first floating tensor in the output.
+        seed: of the loss's direction, and of what the forward pass draws.
+        rows: a glob over ``named_modules()`` paths that says which modules are the blocks.
+
+    Raises:
+        InputError: ``rows`` matches nothing, or is given for a spec, whose rows are its layers.
+    """
+    args, kwargs = arguments_of(inputs)
+    if isinstance(model, Network) and rows:
+        raise InputError("rows: a spec's rows are its layers")
+    return Subject(
+        model=model,
+        args=tuple(args),
+        kwargs=kwargs,
+        loss=loss,
+        projection=projection or loss_of("projection", None, seed),
+        rows=tuple(model.rows if isinstance(model, Network) else find_rows(model, rows)),
+        seed=seed,
+    )
+
+
+def arguments_of(inputs: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Positional and keyword arguments from what ``subject_of`` takes as ``inputs``."""
+    match inputs:
+        case (tuple() | list() as args, dict() as kwargs) if isinstance(inputs, tuple):
+            return list(args), kwargs
+        case tuple():
+            return list(inputs), {}
+        case dict():
+            return [], inputs
+    return [inputs], {}

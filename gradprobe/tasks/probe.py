@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from gradprobe.model.batch import Batch
     from gradprobe.model.build import Network
+    from gradprobe.model.subject import Subject
     from gradprobe.theory.predict import Signal
 
 _NORMALISED = 32  # values a channel: what the calibration's networks had, and fewer shatter
@@ -126,23 +127,25 @@ def probe_spec(
         from gradprobe.measure.blocks.positions import measure_positions
 
         with _running(network):
-            profile = measure_positions(network, x, loss, resolved.seed)
+            profile = measure_positions(_subject(network, [x], {}, loss, resolved))
     else:
         try:
             with _enough_threads(network):
-                profile = _measure(network, [x], {}, loss, resolved)
+                subject = _subject(network, [x], {}, loss, resolved)
+                profile = _measure(subject, resolved)
         except ModelError as error:
             raise _blamed(spec, error) from error
     if resolved.blocks and resolved.by == "row":
         from gradprobe.measure.blocks.jacobian import jacobians
 
         with _running(network):
-            measured = jacobians(network, x, resolved.seed)
+            measured = jacobians(_subject(network, [x], {}, loss, resolved))
         profile = _beside_rows(profile, measured)
     training = None
     if resolved.deep:
         with _enough_threads(network):
-            training = _training(network, [x], {}, profile, resolved)
+            subject = _subject(network, [x], {}, loss, resolved)
+            training = _training(subject, profile, resolved)
     report = _report(profile, spec.source, resolved, spec, training=training)
     if not resolved.theory:
         return report
@@ -152,31 +155,22 @@ def probe_spec(
     return replace(report, profile=profile, theory=theory)
 
 
-def _training(
-    model: nn.Module,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    profile: GradientProfile,
-    options: ProbeOptions,
-    projection: Callable[[Any], Tensor] | None = None,
-) -> Training:
+def _training(subject: Subject, profile: GradientProfile, options: ProbeOptions) -> Training:
     """How likely the model is to train, from its profile and two more passes.
 
-    The loss of those is always ``projection``, as the calibration's is. A model that cannot be
+    The loss of those is always the projection, as the calibration's is. A model that cannot be
     looked at twice has no probability, and the reason says so.
     """
     from gradprobe.measure.second_look import second_look, too_coarse
 
-    size = sum(p.numel() * p.element_size() for p in model.parameters())
-    reason = obstacle(profile) or too_coarse(model)
+    size = sum(p.numel() * p.element_size() for p in subject.model.parameters())
+    reason = obstacle(profile) or too_coarse(subject.model)
     if reason is None and _SECOND_LOOK * size > options.limits.memory:
         reason = "a second look would need more memory than --max-memory allows"
     if reason:
         return Training(reason=reason)
-    seed = options.seed
-    projection = projection or loss_of("projection", None, seed)
     try:
-        look = second_look(model, args, kwargs, projection, seed=seed, rows=options.rows)
+        look = second_look(subject)
     except ModelError as error:
         return Training(reason=f"the second look failed: {error.message}", failed=True)
     if look.normalised is not None and look.normalised < _NORMALISED:
@@ -241,13 +235,12 @@ def _torch_version() -> str:
 
 def _probe_architecture(spec: ArchitectureSpec, options: ProbeOptions) -> Report:
     model, inputs, loss, resolved = _prepare_architecture(spec, options)
-    profile = _measure(model, [], inputs, loss, resolved)
+    projection = _main_loss("projection", resolved.seed)
+    subject = replace(_subject(model, [], inputs, loss, resolved), projection=projection)
+    profile = _measure(subject, resolved)
     if options.blocks:
-        profile = _with_jacobians(profile, model, [], inputs, resolved)
-    training = None
-    if options.deep:
-        projection = _main_loss("projection", resolved.seed)
-        training = _training(model, [], inputs, profile, resolved, projection)
+        profile = _with_jacobians(profile, subject)
+    training = _training(subject, profile, resolved) if options.deep else None
     report = _report(profile, spec.source, resolved, None, training=training)
     return replace(report, name=type(model).__name__)
 
@@ -282,6 +275,7 @@ def _prepare_architecture(
 def _main_loss(name: str, seed: int) -> Callable[[Any], Tensor]:
     """The loss called ``name`` of what a Hugging Face model is for: its main output."""
     from gradprobe.model import transformers as architectures
+    from gradprobe.model.batch import loss_of
 
     of = loss_of(name, None, seed)
     return lambda output: of(architectures.main_output(output))
@@ -297,7 +291,7 @@ def take_apart(spec: NetworkSpec, options: ProbeOptions, row: str | None) -> Blo
 
     network, x, loss, resolved = prepare(spec, options)
     with _running(network):
-        return blocks.take_apart(network, x, loss, resolved.seed, row)
+        return blocks.take_apart(_subject(network, [x], {}, loss, resolved), row)
 
 
 def expand(
@@ -317,7 +311,7 @@ def expand(
     holds = [any(True for _ in row.module.parameters()) for row in network.rows]
     first = network.rows[trunk_of(holds).start].name
     with _running(network):
-        return paths.expand(network, x, loss, resolved.seed, first, max_paths)
+        return paths.expand(_subject(network, [x], {}, loss, resolved), first, max_paths)
 
 
 def expand_module(
@@ -334,13 +328,11 @@ def expand_module(
         InputError: it has none, or they are no chain.
     """
     from gradprobe.measure.blocks import paths
-    from gradprobe.measure.one_pass import rows_of
 
-    profile = _measure(model, args, kwargs, loss, replace(options, level="blocks"))
-    rows, seed = rows_of(model, options.rows), options.seed
-    first = next(r for r in rows if r.name == profile.trunk[0].name)
+    subject = _subject(model, args, kwargs, loss, options)
+    first = _measure(subject, replace(options, level="blocks")).trunk[0].name
     with _running(model):
-        return paths.expand_module(model, args, kwargs, loss, seed, first.name, rows, max_paths)
+        return paths.expand(subject, first, max_paths)
 
 
 def prepare(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None = None) -> Prepared:
@@ -350,7 +342,7 @@ def prepare(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None = No
         InputError: the spec, an option or the data do not fit.
         ModelError: the network could not be built.
     """
-    from gradprobe.model.batch import random_batch
+    from gradprobe.model.batch import loss_of, random_batch
     from gradprobe.model.build import build
 
     if options.rows is not None:
@@ -426,6 +418,9 @@ def probe(
         InputError: an argument does not fit.
         ModelError: the model raised while it ran, or has nothing to train.
     """
+    from gradprobe.model.batch import loss_of
+    from gradprobe.model.subject import arguments_of
+
     limits = Limits(memory=max_memory)
     options = ProbeOptions(
         seed=seed, level=level, rows=rows, blocks=blocks, deep=deep, limits=limits
@@ -455,27 +450,16 @@ def probe(
         raise InputError("probe(model, inputs): a module needs inputs; only a spec knows its own")
     _check_trainable(model)
     args, kwargs = arguments_of(inputs)
-    measured = loss_of(named, None, seed) if named else loss
-    assert callable(measured)
+    subject_loss = loss_of(named, None, seed) if named else loss
+    assert callable(subject_loss)
+    subject = _subject(model, args, kwargs, subject_loss, options)
     parameter = next(model.parameters())
     own = {"dtype": str(parameter.dtype).removeprefix("torch."), "device": str(parameter.device)}
-    profile = _measure(model, args, kwargs, measured, options)
+    profile = _measure(subject, options)
     if blocks:
-        profile = _with_jacobians(profile, model, args, kwargs, options)
-    training = _training(model, args, kwargs, profile, options) if deep else None
+        profile = _with_jacobians(profile, subject)
+    training = _training(subject, profile, options) if deep else None
     return _report(profile, type(model).__name__, options, None, own, training)
-
-
-def arguments_of(inputs: Any) -> tuple[list[Any], dict[str, Any]]:
-    """Positional and keyword arguments from what ``probe`` takes as ``inputs``."""
-    match inputs:
-        case (tuple() | list() as args, dict() as kwargs) if isinstance(inputs, tuple):
-            return list(args), kwargs
-        case tuple():
-            return list(inputs), {}
-        case dict():
-            return [], inputs
-    return [inputs], {}
 
 
 def _check_trainable(model: nn.Module) -> None:
@@ -491,37 +475,31 @@ def _check_trainable(model: nn.Module) -> None:
         raise InputError("the model has no trainable parameters")
 
 
-def _measure(
+def _subject(
     model: nn.Module,
     args: list[Any],
     kwargs: dict[str, Any],
     loss: Callable[[Any], Tensor],
     options: ProbeOptions,
-) -> GradientProfile:
+) -> Subject:
+    from gradprobe.model.subject import subject_of
+
+    return subject_of(model, (tuple(args), kwargs), loss, seed=options.seed, rows=options.rows)
+
+
+def _measure(subject: Subject, options: ProbeOptions) -> GradientProfile:
     from gradprobe.measure.one_pass import measure
     from gradprobe.measure.still_zero import with_still_zero
 
-    seed, rows = options.seed, options.rows
-    profile = measure(model, args, kwargs, loss, seed=seed, level=options.level, rows=rows)
-    return with_still_zero(profile, model, args, kwargs, loss, seed, rows)
+    return with_still_zero(measure(subject, options.level), subject)
 
 
-def _with_jacobians(
-    profile: GradientProfile,
-    model: nn.Module,
-    args: list[Any],
-    kwargs: dict[str, Any],
-    options: ProbeOptions,
-) -> GradientProfile:
+def _with_jacobians(profile: GradientProfile, subject: Subject) -> GradientProfile:
     """The profile of any module, with the Jacobian of each row that keeps its input's shape."""
-    from gradprobe.measure.blocks.calls import recorded
-    from gradprobe.measure.blocks.jacobian import jacobians_of
-    from gradprobe.measure.one_pass import rows_of
+    from gradprobe.measure.blocks.jacobian import jacobians
 
-    with _running(model):
-        calls = recorded(model, rows_of(model, options.rows), args, kwargs)
-        found = jacobians_of(calls, options.seed)
-    return _beside_rows(profile, found)
+    with _running(subject.model):
+        return _beside_rows(profile, jacobians(subject))
 
 
 def _beside_rows(
@@ -649,19 +627,6 @@ def _moments(x: Tensor) -> Signal | None:
     squares, total = float(flat.square().sum()), float(flat.sum(0).square().sum())
     product = (total - squares) / (size * (size - 1) * width)
     return Signal(tuple(x.shape), float(flat.mean()), squares / flat.numel(), product, False)
-
-
-def loss_of(name: str, labels: Tensor | None, seed: int) -> Callable[[Any], Tensor]:
-    """The loss called ``name`` of the first floating tensor in what a model gives."""
-    from gradprobe.model.batch import LOSSES, first_tensor
-
-    def of(output: Any) -> Tensor:
-        tensor = first_tensor(output)
-        if tensor is None:
-            raise ModelError("the model's output holds no floating point tensor")
-        return LOSSES[name](tensor, labels, seed)
-
-    return of
 
 
 def _device(name: str) -> Any:

@@ -24,11 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.errors import GradprobeError, InputError, ModelError, suggestion
-from gradprobe.model.batch import load_batch
+from gradprobe.model.batch import load_batch, loss_of
 from gradprobe.model.seeds import derive
+from gradprobe.model.subject import arguments_of
 from gradprobe.spec.network import CheckSpec, TensorSpec
 from gradprobe.spec.sources.python import is_target, split
-from gradprobe.tasks.probe import arguments_of, loss_of, probe
+from gradprobe.tasks.probe import probe
 from gradprobe.worker import archive
 from gradprobe.worker.archive import Failure, Measurement, Reply
 from gradprobe.worker.exchange import Request

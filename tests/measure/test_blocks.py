@@ -22,6 +22,7 @@ from gradprobe.measure.blocks.chain import Element
 from gradprobe.measure.blocks.jacobian import EXACT_FEATURES, jacobian, jacobians
 from gradprobe.measure.blocks.profile import BlockProfile, Estimate, JacobianProfile
 from gradprobe.model.seeds import derive
+from gradprobe.model.subject import subject_of
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.tasks.probe import load_target, prepare, take_apart
@@ -120,7 +121,9 @@ def taken(layer: Layer, shape: list[int], seed: int = 0) -> tuple[JacobianProfil
     network = network_of([layer, linear(2)], shape)
     x = batch_of(shape)
     chain = links(network, [layer])
-    return jacobians(network, x, seed)["0"], dense_jacobian(lambda x: run_chain(chain, x), x)
+    return jacobians(subject_of(network, x, torch.sum, seed=seed))["0"], dense_jacobian(
+        lambda x: run_chain(chain, x), x
+    )
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -161,7 +164,7 @@ def test_a_block_that_draws_at_random_is_judged_at_one_draw(layers: list[Layer])
         torch.manual_seed(derive(9, "forward/0"))
         return network.get_submodule("0")(x)
 
-    found = jacobians(network, x, 9)["0"]
+    found = jacobians(subject_of(network, x, torch.sum, seed=9))["0"]
     for quantity, value in of_dense(dense_jacobian(function, x), 1.0).items():
         estimate: Estimate = getattr(found, quantity)
         assert abs(estimate.value - value) <= 3 * estimate.error + 1e-12
@@ -183,7 +186,7 @@ def test_dropout_inside_a_layer_counts_too(layer: Layer) -> None:
         torch.manual_seed(derive(9, "forward/0"))
         return network.get_submodule("0")(x)
 
-    found = jacobians(network, x, 9)["0"]
+    found = jacobians(subject_of(network, x, torch.sum, seed=9))["0"]
     for quantity, value in of_dense(dense_jacobian(function, x), 1.0).items():
         estimate: Estimate = getattr(found, quantity)
         assert abs(estimate.value - value) <= 3 * estimate.error + 1e-12
@@ -225,7 +228,7 @@ def test_a_linear_block_by_hand(skip: float, branch: float) -> None:
     block = {"layers": [linear(7)], "skip_scale": skip, "branch_scale": branch}
     network = network_of([{"residual": block}, linear(2)], [7])
     weight = network.get_submodule("0.0").weight.detach()
-    found = jacobians(network, batch_of([7]), 0)["0"]
+    found = jacobians(subject_of(network, batch_of([7]), torch.sum))["0"]
     whole = skip * torch.eye(7, dtype=torch.float64) + branch * weight
     highway = skip + branch * float(weight.trace()) / 7
     assert found.highway.value == pytest.approx(highway, rel=1e-12)
@@ -238,7 +241,7 @@ def test_a_linear_block_by_hand(skip: float, branch: float) -> None:
 
 def test_gain_is_the_root_mean_square_singular_value() -> None:
     network = network_of([linear(9), linear(2)], [9])
-    found = jacobians(network, batch_of([9]), 0)["0"]
+    found = jacobians(subject_of(network, batch_of([9]), torch.sum))["0"]
     singular = torch.linalg.svdvals(network.get_submodule("0").weight.detach())
     assert found.gain.value == pytest.approx(float(singular.square().mean().sqrt()), rel=1e-12)
 
@@ -251,7 +254,7 @@ def test_a_zero_initialised_block_is_exactly_its_skip(
 ) -> None:
     block = {"layers": [linear(width), *norm, "Tanh"], "zero_init": True, "skip_scale": skip}
     network = network_of([{"residual": block}, linear(2)], [width])
-    found = jacobians(network, batch_of([width]), 0)["0"]
+    found = jacobians(subject_of(network, batch_of([width]), torch.sum))["0"]
     assert found == JacobianProfile(Estimate(skip), Estimate(0.0), Estimate(skip))
 
 
@@ -261,7 +264,7 @@ def test_the_highway_is_near_1_with_a_skip_and_near_0_without(norm: str) -> None
     for stack, expected in (("residual", 1.0), ("plain", 0.0)):
         options = StackOptions(depth=3, width=64, norm=norm)
         network, x, _, _ = prepare(load_target(stack, options), FLOAT64)
-        found = jacobians(network, x, 0)
+        found = jacobians(subject_of(network, x, torch.sum))
         for name in ("1.0", "1.1", "1.2"):
             assert found[name].highway.value == pytest.approx(expected, abs=0.08)
 
@@ -271,7 +274,9 @@ def test_the_branch_of_a_residual_block_is_the_gain_of_its_plain_twin() -> None:
     plain = network_of([{"sequential": [linear(6), "Tanh"]}, linear(2)], [6])
     residual = network_of([{"residual": [linear(6), "Tanh"]}, linear(2)], [6])
     x = batch_of([6])
-    twin, found = jacobians(plain, x, 0)["0"], jacobians(residual, x, 0)["0"]
+    twin, found = (
+        jacobians(subject_of(network, x, torch.sum))["0"] for network in (plain, residual)
+    )
     assert found.branch.value == pytest.approx(twin.gain.value, rel=1e-12)
     assert found.highway.value == pytest.approx(1 + twin.highway.value, rel=1e-12)
 
@@ -292,7 +297,7 @@ def test_only_rows_that_keep_the_shape_have_a_jacobian() -> None:
     ]
     network = network_of(layers, [5], tokens=7)
     tokens = torch.zeros(4, 5, dtype=torch.int64)
-    assert set(jacobians(network, tokens, 0)) == {"1", "2", "4", "6"}
+    assert set(jacobians(subject_of(network, tokens, torch.sum))) == {"1", "2", "4", "6"}
 
 
 # ---- one block, step by step

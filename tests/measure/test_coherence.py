@@ -17,8 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from gradprobe.errors import ModelError
 from gradprobe.measure.blocks.jacobian import jacobians
-from gradprobe.measure.second_look import STEP, second_look
+from gradprobe.measure.second_look import STEP, SecondLook, second_look
 from gradprobe.model.batch import projection
+from gradprobe.model.subject import subject_of
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -27,17 +28,22 @@ def total(output: Tensor) -> Tensor:
     return output.sum()
 
 
+def look(model: nn.Module, args: tuple[Tensor, ...], seed: int = 0, **kwargs: Tensor) -> SecondLook:
+    """The second look at a module with the sum of its output as the loss."""
+    return second_look(subject_of(model, (args, kwargs), total, projection=total, seed=seed))
+
+
 def coherence(
     model: nn.Module,
     args: list[Tensor],
     loss: Callable[[Tensor], Tensor] = total,
     step: float = STEP,
 ) -> float | None:
-    return second_look(model, args, {}, loss, step=step).coherence
+    return second_look(subject_of(model, tuple(args), loss, projection=loss), step).coherence
 
 
 def highways(model: nn.Module, args: list[Tensor], **kwargs: Tensor) -> dict[str, float]:
-    return second_look(model, args, kwargs, total).highways
+    return look(model, tuple(args), **kwargs).highways
 
 
 def normal(*shape: int) -> Tensor:
@@ -189,7 +195,7 @@ def test_coherence_and_highways_leave_the_model_as_it_was() -> None:
     versions = [p._version for p in model.parameters()]
     given, modes = x.clone(), [m.training for m in model.modules()]
     random = torch.random.get_rng_state()
-    once, again = (second_look(model, [x], {}, total, seed=3) for _ in range(2))
+    once, again = (look(model, (x,), seed=3) for _ in range(2))
     assert once == again
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
     assert versions == [p._version for p in model.parameters()]
@@ -242,7 +248,7 @@ def test_highways_agree_with_the_jacobian(norm: str, residual: bool) -> None:
     block = [{"residual": inside}] if residual else inside
     network = network_of([{"repeat": {"times": 4, "layers": block}}], [16])
     x = normal(64, 16)
-    found, exact = highways(network, [x]), jacobians(network, x, 0)
+    found, exact = highways(network, [x]), jacobians(subject_of(network, x, total))
     assert found.keys() == exact.keys()
     for name, value in found.items():
         gain, highway = exact[name].gain, exact[name].highway
@@ -291,7 +297,7 @@ def test_weights_that_are_shared_move_together_and_stay_what_they_are() -> None:
     model, x = Shared(), torch.arange(5)
     block = model.blocks[0]
     before = {name: (p, p.detach().clone()) for name, p in model.named_parameters()}
-    found = second_look(model, [x], {}, total)
+    found = look(model, (x,))
     assert found.coherence is not None
     for name, parameter in model.named_parameters():
         assert parameter is before[name][0]
@@ -357,7 +363,7 @@ def test_a_row_has_its_highway_however_it_is_called(name: str) -> None:
     plain, other = Blocks(lambda block, x: block(x)), Blocks(CALLS[name])
     other.load_state_dict(plain.state_dict())
     x = normal(16, 8).float()
-    expected, found = (second_look(model, [x], {}, total) for model in (plain, other))
+    expected, found = (look(model, (x,)) for model in (plain, other))
     assert list(found.highways) == [f"blocks.{i}" for i in range(5)]
     assert found.highways == pytest.approx(expected.highways, rel=1e-5)
     assert found.coherence == pytest.approx(expected.coherence, rel=1e-4)
@@ -369,10 +375,10 @@ def test_sparse_gradients_count_as_dense_ones_and_complex_weights_not_at_all() -
         torch.manual_seed(0)
         table = nn.Embedding(5, 8, sparse=sparse)
         model = nn.Sequential(table, nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8))
-        found.append(second_look(model, [torch.arange(5)], {}, total))
+        found.append(look(model, (torch.arange(5),)))
     assert found[0] == found[1]
     model.register_parameter("spectrum", nn.Parameter(torch.ones(2, 2, dtype=torch.complex64)))
-    assert second_look(model, [torch.arange(5)], {}, total) == found[0]
+    assert look(model, (torch.arange(5),)) == found[0]
 
 
 # ---- how far into the past the gradient reaches
@@ -407,16 +413,14 @@ def test_the_past_is_lost_as_the_recurrent_matrix_shrinks(steps: int, shape: str
     sizes = {"batch first": (3, steps, 4), "time first": (steps, 3, 4), "no batch": (steps, 4)}
     x = 1e-6 * normal(*sizes[shape])
     # ∂h_T/∂x_1 = W^(T-1), and W is 0.1 times a rotation.
-    found = second_look(Last(layer), [x], {}, total)
+    found = look(Last(layer), (x,))
     assert found.lost_past == pytest.approx(steps - 1, abs=1e-6)
 
 
 def test_the_layer_that_forgets_most_is_told_and_growth_is_no_loss() -> None:
     tame, wild = 0.1 * np.eye(4), 3.0 * np.eye(4)
     x = 1e-9 * normal(3, 5, 4)
-    assert (
-        second_look(Last(recurrent(nn.RNN, wild, batch_first=True)), [x], {}, total).lost_past == 0
-    )
+    assert look(Last(recurrent(nn.RNN, wild, batch_first=True)), (x,)).lost_past == 0
 
     class Two(nn.Module):
         def __init__(self) -> None:
@@ -428,7 +432,7 @@ def test_the_layer_that_forgets_most_is_told_and_growth_is_no_loss() -> None:
             out: Tensor = self.last(self.first(x)[0])
             return out
 
-    assert second_look(Two(), [x], {}, total).lost_past == pytest.approx(4, abs=1e-3)
+    assert look(Two(), (x,)).lost_past == pytest.approx(4, abs=1e-3)
 
 
 @pytest.mark.parametrize("read", [-1, -4])
@@ -441,7 +445,7 @@ def test_the_past_is_relative_to_the_position_that_counts_most(read: int) -> Non
             return self.layer(x)[0][:, read]
 
     layer = recurrent(nn.RNN, weight, batch_first=True)
-    found = second_look(Read(layer), [1e-6 * normal(3, 9, 4)], {}, total)
+    found = look(Read(layer), (1e-6 * normal(3, 9, 4),))
     assert found.lost_past == pytest.approx(9 + read, abs=1e-6)
 
 
@@ -454,7 +458,7 @@ def test_a_warm_up_without_gradients_hides_no_past() -> None:
                 _, state = self.layer(x[:, :2])
             return self.layer(x, state)[0][:, -1]
 
-    found = second_look(WarmedUp(layer), [normal(3, 9, 4)], {}, total).lost_past
+    found = look(WarmedUp(layer), (normal(3, 9, 4),)).lost_past
     assert found > 1
 
 
@@ -464,7 +468,7 @@ def test_a_recurrent_layer_of_ones_own_may_take_tokens() -> None:
             return super().forward(nn.functional.one_hot(tokens, 4).double())[0][:, -1]
 
     model = Tokens(4, 4, batch_first=True, dtype=torch.float64)
-    assert second_look(model, [torch.arange(4)[None]], {}, total).coherence is not None
+    assert look(model, (torch.arange(4)[None],)).coherence is not None
 
 
 def test_the_past_of_a_layer_called_by_keyword_in_a_packed_batch_or_never() -> None:
@@ -487,12 +491,12 @@ def test_the_past_of_a_layer_called_by_keyword_in_a_packed_batch_or_never() -> N
         def forward(self, x: Tensor) -> Tensor:
             return x.sum(1) @ self.layer.weight_ih_l0.T
 
-    plain = second_look(Last(layer), [x], {}, total).lost_past
+    plain = look(Last(layer), (x,)).lost_past
     assert plain > 0.5
-    assert second_look(Keyword(layer), [x], {}, total).lost_past == plain
-    assert second_look(Packed(layer), [x], {}, total).lost_past == pytest.approx(plain)
-    assert second_look(Never(layer), [x], {}, total).lost_past == 0
-    assert second_look(Last(layer).requires_grad_(False), [x], {}, total).lost_past == plain
+    assert look(Keyword(layer), (x,)).lost_past == plain
+    assert look(Packed(layer), (x,)).lost_past == pytest.approx(plain)
+    assert look(Never(layer), (x,)).lost_past == 0
+    assert look(Last(layer).requires_grad_(False), (x,)).lost_past == plain
 
 
 class Loop(nn.Module):
@@ -517,9 +521,9 @@ def test_a_loop_over_a_cell_loses_the_past_of_its_layer(kind: type[nn.RNNBase]) 
     torch.manual_seed(0)
     layer = kind(4, 4, batch_first=True, dtype=torch.float64)
     x = normal(3, 9, 4)
-    expected = second_look(Last(layer), [x], {}, total).lost_past
+    expected = look(Last(layer), (x,)).lost_past
     assert expected > 1
-    assert second_look(Loop(layer), [x], {}, total).lost_past == pytest.approx(expected)
+    assert look(Loop(layer), (x,)).lost_past == pytest.approx(expected)
 
 
 def test_what_every_call_of_a_cell_gets_is_another_position_in_each() -> None:
@@ -545,7 +549,7 @@ def test_what_every_call_of_a_cell_gets_is_another_position_in_each() -> None:
             return state
 
     for model in (Context(), Same()):
-        found = second_look(model, [1e-6 * normal(3, 4)], {}, total)
+        found = look(model, (1e-6 * normal(3, 4),))
         assert found.lost_past == pytest.approx(4, abs=1e-6)
 
 
@@ -562,7 +566,7 @@ def test_a_state_that_is_detached_begins_the_past_anew() -> None:
             return out
 
     model = Truncated(recurrent(nn.RNN, weight))
-    found = second_look(model, [1e-6 * normal(3, 7, 4)], {}, total)
+    found = look(model, (1e-6 * normal(3, 7, 4),))
     assert found.lost_past == pytest.approx(1, abs=1e-6)
 
 
@@ -572,19 +576,25 @@ def test_a_recurrent_layer_of_ones_own_may_take_a_number_first() -> None:
             return super().forward(scale * x)[0][:, -1]
 
     model = Scaled(4, 4, batch_first=True, dtype=torch.float64)
-    found = second_look(model, [torch.tensor(2.0).double(), normal(3, 6, 4)], {}, total)
+    found = look(
+        model,
+        (
+            torch.tensor(2.0).double(),
+            normal(3, 6, 4),
+        ),
+    )
     assert found.coherence is not None
 
 
 def test_a_past_that_underflows_is_lost_by_a_finite_number() -> None:
     layer = recurrent(nn.RNN, 1e-30 * np.eye(2), batch_first=True)
-    lost = second_look(Last(layer), [1e-6 * normal(2, 40, 2)], {}, total).lost_past
+    lost = look(Last(layer), (1e-6 * normal(2, 40, 2),)).lost_past
     assert 300 < lost < 310
 
 
 def test_without_recurrent_layers_nothing_of_the_past_is_lost() -> None:
     network = network_of(["Tanh", {"Linear": {"out_features": 8}}], [8])
-    assert second_look(network, [normal(4, 8)], {}, total).lost_past == 0
+    assert look(network, (normal(4, 8),)).lost_past == 0
 
 
 def test_what_python_and_numpy_draw_is_drawn_again() -> None:
@@ -602,9 +612,9 @@ def test_what_python_and_numpy_draw_is_drawn_again() -> None:
 def test_how_few_values_a_batch_norm_has() -> None:
     norms = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(27, 5), nn.BatchNorm1d(5))
     x = normal(4, 3, 3, 3).float()
-    assert second_look(norms, [x], {}, total).normalised == 4
-    assert second_look(norms[:2], [x], {}, total).normalised == 36
-    assert second_look(norms.eval(), [x], {}, total).normalised is None
+    assert look(norms, (x,)).normalised == 4
+    assert look(norms[:2], (x,)).normalised == 36
+    assert look(norms.eval(), (x,)).normalised is None
 
 
 def test_a_buffer_that_a_forward_pass_changes_is_what_it_was_in_the_second() -> None:

@@ -21,6 +21,7 @@ import gradprobe
 from gradprobe.measure.one_pass import measure
 from gradprobe.measure.profile import GradientProfile, RowStatus
 from gradprobe.model.build import build
+from gradprobe.model.subject import subject_of
 from gradprobe.spec.network import NetworkSpec
 
 F64 = torch.float64
@@ -971,7 +972,10 @@ def test_a_model_without_numbers_is_told_as_such(kind: str) -> None:
 
 def test_measure_is_what_probe_reports() -> None:
     model, args = made("two inputs")
-    assert measure(model, args, {}, squares) == gradprobe.probe(model, args, loss=squares).profile
+    assert (
+        measure(subject_of(model, tuple(args), squares))
+        == gradprobe.probe(model, args, loss=squares).profile
+    )
 
 
 @pytest.mark.parametrize("level", ["blocks", "leaves"])

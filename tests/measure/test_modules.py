@@ -17,6 +17,7 @@ from gradprobe.measure.blocks.calls import recorded
 from gradprobe.measure.profile import RowStatus
 from gradprobe.model.build import build
 from gradprobe.model.rows import find_rows
+from gradprobe.model.subject import subject_of
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.tasks.probe import expand_module
 
@@ -390,7 +391,7 @@ def test_recording_leaves_inputs_and_hooks_alone() -> None:
     model = Chain(h=blocks(3, Overwrites))
     x = torch.randn(4, WIDTH)
     before = x.clone()
-    calls = recorded(model, find_rows(model), [x], {})
+    calls = recorded(subject_of(model, x, torch.sum))
     assert torch.equal(x, before)
     assert not model.h[0]._forward_hooks
     assert torch.equal(calls[0].x, before)  # what went in, not what the layer made of it
@@ -426,7 +427,7 @@ def test_the_paths_of_a_module_are_those_of_the_same_spec(parse: Callable) -> No
     x = torch.randn(7, 6, dtype=F64, generator=torch.Generator().manual_seed(1))
     from gradprobe.measure.blocks.paths import expand
 
-    told = expand(network, x, lambda y: y.square().sum(), 0, "0")
+    told = expand(subject_of(network, x, lambda y: y.square().sum()), "0")
     found = total_of(bare, x)
     assert (found.blocks, found.row) == (5, "stem")
     assert found.norms == pytest.approx(told.norms, rel=1e-10)

@@ -23,6 +23,7 @@ from gradprobe.measure.blocks.paths import expand as expand_network
 from gradprobe.measure.blocks.paths import expand_groups
 from gradprobe.measure.blocks.profile import PathProfile
 from gradprobe.model.build import Network
+from gradprobe.model.subject import subject_of
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.tasks.probe import expand, prepare
 
@@ -162,7 +163,7 @@ def test_the_groups_are_those_of_all_paths_taken_one_by_one(
     network = network_of(layers, shape, batch=BATCH)
     loss = loss_of(network)
     x = batch_of(shape)
-    groups, total = expand_groups(network, x, loss, 0, "0")
+    groups, total = expand_groups(subject_of(network, x, loss), "0")
 
     chain = links(network, layers)
     start = values(chain, x)[1]
@@ -184,7 +185,7 @@ def test_the_groups_sum_to_the_gradient(drawn: tuple[list[Layer], list[int]]) ->
     network = network_of(layers, shape, batch=BATCH)
     loss = loss_of(network)
     x = batch_of(shape)
-    groups, _ = expand_groups(network, x, loss, 0, "0")
+    groups, _ = expand_groups(subject_of(network, x, loss), "0")
 
     chain = links(network, layers)
     whole = gradient(chain[1:], values(chain, x)[1], loss)
@@ -201,16 +202,16 @@ def test_shorter_paths_alone_are_the_same_and_the_rest_is_told(
     network = network_of(layers, shape, batch=BATCH)
     loss = loss_of(network)
     x = batch_of(shape)
-    groups, total = expand_groups(network, x, loss, 0, "0")
+    groups, total = expand_groups(subject_of(network, x, loss), "0")
     scale = sum(map(size, groups))
     most = data.draw(st.integers(1, len(groups)), label="max_paths")
 
-    fewer, same_total = expand_groups(network, x, loss, 0, "0", most)
+    fewer, same_total = expand_groups(subject_of(network, x, loss), "0", most)
     assert len(fewer) == min(most + 1, len(groups))
     assert size(fewer - groups[: most + 1]) <= 1e-13 * scale
     assert torch.equal(total, same_total)
 
-    profile = expand_network(network, x, loss, 0, "0", most)
+    profile = expand_network(subject_of(network, x, loss), "0", most)
     if most + 1 < len(groups):
         assert profile.error is None
         assert profile.left_out == pytest.approx(size(groups[most + 1 :].sum(0)), abs=1e-12 * scale)
@@ -225,8 +226,8 @@ def test_every_limit_on_the_branches_of_a_path(most: int) -> None:
     layers = [linear(3), {"repeat": {"times": 3, "layers": [{"residual": [linear(3), "Tanh"]}]}}]
     network = network_of(layers, [3])
     loss = loss_of(network)
-    full = expand_network(network, batch_of([3]), loss, 0, "0")
-    profile = expand_network(network, batch_of([3]), loss, 0, "0", most)
+    full = expand_network(subject_of(network, batch_of([3]), loss), "0")
+    profile = expand_network(subject_of(network, batch_of([3]), loss), "0", most)
     assert profile.blocks == 3
     assert profile.norms == pytest.approx(full.norms[: most + 1], rel=1e-12)
     assert (profile.left_out is None) == (most >= 3)
@@ -246,7 +247,7 @@ def test_scalar_linear_blocks_give_the_elementary_symmetric_polynomials() -> Non
     identity = scalar(1.0)
     network = network_of([identity, *blocks, identity], [1], batch=1)
     x = torch.ones(1, 1, dtype=torch.float64)
-    groups, total = expand_groups(network, x, lambda out: 3.0 * out.sum(), 0, "0")
+    groups, total = expand_groups(subject_of(network, x, lambda out: 3.0 * out.sum()), "0")
     expected = [
         3.0 * math.fsum(math.prod(chosen) for chosen in combinations(weights, j))
         for j in range(len(weights) + 1)
@@ -267,7 +268,7 @@ def test_equal_linear_blocks_are_binomial(skip: float, branch: float) -> None:
     with torch.no_grad():  # the same in each, so that equal powers of it add up
         for k in range(1, depth + 1):
             network.get_submodule(f"{k}.0").weight.copy_(rotation)
-    profile = expand_network(network, batch_of([4]), lambda out: out.sum(), 0, "0")
+    profile = expand_network(subject_of(network, batch_of([4]), lambda out: out.sum()), "0")
     norm = math.sqrt(4 * BATCH)
     assert profile.norms == pytest.approx(
         [
@@ -283,7 +284,7 @@ def test_equal_linear_blocks_are_binomial(skip: float, branch: float) -> None:
 def test_a_zero_branch_leaves_the_clean_path_alone() -> None:
     block = {"residual": {"layers": [linear(5), "Tanh"], "zero_init": True}}
     network = network_of([linear(5), {"repeat": {"times": 7, "layers": [block]}}], [5])
-    profile = expand_network(network, batch_of([5]), loss_of(network), 0, "0")
+    profile = expand_network(subject_of(network, batch_of([5]), loss_of(network)), "0")
     assert profile.norms[0] == profile.total
     assert profile.norms[1:] == (0.0,) * 7
     assert profile.error == 0
@@ -388,7 +389,7 @@ def test_blocks_of_every_kind_agree_with_all_paths(name: str) -> None:
     network = network_of(layers, shape)
     loss = loss_of(network)
     x = batch_of(shape)
-    groups, _ = expand_groups(network, x, loss, 0, "0")
+    groups, _ = expand_groups(subject_of(network, x, loss), "0")
 
     chain = [
         Link(*(f and (lambda x, f=f: f(x.clone())) for f in link))
@@ -400,7 +401,7 @@ def test_blocks_of_every_kind_agree_with_all_paths(name: str) -> None:
     assert len(groups) == len(expected)
     for group, other in zip(groups, expected, strict=True):
         assert size(group - other) <= 1e-12 * size(whole)
-    profile = expand_network(network, x, loss, 0, "0")
+    profile = expand_network(subject_of(network, x, loss), "0")
     assert profile.error is not None
     assert profile.error <= 1e-10
 
@@ -417,7 +418,7 @@ def test_what_is_drawn_at_random_is_drawn_alike_in_both_passes() -> None:
         linear(3),
     ]
     network = network_of(layers, [5, 3])
-    profile = expand_network(network, batch_of([5, 3]), loss_of(network), 3, "0")
+    profile = expand_network(subject_of(network, batch_of([5, 3]), loss_of(network), seed=3), "0")
     assert profile.blocks == 3
     assert profile.total > 0
     assert profile.error is not None
@@ -600,6 +601,7 @@ def test_a_gradient_that_is_not_finite_has_no_range(run: Callable[..., Result]) 
 PEAK = """
 import resource, sys
 from gradprobe.cli.main import main
+from gradprobe.model.subject import subject_of
 try:
     main(["paths", "residual", "--depth", "1000", "--format", "json"])
 finally:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gradprobe.measure.profile import call_name
 from gradprobe.model.batch import first_tensor, tensors_in
 from gradprobe.model.rows import Row
+from gradprobe.model.subject import Subject
 
 
 class Call(NamedTuple):
@@ -40,9 +41,7 @@ class Call(NamedTuple):
         return found
 
 
-def recorded(
-    model: nn.Module, rows: Sequence[Row], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> list[Call]:
+def recorded(subject: Subject) -> list[Call]:
     """Each call of a row whose output has its input's shape, in order, from one forward pass.
 
     A row that is called again has its further calls numbered, ``name (2)`` and so on.
@@ -66,11 +65,11 @@ def recorded(
         return hook
 
     with ExitStack() as hooks, torch.no_grad():
-        for row in rows:
+        for row in subject.rows:
             before = row.module.register_forward_pre_hook(enter, with_kwargs=True)
             hooks.callback(before.remove)
             hooks.callback(row.module.register_forward_hook(leave(row)).remove)
-        model(*fresh(args), **fresh(dict(kwargs)))
+        subject.model(*fresh(subject.args), **fresh(dict(subject.kwargs)))
     return found
 
 

@@ -7,18 +7,19 @@ its skip, plus what comes back through its branch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from gradprobe.errors import InputError
-from gradprobe.measure.blocks.calls import Call
+from gradprobe.measure.blocks.calls import recorded
 from gradprobe.measure.blocks.chain import Element, as_leaf, elements_of, trace
 from gradprobe.measure.blocks.profile import BlockProfile, BranchLayer, Estimate, JacobianProfile
 from gradprobe.measure.norms import activation_stats, norms
 from gradprobe.model.build import Concat, Network, Residual
 from gradprobe.model.seeds import derive
+from gradprobe.model.subject import Subject
 
 EXACT_FEATURES = (
     64  # up to so many features the Jacobian is taken apart basis vector by basis vector
@@ -30,21 +31,25 @@ _TILED_ELEMENTS = 1 << 21
 _COUPLED = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.RReLU)
 
 
-def jacobians(network: Network, x: Tensor, seed: int) -> dict[str, JacobianProfile]:
-    """highway, branch and gain of each row whose output has its input's shape, by row name."""
-    found = {}
-    rows = [Element(row.name, i, row.module) for i, row in enumerate(network.rows)]
-    values = trace(rows, x, seed)
-    for row, value, out in zip(rows, values, values[1:], strict=False):
-        if value.shape == out.shape and value.is_floating_point() and value.dim() > 1:
-            found[row.name] = jacobian(row, value, seed)
-    return found
+def jacobians(subject: Subject) -> dict[str, JacobianProfile]:
+    """highway, branch and gain of each row whose output has its input's shape, by row name.
+
+    Each call of a row is differentiated alone; further calls of one row are numbered.
+    """
+    return {e.name: jacobian(e, x, subject.seed) for e, x in _square(subject)}
 
 
-def jacobians_of(calls: Sequence[Call], seed: int) -> dict[str, JacobianProfile]:
-    """The same for the calls of any module's rows, each differentiated alone, by row name."""
-    elements = [Element(call.name, i, call.module, call) for i, call in enumerate(calls)]
-    return {e.name: jacobian(e, e.call.x, seed) for e in elements if e.call is not None}
+def _square(subject: Subject) -> Iterator[tuple[Element, Tensor]]:
+    """The rows that keep their input's shape, each with its input."""
+    if not isinstance(subject.model, Network):
+        for i, call in enumerate(recorded(subject)):
+            yield Element(call.name, i, call.module, call), call.x
+        return
+    rows = [Element(row.name, i, row.module) for i, row in enumerate(subject.rows)]
+    values = trace(rows, subject.args[0], subject.seed)
+    for row, x, out in zip(rows, values, values[1:], strict=False):
+        if x.shape == out.shape and x.is_floating_point() and x.dim() > 1:
+            yield row, x
 
 
 def jacobian(element: Element, x: Tensor, seed: int) -> JacobianProfile:
@@ -134,25 +139,26 @@ def _root(square: Estimate) -> Estimate:
 # ---- one block, step by step
 
 
-def take_apart(
-    network: Network, x: Tensor, loss: Callable[[Tensor], Tensor], seed: int, name: str | None
-) -> BlockProfile:
-    """One block with its real numbers: the one called ``name``, else the middle residual block,
+def take_apart(subject: Subject, row: str | None = None) -> BlockProfile:
+    """One block with its real numbers: the one called ``row``, else the middle residual block,
     else the middle row that holds weights.
 
     Raises:
-        InputError: there is no such block.
+        InputError: there is no such block, or the subject is no spec's network.
     """
+    network, seed = subject.model, subject.seed
+    if not isinstance(network, Network):
+        raise InputError("a block is taken apart where a spec says what is in it")
     elements = elements_of(network)
-    index = _find(network, elements, name)
+    index = _find(network, elements, row)
     element = elements[index]
-    values = trace(elements, x, seed)
+    values = trace(elements, subject.args[0], seed)
     tail = as_leaf(values[index + 1])
     with torch.enable_grad():
         out = tail.clone()
         for after in elements[index + 1 :]:
             out = after.run(out, seed)
-        (arriving,) = torch.autograd.grad(loss(out), tail)
+        (arriving,) = torch.autograd.grad(subject.loss(out), tail)
     return _block(network, element, values[index], arriving, seed)
 
 

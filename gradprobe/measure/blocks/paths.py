@@ -11,7 +11,7 @@ so one batched sweep gives them all, exactly and without sampling. G_0 is the cl
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -27,32 +27,29 @@ from gradprobe.measure.norms import norms
 from gradprobe.model.batch import first_tensor, tensors_in
 from gradprobe.model.build import Network
 from gradprobe.model.rng import reseed
-from gradprobe.model.rows import Row, children_of
+from gradprobe.model.rows import children_of
 from gradprobe.model.seeds import derive
+from gradprobe.model.subject import Subject
 
 _CHUNK = 1 << 22  # elements of the groups that go through a block at once
 
 
-def expand(
-    network: Network,
-    x: Tensor,
-    loss: Callable[[Tensor], Tensor],
-    seed: int,
-    first_row: str,
-    max_paths: int | None = None,
-) -> PathProfile:
-    """The groups at the output of ``first_row``, and how well they sum to autograd's gradient.
+def expand(subject: Subject, first: str, max_paths: int | None = None) -> PathProfile:
+    """The groups at the output of the row ``first``, and how well they sum to autograd's gradient.
 
     Args:
         max_paths: leave out the paths through more branches than this; the groups that remain are
             exact all the same.
 
     Raises:
-        InputError: no residual block lies behind the first row.
+        InputError: no residual block lies behind the first row, or one does not read what the one
+            before it puts out.
     """
-    groups, total = expand_groups(network, x, loss, seed, first_row, max_paths)
-    blocks = sum(e.residual is not None for e in _behind(network, first_row))
-    return _profile_of(groups, total, blocks, first_row)
+    if not isinstance(subject.model, Network):
+        return _expand_module(subject, first, max_paths)
+    groups, total = expand_groups(subject, first, max_paths)
+    blocks = sum(e.residual is not None for e in _behind(subject.model, first))
+    return _profile_of(groups, total, blocks, first)
 
 
 def _profile_of(groups: Tensor, total: Tensor, blocks: int, first_row: str) -> PathProfile:
@@ -70,16 +67,7 @@ def _profile_of(groups: Tensor, total: Tensor, blocks: int, first_row: str) -> P
     )
 
 
-def expand_module(
-    model: nn.Module,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    loss: Callable[[Any], Tensor],
-    seed: int,
-    first_row: str,
-    rows: Sequence[Row],
-    max_paths: int | None = None,
-) -> PathProfile:
+def _expand_module(subject: Subject, first_row: str, max_paths: int | None) -> PathProfile:
     """The same for any module, whose blocks y = x + F(x) are found: F(x) is y - x.
 
     The repeated modules are tried, or, where nothing is repeated, all rows that hold others. One
@@ -89,10 +77,11 @@ def expand_module(
     Raises:
         InputError: there is no such block, or one does not read what the one before it puts out.
     """
+    rows, seed = subject.rows, subject.seed
     tried = [r for r in rows if r.is_block] or [r for r in rows if children_of(r.module)]
     with torch.enable_grad():
         reseed(derive(seed, "forward"))
-        value, outputs, calls = _calls(model, args, kwargs, loss, rows)
+        value, outputs, calls = _calls(subject)
         names = {row.name for row in tried}
         behind = next((i for i, (name, _) in enumerate(outputs) if name == first_row), 0)
         blocks = [
@@ -137,13 +126,7 @@ class _Call(NamedTuple):
     output: GradientEdge
 
 
-def _calls(
-    model: nn.Module,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    loss: Callable[[Any], Tensor],
-    rows: Sequence[Row],
-) -> tuple[Tensor, list[_Output], list[_Call]]:
+def _calls(subject: Subject) -> tuple[Tensor, list[_Output], list[_Call]]:
     """The loss, the rows' outputs, and the calls that keep their input's shape, in order."""
     calls: list[_Call] = []
     outputs: list[_Output] = []
@@ -166,11 +149,12 @@ def _calls(
         return hook
 
     with ExitStack() as hooks:
-        for row in rows:
+        for row in subject.rows:
             before = row.module.register_forward_pre_hook(enter, with_kwargs=True)
             hooks.callback(before.remove)
             hooks.callback(row.module.register_forward_hook(leave(row.name)).remove)
-        value = loss(model(*fresh(args), **fresh(dict(kwargs))))
+        output = subject.model(*fresh(subject.args), **fresh(dict(subject.kwargs)))
+        value = subject.loss(output)
     return value, outputs, calls
 
 
@@ -228,22 +212,19 @@ def _vjp_of(out: GradientEdge, at: GradientEdge, groups: Tensor) -> Tensor | Non
 
 
 def expand_groups(
-    network: Network,
-    x: Tensor,
-    loss: Callable[[Tensor], Tensor],
-    seed: int,
-    first_row: str,
-    max_paths: int | None = None,
+    subject: Subject, first: str, max_paths: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """The groups themselves, (j, batch, …), and autograd's own gradient, (batch, …)."""
-    before, behind = _split(network, first_row)
+    network, seed = subject.model, subject.seed
+    assert isinstance(network, Network)
+    before, behind = _split(network, first)
     if not any(element.residual is not None for element in behind):
         raise InputError(
             "the network has no residual block behind its first row: there is one path",
             hint="gradprobe paths residual, or a spec with residual: […] blocks",
         )
-    start = trace(before, x, seed)[-1]
-    inputs, gradient, total = _whole(behind, start, loss, seed)
+    start = trace(before, subject.args[0], seed)[-1]
+    inputs, gradient, total = _whole(behind, start, subject.loss, seed)
     groups = gradient[None]  # at the output: one group, of no branches
     for element in reversed(behind):
         groups = _pull_back(element, inputs.pop(), groups, seed, max_paths)

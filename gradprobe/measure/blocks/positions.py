@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor
 
 from gradprobe.errors import InputError
 from gradprobe.measure.blocks.chain import Element, as_leaf, trace
 from gradprobe.measure.norms import activation_stats, norms
 from gradprobe.measure.profile import GradientProfile, RowProfile, RowStatus
 from gradprobe.model.build import Network
+from gradprobe.model.subject import Subject
 from gradprobe.spec.vocabulary import SEQUENCE_LAYERS
 
 
-def measure_positions(
-    network: Network, x: Tensor, loss: Callable[[Tensor], Tensor], seed: int
-) -> GradientProfile:
+def measure_positions(subject: Subject) -> GradientProfile:
     """One backward pass from the last position, its gradient taken apart by position.
 
     The rows of the profile are the positions: ``gradient_norm`` is ‖∂L/∂x_t‖ over batch and
@@ -25,15 +21,18 @@ def measure_positions(
     position of the last row that still is a sequence. Reach is relative to the last position.
 
     Raises:
-        InputError: no row mixes positions.
+        InputError: no row mixes positions, or the subject is no spec's network.
     """
+    network, seed = subject.model, subject.seed
+    if not isinstance(network, Network):
+        raise InputError("positions are measured where a spec says which rows mix them")
     rows = [Element(row.name, i, row.module) for i, row in enumerate(network.rows)]
     mixing = [i for i, row in enumerate(network.rows) if SEQUENCE_LAYERS & set(row.contains)]
     if not mixing:
         known = ", ".join(sorted(SEQUENCE_LAYERS))
         raise InputError("no row mixes the positions of a sequence", hint=f"one of {known} does")
     first = mixing[0]
-    values = trace(rows, x, seed)
+    values = trace(rows, subject.args[0], seed)
     start = values[first]
     if not start.is_floating_point():
         message = f"row {network.rows[first].name} takes tokens: no gradient reaches back to them"
@@ -49,7 +48,7 @@ def measure_positions(
         out = leaf.clone()
         for row in rows[first : last + 1]:
             out = row.run(out, seed)
-        value = loss(out[:, -1])
+        value = subject.loss(out[:, -1])
         (gradient,) = torch.autograd.grad(value, leaf)
     by_position = gradient.detach().transpose(0, 1)
     outputs = out.detach().transpose(0, 1)
