@@ -14,8 +14,8 @@ from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProf
 from gradprobe.spec.network import CheckSpec
 from gradprobe.spec.vocabulary import THRESHOLDS
 from gradprobe.tasks.check.result import CheckResult, Diagnostic, Outcome, with_fingerprints
+from gradprobe.verdict.diagnose import diagnose
 from gradprobe.verdict.report import Finding, Report, Severity, Signals, Verdict
-from gradprobe.verdict.rules.table import diagnose
 from gradprobe.verdict.signals import DECADES, FORWARD, GROWN, LOST
 
 TINY = 1.1754943508222875e-38  # the smallest normal float32

@@ -30,7 +30,7 @@ from gradprobe.spec.network import NetworkSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.yaml import parse
 from gradprobe.tasks.probe import Prepared, prepare
-from gradprobe.verdict.rules.table import diagnose
+from gradprobe.verdict.diagnose import diagnose
 from gradprobe.verdict.signals import signals
 
 HERE = Path(__file__).parent

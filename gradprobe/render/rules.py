@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from gradprobe.render.canvas import SEVERITY_COLOURS, Style, grid, paint, wrapped
-from gradprobe.verdict.rules.table import Rule
+from gradprobe.verdict.rules.rule import Rule
 
 
 def render_rules(rules: Sequence[Rule], style: Style) -> str:

@@ -33,9 +33,10 @@ from gradprobe.spec.sources.stack import STACKS, StackOptions
 from gradprobe.spec.vocabulary import LOSSES
 from gradprobe.theory.prediction import Theory
 from gradprobe.verdict.calibration import outlook, probability
+from gradprobe.verdict.diagnose import diagnose
 from gradprobe.verdict.report import Report, Training
-from gradprobe.verdict.rules import table as rules
-from gradprobe.verdict.rules.table import Selection
+from gradprobe.verdict.rules.rule import Selection
+from gradprobe.verdict.rules.table import check_ignores
 from gradprobe.verdict.seeds import repeated
 from gradprobe.verdict.signals import obstacle, signals
 from gradprobe.worker.archive import Measurement
@@ -95,7 +96,7 @@ def load(path: str) -> NetworkSpec:
         InputError: no such file, or it is no spec; names file, line and column.
     """
     spec = yaml_source.load(path)
-    rules.check_ignores(spec)
+    check_ignores(spec)
     return spec
 
 
@@ -204,9 +205,7 @@ def judge(
 ) -> Report:
     """The report on a measurement; ``ignores`` count beside the spec's own."""
     check = replace(measured.check, ignore=(*measured.check.ignore, *ignores))
-    findings, verdict = rules.diagnose(
-        measured.profile, thresholds, check, selection, measured.training
-    )
+    findings, verdict = diagnose(measured.profile, thresholds, check, selection, measured.training)
     config = {**measured.config, "thresholds": {**thresholds, **check.thresholds}}
     return Report(
         target,
@@ -555,7 +554,7 @@ def _report(
 ) -> Report:
     """The profile with findings and verdict; ``own`` overrides options that did not apply."""
     check = spec.check if spec else None
-    findings, verdict = rules.diagnose(profile, options.thresholds, check, training=training)
+    findings, verdict = diagnose(profile, options.thresholds, check, training=training)
     config = {
         "seed": options.seed,
         "batch_size": options.batch_size,

@@ -17,8 +17,8 @@ from gradprobe.spec.network import Ignore
 from gradprobe.spec.options import AUTO_SEEDS, Seeds
 from gradprobe.spec.vocabulary import THRESHOLDS
 from gradprobe.verdict.calibration import minus_log_log, outlook
+from gradprobe.verdict.diagnose import decides, diagnose_seeds
 from gradprobe.verdict.report import Repeats, Report, Verdict, tally
-from gradprobe.verdict.rules.table import decides, diagnose_seeds
 
 SURE = 0.99
 

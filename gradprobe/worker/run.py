@@ -24,7 +24,8 @@ from gradprobe.spec.sources.yaml import load_any
 from gradprobe.tasks import probe as check
 from gradprobe.tasks.probe import judge, load_target
 from gradprobe.verdict.report import Report
-from gradprobe.verdict.rules.table import Selection, check_ignores
+from gradprobe.verdict.rules.rule import Selection
+from gradprobe.verdict.rules.table import check_ignores
 from gradprobe.worker import archive, process
 from gradprobe.worker.archive import Failure, Measurement, Reply
 from gradprobe.worker.exchange import Request

@@ -19,8 +19,10 @@ from gradprobe.errors import Place
 from gradprobe.measure.profile import GradientProfile, RowStatus, Use
 from gradprobe.spec.network import CheckSpec, Ignore, NetworkSpec
 from gradprobe.spec.vocabulary import THRESHOLDS
+from gradprobe.verdict.diagnose import diagnose
 from gradprobe.verdict.report import Finding, Severity, Verdict
-from gradprobe.verdict.rules.table import RULES, Selection, diagnose
+from gradprobe.verdict.rules.rule import Rule, Selection
+from gradprobe.verdict.rules.table import RULES
 
 BY_CODE = {rule.code: rule for rule in RULES}
 Parse = Callable[[str], NetworkSpec]
@@ -788,7 +790,7 @@ def test_codes_and_names_are_unique_and_each_rule_is_tried() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
-def test_a_rule_explains_itself_and_is_short(rule: gradprobe.verdict.rules.table.Rule) -> None:
+def test_a_rule_explains_itself_and_is_short(rule: Rule) -> None:
     first, blank, *rest = rule.explanation.split("\n")
     assert first[0].isupper()
     assert first.endswith(".")
@@ -812,9 +814,7 @@ def test_gradprobe_rules_lists_each_rule(run: Callable[..., Result]) -> None:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
 @pytest.mark.parametrize("by", ["code", "name", "lower"])
-def test_gradprobe_rules_explains_one(
-    run: Callable[..., Result], rule: gradprobe.verdict.rules.table.Rule, by: str
-) -> None:
+def test_gradprobe_rules_explains_one(run: Callable[..., Result], rule: Rule, by: str) -> None:
     word = {"code": rule.code, "name": rule.name, "lower": rule.code.lower()}[by]
     ended = run("rules", word)
     assert ended.code == 0

@@ -38,8 +38,9 @@ from gradprobe.verdict.calibration import (
     minus_log_log,
     probability,
 )
+from gradprobe.verdict.diagnose import diagnose_seeds
 from gradprobe.verdict.report import Probability, Repeats, Report, Severity, Training, Verdict
-from gradprobe.verdict.rules.table import Selection, diagnose_seeds
+from gradprobe.verdict.rules.rule import Selection
 from gradprobe.verdict.seeds import QUANTILES, clear, majority, margin, repeated, settled, typical
 
 pytestmark = pytest.mark.usefixtures("forked_workers")

@@ -31,8 +31,8 @@ from gradprobe.verdict.calibration import (
     outlook,
     probability,
 )
+from gradprobe.verdict.diagnose import diagnose
 from gradprobe.verdict.report import Probability, Severity, Signals, Training, Verdict
-from gradprobe.verdict.rules.table import diagnose
 from gradprobe.verdict.signals import FORWARD
 
 pytestmark = pytest.mark.usefixtures("forked_workers")

@@ -9,7 +9,8 @@ from gradprobe.errors import ExitCode, printable
 from gradprobe.render.json import dump
 from gradprobe.tasks.check.result import CheckResult, Diagnostic
 from gradprobe.verdict.report import Severity
-from gradprobe.verdict.rules.table import RULES, Rule
+from gradprobe.verdict.rules.rule import Rule
+from gradprobe.verdict.rules.table import RULES
 
 _SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

@@ -20,7 +20,8 @@ from gradprobe.numbers import finite, number
 from gradprobe.tasks import versioned
 from gradprobe.tasks.check.result import CheckResult, Diagnostic, Outcome
 from gradprobe.verdict.report import Report
-from gradprobe.verdict.rules.table import BY_CODE, BY_NAME, Selection
+from gradprobe.verdict.rules.rule import Selection
+from gradprobe.verdict.rules.table import BY_CODE, BY_NAME
 
 SCHEMA_VERSION = 1
 SelectionOf = Callable[[str], Selection]

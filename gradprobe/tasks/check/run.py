@@ -19,8 +19,10 @@ from gradprobe.tasks.check.cache import Cache, DamagedError, key_of
 from gradprobe.tasks.check.discover import OptionsOf, discover, matches, shard
 from gradprobe.tasks.check.result import CheckResult, Diagnostic, Outcome, with_fingerprints
 from gradprobe.tasks.probe import judge, versions
+from gradprobe.verdict.diagnose import diagnose_seeds
 from gradprobe.verdict.report import Finding, Report, Severity
-from gradprobe.verdict.rules.table import BY_CODE, BY_NAME, Selection, diagnose_seeds
+from gradprobe.verdict.rules.rule import Selection
+from gradprobe.verdict.rules.table import BY_CODE, BY_NAME
 from gradprobe.worker import pool
 from gradprobe.worker.archive import Failure, Measurement, Reply, decode
 from gradprobe.worker.pool import Job, Result

@@ -1,0 +1,135 @@
+"""A profile comes in; findings and the verdict that follows from them go out.
+
+The rules on how much gradient arrives have two ways to find out: the bands of reach, from one pass,
+or, after a second look and where nobody set a band of their own, the calibrated probability that it
+trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from gradprobe.measure.profile import GradientProfile
+from gradprobe.spec.network import CheckSpec, Ignore
+from gradprobe.spec.vocabulary import THRESHOLDS
+from gradprobe.verdict.report import Finding, Report, Training, Verdict
+from gradprobe.verdict.rules.rule import Clue, Rule, Selection, Thresholds
+from gradprobe.verdict.rules.table import BY_CODE, BY_NAME, RULES
+
+
+def diagnose(
+    profile: GradientProfile,
+    thresholds: Thresholds,
+    check: CheckSpec | None = None,
+    selection: Selection | None = None,
+    training: Training | None = None,
+) -> tuple[tuple[Finding, ...], Verdict]:
+    """All findings, the gravest first, and the verdict, which no ignore changes.
+
+    Args:
+        profile: what was measured.
+        thresholds: by the names in ``vocabulary.THRESHOLDS``.
+        check: the spec's own section; a rule that it ignores is reported with its reason and does
+            not count towards the exit code.
+        selection: which rules are reported; all of them by default.
+        training: the probability that it trains, which decides instead of the bands of reach where
+            those are the default ones.
+    """
+    check = check or CheckSpec()
+    limits = {**thresholds, **check.thresholds}
+    findings = [
+        _finding(rule, clue, check.ignore)
+        for rule in RULES
+        for clue in _clues(rule, profile, limits, training)
+    ]
+    codes = {finding.rule for finding in findings}
+    verdicts = [rule.verdict for rule in RULES if rule.verdict and rule.code in codes]
+    asked = selection or Selection()
+    known = {rule.code for rule in RULES if asked.holds(rule)}
+    verdict = max(verdicts, key=list(Verdict).index, default=Verdict.HEALTHY)
+    findings = [finding for finding in findings if finding.rule in known]
+    codes |= _out_of_sight(profile, limits, training)
+    findings += [f for f in _unused(check.ignore, codes) if f.rule in known]
+    findings.sort(key=lambda finding: -finding.severity)
+    return tuple(findings), verdict
+
+
+def _clues(
+    rule: Rule, profile: GradientProfile, limits: Thresholds, training: Training | None
+) -> Iterator[Clue]:
+    """What a rule finds; by ``weigh`` after a second look, but for bands that decide themselves."""
+    if training and rule.weigh and (not rule.find or decides(training, limits)):
+        yield from rule.weigh(profile, training)
+    elif rule.find:
+        yield from rule.find(profile, limits)
+
+
+def diagnose_seeds(
+    reports: Sequence[Report],
+    ignores: Sequence[Ignore] = (),
+    selection: Selection | None = None,
+) -> tuple[Finding, ...]:
+    """What the reports on one target at several seeds tell only together."""
+    asked = selection or Selection()
+    return tuple(
+        _finding(rule, clue, ignores)
+        for rule in RULES
+        if rule.among and asked.holds(rule)
+        for clue in rule.among(reports)
+    )
+
+
+def decides(training: Training | None, limits: Thresholds) -> bool:
+    """Whether the probability, and not the bands of reach, says how much gradient arrives.
+
+    Where there is one, and nobody set a band of their own.
+    """
+    return bool(training and training.probability) and limits == THRESHOLDS
+
+
+def _finding(rule: Rule, clue: Clue, ignores: Iterable[Ignore]) -> Finding:
+    return Finding(
+        rule=rule.code,
+        name=rule.name,
+        severity=rule.severity,
+        message=clue.message,
+        advice=clue.advice,
+        row=clue.row.name if clue.row else None,
+        line=clue.row.line if clue.row else None,
+        column=clue.row.column if clue.row else None,
+        value=clue.value,
+        threshold=clue.threshold,
+        ignored=next((i.reason for i in ignores if rule.named(i.rule)), None),
+    )
+
+
+def _unused(ignores: Iterable[Ignore], codes: set[str]) -> Iterator[Finding]:
+    """A finding for each of the spec's own ignores that none of ``codes`` answers to."""
+    rule = BY_NAME["unused-ignore"]
+    for ignore in ignores:
+        if ignore.place and not any(BY_CODE[code].named(ignore.rule) for code in codes):
+            yield Finding(
+                rule.code,
+                rule.name,
+                rule.severity,
+                f"{ignore.rule} is ignored here and not found: {ignore.reason}",
+                "delete this ignore",
+                line=ignore.place.line,
+                column=ignore.place.column,
+            )
+
+
+def _out_of_sight(
+    profile: GradientProfile, limits: Thresholds, training: Training | None
+) -> set[str]:
+    """The codes that another run on the same network may find: an ignore of theirs has a use.
+
+    What only several seeds tell, what only a second look does, and, after one, the bands of reach.
+    """
+    return {
+        rule.code
+        for rule in RULES
+        if rule.among
+        or (rule.weigh and not rule.find and not (training and training.probability))
+        or (rule.weigh and rule.find and training and any(rule.find(profile, limits)))
+    }

@@ -1,0 +1,161 @@
+"""Rules on parameters that no gradient reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
+from gradprobe.verdict.report import Severity, Verdict
+from gradprobe.verdict.rules.rule import (
+    Clue,
+    Rule,
+    Thresholds,
+    cut_row,
+    listed,
+    owners,
+    ran,
+    underflow,
+)
+
+
+def dead(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A gradient of exactly zero, where it did not underflow and no zero-initialised weight is why.
+
+    A row whose outputs are zero for every sample (a dead ReLU) passes nothing back, and nothing
+    upstream of it ever changes. Weights with a gradient of exactly zero are stuck in the same way.
+    A smaller learning rate does not help: the init, the biases or the activation must change.
+    """
+    rows = ran(profile)
+    if rows and rows[-1].gradient_norm == 0:
+        message = f"the loss passes no gradient on to row {rows[-1].name}"
+        yield Clue(message, "look at the loss: a constant, or saturated", rows[-1], 0.0)
+        return
+    cut = cut_row(profile)
+    if cut:
+        silent = "its outputs are all zero" if cut.zero_fraction == 1 else "its slope is zero"
+        advice = "use a smaller or zero bias, LeakyReLU or GELU, or normalise in front of it"
+        yield Clue(f"no gradient passes row {cut.name}: {silent}", advice, cut, 0.0)
+        return
+    for row in profile.rows:
+        if row.level or not row.gradient_norm or row.gradient_norm < underflow(profile):
+            continue
+        stuck = [p for p in row.parameters if p.dimensions > 1 and p.gradient_norm == 0]
+        if any(p.wakes_up for p in row.parameters):
+            stuck = [p for p in stuck if p.name in (profile.still_zero or ())]
+        if stuck:
+            message = f"exactly zero gradient: {listed(p.name for p in stuck)}"
+            advice = "its inputs or its outputs are zero for every sample: look for a dead ReLU"
+            yield Clue(message, advice, row, 0.0)
+
+
+def disconnected(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """Parameters that get no gradient, because no path leads from the loss to them.
+
+    Not a small gradient and not zero: autograd found no path. Either the forward pass never used
+    them, or something on the way cut the graph: ``detach()``, ``.data``, ``torch.no_grad()``, a
+    conversion to NumPy, an argmax. What was frozen by ``requires_grad = False`` does not count, nor
+    do experts that got no token: other rules tell them.
+    """
+    told = (
+        (
+            _is_cut,
+            "no gradient, the graph is cut",
+            "look for detach(), .data, no_grad() or argmax between them and the loss, or for an "
+            "output that nothing reads",
+        ),
+        (
+            _is_unused,
+            "no gradient, never used in the forward pass",
+            "delete them, freeze them, or use them",
+        ),
+    )
+    for chosen, message, advice in told:
+        found = [(row, p) for row, p in _lost(profile) if chosen(row, p)]
+        if found:
+            row = next((row for row, _ in found if row), None)
+            yield Clue(f"{message}: {_by_module(found)}", advice, row)
+
+
+def frozen(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """Parameters that are not trained, because somebody set ``requires_grad = False``.
+
+    They get no gradient and are meant to get none, so they are told and nothing more. The gradient
+    still has to get through them to whatever is trained below.
+    """
+    found = [(r, p) for r, ps in owners(profile) for p in ps if not p.trainable]
+    if found:
+        message = f"frozen, requires_grad is False: {_by_module(found)}"
+        yield Clue(message, "nothing to do, if it is meant", found[0][0])
+
+
+def idle(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """Modules that were not called in this batch, while others like them in the same list were.
+
+    An expert of a mixture that got no token has no gradient now and may have one with the next
+    batch; if a larger batch leaves it idle too, the router starves it. A layer that the loop over a
+    list leaves out looks the same, and never learns.
+    """
+    found = [(row, p) for row, p in _lost(profile) if p.use is Use.IDLE]
+    if found:
+        message = f"not called in this batch, and its siblings were: {_by_module(found)}"
+        advice = "an expert without a token: try a larger batch; a layer: see that it is called"
+        yield Clue(message, advice, found[0][0])
+
+
+def _lost(
+    profile: GradientProfile,
+) -> Iterator[tuple[RowProfile | None, ParameterProfile]]:
+    """Trained parameters without a path from the loss, with their rows."""
+    for row, parameters in owners(profile):
+        if row is None or not row.level:
+            yield from ((row, p) for p in parameters if p.trainable and p.gradient_norm is None)
+
+
+def _is_unused(row: RowProfile | None, parameter: ParameterProfile) -> bool:
+    """Whether nothing used it: its module did not run, or got a gradient for the others."""
+    if parameter.use is not Use.CALLED:
+        return parameter.use is Use.UNCALLED
+    if row is None or row.status is RowStatus.NOT_RUN:
+        return True
+    home = _home(parameter)
+    beside = [p for p in row.parameters if p.gradient_norm is not None]
+    return any(_home(p) == home for p in beside)
+
+
+def _is_cut(row: RowProfile | None, parameter: ParameterProfile) -> bool:
+    return parameter.use is Use.CALLED and not _is_unused(row, parameter)
+
+
+def _home(parameter: ParameterProfile) -> str:
+    """The path of the module that holds it."""
+    return parameter.name.rpartition(".")[0]
+
+
+def _by_module(found: list[tuple[RowProfile | None, ParameterProfile]]) -> str:
+    """``encoder (12 parameters), head.norm (weight, bias), scale``: by row where the whole row is
+    meant, else by the module that holds them."""
+    groups: dict[str, list[str]] = {}
+    rows: dict[str, int] = {}
+    for row, _ in found:
+        if row:
+            rows[row.name] = rows.get(row.name, 0) + 1
+    for row, p in found:
+        whole = row is not None and len(row.parameters) == rows[row.name]
+        home = row.name if whole and row else _home(p)
+        groups.setdefault(home, []).append(p.name.removeprefix(f"{home}."))
+    return listed((_group(home, names) for home, names in groups.items()), most=12)
+
+
+def _group(home: str, names: list[str]) -> str:
+    if len(names) == 1:
+        return f"{home}.{names[0]}" if home else names[0]
+    inside = ", ".join(names) if len(names) < 4 else f"{len(names)} parameters"
+    return f"{home} ({inside})" if home else inside
+
+
+RULES = (
+    Rule("GP201", "dead", Severity.ERROR, dead, Verdict.DEAD),
+    Rule("GP202", "disconnected", Severity.ERROR, disconnected, Verdict.DISCONNECTED),
+    Rule("GP203", "frozen", Severity.INFO, frozen),
+    Rule("GP204", "idle", Severity.WARNING, idle),
+)

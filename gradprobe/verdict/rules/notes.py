@@ -1,0 +1,100 @@
+"""Rules on what is worth knowing and not wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from gradprobe.measure.profile import GradientProfile, RowStatus
+from gradprobe.verdict.report import Severity, Training
+from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds, listed
+from gradprobe.verdict.signals import is_cut
+
+
+def useless_bias(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A bias right before a normalisation over the batch, which subtracts it again.
+
+    Its gradient is zero up to rounding (about 1e-9), so it never learns. That is no vanishing
+    gradient; the bias is merely of no use: ``bias: false`` saves its memory.
+    """
+    found = [
+        (r, p.name) for r in profile.rows for p in r.parameters if p.before_norm and not r.level
+    ]
+    if found:
+        names = listed(name for _, name in found)
+        message = f"a bias before a normalisation does nothing: {names}"
+        yield Clue(message, "set bias: false on the layer before the normalisation", found[0][0])
+
+
+def zero_initialised(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A weight that starts at zero with a gradient that is not: alive after the first step.
+
+    A zero-initialised residual branch, head or LoRA matrix gives a gradient of exactly zero to what
+    lies behind it, at the first step only. That is not dead, and for residual branches it is good
+    practice: the network starts as the identity, and depth cannot hurt.
+    """
+    found = [(r, p.name) for r in profile.rows for p in r.parameters if p.wakes_up and not r.level]
+    if found:
+        names = listed(name for _, name in found)
+        message = f"zero at the start, alive after one step: {names}"
+        yield Clue(message, "nothing to do: zero gradients behind it are meant", found[0][0])
+
+
+def unseen(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """Rows whose weights get a gradient though the row itself could not be followed.
+
+    Its module was never called (``F.linear(x, self.layer.weight)``, a scripted or compiled model),
+    or it puts out no floating point tensor, so there is no output whose gradient could be shown.
+    """
+    hidden = (RowStatus.NOT_RUN, RowStatus.NO_TENSOR)
+    found = [
+        row
+        for row in profile.rows
+        if not row.level and row.status in hidden and row.weight_gradient_norm is not None
+    ]
+    if found:
+        message = f"could not be followed: {listed(row.name for row in found)}"
+        advice = "their weights are measured; for their outputs, call them as modules"
+        yield Clue(message, advice, found[0])
+
+
+def _unweighed(profile: GradientProfile, training: Training) -> Iterator[Clue]:
+    """That the reach alone judges, or nothing does, where no other rule says why."""
+    reach = profile.reach
+    if training.reason and (is_cut(profile) or (reach and math.isfinite(reach))):
+        judge = "judged by reach alone" if reach else "not judged"
+        yield Clue(f"{judge}: {training.reason}", "nothing to do, if it is meant")
+
+
+RULES = (
+    Rule("GP401", "useless-bias", Severity.INFO, useless_bias),
+    Rule("GP402", "zero-initialised", Severity.INFO, zero_initialised),
+    Rule(
+        "GP403",
+        "unused-ignore",
+        Severity.WARNING,
+        None,
+        text="""
+        The spec says to ignore a rule that finds nothing any more.
+
+        What was ignored has been mended, so the ignore would only hide the next one: delete it.
+        """,
+    ),
+    Rule("GP404", "unseen", Severity.INFO, unseen),
+    Rule(
+        "GP405",
+        "unweighed",
+        Severity.INFO,
+        None,
+        text="""
+        There is no probability that the network trains, so that only the bands of reach judge it.
+
+        Nothing can be weighed where there are fewer than two rows to compare or one sample in the
+        batch, where an end of the trunk has no gradient, where BatchNorm has fewer than 32 values
+        to normalise a channel by, in a dtype that is too coarse for a small step, or where the
+        second look failed; the message says which.
+        Without `--deep`, or with `check --no-deep`, reach alone is what is asked for.
+        """,
+        weigh=_unweighed,
+    ),
+)

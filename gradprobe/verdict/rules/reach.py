@@ -1,0 +1,211 @@
+"""Rules on how much of the gradient arrives at the first row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+from gradprobe.measure.profile import GradientProfile
+from gradprobe.numbers import all_finite, fraction, plural
+from gradprobe.verdict import calibration
+from gradprobe.verdict.causes import (
+    advice_for_large,
+    advice_for_small,
+    because,
+    grows,
+    row_at_fault,
+    shrinks,
+)
+from gradprobe.verdict.report import Report, Severity, Training, Verdict, tally
+from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds, cut_row, listed
+
+# ---- the bands of reach
+
+
+def vanishing(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """The gradient that arrives at the first row is too small a part of what left the last.
+
+    Reach is the gradient norm at the trunk's first row ÷ that at its last; below 1e-4 the first
+    layers hardly learn. Of 32 labelled networks with such a reach before training, 3 % came to
+    90 % training accuracy under the best of eight optimizer settings, and none under SGD
+    (benchmarks/bands.py).
+
+    After a second look (`probe --deep`, `check`), and where no threshold was set, the probability
+    decides instead: below 40 % under SGD or Adam, with the decay as the main cause, or with a
+    recurrent layer's gradient that fades before it is at the sequence's first position.
+
+    Mend it where the factor per row is below 1: an init whose gain fits the activation, a
+    normalisation, or skip connections, which add 1 to every factor.
+    """
+    reach = profile.reach
+    if reach is None or not reach < limits["vanishing"] or cut_row(profile):
+        return
+    yield Clue(
+        f"the gradient {shrinks(profile)}",
+        advice_for_small(profile),
+        row_at_fault(profile),
+        reach,
+        limits["vanishing"],
+    )
+
+
+def exploding(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """The gradient grows on its way back until a step of any useful size overshoots.
+
+    Reach is the gradient norm at the trunk's first row ÷ that at its last. Of 10 labelled networks
+    with a reach above 1e4 before training, 20 % came to 90 % training accuracy under the best of
+    eight optimizer settings, and none under SGD (benchmarks/bands.py).
+
+    After a second look (`probe --deep`, `check`), and where no threshold was set, the probability
+    decides instead: below 40 % under SGD or Adam, with growth as the main cause. That is mostly the
+    activations' on their way forward; the gradient's on its way back does less harm.
+
+    Mend it where the factor per row is above 1: a smaller init, a normalisation in front of each
+    branch, or a branch scaled by 1/sqrt(depth). A skip alone does not help: it adds to the factor.
+    """
+    reach = profile.reach
+    if reach is None or not reach > limits["exploding"]:
+        return
+    if not all_finite(profile.trunk[0].gradient_norm):  # that is another rule's
+        return
+    yield Clue(
+        f"the gradient {grows(profile)}",
+        advice_for_large(profile),
+        row_at_fault(profile),
+        reach,
+        limits["exploding"],
+    )
+
+
+def weak(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """The gradient reaches the first row, much weaker or stronger than it left the last.
+
+    Of 10 labelled networks with a reach of 1e-4 to 1e-2 before training, 60 % came to 90 % training
+    accuracy under the best of eight optimizer settings and 10 % under SGD; of 19 with 1e2 to 1e4,
+    42 % and 26 %; of 169 in the healthy band between, 92 % and 89 % (benchmarks/bands.py). Adam or
+    a few more normalisations often save such a network; deeper, it is lost.
+
+    After a second look (`probe --deep`, `check`), and where no threshold was set, the probability
+    decides instead: neither is it likely to fail, below 40 % under SGD or Adam, nor to train, 80 %
+    or more under SGD.
+    """
+    reach = profile.reach
+    if reach is None or not math.isfinite(reach):
+        return
+    if limits["vanishing"] <= reach < limits["weak_low"]:
+        story, advice, threshold = shrinks(profile), advice_for_small(profile), limits["weak_low"]
+    elif limits["weak_high"] < reach <= limits["exploding"]:
+        story, advice, threshold = grows(profile), advice_for_large(profile), limits["weak_high"]
+    else:
+        return
+    yield Clue(f"the gradient {story}", advice, row_at_fault(profile), reach, threshold)
+
+
+# ---- the same by the probability that it trains
+
+
+def _failing(
+    verdict: Verdict,
+) -> Callable[[GradientProfile, Training], Iterator[Clue]]:
+    """What finds a network that SGD and Adam are unlikely to train, for the cause that this is."""
+
+    def weigh(profile: GradientProfile, training: Training) -> Iterator[Clue]:
+        p, found = training.probability, training.signals
+        if p and found and calibration.verdict(found) is verdict:
+            story, advice, row = because(calibration.causes(found, 1)[0], profile, found)
+            message = f"{story}: {fraction(p.adam)} chance of training"
+            yield Clue(message, advice, row, p.adam, calibration.FAILS)
+
+    return weigh
+
+
+def _uncertain(profile: GradientProfile, training: Training) -> Iterator[Clue]:
+    """A network that may train and may not, or that Adam may train and SGD will not."""
+    p, found = training.probability, training.signals
+    if p and found and calibration.verdict(found) is Verdict.WEAK:
+        story, advice, row = because(calibration.causes(found)[0], profile, found)
+        both = (
+            f"{fraction(p.sgd)} chance of training under SGD, {fraction(p.adam)} under SGD or Adam"
+        )
+        yield Clue(f"{story}: {both}", advice, row, p.sgd, calibration.TRAINS)
+
+
+# ---- the same at several seeds
+
+
+def _flips(reports: Sequence[Report]) -> Iterator[Clue]:
+    """A network whose verdict is another one at another seed."""
+    counts = tally(report.verdict for report in reports)
+    if len(counts) < 2:
+        return
+    seeds: dict[Verdict, list[str]] = {verdict: [] for verdict in counts}
+    for report in reports:
+        seeds[report.verdict].append(str(report.config.get("seed")))
+    common, *others = counts
+    told = [f"{common} at {plural(counts[common], 'seed')}"]
+    told += [f"{verdict} at {counts[verdict]}" for verdict in others]
+    worst = max(counts, key=list(Verdict).index)
+    which = "; ".join(f"{verdict} at {listed(seeds[verdict])}" for verdict in counts)
+    yield Clue(
+        f"another seed, another verdict: {', '.join(told)}",
+        f"it stands between verdicts: mend what probe --seed {seeds[worst][0]} finds ({which})",
+        value=counts[common] / len(reports),
+    )
+
+
+RULES = (
+    Rule(
+        "GP101",
+        "vanishing",
+        Severity.ERROR,
+        vanishing,
+        Verdict.VANISHING,
+        weigh=_failing(Verdict.VANISHING),
+    ),
+    Rule(
+        "GP102",
+        "exploding",
+        Severity.ERROR,
+        exploding,
+        Verdict.EXPLODING,
+        weigh=_failing(Verdict.EXPLODING),
+    ),
+    Rule("GP103", "weak", Severity.WARNING, weak, Verdict.WEAK, weigh=_uncertain),
+    Rule(
+        "GP104",
+        "shattered",
+        Severity.ERROR,
+        None,
+        Verdict.SHATTERED,
+        text="""
+        A gradient of a fair size that is another one after a small step, so that no step helps.
+
+        The probability of training is below 40 % under SGD or Adam, and neither decay nor growth is
+        the main cause: it is the coherence, rows without a skip, or inputs that have come to look
+        alike.
+
+        Of 95 labelled networks with a reach between 1e-2 and 1e2 and a coherence below 0.35, 21 %
+        came to 90 % training accuracy under the best of eight optimizer settings, and 16 % under
+        SGD; of 1,298 with a coherence of 0.8 or more, 1,294 and 1,279 did (benchmarks/bands.py).
+        Balduzzi et al. 2017 (arXiv 1702.08591) call such gradients shattered.
+
+        Mend it with skip connections, which keep a part of the gradient as it is at every depth, or
+        with fewer rows. Only a second look finds it: `probe --deep`, or `check`.
+        """,
+        weigh=_failing(Verdict.SHATTERED),
+    ),
+    Rule(
+        "GP105",
+        "flips",
+        Severity.WARNING,
+        None,
+        text="""
+        The verdict depends on the seed: other weights of the same network, another verdict.
+
+        The network stands between verdicts, so that luck decides how a run of it fares. Mend
+        what the graver verdict finds, until every seed agrees. Only several seeds find it:
+        `probe --seeds 5`, or `seeds` in the configuration of `check`.
+        """,
+        among=_flips,
+    ),
+)

@@ -1,0 +1,120 @@
+"""What a rule is, what it finds, and what the rules share."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile
+from gradprobe.verdict.report import Report, Severity, Training, Verdict
+
+Thresholds = Mapping[str, float]
+
+
+class Clue(NamedTuple):
+    """What a rule found: a finding without the rule's own name, code and severity."""
+
+    message: str
+    advice: str
+    row: RowProfile | None = None
+    value: float | None = None
+    threshold: float | None = None
+
+
+class Rule(NamedTuple):
+    """One rule: its code, name, severity, what finds it, and the verdict that it leads to, if any.
+
+    ``find`` is ``None`` for what does not follow from a profile alone; ``text`` explains those.
+    ``weigh`` finds it instead where the probability of training is known, and ``among`` what only
+    the reports of several seeds tell.
+    """
+
+    code: str
+    name: str
+    severity: Severity
+    find: Callable[[GradientProfile, Thresholds], Iterator[Clue]] | None
+    verdict: Verdict | None = None
+    text: str = ""
+    weigh: Callable[[GradientProfile, Training], Iterator[Clue]] | None = None
+    among: Callable[[Sequence[Report]], Iterator[Clue]] | None = None
+
+    @property
+    def explanation(self) -> str:
+        return inspect.cleandoc(self.text or (self.find and self.find.__doc__) or "")
+
+    def named(self, word: str) -> bool:
+        """Whether ``word`` means this rule: its name, its code, or what the code begins with."""
+        return word in (self.name, "ALL") or (bool(word) and self.code.startswith(word))
+
+
+class Selection(NamedTuple):
+    """Which rules are asked, by code, name or prefix; the longer word wins, and ``ignore`` a tie.
+
+    As ruff has it: ``select = ["GP1"], ignore = ["GP103"]``.
+    """
+
+    select: tuple[str, ...] = ("ALL",)
+    ignore: tuple[str, ...] = ()
+
+    def holds(self, rule: Rule) -> bool:
+        return _closeness(rule, self.select) > _closeness(rule, self.ignore)
+
+
+def _closeness(rule: Rule, words: Iterable[str]) -> int:
+    """How exactly the nearest of ``words`` names the rule; -1 where none does."""
+    found = [word for word in words if rule.named(word)]
+    lengths = [0 if w == "ALL" else 5 if w == rule.name else len(w) for w in found]
+    return max(lengths, default=-1)
+
+
+# ---- what the rules share
+
+
+def owners(
+    profile: GradientProfile,
+) -> Iterator[tuple[RowProfile | None, tuple[ParameterProfile, ...]]]:
+    """Each row with its parameters, and those that belong to no row."""
+    for row in profile.rows:
+        yield row, row.parameters
+    yield None, profile.orphans
+
+
+def listed(names: Iterable[str], most: int = 4) -> str:
+    found = list(names)
+    rest = f" and {len(found) - most} more" if len(found) > most else ""
+    return ", ".join(found[:most]) + rest
+
+
+def ran(profile: GradientProfile) -> tuple[RowProfile, ...]:
+    """The rows from the first of the trunk to the last of the network, as far as they ran."""
+    rows, trunk = profile.ran, profile.trunk
+    return rows[rows.index(trunk[0]) :] if trunk else ()
+
+
+def cut_row(profile: GradientProfile) -> RowProfile | None:
+    """The trunk row that a gradient enters and nothing leaves, if there is one.
+
+    Not where it faded below what its dtype can hold, nor behind a zero-initialised weight.
+    """
+    for after, row in pairwise(reversed(ran(profile))):
+        if row.gradient_norm == 0 and after.gradient_norm:
+            if after.gradient_norm < underflow(profile):
+                return None
+            hides = any(p.wakes_up for p in after.parameters)
+            return _cut_after_a_step(profile) if hides else after
+    return None
+
+
+def _cut_after_a_step(profile: GradientProfile) -> RowProfile | None:
+    """The row that still passes nothing on when no weight is zero any more."""
+    for after, row in pairwise(reversed(ran(profile))):
+        if row.name in (profile.still_zero or ()):
+            return after
+    return None
+
+
+def underflow(profile: GradientProfile) -> float:
+    """Below this norm, a zero one row further on is an underflow and no dead row."""
+    return profile.smallest_gradient * 10
