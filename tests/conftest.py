@@ -10,25 +10,14 @@ import multiprocessing
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.commands import Result
 
 from gradprobe.cli.main import main
 from gradprobe.spec.network import NetworkSpec
-
-ROOT = Path(__file__).parent.parent
-
-
-@dataclass
-class Result:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture(autouse=True)

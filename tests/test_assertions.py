@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from helpers.places import ROOT
 from torch import nn
 
 import gradprobe

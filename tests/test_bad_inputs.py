@@ -25,13 +25,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Result
+from helpers.commands import Result, Run
 from safetensors.torch import save_file
 
 import gradprobe
 from gradprobe.spec.network import NetworkSpec
-
-Run = Callable[..., Result]
 
 HEAD = "input: {shape: [6]}\n"
 TAIL = "layers: [Linear: {out_features: 4}]\n"

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.documents import CI, FILES
+from helpers.places import ROOT
 
-ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = re.compile(r"^\$ .*(?:\n> .*)*$", re.MULTILINE)
-FILE = re.compile(r"```\w+ title=(\S+)\n(.*?)```", re.DOTALL)
 BLOCK = re.compile(r"```(console|\w+ title=\S+)\n(.*?)```", re.DOTALL)
 CONSOLE = re.compile(r"```console\n(.*?)```", re.DOTALL)
 OVERWRITE = bool(os.environ.get("GRADPROBE_OVERWRITE"))
@@ -100,10 +100,6 @@ def test_a_document_shows_what_its_commands_print(document: Path, tmp_path: Path
 
 
 # ---- what docs/ci.md says to copy
-
-
-CI = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
-FILES = dict(FILE.findall(CI))
 
 
 def scripts() -> list[str]:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_check import GOOD, VANISHING
-from test_docs import FILES, ROOT
+from helpers.check_specs import GOOD, VANISHING
+from helpers.documents import FILES
+from helpers.places import ROOT
 
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {

@@ -6,19 +6,17 @@ import io
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
 import time
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Result
-
-Run = Callable[..., Result]
+from helpers.commands import Run
+from helpers.places import ROOT
+from helpers.processes import broken_pipe, limit_file_size
 
 GOOD = "input: {shape: [6]}\nlayers: [Linear: {out_features: 4}]\n"
 COMMAND = [sys.executable, "-m", "gradprobe"]
@@ -33,13 +31,6 @@ def run_with(arguments: tuple[str, ...], **options: object) -> subprocess.Comple
     )
 
 
-def broken_pipe() -> int:
-    """The writing end of a pipe that nobody reads any more."""
-    reader, writer = os.pipe()
-    os.close(reader)
-    return writer
-
-
 # ---- 64: the disk is full, or cannot be written to
 
 
@@ -48,13 +39,6 @@ def old(tmp_path: Path) -> Path:
     path = tmp_path / "report.txt"
     path.write_text("the old report\n")
     return path
-
-
-def limit_file_size() -> None:
-    """Files end after 50 bytes: a disk that is full, for root too."""
-    # Python 3.11 takes half a .pyc for a whole one, and could not import it ever after.
-    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50))
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Result
-from oracle import Layer, dense_jacobian, gradient, links, network_of, pull, spec_of, values
-from oracle import run as run_chain
+from helpers.commands import Result
+from helpers.oracle import Layer, dense_jacobian, gradient, links, network_of, pull, spec_of, values
+from helpers.oracle import run as run_chain
 from torch import Tensor
 
 from gradprobe.errors import InputError

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from conftest import Result
+from helpers.commands import Result
 from torch import Tensor, nn
 
 import gradprobe

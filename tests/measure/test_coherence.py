@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracle import network_of
+from helpers.oracle import network_of
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from handmade import chain, near, profile, row
+from helpers.handmade import chain, near, profile, row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from handmade import near
+from helpers.handmade import near
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 

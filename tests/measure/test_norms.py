@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from handmade import near
+from helpers.handmade import near
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor

@@ -13,10 +13,21 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Result
+from helpers.commands import Result
+from helpers.oracle import (
+    Layer,
+    Link,
+    all_paths,
+    gradient,
+    grouped,
+    links,
+    network_of,
+    spec_of,
+    values,
+)
+from helpers.places import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracle import Layer, Link, all_paths, gradient, grouped, links, network_of, spec_of, values
 from torch import Tensor
 
 from gradprobe.measure.blocks.paths import expand as expand_network
@@ -616,7 +627,7 @@ def test_a_thousand_blocks_within_4_gib() -> None:
         capture_output=True,
         check=False,
         timeout=1800,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
     unit = 1 if sys.platform == "darwin" else 1024

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Result
-from oracle import Layer, gradient, links, network_of, pull, spec_of, values
+from helpers.commands import Result
+from helpers.oracle import Layer, gradient, links, network_of, pull, spec_of, values
 from torch import Tensor
 
 from gradprobe.measure.profile import RowStatus

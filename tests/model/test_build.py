@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Result
+from helpers.commands import Result
 from torch import Tensor, nn
 
 import gradprobe

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Result
+from helpers.commands import Result
 from safetensors.numpy import save_file
 
 import gradprobe

@@ -19,10 +19,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Result
+from helpers.commands import Result
+from helpers.oracle import all_paths, dense_jacobian, grouped, links, says, values
+from helpers.places import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import all_paths, dense_jacobian, grouped, links, says, values
 from rich.cells import cell_len
 from torch import Tensor
 
@@ -42,7 +43,6 @@ from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.spec.vocabulary import COMBINATORS, LAYERS
 from gradprobe.tasks.probe import load_target, prepare
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 OVERWRITE = bool(os.environ.get("GRADPROBE_OVERWRITE"))
 SGR = re.compile(r"\x1b\[[0-9;]*m")
 WIDTHS = (80, 120)

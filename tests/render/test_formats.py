@@ -12,13 +12,13 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
 import pytest
-from conftest import Result
-from handmade import HOSTILE, check_result, diagnostic
+from helpers.commands import Result
+from helpers.handmade import HOSTILE, check_result, diagnostic
+from helpers.places import ROOT, TESTS
 from jsonschema import Draft4Validator, Draft7Validator
 
 from gradprobe.cli.options import CheckFormat
@@ -29,9 +29,8 @@ from gradprobe.render.schema import OUTPUTS, output_schema
 from gradprobe.tasks.check.result import with_fingerprints
 from gradprobe.verdict.rules.table import RULES
 
-ROOT = Path(__file__).parents[2]
-GOLDEN = Path(__file__).parents[1] / "golden" / "check"
-SARIF = Path(__file__).parents[1] / "schemas" / "sarif-2.1.0.json"
+GOLDEN = TESTS / "golden" / "check"
+SARIF = TESTS / "schemas" / "sarif-2.1.0.json"
 OVERWRITE = bool(os.environ.get("GRADPROBE_OVERWRITE"))
 RESULT = check_result()
 COUNTED = [one for one in RESULT.diagnostics if one.counts]

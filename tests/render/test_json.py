@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Result
-from handmade import chain, finding, profile, report, row, with_reach
+from helpers.commands import Result
+from helpers.handmade import chain, finding, profile, report, row, with_reach
 from torch import Tensor, nn
 
 import gradprobe

@@ -11,10 +11,10 @@ import re
 import unicodedata
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
-from handmade import chain, finding, parameter, profile, report, row, with_reach
+from helpers.handmade import chain, finding, parameter, profile, report, row, with_reach
+from helpers.places import TESTS
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -31,7 +31,7 @@ from gradprobe.render.text import render_report
 from gradprobe.verdict.report import Report, Severity, Verdict
 from gradprobe.verdict.rules.table import RULES
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "report"
+GOLDEN = TESTS / "golden" / "report"
 OVERWRITE = bool(os.environ.get("GRADPROBE_OVERWRITE"))
 SGR = re.compile(r"\x1b\[[0-9;]*m")
 

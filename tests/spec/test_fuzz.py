@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from helpers.places import SPECS
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +25,7 @@ from gradprobe.spec.vocabulary import (
     layer_arguments,
 )
 
-GOOD = sorted((Path(__file__).parents[1] / "specs" / "good").glob("*.yaml"))
+GOOD = sorted((SPECS / "good").glob("*.yaml"))
 TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in GOOD}
 
 # Small enough that no example takes long; what is refused by them is refused before it is built.

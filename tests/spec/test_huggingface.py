@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Result
+from helpers.commands import Result
+from helpers.places import CONFIGS
 
 pytest.importorskip("transformers")
 
 import torch
-from test_subject import unchanged
+from helpers.unchanged import unchanged
 
 import gradprobe
 from gradprobe.errors import ExitCode, InputError
@@ -25,7 +26,6 @@ from gradprobe.spec.options import Limits, ProbeOptions
 from gradprobe.spec.sources import huggingface
 from gradprobe.tasks.probe import load_any, probe_spec
 
-CONFIGS = Path(__file__).parents[1] / "architectures"
 NAMES = sorted(path.name for path in CONFIGS.iterdir())
 
 # The rows that a person would call the layers, and what stands before and behind them.

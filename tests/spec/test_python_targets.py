@@ -22,8 +22,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT, Result
-from test_process import is_gone
+from helpers.commands import Result, Run
+from helpers.places import ROOT
+from helpers.processes import is_gone
 
 import gradprobe
 from gradprobe.errors import InputError
@@ -33,8 +34,6 @@ from gradprobe.spec.schema import spec_schema
 from gradprobe.spec.sources.python import read_argument, read_tensor
 from gradprobe.spec.sources.yaml import parse_any
 from gradprobe.verdict.rules.table import RULE_WORDS
-
-Run = Callable[..., Result]
 
 NET = """
 import torch

@@ -13,7 +13,8 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from conftest import ROOT, Result
+from helpers.commands import Result
+from helpers.places import ROOT
 
 import gradprobe
 from gradprobe.spec.network import LayerSpec, NetworkSpec

@@ -7,19 +7,16 @@ order; a piece is a line.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Result
+from helpers.commands import Run
+from helpers.places import SPECS
 
 from gradprobe.spec.vocabulary import COMBINATORS, INITS
 
-SPECS = Path(__file__).parents[1] / "specs"
 GOOD = sorted((SPECS / "good").glob("*.yaml"))
 BAD = sorted((SPECS / "bad").glob("*.yaml"))
-
-Run = Callable[..., Result]
 
 
 def stem(path: Path) -> str:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Result
+from helpers.check_specs import (
+    GOOD,
+    IGNORING,
+    INVALID,
+    MISFIT,
+    VANISHING,
+    WEAK,
+    write,
+)
+from helpers.commands import Result, Run
 
 from gradprobe.spec.options import CheckOptions, Limits, ProbeOptions
 from gradprobe.spec.vocabulary import THRESHOLDS
@@ -19,28 +27,6 @@ from gradprobe.tasks.check.discover import discover
 from gradprobe.verdict.calibration import COEFFICIENTS, HARMLESS
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
-Run = Callable[..., Result]
-
-GOOD = """\
-input: {shape: [8]}
-layers:
-  - Linear: {out_features: 8}
-  - Tanh
-  - Linear: {out_features: 4}
-"""
-VANISHING = """\
-input: {shape: [8]}
-layers:
-  - Linear: {out_features: 8}
-  - repeat: {times: 20, layers: [Linear: {out_features: 8}, Sigmoid]}
-  - Linear: {out_features: 4}
-"""
-WEAK = VANISHING.replace("20", "7").replace("Sigmoid", "Tanh")
-INVALID = "input: {shape: [8]}\nlayers: [Linaer: {out_features: 4}]\n"
-MISFIT = "input: {shape: [5]}\nlayers: [Linear: {in_features: 6, out_features: 4}]\n"
-# It fails when it runs: the memory that the plan allows is not there.
-NOT_RUNNABLE = "input: {shape: [8]}\nlayers: [Unflatten: {dim: 1, unflattened_size: [3, 3]}]\n"
-IGNORING = VANISHING + "check: {ignore: [{rule: GP101, reason: a lecture's bad example}]}\n"
 
 
 @pytest.fixture
@@ -58,11 +44,6 @@ def check(run: Run, folder: Path, shared_cache: Path) -> Run:
         return run("check", "--cache-dir", str(shared_cache), *arguments)
 
     return call
-
-
-def write(folder: Path, **specs: str) -> None:
-    for name, text in specs.items():
-        (folder / f"{name}.yaml").write_text(text)
 
 
 def heads(result: Result) -> list[str]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Result
-from test_check import GOOD
+from helpers.check_specs import GOOD
+from helpers.commands import Run
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
-Run = Callable[..., Result]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from helpers.places import MODEL_SPECS, SPECS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,8 +18,8 @@ from gradprobe.tasks.fix.edit import CannotEditError, edit
 from gradprobe.tasks.fix.recipes import Recipe, changes_for, recipes
 from gradprobe.tasks.fix.search import unified_diff
 
-SPECS = sorted((Path(__file__).parents[1] / "specs" / "good").glob("*.yaml"))
-MODELS = sorted((Path(__file__).parents[2] / "model_specs").glob("*.yaml"))
+GOOD = sorted((SPECS / "good").glob("*.yaml"))
+MODELS = sorted(MODEL_SPECS.glob("*.yaml"))
 
 
 def read(text: str) -> NetworkSpec:
@@ -189,7 +190,7 @@ def test_an_unrolled_stack_is_wrapped_layer_by_layer() -> None:
 # ---- every file of the repository, every recipe
 
 
-@pytest.mark.parametrize("path", [*SPECS, *MODELS], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [*GOOD, *MODELS], ids=lambda p: p.stem)
 def test_every_recipe_edits_every_spec_or_leaves_it(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     spec = parse(text.encode(), path.name)

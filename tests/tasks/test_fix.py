@@ -7,12 +7,12 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Result
-from test_model_specs import EXPECTED
+from helpers.commands import Run
+from helpers.model_specs import EXPECTED
+from helpers.places import ROOT
 
 from gradprobe.render.canvas import Style
 from gradprobe.render.fix import render_fix, render_fix_json
@@ -31,9 +31,6 @@ from gradprobe.tasks.fix.trials import (
     needs_mending,
 )
 from gradprobe.verdict.report import Verdict
-
-ROOT = Path(__file__).parents[2]
-Run = Callable[..., Result]
 
 
 def network(body: str, times: int = 20, width: int = 32, top: str = "") -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Result
+from helpers.commands import Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

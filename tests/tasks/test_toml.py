@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Result
+from helpers.commands import Run
 
 from gradprobe.errors import InputError
 from gradprobe.spec.options import CheckOptions, PerFileIgnore
 from gradprobe.tasks.check.config import KEYS, read, resolver
-
-Run = Callable[..., Result]
 
 FULL = """
 [tool.gradprobe]

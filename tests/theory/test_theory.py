@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from conftest import Result
+from helpers.commands import Result
 from jsonschema import Draft7Validator
 from scipy import integrate, special
 from torch import nn

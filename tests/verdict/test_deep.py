@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from conftest import Result
-from handmade import CAPS, any_signals, chain, profile, report, row
+from helpers.commands import Run
+from helpers.handmade import CAPS, any_signals, chain, profile, report, row
+from helpers.unchanged import everything, unchanged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
-from test_subject import everything, unchanged
 
 import gradprobe
 from gradprobe.render.canvas import Style
@@ -38,7 +37,6 @@ from gradprobe.verdict.causes import CAUSES
 from gradprobe.verdict.report import Probability, Severity, Signals, Training
 from gradprobe.verdict.signals import OBSTACLES, obstacle
 
-Run = Callable[..., Result]
 DEEP = ProbeOptions(deep=True)
 
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import Result
-from handmade import chain, judged, parameter, profile, row, with_reach
+from helpers.commands import Result
+from helpers.handmade import chain, judged, parameter, profile, row, with_reach
 from torch import Tensor, nn
 
 import gradprobe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from handmade import CAPS, any_signals, chain, parameter, profile, row, with_reach
+from helpers.handmade import CAPS, any_signals, chain, parameter, profile, row, with_reach
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Result
-from handmade import chain, finding, judged, profile, report, row, with_reach
+from helpers.commands import Run
+from helpers.handmade import chain, finding, judged, profile, report, row, with_reach
+from helpers.places import CONFIGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 from rich.cells import cell_len
-from test_huggingface import CONFIGS
 
 import gradprobe
 from gradprobe.errors import InputError
@@ -44,7 +44,6 @@ from gradprobe.verdict.rules.rule import Selection
 from gradprobe.verdict.seeds import QUANTILES, clear, majority, margin, repeated, settled, typical
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
-Run = Callable[..., Result]
 
 
 def at(reach: float, seed: int = 0, **thresholds: float) -> Report:

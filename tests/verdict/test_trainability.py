@@ -6,12 +6,12 @@ import json
 import math
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from handmade import any_signals
+from helpers.handmade import any_signals
+from helpers.places import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -21,7 +21,7 @@ from gradprobe.spec.sources.yaml import parse
 from gradprobe.verdict.calibration import COEFFICIENTS, counted, probability
 from gradprobe.verdict.report import Signals
 
-HOME = Path(__file__).parents[2] / "benchmarks" / "trainability"
+HOME = ROOT / "benchmarks" / "trainability"
 if not HOME.is_dir():
     pytest.skip("the benchmarks are not in the source distribution", allow_module_level=True)
 sys.path.insert(0, str(HOME))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Result
-from handmade import CAPS, any_signals, profile, report, row, with_reach
+from helpers.commands import Run
+from helpers.handmade import CAPS, any_signals, profile, report, row, with_reach
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -36,7 +36,6 @@ from gradprobe.verdict.report import Probability, Severity, Signals, Training, V
 from gradprobe.verdict.signals import FORWARD
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
-Run = Callable[..., Result]
 P = st.floats(1e-6, 1 - 1e-6)
 
 

@@ -7,7 +7,7 @@ import math
 import struct
 
 import pytest
-from handmade import parameter, profile, row
+from helpers.handmade import parameter, profile, row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_check import GOOD, INVALID, VANISHING, write
-from test_pool import BIG, BIG_IS_ALLOWED, limit_memory
-from test_terminal import broken_pipe, limit_file_size
+from helpers.check_specs import GOOD, INVALID, VANISHING, write
+from helpers.processes import BIG, BIG_IS_ALLOWED, broken_pipe, limit_file_size, limit_memory
 
 COMMAND = [sys.executable, "-m", "gradprobe", "check"]
 Check = Callable[..., subprocess.CompletedProcess[str]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.processes import BIG, BIG_IS_ALLOWED, limit_memory
 
 GOOD = "input: {shape: [8]}\nlayers: [Linear: {out_features: 8}, Tanh, Linear: {out_features: 4}]\n"
 SLOW = """\
@@ -79,17 +79,6 @@ def test_55_a_target_that_takes_too_long_is_given_up(specs: Path) -> None:
     found = messages(done.stdout)
     assert found["b.yaml"] == (3, "not done after 2 seconds")
     assert found["a.yaml"][0] == found["c.yaml"][0] == 0
-
-
-# Larger than the memory that a process may have: allowed by the options, refused by the machine.
-BIG = (
-    "input: {shape: [8]}\nlayers: [Linear: {out_features: 60000}, Linear: {out_features: 20000}]\n"
-)
-BIG_IS_ALLOWED = "max-parameters = 3_000_000_000\nmax-memory = '64G'\n"
-
-
-def limit_memory() -> None:
-    resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, 2 << 30))
 
 
 @pytest.mark.slow

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from helpers.places import ROOT
+from helpers.processes import is_gone
 
 from gradprobe.worker import process
 from gradprobe.worker.frames import dumped_frames, users_frame
@@ -47,19 +48,6 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
         return process.call("kid", request, timeout)
 
     return run
-
-
-def is_gone(pid: int) -> bool:
-    """Whether a process has ended, within a second; what nobody reaped has ended too."""
-    for _ in range(50):
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return True
-        if state in "ZX":
-            return True
-        time.sleep(0.02)
-    return False
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 16, 3_000_000])
