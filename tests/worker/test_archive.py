@@ -28,9 +28,9 @@ FULL = Measurement(
         loss=-0.0,
         input_finite=False,
     ),
-    "a name\nwith ‮ lines",
+    "a name \udc80\nwith ‮ lines",
     CHECK,
-    {"seed": 0, "dtype": "float32", "data": None},
+    {"seed": 0, "memory": 2**70, "dtype": "float32", "data": None},
     Training(Signals(1e-300, 0.0, -0.0, 2.0, 6.0, 0.5, 1.0), Probability(0.0, 1.0), None),
 )
 
@@ -62,15 +62,15 @@ def corruptions() -> list[str]:
     body = json.loads(text)
     wrong = []
     for change in (
-        lambda b: b.pop(),
+        lambda b: b.__delitem__(slice(3, None)),
         lambda b: b.append(1),
-        lambda b: b[0].__setitem__(1, "many"),
-        lambda b: b[0].__setitem__(1, True),
-        lambda b: b[0].__setitem__(2, None),
-        lambda b: b[0][0][0].__setitem__(4, "a status"),
-        lambda b: b[0][0].__setitem__(0, {"__class__": "os.system"}),
+        lambda b: b[0].__setitem__("parameters", "many"),
+        lambda b: b[0].__setitem__("parameters", True),
+        lambda b: b[0].__setitem__("loss", None),
+        lambda b: b[0]["rows"][0].__setitem__(4, "a status"),
+        lambda b: b[0]["rows"].__setitem__(0, {"__class__": "os.system"}),
         lambda b: b.__setitem__(1, 7),
-        lambda b: b.__setitem__(2, {}),
+        lambda b: b.__setitem__(2, []),
         lambda b: b.__setitem__(3, []),
     ):
         copy = json.loads(text)

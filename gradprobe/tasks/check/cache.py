@@ -20,7 +20,7 @@ from gradprobe.verdict.calibration import COEFFICIENTS, FAILS, HARMLESS, LEAST, 
 from gradprobe.worker.archive import Failure, Measurement, Reply, decode
 
 NAME = ".gradprobe_cache"
-_FORMAT = "5"  # of the entries
+_FORMAT = "6"  # of the entries
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This directory is gradprobe's cache.\n"
 
 
