@@ -35,7 +35,6 @@ from gradprobe.measure.profile import (
     Use,
     call_name,
 )
-from gradprobe.model.batch import first_tensor, tensors_in
 from gradprobe.model.build import Network
 from gradprobe.model.rng import reseed_all
 from gradprobe.model.rows import (
@@ -48,6 +47,7 @@ from gradprobe.model.rows import (
 )
 from gradprobe.model.seeds import derive
 from gradprobe.model.subject import Loss, Subject
+from gradprobe.model.tensors import first_tensor, map_tensors, tensors_in
 from gradprobe.numbers import all_finite
 
 _SEGMENT_ROWS = 64
@@ -437,23 +437,19 @@ def scalar(value: Any) -> Tensor:
     return value.reshape(())
 
 
-def _prepared(argument: Any, leaves: list[Tensor]) -> Any:
-    """The same with copies for tensors, which the model may overwrite: of leaves with a gradient
-    where they are floating."""
-    if isinstance(argument, Tensor):
-        if argument.is_inference():
-            argument = argument.clone()
-        if not argument.is_floating_point():
-            return argument.clone()
-        leaves.append(argument.detach().requires_grad_())
+def _prepared(arguments: Any, leaves: list[Tensor]) -> Any:
+    """``arguments`` with copies for tensors, which the model may overwrite: of leaves with a
+    gradient, which are added to ``leaves``, where they are floating."""
+
+    def copy(tensor: Tensor) -> Tensor:
+        if tensor.is_inference():
+            tensor = tensor.clone()
+        if not tensor.is_floating_point():
+            return tensor.clone()
+        leaves.append(tensor.detach().requires_grad_())
         return leaves[-1].clone()
-    if type(argument) in (list, tuple):
-        return type(argument)(_prepared(item, leaves) for item in argument)
-    if isinstance(argument, tuple) and hasattr(argument, "_fields"):
-        return type(argument)(*(_prepared(item, leaves) for item in argument))
-    if type(argument) is dict:
-        return {key: _prepared(value, leaves) for key, value in argument.items()}
-    return argument
+
+    return map_tensors(copy, arguments)
 
 
 def _edge(tensor: Tensor) -> GradientEdge | None:

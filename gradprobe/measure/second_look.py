@@ -18,16 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils._pytree import tree_map
 
 from gradprobe.measure.blocks.chain import as_leaf
 from gradprobe.measure.norms import norms
 from gradprobe.measure.one_pass import failed, undisturbed
-from gradprobe.model.batch import first_tensor
 from gradprobe.model.rng import reseed_all
 from gradprobe.model.rows import Row
 from gradprobe.model.seeds import derive
 from gradprobe.model.subject import Subject
+from gradprobe.model.tensors import first_tensor, map_tensors, with_tensor
 
 # Of each weight's RMS singular value; benchmarks/trainability/steps.py compares others.
 STEP = 0.003
@@ -91,7 +90,8 @@ def second_look(subject: Subject, step: float = STEP) -> SecondLook:
 
     def run() -> Any:
         reseed_all(derive(subject.seed, "forward"))
-        return model(*_copied(tuple(args)), **_copied(kwargs))
+        copied_args, copied_kwargs = map_tensors(torch.clone, (tuple(args), kwargs))
+        return model(*copied_args, **copied_kwargs)
 
     def gradients(output: Any, of: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not of:
@@ -206,7 +206,7 @@ def _crossings(subject: Subject) -> Iterator[dict[str, _Crossing]]:
                 return None
             entered[row.name] = x if x.requires_grad else as_leaf(x)
             inside = entered[row.name].clone()  # the row may overwrite what it gets
-            return _with(inside, x, (args, kwargs))
+            return with_tensor((args, kwargs), x, inside)
 
         return hook
 
@@ -315,13 +315,3 @@ def _before(
                 handle = module.register_forward_pre_hook(hook, with_kwargs=True)
                 hooks.callback(handle.remove)
         yield
-
-
-def _with(inside: Tensor, x: Tensor, value: Any) -> Any:
-    """The same with ``inside`` in the place of ``x``."""
-    return tree_map(lambda one: inside if one is x else one, value)
-
-
-def _copied(value: Any) -> Any:
-    """The same with copies for tensors, which the model may overwrite."""
-    return tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gradprobe.errors import InputError, ModelError, first_line
 from gradprobe.model.seeds import derive
+from gradprobe.model.tensors import first_tensor
 from gradprobe.spec.network import InputSpec
 from gradprobe.spec.options import DEFAULT_BATCH_SIZE
 
@@ -201,27 +202,3 @@ def loss_of(name: str, labels: Tensor | None, seed: int) -> Callable[[Any], Tens
         return LOSSES[name](tensor, labels, seed)
 
     return of
-
-
-def first_tensor(value: Any) -> Tensor | None:
-    """The first floating point tensor in a tensor, tuple, list, dict or dataclass."""
-    if isinstance(value, Tensor):
-        return value if value.is_floating_point() else None
-    if isinstance(value, dict):
-        value = list(value.values())
-    elif hasattr(value, "__dataclass_fields__"):
-        value = [getattr(value, name) for name in value.__dataclass_fields__]
-    if isinstance(value, (list, tuple)):
-        return next((t for t in map(first_tensor, value) if t is not None), None)
-    return None
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Every tensor in nested lists, tuples and dicts."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors_in(item)
-    elif isinstance(value, Mapping):
-        yield from tensors_in(list(value.values()))

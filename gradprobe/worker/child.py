@@ -27,6 +27,7 @@ from gradprobe.errors import GradprobeError, InputError, ModelError, suggestion
 from gradprobe.model.batch import load_batch, loss_of
 from gradprobe.model.seeds import derive
 from gradprobe.model.subject import arguments_of
+from gradprobe.model.tensors import map_tensors
 from gradprobe.spec.network import CheckSpec, TensorSpec
 from gradprobe.spec.sources.python import is_target, split
 from gradprobe.tasks.probe import probe
@@ -262,15 +263,11 @@ def _moved(value: Any, model: nn.Module, request: Request) -> Any:
         return value
     cast = request.dtype is not None or request.data is not None
 
-    def move(item: Any) -> Any:
-        if isinstance(item, Tensor):
-            item = item.to(parameter.device)
-            return item.to(parameter.dtype) if cast and item.is_floating_point() else item
-        if type(item) in (tuple, list):
-            return type(item)(map(move, item))
-        return {key: move(one) for key, one in item.items()} if type(item) is dict else item
+    def move(tensor: Tensor) -> Tensor:
+        tensor = tensor.to(parameter.device)
+        return tensor.to(parameter.dtype) if cast and tensor.is_floating_point() else tensor
 
-    return move(value)
+    return map_tensors(move, value)
 
 
 def _check_call(model: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> None:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.measure.profile import call_name
-from gradprobe.model.batch import first_tensor, tensors_in
 from gradprobe.model.rows import Row
 from gradprobe.model.subject import Subject
+from gradprobe.model.tensors import first_tensor, fresh, tensors_in, with_tensor
 
 
 class Call(NamedTuple):
@@ -34,11 +34,10 @@ class Call(NamedTuple):
 
     def run(self, x: Tensor) -> Tensor:
         """The main output for another main input of the same shape."""
-        given = {id(self.x): x}
-        out = self.module(*_mapped(self.args, given), **_mapped(self.kwargs, given))
-        found = first_tensor(out)
-        assert found is not None
-        return found
+        args, kwargs = with_tensor((self.args, self.kwargs), self.x, x)
+        output = first_tensor(self.module(*args, **kwargs))
+        assert output is not None
+        return output
 
 
 def recorded(subject: Subject) -> list[Call]:
@@ -73,11 +72,6 @@ def recorded(subject: Subject) -> list[Call]:
     return found
 
 
-def fresh(value: Any) -> Any:
-    """``value`` with copies for its tensors, which a model may overwrite."""
-    return _mapped(value, {id(t): t.detach().clone() for t in tensors_in(value)})
-
-
 def main_input(
     args: Sequence[Any], kwargs: Mapping[str, Any], output: Tensor | None
 ) -> Tensor | None:
@@ -86,16 +80,3 @@ def main_input(
         return None
     tensors = tensors_in([args, kwargs])
     return next((t for t in tensors if t.is_floating_point() and t.shape == output.shape), None)
-
-
-def _mapped(value: Any, tensors: Mapping[int, Tensor]) -> Any:
-    """``value`` with the tensors that ``tensors`` has by their ids put in."""
-    if isinstance(value, Tensor):
-        return tensors.get(id(value), value)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_mapped(item, tensors) for item in value))
-    if type(value) in (list, tuple):
-        return type(value)(_mapped(item, tensors) for item in value)
-    if type(value) is dict:
-        return {key: _mapped(item, tensors) for key, item in value.items()}
-    return value

@@ -20,16 +20,15 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from gradprobe.errors import InputError
-from gradprobe.measure.blocks.calls import fresh
 from gradprobe.measure.blocks.chain import Element, as_leaf, elements_of, trace
 from gradprobe.measure.blocks.profile import PathProfile
 from gradprobe.measure.norms import norms
-from gradprobe.model.batch import first_tensor, tensors_in
 from gradprobe.model.build import Network
 from gradprobe.model.rng import reseed
 from gradprobe.model.rows import children_of
 from gradprobe.model.seeds import derive
 from gradprobe.model.subject import Subject
+from gradprobe.model.tensors import first_tensor, fresh, tensors_in
 
 _CHUNK = 1 << 22  # elements of the groups that go through a block at once
 

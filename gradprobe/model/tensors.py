@@ -1,0 +1,57 @@
+"""The tensors inside what a module takes and returns: found, or replaced, however it is nested."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Every tensor in nested lists, tuples, mappings, dataclasses and what pytree knows beside."""
+    if isinstance(value, Tensor):
+        yield value
+        return
+    for leaf in tree_leaves(value):
+        if isinstance(leaf, Tensor):
+            yield leaf
+        elif isinstance(leaf, Mapping):  # pytree knows dict and OrderedDict, and no subclass
+            yield from tensors_in(list(leaf.values()))
+        elif isinstance(leaf, (list, tuple)):
+            yield from tensors_in(list(leaf))
+        elif is_dataclass(leaf) and not isinstance(leaf, type):
+            yield from tensors_in([getattr(leaf, field.name, None) for field in fields(leaf)])
+
+
+def first_tensor(value: Any) -> Tensor | None:
+    """The first floating point tensor in ``value``, which is the main one by convention."""
+    return next((tensor for tensor in tensors_in(value) if tensor.is_floating_point()), None)
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """``value`` with ``function`` of each tensor in its place.
+
+    Lists, tuples, named tuples, dicts and outputs that pytree knows, such as transformers'
+    ``ModelOutput``, are made anew; any other object is handed on as it is.
+    """
+    return tree_map(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, value)
+
+
+def with_tensor(value: Any, old: Tensor, new: Tensor) -> Any:
+    """``value`` with ``new`` wherever ``old`` stands."""
+    return map_tensors(lambda tensor: new if tensor is old else tensor, value)
+
+
+def fresh(value: Any) -> Any:
+    """``value`` with copies for its tensors, which a model may overwrite; one copy of each."""
+    copies: dict[int, Tensor] = {}
+
+    def copy(tensor: Tensor) -> Tensor:
+        if id(tensor) not in copies:
+            copies[id(tensor)] = tensor.detach().clone()
+        return copies[id(tensor)]
+
+    return map_tensors(copy, value)
