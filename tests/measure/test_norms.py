@@ -334,6 +334,20 @@ def test_dependence_ignores_scale_and_order(scale: float, order: list[int]) -> N
     assert found.rms == pytest.approx(expected.rms * scale, rel=1e-12)
 
 
+@pytest.mark.parametrize("count", [1, 300, 2**18 + 1], ids="n={}".format)
+@pytest.mark.parametrize("power", [-300, -200, -160, -100, -15, 0, 100, 145])
+def test_dependence_is_the_same_over_all_of_float64_s_range(power: int, count: int) -> None:
+    """1 and 2 have variance 1/4 and mean square 5/2: a dependence of 1/10 at any scale."""
+    column = torch.tensor([1.0, 2.0], dtype=F64) * 10.0**power
+    x = column[:, None].expand(2, count)
+    for stats in activation_stats([x]) + activation_stats([x, x]):
+        assert stats.input_dependence == pytest.approx(0.1, rel=1e-9)
+        assert stats.rms == pytest.approx(math.sqrt(2.5) * 10.0**power, rel=1e-9, abs=0)
+    beside = torch.stack([column, torch.tensor([1.0, -1.0], dtype=F64)], 1)
+    [stats] = activation_stats([beside])
+    assert stats.input_dependence == pytest.approx((0.1 + 1) / 2, rel=1e-9)
+
+
 def test_a_large_tensor_has_the_statistics_of_its_whole() -> None:
     """Above 2^19 elements it is taken slice by slice, of features with scales of their own."""
     generator = torch.Generator().manual_seed(0)

@@ -767,6 +767,31 @@ def test_activations_count_towards_memory(parse: Parse) -> None:
     assert "activations" in text
 
 
+@pytest.mark.parametrize("batch", [1, 7, 32])
+def test_memory_is_each_output_its_gradient_and_each_parameter_in_four_bytes(
+    parse: Parse, batch: int
+) -> None:
+    layers = """
+  - Linear: {out_features: 16}
+  - residual: [Tanh, Linear: {out_features: 16}]
+  - Linear: {out_features: 4}"""
+    numbers = 0
+
+    def count(module: nn.Module, arguments: object, output: Tensor) -> None:
+        nonlocal numbers
+        numbers += output.numel()
+
+    network = net(parse, layers, batch_size=batch)
+    for module in network.modules():
+        if not list(module.children()):
+            module.register_forward_hook(count)
+    network(torch.zeros(batch, 8))
+    needed = 4 * (2 * numbers + sum(p.numel() for p in network.parameters()))
+    net(parse, layers, batch_size=batch, limits=Limits(memory=needed))
+    with pytest.raises(gradprobe.InputError, match=f"activations of a batch of {batch} need"):
+        net(parse, layers, batch_size=batch, limits=Limits(memory=needed - 1))
+
+
 def test_an_input_that_is_too_large_is_refused(parse: Parse) -> None:
     assert "input" in refused(parse, "[Linear: {out_features: 1}]", "[100000, 100000]")
 

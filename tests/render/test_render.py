@@ -10,6 +10,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -28,6 +29,7 @@ from gradprobe.render.json import render_comparison as json_comparison
 from gradprobe.render.json import render_report as json_report
 from gradprobe.render.rules import render_rule, render_rules
 from gradprobe.render.text import render_report
+from gradprobe.theory.prediction import RowPrediction, Theory
 from gradprobe.verdict.report import Report, Severity, Verdict
 from gradprobe.verdict.rules.table import RULES
 
@@ -361,6 +363,30 @@ def test_columns_are_dropped_by_their_priority(width: int) -> None:
     assert shown == order[: len(shown)]
     assert "reach" in header
     assert len(shown) >= {40: 0, 60: 0, 80: 4, 140: 6, 240: 7}[width]
+
+
+# ---- theory beside measurement
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_row_furthest_beyond_what_width_explains_is_named(order: int) -> None:
+    """A row of deviation s may be off by exp(4 s + s² + 0.001): ×7.4 at s = 0.45, ×1.5 at 0.1.
+
+    The wide row is off by more, ×10; the narrow one, off by ×3, is further beyond its limit.
+    """
+    wide = ("wide", 10.0, RowPrediction("wide", 1.0, 0.45))
+    narrow = ("narrow", 3.0, RowPrediction("narrow", 1.0, 0.1))
+    rows, gradient = [row("head")], 1.0
+    silent = ("silent", 1.0, RowPrediction("silent", None, 0.0, "no closed form"))
+    inside = ("agrees", 1.5, RowPrediction("agrees", 1.4, 0.45))
+    for name, factor, theory in [silent, inside, *(wide, narrow)[::order]]:
+        rows.insert(0, row(name, gradient, theory=theory))
+        gradient *= factor
+    rows.insert(0, row("stem", gradient))
+    made = replace(report(profile(*rows)), theory=Theory("Linear, torch's default init"))
+    shown = " ".join(render_report(made, PLAIN_80).split())
+    told = "measured and theory differ by ×3.00 at row narrow: finite width explains up to ×1.51"
+    assert told in shown
 
 
 # ---- the table of rows

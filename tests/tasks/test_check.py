@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -498,6 +499,30 @@ def test_a_reach_that_got_worse_is_a_regression_inside_the_healthy_band(
     assert check("--baseline", "known.json").code == 0
     assert check("--write-baseline", "known.json", "--isolated").code == 0
     assert check("--baseline", "known.json", "--isolated").code == 0
+
+
+@pytest.mark.parametrize(("times", "side"), [(5.0, 1), (5.0, -1), (1e6, 1)])
+def test_a_regression_is_told_as_the_factor_by_which_the_reach_left_one(
+    check: Run, folder: Path, times: float, side: int
+) -> None:
+    """A reach of 0.01 is 5 times further from 1 than 0.05 is, and than 20 = 1 / 0.05 is."""
+    write(folder, a=VANISHING)
+    check("--write-baseline", "known.json", "--isolated")
+    body = json.loads((folder / "known.json").read_text())
+    reach = body["targets"]["a.yaml"]["reach"]
+    before = (reach * times) ** side
+    assert reach * times < 1
+    body["targets"]["a.yaml"]["reach"] = before
+    (folder / "known.json").write_text(json.dumps(body))
+    words = ("--baseline", "known.json", "--isolated", "--regression")
+    ended = check(*words, repr(times * 0.99))
+    assert ended.code == 1
+    told = re.search(r"was (\S+) and is (\S+): (\S+) times further from 1", ended.out)
+    assert told
+    assert [float(number) for number in told.groups()] == pytest.approx(
+        [before, reach, times], rel=0.01
+    )
+    assert check(*words, repr(times * 1.01)).code == 0
 
 
 @pytest.mark.parametrize(

@@ -513,6 +513,58 @@ def test_data_gives_theory_its_own_moments() -> None:
     assert factors[1] == pytest.approx(math.sqrt(theory.chi(TANH, 25.0, 1.0)), rel=0.02)
 
 
+@pytest.mark.parametrize("mean", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("first", [True, False], ids=["Linear, BatchNorm", "BatchNorm"])
+def test_data_s_own_correlation_is_what_batch_norm_divides_by(first: bool, mean: float) -> None:
+    """BatchNorm sees E[x²] - E[x_a x_b]; here over every pair of samples, in a loop."""
+    size, width = 16, 48
+    data = mean + torch.randn(size, width, generator=torch.Generator().manual_seed(1))
+    samples = data.double().tolist()
+    products = [
+        math.fsum(a * b for a, b in zip(one, other, strict=True)) / width
+        for index, one in enumerate(samples)
+        for place, other in enumerate(samples)
+        if index != place
+    ]
+    square = math.fsum(x * x for sample in samples for x in sample) / (size * width)
+    variance = square - math.fsum(products) / len(products)
+    layers = [{"Linear": {"out_features": 64, "bias": False}}] * first + ["BatchNorm1d", LINEAR]
+    report = probe_spec(
+        from_layers(layers, width), ProbeOptions(theory=True, batch_size=size), data
+    )
+    found = report.rows[int(first)].theory
+    assert found is not None
+    chi = theory.batch_norm_chi(variance * (DEFAULT if first else 1), size, 1e-5)
+    assert found.factor == pytest.approx(math.sqrt(chi), rel=1e-9)
+
+
+@pytest.mark.parametrize("eps", [1e-5, 0.5, 4.0])
+def test_batch_norm_s_eps_is_part_of_what_it_divides_by(eps: float) -> None:
+    """x + W BN(x), batch and width without end: q → q + σ² q / (q + ε), χ = 1 + σ² / (q + ε).
+
+    The signal and its tangent grow by the same linear map, so no direction outgrows the rest.
+    """
+    depth, width = 12, 10**5
+    block = {"residual": [{"BatchNorm1d": {"eps": eps}}, {"Linear": {"out_features": width}}]}
+    spec = from_layers([{"repeat": {"times": depth, "layers": [block]}}], width)
+    spec = replace(spec, init={"Linear": {"weight": InitSpec("kaiming_normal")}})
+    spec = replace(spec, init={"Linear": {**spec.init["Linear"], "bias": InitSpec("zeros")}})
+    q, expected = 1.0, []
+    for _ in range(depth):
+        expected.append(math.sqrt(1 + 2 / (q + eps)))
+        q += 2 * q / (q + eps)
+    factors = [row.factor for row in predict(spec, batch_size=10**7)]
+    assert factors == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["BatchNorm1d", "LayerNorm", "RMSNorm"])
+def test_a_norm_with_a_large_eps_is_predicted(norm: str) -> None:
+    block = {"residual": [{norm: {"eps": 2.0}}, "ReLU", LINEAR]}
+    init = {"Linear": {"weight": InitSpec("normal", {"std": 0.25})}}
+    spec = from_layers([LINEAR, {"repeat": {"times": 8, "layers": [block]}}, LINEAR], 512)
+    assert excess(replace(spec, init=init), 2, batch_size=64) == pytest.approx(1, abs=0.01)
+
+
 def test_sweep_shows_theory_s_curve_and_the_edge(run: Callable[..., Result]) -> None:
     words = ["sweep", "plain", "--depth", "2,8", "--activation", "relu", "--theory"]
     curve = run(*words)

@@ -426,6 +426,14 @@ def test_a_dead_row_is_named(parse: Parse) -> None:
     assert name == "1.0"
 
 
+def test_what_passes_a_dead_row_or_reaches_a_stuck_weight_is_worth_zero() -> None:
+    """Its slope is 0 for every sample, so 0 is what the chain rule multiplies by."""
+    for name, measured in FIRES["GP201"].items():
+        values = [found.value for found in judged(measured)[0] if found.rule == "GP201"]
+        assert values, name
+        assert set(values) == {0.0}, name
+
+
 def test_the_one_row_that_loses_the_gradient_is_named(parse: Parse) -> None:
     message, name = message_of(parse, "GP101", "one row")
     assert "most of it across row 2" in message
