@@ -10,7 +10,6 @@ RULES = (
         "GP501",
         "regression",
         Severity.ERROR,
-        None,
         text="""
         The reach is further from 1 than the baseline says, by more than the allowed factor.
 
@@ -23,7 +22,6 @@ RULES = (
         "GP502",
         "stale-baseline",
         Severity.ERROR,
-        None,
         text="""
         The baseline lists a finding that is not there any more.
 
@@ -35,7 +33,6 @@ RULES = (
         "GP901",
         "invalid",
         Severity.ERROR,
-        None,
         text="""
         The target could not be read: no such file, no spec in it, or a spec with an error.
 
@@ -46,7 +43,6 @@ RULES = (
         "GP902",
         "failed",
         Severity.ERROR,
-        None,
         text="""
         The network could not be built or run: it raised, ran out of time or memory, or was killed.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 
 from gradprobe.measure.profile import GradientProfile, RowProfile
 from gradprobe.numbers import all_finite
@@ -18,49 +19,60 @@ def non_finite(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     back the row behind which the gradient is still finite. A larger dtype shows whether it was an
     overflow (``--dtype float64``).
     """
-    advice = "lower the scale of its init, or see whether --dtype float64 mends it"
+    # The order of a step: what is not finite early is why the rest is not.
+    ways = (_parameters, _input, _outputs, _loss, _gradients, _parameters_gradients)
+    yield from islice((clue for way in ways for clue in way(profile)), 1)
+
+
+_FORWARD = "lower the scale of its init, or see whether --dtype float64 mends it"
+_BACKWARD = "look for a square root or a logarithm near 0, or try --dtype float64"
+
+
+def _parameters(profile: GradientProfile) -> Iterator[Clue]:
     for owner, parameters in owners(profile):
         broken = [p.name for p in parameters if not math.isfinite(p.norm)]
         if broken:
             message = f"parameters hold NaN or infinity: {listed(broken)}"
-            yield Clue(message, advice, owner, math.nan)
-            return
+            yield Clue(message, _FORWARD, owner, math.nan)
+
+
+def _input(profile: GradientProfile) -> Iterator[Clue]:
     if not profile.input_finite:
         yield Clue("the input holds NaN or infinity", "look at the data", None, math.nan)
-        return
-    ran = [row for row in profile.rows if row.activation_rms is not None]
-    bad = [row for row in ran if not all_finite(row.activation_rms)]
-    if bad:
-        inside = [row for row in bad if row.level and row.name.startswith(f"{bad[0].name}.")]
-        row = inside[0] if inside else bad[0]
+
+
+def _outputs(profile: GradientProfile) -> Iterator[Clue]:
+    rows = [row for row in profile.rows if not all_finite(row.activation_rms)]
+    if rows:
+        inside = [row for row in rows if row.level and row.name.startswith(f"{rows[0].name}.")]
+        row = inside[0] if inside else rows[0]
         message = f"row {row.name} ({row.kind}) makes the first NaN or infinity"
-        yield Clue(message, advice, row, row.activation_rms)
-        return
+        yield Clue(message, _FORWARD, row, row.activation_rms)
+
+
+def _loss(profile: GradientProfile) -> Iterator[Clue]:
     if not math.isfinite(profile.loss):
         message = "the loss is NaN or infinite though every row's output is finite"
-        yield Clue(
-            message, "look at the loss, or at the layers behind the last row", None, profile.loss
-        )
-        return
-    yield from _non_finite_gradient(profile)
+        advice = "look at the loss, or at the layers behind the last row"
+        yield Clue(message, advice, None, profile.loss)
 
 
-def _non_finite_gradient(profile: GradientProfile) -> Iterator[Clue]:
-    advice = "look for a square root or a logarithm near 0, or try --dtype float64"
+def _gradients(profile: GradientProfile) -> Iterator[Clue]:
     after: RowProfile | None = None
-    for row in reversed([r for r in profile.rows if r.level == 0]):
-        if row.gradient_norm is not None and not math.isfinite(row.gradient_norm):
+    for row in reversed([row for row in profile.rows if row.level == 0]):
+        if not all_finite(row.gradient_norm):
             maker = f"row {after.name}" if after else "the loss"
             message = f"the backward pass through {maker} makes the first NaN or infinity"
-            yield Clue(message, advice, after or row, row.gradient_norm)
-            return
+            yield Clue(message, _BACKWARD, after or row, row.gradient_norm)
         after = row
+
+
+def _parameters_gradients(profile: GradientProfile) -> Iterator[Clue]:
     for owner, parameters in owners(profile):
         broken = [p.name for p in parameters if not all_finite(p.gradient_norm)]
         if broken:
             message = f"the gradient holds NaN or infinity: {listed(broken)}"
-            yield Clue(message, advice, owner, math.nan)
-            return
+            yield Clue(message, _BACKWARD, owner, math.nan)
 
 
 RULES = (Rule("GP301", "non-finite", Severity.ERROR, non_finite, Verdict.NON_FINITE),)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
 from gradprobe.verdict.report import Severity, Verdict
@@ -25,17 +25,20 @@ def dead(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     upstream of it ever changes. Weights with a gradient of exactly zero are stuck in the same way.
     A smaller learning rate does not help: the init, the biases or the activation must change.
     """
-    rows = ran(profile)
+    rows, cut = ran(profile), cut_row(profile)
     if rows and rows[-1].gradient_norm == 0:
         message = f"the loss passes no gradient on to row {rows[-1].name}"
         yield Clue(message, "look at the loss: a constant, or saturated", rows[-1], 0.0)
-        return
-    cut = cut_row(profile)
-    if cut:
-        silent = "its outputs are all zero" if cut.zero_fraction == 1 else "its slope is zero"
+    elif cut:
+        reason = "its outputs are all zero" if cut.zero_fraction == 1 else "its slope is zero"
         advice = "use a smaller or zero bias, LeakyReLU or GELU, or normalise in front of it"
-        yield Clue(f"no gradient passes row {cut.name}: {silent}", advice, cut, 0.0)
-        return
+        yield Clue(f"no gradient passes row {cut.name}: {reason}", advice, cut, 0.0)
+    else:
+        yield from _stuck(profile)
+
+
+def _stuck(profile: GradientProfile) -> Iterator[Clue]:
+    """Rows that get a gradient of which exactly nothing arrives at a weight."""
     for row in profile.rows:
         if row.level or not row.gradient_norm or row.gradient_norm < underflow(profile):
             continue
@@ -56,24 +59,25 @@ def disconnected(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]
     conversion to NumPy, an argmax. What was frozen by ``requires_grad = False`` does not count, nor
     do experts that got no token: other rules tell them.
     """
-    told = (
-        (
-            _is_cut,
-            "no gradient, the graph is cut",
-            "look for detach(), .data, no_grad() or argmax between them and the loss, or for an "
-            "output that nothing reads",
-        ),
-        (
-            _is_unused,
-            "no gradient, never used in the forward pass",
-            "delete them, freeze them, or use them",
-        ),
+    advice = (
+        "look for detach(), .data, no_grad() or argmax between them and the loss, or for an "
+        "output that nothing reads"
     )
-    for chosen, message, advice in told:
-        found = [(row, p) for row, p in _lost(profile) if chosen(row, p)]
-        if found:
-            row = next((row for row, _ in found if row), None)
-            yield Clue(f"{message}: {_by_module(found)}", advice, row)
+    yield from _without_gradient(profile, _is_cut, "the graph is cut", advice)
+    message, advice = "never used in the forward pass", "delete them, freeze them, or use them"
+    yield from _without_gradient(profile, _is_unused, message, advice)
+
+
+def _without_gradient(
+    profile: GradientProfile,
+    chosen: Callable[[RowProfile | None, ParameterProfile], bool],
+    reason: str,
+    advice: str,
+) -> Iterator[Clue]:
+    parameters = [(row, p) for row, p in _lost(profile) if chosen(row, p)]
+    if parameters:
+        row = next((row for row, _ in parameters if row), None)
+        yield Clue(f"no gradient, {reason}: {_by_module(parameters)}", advice, row)
 
 
 def frozen(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -82,10 +86,10 @@ def frozen(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     They get no gradient and are meant to get none, so they are told and nothing more. The gradient
     still has to get through them to whatever is trained below.
     """
-    found = [(r, p) for r, ps in owners(profile) for p in ps if not p.trainable]
-    if found:
-        message = f"frozen, requires_grad is False: {_by_module(found)}"
-        yield Clue(message, "nothing to do, if it is meant", found[0][0])
+    parameters = [(row, p) for row, own in owners(profile) for p in own if not p.trainable]
+    if parameters:
+        message = f"frozen, requires_grad is False: {_by_module(parameters)}"
+        yield Clue(message, "nothing to do, if it is meant", parameters[0][0])
 
 
 def idle(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -95,11 +99,11 @@ def idle(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     batch; if a larger batch leaves it idle too, the router starves it. A layer that the loop over a
     list leaves out looks the same, and never learns.
     """
-    found = [(row, p) for row, p in _lost(profile) if p.use is Use.IDLE]
-    if found:
-        message = f"not called in this batch, and its siblings were: {_by_module(found)}"
+    parameters = [(row, p) for row, p in _lost(profile) if p.use is Use.IDLE]
+    if parameters:
+        message = f"not called in this batch, and its siblings were: {_by_module(parameters)}"
         advice = "an expert without a token: try a larger batch; a layer: see that it is called"
-        yield Clue(message, advice, found[0][0])
+        yield Clue(message, advice, parameters[0][0])
 
 
 def _lost(
@@ -131,15 +135,15 @@ def _home(parameter: ParameterProfile) -> str:
     return parameter.name.rpartition(".")[0]
 
 
-def _by_module(found: list[tuple[RowProfile | None, ParameterProfile]]) -> str:
+def _by_module(parameters: list[tuple[RowProfile | None, ParameterProfile]]) -> str:
     """``encoder (12 parameters), head.norm (weight, bias), scale``: by row where the whole row is
     meant, else by the module that holds them."""
     groups: dict[str, list[str]] = {}
     rows: dict[str, int] = {}
-    for row, _ in found:
+    for row, _ in parameters:
         if row:
             rows[row.name] = rows.get(row.name, 0) + 1
-    for row, p in found:
+    for row, p in parameters:
         whole = row is not None and len(row.parameters) == rows[row.name]
         home = row.name if whole and row else _home(p)
         groups.setdefault(home, []).append(p.name.removeprefix(f"{home}."))

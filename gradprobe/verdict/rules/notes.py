@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from gradprobe.measure.profile import GradientProfile, RowStatus
+from gradprobe.measure.profile import GradientProfile, RowProfile, RowStatus
 from gradprobe.verdict.report import Severity, Training
 from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds, listed
 from gradprobe.verdict.signals import is_cut
@@ -17,13 +17,11 @@ def useless_bias(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]
     Its gradient is zero up to rounding (about 1e-9), so it never learns. That is no vanishing
     gradient; the bias is merely of no use: ``bias: false`` saves its memory.
     """
-    found = [
-        (r, p.name) for r in profile.rows for p in r.parameters if p.before_norm and not r.level
-    ]
-    if found:
-        names = listed(name for _, name in found)
+    biases = [(r, p.name) for r in _outer(profile) for p in r.parameters if p.before_norm]
+    if biases:
+        names = listed(name for _, name in biases)
         message = f"a bias before a normalisation does nothing: {names}"
-        yield Clue(message, "set bias: false on the layer before the normalisation", found[0][0])
+        yield Clue(message, "set bias: false on the layer before the normalisation", biases[0][0])
 
 
 def zero_initialised(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -33,11 +31,11 @@ def zero_initialised(profile: GradientProfile, limits: Thresholds) -> Iterator[C
     lies behind it, at the first step only. That is not dead, and for residual branches it is good
     practice: the network starts as the identity, and depth cannot hurt.
     """
-    found = [(r, p.name) for r in profile.rows for p in r.parameters if p.wakes_up and not r.level]
-    if found:
-        names = listed(name for _, name in found)
+    weights = [(r, p.name) for r in _outer(profile) for p in r.parameters if p.wakes_up]
+    if weights:
+        names = listed(name for _, name in weights)
         message = f"zero at the start, alive after one step: {names}"
-        yield Clue(message, "nothing to do: zero gradients behind it are meant", found[0][0])
+        yield Clue(message, "nothing to do: zero gradients behind it are meant", weights[0][0])
 
 
 def unseen(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -47,23 +45,32 @@ def unseen(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     or it puts out no floating point tensor, so there is no output whose gradient could be shown.
     """
     hidden = (RowStatus.NOT_RUN, RowStatus.NO_TENSOR)
-    found = [
-        row
-        for row in profile.rows
-        if not row.level and row.status in hidden and row.weight_gradient_norm is not None
-    ]
-    if found:
-        message = f"could not be followed: {listed(row.name for row in found)}"
+    rows = [row for row in _outer(profile) if row.status in hidden]
+    rows = [row for row in rows if row.weight_gradient_norm is not None]
+    if rows:
+        message = f"could not be followed: {listed(row.name for row in rows)}"
         advice = "their weights are measured; for their outputs, call them as modules"
-        yield Clue(message, advice, found[0])
+        yield Clue(message, advice, rows[0])
 
 
-def _unweighed(profile: GradientProfile, training: Training) -> Iterator[Clue]:
-    """That the reach alone judges, or nothing does, where no other rule says why."""
+def unweighed(profile: GradientProfile, training: Training) -> Iterator[Clue]:
+    """There is no probability that the network trains, so that only the bands of reach judge it.
+
+    Nothing can be weighed where there are fewer than two rows to compare or one sample in the
+    batch, where an end of the trunk has no gradient, where BatchNorm has fewer than 32 values
+    to normalise a channel by, in a dtype that is too coarse for a small step, or where the
+    second look failed; the message says which.
+    Without `--deep`, or with `check --no-deep`, reach alone is what is asked for.
+    """
     reach = profile.reach
     if training.reason and (is_cut(profile) or (reach and math.isfinite(reach))):
         judge = "judged by reach alone" if reach else "not judged"
         yield Clue(f"{judge}: {training.reason}", "nothing to do, if it is meant")
+
+
+def _outer(profile: GradientProfile) -> list[RowProfile]:
+    """The rows that are not inside another one."""
+    return [row for row in profile.rows if row.level == 0]
 
 
 RULES = (
@@ -73,7 +80,6 @@ RULES = (
         "GP403",
         "unused-ignore",
         Severity.WARNING,
-        None,
         text="""
         The spec says to ignore a rule that finds nothing any more.
 
@@ -81,20 +87,5 @@ RULES = (
         """,
     ),
     Rule("GP404", "unseen", Severity.INFO, unseen),
-    Rule(
-        "GP405",
-        "unweighed",
-        Severity.INFO,
-        None,
-        text="""
-        There is no probability that the network trains, so that only the bands of reach judge it.
-
-        Nothing can be weighed where there are fewer than two rows to compare or one sample in the
-        batch, where an end of the trunk has no gradient, where BatchNorm has fewer than 32 values
-        to normalise a channel by, in a dtype that is too coarse for a small step, or where the
-        second look failed; the message says which.
-        Without `--deep`, or with `check --no-deep`, reach alone is what is asked for.
-        """,
-        weigh=_unweighed,
-    ),
+    Rule("GP405", "unweighed", Severity.INFO, weigh=unweighed),
 )

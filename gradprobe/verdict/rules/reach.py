@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.numbers import all_finite, fraction, plural
@@ -38,15 +39,8 @@ def vanishing(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     normalisation, or skip connections, which add 1 to every factor.
     """
     reach = profile.reach
-    if reach is None or not reach < limits["vanishing"] or cut_row(profile):
-        return
-    yield Clue(
-        f"the gradient {shrinks(profile)}",
-        advice_for_small(profile),
-        row_at_fault(profile),
-        reach,
-        limits["vanishing"],
-    )
+    if reach is not None and reach < limits["vanishing"] and not cut_row(profile):
+        yield _too_small(profile, limits["vanishing"])
 
 
 def exploding(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -64,17 +58,10 @@ def exploding(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     branch, or a branch scaled by 1/sqrt(depth). A skip alone does not help: it adds to the factor.
     """
     reach = profile.reach
-    if reach is None or not reach > limits["exploding"]:
+    if reach is None or not all_finite(profile.trunk[0].gradient_norm):  # another rule's
         return
-    if not all_finite(profile.trunk[0].gradient_norm):  # that is another rule's
-        return
-    yield Clue(
-        f"the gradient {grows(profile)}",
-        advice_for_large(profile),
-        row_at_fault(profile),
-        reach,
-        limits["exploding"],
-    )
+    if reach > limits["exploding"]:
+        yield _too_large(profile, limits["exploding"])
 
 
 def weak(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -93,48 +80,71 @@ def weak(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     if reach is None or not math.isfinite(reach):
         return
     if limits["vanishing"] <= reach < limits["weak_low"]:
-        story, advice, threshold = shrinks(profile), advice_for_small(profile), limits["weak_low"]
+        yield _too_small(profile, limits["weak_low"])
     elif limits["weak_high"] < reach <= limits["exploding"]:
-        story, advice, threshold = grows(profile), advice_for_large(profile), limits["weak_high"]
-    else:
-        return
-    yield Clue(f"the gradient {story}", advice, row_at_fault(profile), reach, threshold)
+        yield _too_large(profile, limits["weak_high"])
+
+
+def _too_small(profile: GradientProfile, threshold: float) -> Clue:
+    story, advice = f"the gradient {shrinks(profile)}", advice_for_small(profile)
+    return Clue(story, advice, row_at_fault(profile), profile.reach, threshold)
+
+
+def _too_large(profile: GradientProfile, threshold: float) -> Clue:
+    story, advice = f"the gradient {grows(profile)}", advice_for_large(profile)
+    return Clue(story, advice, row_at_fault(profile), profile.reach, threshold)
 
 
 # ---- the same by the probability that it trains
 
 
-def _failing(
-    verdict: Verdict,
-) -> Callable[[GradientProfile, Training], Iterator[Clue]]:
-    """What finds a network that SGD and Adam are unlikely to train, for the cause that this is."""
+def shattered(profile: GradientProfile, training: Training) -> Iterator[Clue]:
+    """A gradient of a fair size that is another one after a small step, so that no step helps.
 
-    def weigh(profile: GradientProfile, training: Training) -> Iterator[Clue]:
-        p, found = training.probability, training.signals
-        if p and found and calibration.verdict(found) is verdict:
-            story, advice, row = because(calibration.causes(found, 1)[0], profile, found)
-            message = f"{story}: {fraction(p.adam)} chance of training"
-            yield Clue(message, advice, row, p.adam, calibration.FAILS)
+    The probability of training is below 40 % under SGD or Adam, and neither decay nor growth is
+    the main cause: it is the coherence, rows without a skip, or inputs that have come to look
+    alike.
 
-    return weigh
+    Of 95 labelled networks with a reach between 1e-2 and 1e2 and a coherence below 0.35, 21 %
+    came to 90 % training accuracy under the best of eight optimizer settings, and 16 % under
+    SGD; of 1,298 with a coherence of 0.8 or more, 1,294 and 1,279 did (benchmarks/bands.py).
+    Balduzzi et al. 2017 (arXiv 1702.08591) call such gradients shattered.
+
+    Mend it with skip connections, which keep a part of the gradient as it is at every depth, or
+    with fewer rows. Only a second look finds it: `probe --deep`, or `check`.
+    """
+    yield from _fails(Verdict.SHATTERED, profile, training)
+
+
+def _fails(verdict: Verdict, profile: GradientProfile, training: Training) -> Iterator[Clue]:
+    """A network that SGD and Adam are unlikely to train, where its main cause means ``verdict``."""
+    p, signals = training.probability, training.signals
+    if p and signals and calibration.verdict(signals) is verdict:
+        story, advice, row = because(calibration.causes(signals, 1)[0], profile, signals)
+        message = f"{story}: {fraction(p.adam)} chance of training"
+        yield Clue(message, advice, row, p.adam, calibration.FAILS)
 
 
 def _uncertain(profile: GradientProfile, training: Training) -> Iterator[Clue]:
     """A network that may train and may not, or that Adam may train and SGD will not."""
-    p, found = training.probability, training.signals
-    if p and found and calibration.verdict(found) is Verdict.WEAK:
-        story, advice, row = because(calibration.causes(found)[0], profile, found)
-        both = (
-            f"{fraction(p.sgd)} chance of training under SGD, {fraction(p.adam)} under SGD or Adam"
-        )
-        yield Clue(f"{story}: {both}", advice, row, p.sgd, calibration.TRAINS)
+    p, signals = training.probability, training.signals
+    if p and signals and calibration.verdict(signals) is Verdict.WEAK:
+        story, advice, row = because(calibration.causes(signals)[0], profile, signals)
+        sgd, adam = fraction(p.sgd), fraction(p.adam)
+        message = f"{story}: {sgd} chance of training under SGD, {adam} under SGD or Adam"
+        yield Clue(message, advice, row, p.sgd, calibration.TRAINS)
 
 
 # ---- the same at several seeds
 
 
-def _flips(reports: Sequence[Report]) -> Iterator[Clue]:
-    """A network whose verdict is another one at another seed."""
+def flips(reports: Sequence[Report]) -> Iterator[Clue]:
+    """The verdict depends on the seed: other weights of the same network, another verdict.
+
+    The network stands between verdicts, so that luck decides how a run of it fares. Mend
+    what the graver verdict finds, until every seed agrees. Only several seeds find it:
+    `probe --seeds 5`, or `seeds` in the configuration of `check`.
+    """
     counts = tally(report.verdict for report in reports)
     if len(counts) < 2:
         return
@@ -142,70 +152,24 @@ def _flips(reports: Sequence[Report]) -> Iterator[Clue]:
     for report in reports:
         seeds[report.verdict].append(str(report.config.get("seed")))
     common, *others = counts
-    told = [f"{common} at {plural(counts[common], 'seed')}"]
-    told += [f"{verdict} at {counts[verdict]}" for verdict in others]
+    shares = [f"{common} at {plural(counts[common], 'seed')}"]
+    shares += [f"{verdict} at {counts[verdict]}" for verdict in others]
     worst = max(counts, key=list(Verdict).index)
     which = "; ".join(f"{verdict} at {listed(seeds[verdict])}" for verdict in counts)
     yield Clue(
-        f"another seed, another verdict: {', '.join(told)}",
+        f"another seed, another verdict: {', '.join(shares)}",
         f"it stands between verdicts: mend what probe --seed {seeds[worst][0]} finds ({which})",
         value=counts[common] / len(reports),
     )
 
 
+_vanishes = partial(_fails, Verdict.VANISHING)
+_explodes = partial(_fails, Verdict.EXPLODING)
+
 RULES = (
-    Rule(
-        "GP101",
-        "vanishing",
-        Severity.ERROR,
-        vanishing,
-        Verdict.VANISHING,
-        weigh=_failing(Verdict.VANISHING),
-    ),
-    Rule(
-        "GP102",
-        "exploding",
-        Severity.ERROR,
-        exploding,
-        Verdict.EXPLODING,
-        weigh=_failing(Verdict.EXPLODING),
-    ),
+    Rule("GP101", "vanishing", Severity.ERROR, vanishing, Verdict.VANISHING, weigh=_vanishes),
+    Rule("GP102", "exploding", Severity.ERROR, exploding, Verdict.EXPLODING, weigh=_explodes),
     Rule("GP103", "weak", Severity.WARNING, weak, Verdict.WEAK, weigh=_uncertain),
-    Rule(
-        "GP104",
-        "shattered",
-        Severity.ERROR,
-        None,
-        Verdict.SHATTERED,
-        text="""
-        A gradient of a fair size that is another one after a small step, so that no step helps.
-
-        The probability of training is below 40 % under SGD or Adam, and neither decay nor growth is
-        the main cause: it is the coherence, rows without a skip, or inputs that have come to look
-        alike.
-
-        Of 95 labelled networks with a reach between 1e-2 and 1e2 and a coherence below 0.35, 21 %
-        came to 90 % training accuracy under the best of eight optimizer settings, and 16 % under
-        SGD; of 1,298 with a coherence of 0.8 or more, 1,294 and 1,279 did (benchmarks/bands.py).
-        Balduzzi et al. 2017 (arXiv 1702.08591) call such gradients shattered.
-
-        Mend it with skip connections, which keep a part of the gradient as it is at every depth, or
-        with fewer rows. Only a second look finds it: `probe --deep`, or `check`.
-        """,
-        weigh=_failing(Verdict.SHATTERED),
-    ),
-    Rule(
-        "GP105",
-        "flips",
-        Severity.WARNING,
-        None,
-        text="""
-        The verdict depends on the seed: other weights of the same network, another verdict.
-
-        The network stands between verdicts, so that luck decides how a run of it fares. Mend
-        what the graver verdict finds, until every seed agrees. Only several seeds find it:
-        `probe --seeds 5`, or `seeds` in the configuration of `check`.
-        """,
-        among=_flips,
-    ),
+    Rule("GP104", "shattered", Severity.ERROR, verdict=Verdict.SHATTERED, weigh=shattered),
+    Rule("GP105", "flips", Severity.WARNING, among=flips),
 )

@@ -1,4 +1,4 @@
-"""What a rule is, what it finds, and what the rules share."""
+"""What a rule is, what it finds, how rules are chosen, and what the families of rules share."""
 
 from __future__ import annotations
 
@@ -26,23 +26,25 @@ class Clue(NamedTuple):
 class Rule(NamedTuple):
     """One rule: its code, name, severity, what finds it, and the verdict that it leads to, if any.
 
-    ``find`` is ``None`` for what does not follow from a profile alone; ``text`` explains those.
-    ``weigh`` finds it instead where the probability of training is known, and ``among`` what only
-    the reports of several seeds tell.
+    ``find`` reads the profile alone. ``weigh`` finds it instead where the probability of training
+    is known, and ``among`` reads the reports of several seeds. The first of these that there is
+    explains the rule to the user by its docstring; ``text`` explains a rule that has none of them.
     """
 
     code: str
     name: str
     severity: Severity
-    find: Callable[[GradientProfile, Thresholds], Iterator[Clue]] | None
+    find: Callable[[GradientProfile, Thresholds], Iterator[Clue]] | None = None
     verdict: Verdict | None = None
-    text: str = ""
     weigh: Callable[[GradientProfile, Training], Iterator[Clue]] | None = None
     among: Callable[[Sequence[Report]], Iterator[Clue]] | None = None
+    text: str = ""
 
     @property
     def explanation(self) -> str:
-        return inspect.cleandoc(self.text or (self.find and self.find.__doc__) or "")
+        """What the rule means and what to do about it, for the user."""
+        way = self.find or self.weigh or self.among
+        return inspect.cleandoc(self.text or (way and way.__doc__) or "")
 
     def named(self, word: str) -> bool:
         """Whether ``word`` means this rule: its name, its code, or what the code begins with."""
@@ -59,17 +61,18 @@ class Selection(NamedTuple):
     ignore: tuple[str, ...] = ()
 
     def holds(self, rule: Rule) -> bool:
+        """Whether the rule is asked."""
         return _closeness(rule, self.select) > _closeness(rule, self.ignore)
 
 
 def _closeness(rule: Rule, words: Iterable[str]) -> int:
     """How exactly the nearest of ``words`` names the rule; -1 where none does."""
-    found = [word for word in words if rule.named(word)]
-    lengths = [0 if w == "ALL" else 5 if w == rule.name else len(w) for w in found]
+    fitting = [word for word in words if rule.named(word)]
+    lengths = [0 if w == "ALL" else 5 if w == rule.name else len(w) for w in fitting]
     return max(lengths, default=-1)
 
 
-# ---- what the rules share
+# ---- what the families share
 
 
 def owners(
@@ -82,9 +85,10 @@ def owners(
 
 
 def listed(names: Iterable[str], most: int = 4) -> str:
-    found = list(names)
-    rest = f" and {len(found) - most} more" if len(found) > most else ""
-    return ", ".join(found[:most]) + rest
+    """``a, b, c, d and 3 more``"""
+    names = list(names)
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
 
 
 def ran(profile: GradientProfile) -> tuple[RowProfile, ...]:
