@@ -25,7 +25,7 @@ from gradprobe.measure.profile import GradientProfile
 from gradprobe.model.subject import subject_of
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.tasks.probe import Prepared, prepare
-from gradprobe.verdict.report import Signals
+from gradprobe.verdict.signals import Signals
 
 SEEDS = 3
 FLAT = 0.1  # of the slope at 0

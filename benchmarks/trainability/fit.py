@@ -17,7 +17,7 @@ from profiles import FIT, GIVEN, load
 from regression import LOGISTIC, LOGLOG, Array, auc, cross_validated, fit, log_loss, reliability
 
 from gradprobe.verdict import calibration
-from gradprobe.verdict.report import Signals
+from gradprobe.verdict.signals import Signals
 
 TARGETS = {"SGD": "best_sgd", "best of eight": "best"}
 LINKS = {"SGD": LOGISTIC, "best of eight": LOGLOG}

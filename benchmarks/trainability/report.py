@@ -25,8 +25,9 @@ from sample import PER_SEED
 from gradprobe.spec.options import AUTO_SEEDS
 from gradprobe.verdict import calibration
 from gradprobe.verdict.calibration import FAILS, TRAINS, minus_log_log, outlook, probability
-from gradprobe.verdict.report import Probability, Signals, Verdict, tally
+from gradprobe.verdict.report import Probability, Verdict, tally
 from gradprobe.verdict.seeds import sure
+from gradprobe.verdict.signals import Signals
 
 Line = tuple[dict[str, Any], dict[str, Any]]  # outcome, profile
 HOPELESS = Probability(0.0, 0.0)

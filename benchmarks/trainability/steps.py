@@ -17,7 +17,7 @@ from gradprobe.measure.second_look import second_look
 from gradprobe.model.subject import subject_of
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.tasks.probe import prepare
-from gradprobe.verdict.report import Signals
+from gradprobe.verdict.signals import Signals
 
 LENGTHS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # of a weight's RMS singular value
 

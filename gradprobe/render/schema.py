@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from gradprobe.measure.profile import RowStatus
-from gradprobe.verdict.report import Probability, Severity, Signals, Spread, Verdict
+from gradprobe.verdict.report import Probability, Severity, Spread, Verdict
+from gradprobe.verdict.signals import Signals
 
 _TEXT = {"type": "string"}
 _TEXT_OR_NULL = {"type": ["string", "null"]}

@@ -31,7 +31,8 @@ from gradprobe.render.canvas import (
 from gradprobe.verdict.calibration import causes, contributions, outlook
 from gradprobe.verdict.causes import CAUSES
 from gradprobe.verdict.diagnose import decides
-from gradprobe.verdict.report import Finding, Repeats, Report, Severity, Signals, Spread
+from gradprobe.verdict.report import Finding, Repeats, Report, Severity, Spread
+from gradprobe.verdict.signals import Signals
 
 MOST_ROWS = 24
 _BAR = (14, 40)  # cells, at least and at most

@@ -16,7 +16,9 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from gradprobe.verdict.report import Probability, Signals, Verdict
+from gradprobe.verdict.causes import CAUSES
+from gradprobe.verdict.report import Probability, Verdict
+from gradprobe.verdict.signals import Signals
 
 # fit.py writes from here
 COEFFICIENTS: dict[str, tuple[float, float]] = {
@@ -45,14 +47,6 @@ LEAST = -3.0
 # The signals of a network of which nothing is wrong.
 IDEAL = Signals(**{**dict.fromkeys(Signals._fields, 0.0), "coherence": 1.0})
 
-# What a failing network is called for its main cause; for any other, shattered.
-_CLASSES = {
-    "decay": Verdict.VANISHING,
-    "lost_past": Verdict.VANISHING,
-    "growth": Verdict.EXPLODING,
-    "forward_growth": Verdict.EXPLODING,
-}
-
 
 class Outlook(NamedTuple):
     """What the two probabilities come to.
@@ -67,10 +61,12 @@ class Outlook(NamedTuple):
 
 
 def log_odds(p: float) -> float:
+    """ln(p / (1 - p)): the logistic link."""
     return math.log(p / (1 - p))
 
 
 def minus_log_log(p: float) -> float:
+    """-ln(-ln p): the log-log link."""
     return -math.log(-math.log(p))
 
 
@@ -139,4 +135,4 @@ def verdict(signals: Signals) -> Verdict:
     fails, trains, _ = outlook(probability(signals))
     if not fails:
         return Verdict.HEALTHY if trains else Verdict.WEAK
-    return _CLASSES.get(causes(signals, 1)[0], Verdict.SHATTERED)
+    return CAUSES[causes(signals, 1)[0]].verdict

@@ -1,6 +1,6 @@
-"""What loses a gradient, in words: the row where it happens, how it is told, and what mends it.
+"""What loses a gradient, in words: where it happens, how a finding says it, and what mends it.
 
-``CAUSES`` has every signal of the calibration; the bands of reach use the same words.
+``CAUSES`` has every signal; the bands of reach use the same words.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import NamedTuple
 from gradprobe.measure.profile import GradientProfile, RowProfile
 from gradprobe.numbers import fraction, number
 from gradprobe.spec.vocabulary import RECURRENT_CELLS, RECURRENT_LAYERS
-from gradprobe.verdict.report import Signals
-from gradprobe.verdict.signals import DECADES, FORWARD, GROWN, LOST, without_time
+from gradprobe.verdict.report import Verdict
+from gradprobe.verdict.signals import CAPS, Signals, without_time
 
 # ---- where
 
@@ -56,6 +56,7 @@ def _recurrent_row(profile: GradientProfile) -> RowProfile:
 
 
 def shrinks(profile: GradientProfile) -> str:
+    """How a gradient that gets smaller is told: by how much, over what."""
     reach = profile.reach or 0.0
     if reach == 0:
         return "falls below the smallest number of its dtype (--dtype float64 shows how far)"
@@ -63,6 +64,7 @@ def shrinks(profile: GradientProfile) -> str:
 
 
 def grows(profile: GradientProfile) -> str:
+    """How a gradient that gets larger is told."""
     return f"grows {number(profile.reach)} times over {_where(profile)}"
 
 
@@ -88,6 +90,7 @@ _SATURATING = {"Sigmoid": "at most 0.25", "Hardsigmoid": "at most 0.17"}
 
 
 def advice_for_small(profile: GradientProfile) -> str:
+    """What mends a gradient that shrinks, by the kinds of layer in the trunk."""
     inside = _kinds(profile)
     for kind, slope in _SATURATING.items():
         if kind in inside and profile.unit == "row":
@@ -104,6 +107,7 @@ def advice_for_small(profile: GradientProfile) -> str:
 
 
 def advice_for_large(profile: GradientProfile) -> str:
+    """What mends a gradient that grows, by the kinds of layer in the trunk."""
     inside = _kinds(profile)
     if "residual" in inside:
         return _advice_for_branches(profile)
@@ -117,105 +121,106 @@ def _advice_for_branches(profile: GradientProfile) -> str:
     return f"branch_scale: {scale} (1/sqrt(depth)), zero_init: true, or pre-norm"
 
 
-def _advice_for_shattered(profile: GradientProfile, found: Signals) -> str:
-    if found.bare <= _BARE:
+def _advice_for_shattered(profile: GradientProfile, signals: Signals) -> str:
+    if signals.bare <= _BARE:
         return _advice_for_branches(profile)
     return "wrap each block in residual: […], or use fewer rows"
 
 
-def _advice_for_forgotten(profile: GradientProfile, found: Signals) -> str:
+def _advice_for_forgotten(profile: GradientProfile, signals: Signals) -> str:
     inside = _kinds(profile)
     if inside & {"LSTM", "GRU"}:
         return "read every position, shorten the sequence, or raise the forget gate's bias"
     return "use LSTM or GRU, an orthogonal recurrent matrix, or read every position"
 
 
-def _advice_for_alike(profile: GradientProfile, found: Signals) -> str:
+def _advice_for_alike(profile: GradientProfile, signals: Signals) -> str:
     return "normalise, raise the gain of the init, or wrap each block in residual: […]"
 
 
-# ---- how a signal is told
+# ---- how a finding says it
 
 _BARE = 0.5  # up to here a network counts as one with skips
 
 
-def _told_as_another(profile: GradientProfile, found: Signals) -> str:
-    story = f"after a small step the gradient is another (coherence {number(found.coherence)})"
-    return story if found.bare <= _BARE else f"{story}, and little of it takes a skip"
+def _another_gradient(profile: GradientProfile, signals: Signals) -> str:
+    story = f"after a small step the gradient is another (coherence {number(signals.coherence)})"
+    return story if signals.bare <= _BARE else f"{story}, and little of it takes a skip"
 
 
-def _told_as_forward_growth(profile: GradientProfile, found: Signals) -> str:
-    more = " or more" if found.forward_growth >= FORWARD else ""
-    return f"activations grow {number(10**found.forward_growth)} times{more}"
+def _growing_activations(profile: GradientProfile, signals: Signals) -> str:
+    more = " or more" if signals.forward_growth >= CAPS.forward_growth else ""
+    return f"activations grow {number(10**signals.forward_growth)} times{more}"
 
 
-def _told_as_alike(profile: GradientProfile, found: Signals) -> str:
-    return f"{fraction(10**-found.lost_inputs)} of the output tells inputs apart"
+def _alike_inputs(profile: GradientProfile, signals: Signals) -> str:
+    return f"{fraction(10**-signals.lost_inputs)} of the output tells inputs apart"
 
 
-def _told_as_forgotten(profile: GradientProfile, found: Signals) -> str:
-    less = " or less" if found.lost_past >= LOST else ""
-    share = number(10**-found.lost_past)
+def _forgotten_past(profile: GradientProfile, signals: Signals) -> str:
+    less = " or less" if signals.lost_past >= CAPS.lost_past else ""
+    share = number(10**-signals.lost_past)
     return f"the sequence's first position gets {share}{less} of another's gradient"
 
 
-def _decades(cap: float) -> Callable[[float], str]:
+def _decades(value: float, cap: float) -> str:
     """``4.9 decades``; ``8 or more decades`` at the cap, where the signal ends."""
-
-    def told(value: float) -> str:
-        shown = f"{value:.2g}" if value < cap * (1 - 1e-9) else f"{cap:g} or more"
-        return f"{shown} decade" if shown == "1" else f"{shown} decades"
-
-    return told
+    shown = f"{value:.2g}" if value < cap * (1 - 1e-9) else f"{cap:g} or more"
+    return f"{shown} decade" if shown == "1" else f"{shown} decades"
 
 
 class Cause(NamedTuple):
-    """How a signal that speaks against a network is told: in a few words, and in a finding."""
+    """A signal that speaks against a network: in a few words, in a finding, and as a verdict."""
 
     short: Callable[[float], str]  # of the signal's value
     story: Callable[[GradientProfile, Signals], str]
     advice: Callable[[GradientProfile, Signals], str]
     place: Callable[[GradientProfile], RowProfile] = row_at_fault
+    verdict: Verdict = Verdict.SHATTERED  # of a network that fails with this as its main cause
 
 
 # Every signal of ``Signals``.
 CAUSES = {
     "decay": Cause(
-        lambda value: f"decay {_decades(DECADES)(value)}",
-        lambda profile, found: f"the gradient {shrinks(profile)}",
-        lambda profile, found: advice_for_small(profile),
+        lambda value: f"decay {_decades(value, CAPS.decay)}",
+        lambda profile, signals: f"the gradient {shrinks(profile)}",
+        lambda profile, signals: advice_for_small(profile),
+        verdict=Verdict.VANISHING,
     ),
     "growth": Cause(
-        lambda value: f"growth {_decades(GROWN)(value)}",
-        lambda profile, found: f"the gradient {grows(profile)}",
-        lambda profile, found: advice_for_large(profile),
+        lambda value: f"growth {_decades(value, CAPS.growth)}",
+        lambda profile, signals: f"the gradient {grows(profile)}",
+        lambda profile, signals: advice_for_large(profile),
+        verdict=Verdict.EXPLODING,
     ),
     "forward_growth": Cause(
-        lambda value: f"activations grow {_decades(FORWARD)(value)}",
-        _told_as_forward_growth,
-        lambda profile, found: advice_for_large(profile),
+        lambda value: f"activations grow {_decades(value, CAPS.forward_growth)}",
+        _growing_activations,
+        lambda profile, signals: advice_for_large(profile),
+        verdict=Verdict.EXPLODING,
     ),
     "lost_inputs": Cause(
-        lambda value: f"inputs {_decades(LOST)(value)} alike",
-        _told_as_alike,
+        lambda value: f"inputs {_decades(value, CAPS.lost_inputs)} alike",
+        _alike_inputs,
         _advice_for_alike,
     ),
     "lost_past": Cause(
-        lambda value: f"past fades {_decades(LOST)(value)}",
-        _told_as_forgotten,
+        lambda value: f"past fades {_decades(value, CAPS.lost_past)}",
+        _forgotten_past,
         _advice_for_forgotten,
         _recurrent_row,
+        Verdict.VANISHING,
     ),
     "shattering": Cause(
-        lambda value: f"shattering {number(value)}", _told_as_another, _advice_for_shattered
+        lambda value: f"shattering {number(value)}", _another_gradient, _advice_for_shattered
     ),
     "coherence": Cause(
-        lambda value: f"coherence {number(value)}", _told_as_another, _advice_for_shattered
+        lambda value: f"coherence {number(value)}", _another_gradient, _advice_for_shattered
     ),
 }
 
 
-def because(cause: str, profile: GradientProfile, found: Signals) -> tuple[str, str, RowProfile]:
+def because(cause: str, profile: GradientProfile, signals: Signals) -> tuple[str, str, RowProfile]:
     """What the signal called ``cause`` says, what mends it, and the row to point at."""
-    told, profile = CAUSES[cause], without_time(profile)
-    return told.story(profile, found), told.advice(profile, found), told.place(profile)
+    words, profile = CAUSES[cause], without_time(profile)
+    return words.story(profile, signals), words.advice(profile, signals), words.place(profile)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from gradprobe.measure.profile import GradientProfile, RowProfile
 from gradprobe.theory.prediction import Theory
+from gradprobe.verdict.signals import Signals
 
 
 class Verdict(StrEnum):
@@ -36,23 +37,6 @@ class Severity(IntEnum):
 
     def __str__(self) -> str:
         return self.name.lower()
-
-
-class Signals(NamedTuple):
-    """What the calibrated verdict is made of: six signs of trouble, and one of health."""
-
-    decay: float  # decades by which the gradient shrinks from the trunk's last row to its first
-    growth: float  # decades by which it grows × (1 - the rows' mean highway)
-    forward_growth: float  # decades by which the activations grow along the trunk: one is harmless
-    lost_inputs: float  # decades of input dependence lost by the trunk's last row with weights
-    lost_past: float  # decades by which it shrinks along a recurrent layer's sequence
-    shattering: float  # (1 - coherence) × (1 - the mean highway), 0 to 1
-    coherence: float  # of the gradient with itself a small step later, 0 to 1
-
-    @property
-    def bare(self) -> float:
-        """1 - the mean highway, as far as ``shattering`` tells: 0 where the coherence is 1."""
-        return self.shattering / (1 - self.coherence) if self.coherence < 1 else 0.0
 
 
 class Probability(NamedTuple):

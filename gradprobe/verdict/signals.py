@@ -1,7 +1,7 @@
 """What a profile says about whether a network will train, as seven numbers. No torch.
 
-Each ends at a cap, so that a network far outside what the calibration has seen gets no bolder a
-verdict than the worst that it has.
+A signal is three things: its number, here; its weights, in ``calibration.py``; and its words, in
+``causes.py``.
 """
 
 from __future__ import annotations
@@ -10,17 +10,42 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from gradprobe.measure.profile import GradientProfile, RowProfile, RowStatus
 from gradprobe.spec.vocabulary import RECURRENT_CELLS
-from gradprobe.verdict.report import Signals
 
-DECADES = 8.0  # of reach below 1
-GROWN = 2.0  # decades of reach above 1: more were no worse
-FORWARD = 6.0  # decades of activations
-LOST = 4.0  # decades of input dependence, and of the gradient of a sequence's first position
 
-# Why there is nothing to weigh; the first that holds is told.
+class Signals(NamedTuple):
+    """What the calibrated verdict is made of: six signs of trouble, and one of health."""
+
+    decay: float  # decades by which the gradient shrinks from the trunk's last row to its first
+    growth: float  # decades by which it grows × (1 - the rows' mean highway)
+    forward_growth: float  # decades by which the activations grow along the trunk: one is harmless
+    lost_inputs: float  # decades of input dependence lost by the trunk's last row with weights
+    lost_past: float  # decades by which it shrinks along a recurrent layer's sequence
+    shattering: float  # (1 - coherence) × (1 - the mean highway), 0 to 1
+    coherence: float  # of the gradient with itself a small step later, 0 to 1
+
+    @property
+    def bare(self) -> float:
+        """1 - the mean highway, as far as ``shattering`` tells: 0 where the coherence is 1."""
+        return self.shattering / (1 - self.coherence) if self.coherence < 1 else 0.0
+
+
+# Where each signal ends, so that a network far outside what the calibration has seen gets no bolder
+# a verdict than the worst that it has. Of growth more was no worse.
+CAPS = Signals(
+    decay=8.0,
+    growth=2.0,
+    forward_growth=6.0,
+    lost_inputs=4.0,
+    lost_past=4.0,
+    shattering=1.0,
+    coherence=1.0,
+)
+
+# Why there is nothing to weigh: the first reason that holds is the one given.
 OBSTACLES: dict[str, Callable[[GradientProfile], bool]] = {
     "the network has no parameters": lambda p: not p.parameters,
     "the loss, an output or a gradient is not finite": lambda p: not _all_finite(p),
@@ -59,39 +84,29 @@ def signals(
 
     Args:
         profile: measured at the level of blocks.
-        coherence, highways, lost_past: see ``coherence.SecondLook``; with the projection loss, as
-            the calibration's are. Rows that change the shape have no highway and are left out of
-            the mean, as are those without weights: what works on each element, a ReLU or a norm,
-            has a diagonal and is no skip.
+        coherence: of the gradient with itself a small step later, with the projection loss.
+        highways: of the rows that keep their input's shape, by name.
+        lost_past: decades that a gradient loses along a recurrent layer's sequence.
 
     Returns:
-        ``None`` where there is nothing to weigh: an ``obstacle``, or no coherence. Those are other
-        rules' business.
+        ``None`` where there is nothing to weigh: an ``obstacle``, or no coherence.
     """
     if obstacle(profile) or coherence is None or not math.isfinite(coherence):
         return None
     profile = without_time(profile)
-    trunk, reach = profile.trunk, profile.reach
-    assert reach is not None
-    # Where the last weights of the trunk are: pooling behind them makes random inputs look alike.
-    weighted = {row.module for row in trunk if row.parameters}
-    top = next((row for row in reversed(trunk) if row.module in weighted), trunk[-1])
-    dependence = top.input_dependence
-    decades = math.log10(reach)
-    mixing = [row for row in trunk[1:] if any(p.dimensions > 1 for p in row.parameters)]
-    measured = [highways[row.name] for row in mixing if row.name in highways]
-    bare = 1 - _between(math.fsum(measured) / len(measured) if measured else 0.0, 1.0)
-    coherent = _between(coherence, 1.0)
-    lost = -math.log10(dependence) if dependence else LOST
-    return Signals(
-        decay=_between(-decades, DECADES),
-        growth=_between(decades, GROWN) * bare,
-        forward_growth=_between(_forward_growth(profile), FORWARD),
-        lost_inputs=_between(lost, LOST),
-        lost_past=_between(lost_past, LOST),
-        shattering=(1 - coherent) * bare,
-        coherence=coherent,
+    decades = math.log10(profile.reach or 1.0)
+    bare = 1 - _mean_highway(profile, highways)
+    coherence = _between(coherence, CAPS.coherence)
+    measured = Signals(
+        decay=-decades,
+        growth=_between(decades, CAPS.growth) * bare,
+        forward_growth=_forward_growth(profile),
+        lost_inputs=_lost_inputs(profile),
+        lost_past=lost_past,
+        shattering=(1 - coherence) * bare,
+        coherence=coherence,
     )
+    return Signals(*map(_between, measured, CAPS))
 
 
 def without_time(profile: GradientProfile) -> GradientProfile:
@@ -108,11 +123,11 @@ def without_time(profile: GradientProfile) -> GradientProfile:
     for row in profile.ran:
         module = row.module
         key = module if module in steps else row.name
-        rows[key] = _both(rows[key], row) if key in rows else row
+        rows[key] = _joined(rows[key], row) if key in rows else row
     return replace(profile, rows=tuple(rows.values()))
 
 
-def _both(first: RowProfile, row: RowProfile) -> RowProfile:
+def _joined(first: RowProfile, row: RowProfile) -> RowProfile:
     """Two steps of one row, as one."""
     norms = [n for n in (first.gradient_norm, row.gradient_norm) if n is not None]
     broken = RowStatus.NON_FINITE in (first.status, row.status)
@@ -127,21 +142,43 @@ def _both(first: RowProfile, row: RowProfile) -> RowProfile:
 def _in_step(rows: Sequence[RowProfile]) -> set[str]:
     """The modules of which each call is one step of a loop over a recurrent cell."""
     cells = {row.module for row in rows if not RECURRENT_CELLS.isdisjoint(row.contains)}
+    times = Counter(row.module for row in rows)
+    cells = {cell for cell in cells if times[cell] > 1}  # a cell that is called once is no loop
     if not cells:
         return set()
-    times = Counter(row.module for row in rows)
-    cells = {cell for cell in cells if times[cell] > 1}
     steps = 0  # calls of those cells so far
-    at: dict[str, int] = {}  # how many there had been when a module was called last
-    deep = set()
-    for row in rows if cells else ():  # a cell that is called once is no loop
+    last: dict[str, int] = {}  # by module: how many there had been when it was called last
+    within_a_step = set()  # modules that are called twice in one step: those calls are depth
+    for row in rows:
         module = row.module
         if module in cells:
             steps += 1
-        elif at.get(module) == steps:
-            deep.add(module)
-        at[module] = steps
-    return {module for module in at if times[module] > 1} - deep
+        elif last.get(module) == steps:
+            within_a_step.add(module)
+        last[module] = steps
+    return {module for module in last if times[module] > 1} - within_a_step
+
+
+def _mean_highway(profile: GradientProfile, highways: Mapping[str, float]) -> float:
+    """Between 0 and 1, of the rows of the trunk but its first, as far as they have one.
+
+    Rows that change the shape have none. Rows without a matrix are left out: what works on each
+    element, a ReLU or a norm, has a diagonal and is no skip.
+    """
+    mixing = [row for row in profile.trunk[1:] if any(p.dimensions > 1 for p in row.parameters)]
+    measured = [highways[row.name] for row in mixing if row.name in highways]
+    return _between(math.fsum(measured) / len(measured), 1.0) if measured else 0.0
+
+
+def _lost_inputs(profile: GradientProfile) -> float:
+    """Decades of input dependence lost where the last weights of the trunk are.
+
+    Pooling behind them makes random inputs look alike.
+    """
+    trunk = profile.trunk
+    weighted = {row.module for row in trunk if row.parameters}
+    top = next((row for row in reversed(trunk) if row.module in weighted), trunk[-1])
+    return -math.log10(top.input_dependence) if top.input_dependence else CAPS.lost_inputs
 
 
 def _forward_growth(profile: GradientProfile) -> float:

@@ -15,8 +15,8 @@ from gradprobe.spec.network import CheckSpec
 from gradprobe.spec.vocabulary import THRESHOLDS
 from gradprobe.tasks.check.result import CheckResult, Diagnostic, Outcome, with_fingerprints
 from gradprobe.verdict.diagnose import diagnose
-from gradprobe.verdict.report import Finding, Report, Severity, Signals, Verdict
-from gradprobe.verdict.signals import DECADES, FORWARD, GROWN, LOST
+from gradprobe.verdict.report import Finding, Report, Severity, Verdict
+from gradprobe.verdict.signals import CAPS, Signals
 
 TINY = 1.1754943508222875e-38  # the smallest normal float32
 
@@ -150,18 +150,6 @@ def check_result() -> CheckResult:
         failed = diagnostic("it broke", path=f"{word}.yaml", rule=rule, name=word, advice="")
         outcomes.append(Outcome(f"{word}.yaml", with_fingerprints([failed]), None, ExitCode(code)))
     return CheckResult(tuple(outcomes), "1.0")
-
-
-# Where every signal ends.
-CAPS = Signals(
-    decay=DECADES,
-    growth=GROWN,
-    forward_growth=FORWARD,
-    lost_inputs=LOST,
-    lost_past=LOST,
-    shattering=1.0,
-    coherence=1.0,
-)
 
 
 def any_signals() -> st.SearchStrategy[Signals]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from helpers.commands import Run
-from helpers.handmade import CAPS, any_signals, chain, profile, report, row
+from helpers.handmade import any_signals, chain, profile, report, row
 from helpers.unchanged import everything, unchanged
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,8 +34,8 @@ from gradprobe.verdict.calibration import (
     probability,
 )
 from gradprobe.verdict.causes import CAUSES
-from gradprobe.verdict.report import Probability, Severity, Signals, Training
-from gradprobe.verdict.signals import OBSTACLES, obstacle
+from gradprobe.verdict.report import Probability, Severity, Training
+from gradprobe.verdict.signals import CAPS, OBSTACLES, Signals, obstacle
 
 DEEP = ProbeOptions(deep=True)
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 
 import pytest
-from helpers.handmade import CAPS, any_signals, chain, parameter, profile, row, with_reach
+from helpers.handmade import any_signals, chain, parameter, profile, row, with_reach
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gradprobe.measure.profile import RowProfile, RowStatus, call_name
 from gradprobe.verdict.calibration import COEFFICIENTS, IDEAL, probability
-from gradprobe.verdict.report import Signals
-from gradprobe.verdict.signals import FORWARD, signals
+from gradprobe.verdict.signals import CAPS, Signals, signals
 
 BETTER = {"coherence"}  # more of it is good news; more of every other is bad news
 
@@ -50,7 +49,7 @@ def test_what_works_on_each_element_is_no_skip() -> None:
         (5.0, 0.5, 0),  # it shrinks
         (1.0, None, 0),
         (None, 10.0, 1),
-        (1.0, 1e30, FORWARD),
+        (1.0, 1e30, CAPS.forward_growth),
     ],
 )
 def test_activations_grow_along_the_trunk(

@@ -19,7 +19,7 @@ from torch import nn
 from gradprobe.model.build import build
 from gradprobe.spec.sources.yaml import parse
 from gradprobe.verdict.calibration import COEFFICIENTS, counted, probability
-from gradprobe.verdict.report import Signals
+from gradprobe.verdict.signals import Signals
 
 HOME = ROOT / "benchmarks" / "trainability"
 if not HOME.is_dir():

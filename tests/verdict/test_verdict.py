@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.commands import Run
-from helpers.handmade import CAPS, any_signals, profile, report, row, with_reach
+from helpers.handmade import any_signals, profile, report, row, with_reach
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -32,8 +32,8 @@ from gradprobe.verdict.calibration import (
     probability,
 )
 from gradprobe.verdict.diagnose import diagnose
-from gradprobe.verdict.report import Probability, Severity, Signals, Training, Verdict
-from gradprobe.verdict.signals import FORWARD
+from gradprobe.verdict.report import Probability, Severity, Training, Verdict
+from gradprobe.verdict.signals import CAPS, Signals
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 P = st.floats(1e-6, 1 - 1e-6)
@@ -145,7 +145,11 @@ def test_a_past_that_fades_points_at_the_recurrent_row(kind: str, advice: str) -
 @pytest.mark.parametrize(
     ("signals", "told", "advice"),
     [
-        (IDEAL._replace(forward_growth=FORWARD), "grow 1.0e6 times or more", "lower the gain"),
+        (
+            IDEAL._replace(forward_growth=CAPS.forward_growth),
+            "grow 1.0e6 times or more",
+            "lower the gain",
+        ),
         (IDEAL._replace(forward_growth=5.5), "grow 3.2e5 times:", "lower the gain"),
         (CAPS._replace(coherence=0.1, decay=0), "little of it takes a skip", "wrap each block"),
         (IDEAL._replace(forward_growth=2.5, coherence=0.1), "(coherence 0.100):", "branch_scale"),

@@ -15,7 +15,8 @@ from gradprobe.errors import Place
 from gradprobe.measure.blocks.profile import Estimate, JacobianProfile
 from gradprobe.measure.profile import GradientProfile, RowStatus
 from gradprobe.spec.network import CheckSpec, Ignore
-from gradprobe.verdict.report import Probability, Signals, Training
+from gradprobe.verdict.report import Probability, Training
+from gradprobe.verdict.signals import Signals
 from gradprobe.worker.archive import Measurement, decode, encode
 
 JACOBIAN = JacobianProfile(Estimate(0.99, 0.01), Estimate(math.inf), Estimate(math.nan, 0.1))
