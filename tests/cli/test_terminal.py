@@ -31,7 +31,7 @@ def run_with(arguments: tuple[str, ...], **options: object) -> subprocess.Comple
     )
 
 
-# ---- 64: the disk is full, or cannot be written to
+# ---- the disk is full, or cannot be written to
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def old(tmp_path: Path) -> Path:
     [("schema",), (*HEALTHY, "--emit-spec")],
     ids=["schema", "emit-spec"],
 )
-def test_64_a_full_disk_leaves_the_old_file(old: Path, arguments: tuple[str, ...]) -> None:
+def test_a_full_disk_leaves_the_old_file(old: Path, arguments: tuple[str, ...]) -> None:
     before = sorted(old.parent.iterdir())
     done = run_with((*arguments, "-o", str(old)), capture_output=True, preexec_fn=limit_file_size)
     assert done.returncode == 2
@@ -64,7 +64,7 @@ def test_64_a_full_disk_leaves_the_old_file(old: Path, arguments: tuple[str, ...
     ids=["empty", "missing-directory", "file-for-directory", "directory", "full", "long-name"],
 )
 @pytest.mark.parametrize("arguments", [("schema",), (*HEALTHY, "--format", "json")])
-def test_64_a_place_that_cannot_be_written(
+def test_a_place_that_cannot_be_written(
     run: Run, old: Path, monkeypatch: pytest.MonkeyPatch, target: str, arguments: tuple[str, ...]
 ) -> None:
     monkeypatch.chdir(old.parent)
@@ -78,20 +78,20 @@ def test_64_a_place_that_cannot_be_written(
     assert old.read_text() == "the old report\n"
 
 
-def test_64_the_new_file_keeps_the_mode_of_the_old(run: Run, old: Path) -> None:
+def test_the_new_file_keeps_the_mode_of_the_old(run: Run, old: Path) -> None:
     old.chmod(0o640)
     assert run("schema", "-o", str(old)).code == 0
     assert old.stat().st_mode & 0o777 == 0o640
     json.loads(old.read_text())
 
 
-def test_64_a_long_file_name_that_the_system_allows(run: Run, tmp_path: Path) -> None:
+def test_a_long_file_name_that_the_system_allows(run: Run, tmp_path: Path) -> None:
     path = tmp_path / ("x" * 250)
     assert run("schema", "-o", str(path)).code == 0
     json.loads(path.read_text())
 
 
-def test_64_an_output_that_is_a_device(run: Run) -> None:
+def test_an_output_that_is_a_device(run: Run) -> None:
     assert run("schema", "-o", "/dev/null").code == 0
 
 
@@ -100,21 +100,21 @@ def test_64_an_output_that_is_a_device(run: Run) -> None:
     [("--help",), ("schema",)],
     ids=lambda value: value[0],
 )
-def test_64_standard_output_is_full(arguments: tuple[str, ...]) -> None:
+def test_standard_output_is_full(arguments: tuple[str, ...]) -> None:
     with open("/dev/full", "w") as full:
         done = run_with(arguments, stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 2
     assert done.stderr == "gradprobe: error: cannot write: No space left on device\n"
 
 
-def test_64_standard_error_is_full() -> None:
+def test_standard_error_is_full() -> None:
     """Nothing can be said then; the exit code still says it."""
     with open("/dev/full", "w") as full:
         for arguments in (("probe", "nothing.yaml"), ("probe",)):
             assert run_with(arguments, stdout=subprocess.PIPE, stderr=full).returncode == 2
 
 
-# ---- 65: the reader has gone, or was never there
+# ---- the reader has gone, or was never there
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_64_standard_error_is_full() -> None:
     ],
     ids=lambda value: "-".join(value[:2] + value[-1:]) if isinstance(value, tuple) else "",
 )
-def test_65_nobody_reads(arguments: tuple[str, ...], code: int) -> None:
+def test_nobody_reads(arguments: tuple[str, ...], code: int) -> None:
     writer = broken_pipe()
     try:
         done = run_with(arguments, stdout=writer, stderr=subprocess.PIPE)
@@ -138,7 +138,7 @@ def test_65_nobody_reads(arguments: tuple[str, ...], code: int) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("probe", "nothing.yaml"), ("probe",)])
-def test_65_nobody_reads_the_error(arguments: tuple[str, ...]) -> None:
+def test_nobody_reads_the_error(arguments: tuple[str, ...]) -> None:
     """``gradprobe probe nothing.yaml 2>&1 | true``: an error stays an error."""
     writer = broken_pipe()
     try:
@@ -156,7 +156,7 @@ def test_65_nobody_reads_the_error(arguments: tuple[str, ...]) -> None:
     ],
     ids=["probe", "schema"],
 )
-def test_65_head(arguments: tuple[str, ...], code: int) -> None:
+def test_head(arguments: tuple[str, ...], code: int) -> None:
     line = " ".join([*COMMAND, *arguments]) + ' | head -1; echo "${PIPESTATUS[0]}"'
     done = subprocess.run(
         ["bash", "-c", line], capture_output=True, text=True, timeout=60, check=False
@@ -178,7 +178,7 @@ def test_65_head(arguments: tuple[str, ...], code: int) -> None:
         ("--version 2>&-", 0),
     ],
 )
-def test_65_closed_from_the_start(line: str, code: int) -> None:
+def test_closed_from_the_start(line: str, code: int) -> None:
     done = subprocess.run(
         ["bash", "-c", " ".join(COMMAND) + " " + line],
         capture_output=True,
@@ -193,7 +193,7 @@ def test_65_closed_from_the_start(line: str, code: int) -> None:
         assert done.stdout == ""
 
 
-# ---- 66: a terminal that knows ASCII only
+# ---- a terminal that knows ASCII only
 
 
 def ascii_terminal(monkeypatch: pytest.MonkeyPatch) -> io.BytesIO:
@@ -219,7 +219,7 @@ def ascii_terminal(monkeypatch: pytest.MonkeyPatch) -> io.BytesIO:
     ],
     ids=lambda value: "-".join(value[:2] + value[-1:]),
 )
-def test_66_ascii(run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
+def test_ascii(run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
     written = ascii_terminal(monkeypatch)
     result = run(*arguments)
     assert result.err == ""
@@ -231,7 +231,7 @@ def test_66_ascii(run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[st
         assert "####" in out
 
 
-def test_66_names(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_names(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     written = ascii_terminal(monkeypatch)
     path = tmp_path / "n.yaml"
     spec = "name: дом 日本\ninput: {shape: [6]}\nlayers: [Linear: {out_features: 4, name: é}]\n"
@@ -242,7 +242,7 @@ def test_66_names(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert "\\xe9" in written.getvalue().decode("ascii")
 
 
-def test_66_a_process(run_process: Run, tmp_path: Path) -> None:
+def test_a_process(run_process: Run, tmp_path: Path) -> None:
     path = tmp_path / "n.yaml"
     path.write_text("ünput: {shape: [6]}\n", encoding="utf-8")
     commands = (("probe", "--help"), ("rules",), ("probe", str(path)))
@@ -253,7 +253,7 @@ def test_66_a_process(run_process: Run, tmp_path: Path) -> None:
     assert result.code == 2
 
 
-# ---- 67: columns
+# ---- columns
 
 
 def cells(line: str) -> int:
@@ -298,7 +298,7 @@ def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str,
 
 
 @pytest.mark.parametrize("columns", sorted(WIDTHS))
-def test_67_no_line_is_wider_than_the_terminal(
+def test_no_line_is_wider_than_the_terminal(
     run: Run,
     networks: list[tuple[str, ...]],
     monkeypatch: pytest.MonkeyPatch,
@@ -314,7 +314,7 @@ def test_67_no_line_is_wider_than_the_terminal(
 
 
 @pytest.mark.parametrize("columns", STRANGE, ids=[word[:8] for word in STRANGE])
-def test_67_strange_columns(
+def test_strange_columns(
     run: Run, networks: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, columns: str
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
@@ -325,7 +325,7 @@ def test_67_strange_columns(
 
 
 @pytest.mark.parametrize("columns", ["40", "60"])
-def test_67_codes_and_numbers_are_not_cut(
+def test_codes_and_numbers_are_not_cut(
     run: Run, monkeypatch: pytest.MonkeyPatch, columns: str
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
@@ -339,7 +339,7 @@ def test_67_codes_and_numbers_are_not_cut(
 
 
 @pytest.mark.parametrize("width", ["abc", "0", "²"])
-def test_67_terminal_width(run_process: Run, width: str) -> None:
+def test_terminal_width(run_process: Run, width: str) -> None:
     """typer reads it at import, and takes nothing but a number."""
     for arguments in (("--help",), ("probe",)):
         result = run_process(*arguments, TERMINAL_WIDTH=width)
@@ -413,7 +413,7 @@ def test_colour_no_escape_at_all_where_both_are_set(run_process: Run) -> None:
         assert "\x1b" not in result.out + result.err
 
 
-# ---- 68: the user changes their mind
+# ---- the user changes their mind
 
 # Run by the interpreter before gradprobe: interrupts it as soon as a module is looked for.
 SITECUSTOMIZE = """
@@ -462,7 +462,7 @@ def interrupted(process: subprocess.Popen[str]) -> None:
 
 # faulthandler is imported in the middle of gradprobe.process.
 @pytest.mark.parametrize("name", ["yaml", FIRST, "torch", "torch.nn", "faulthandler"])
-def test_68_interrupt_while_a_module_is_imported(tmp_path: Path, name: str) -> None:
+def test_interrupt_while_a_module_is_imported(tmp_path: Path, name: str) -> None:
     interrupted(start(tmp_path, HEALTHY, name, "interrupt()"))
 
 
@@ -473,12 +473,12 @@ def test_68_interrupt_while_a_module_is_imported(tmp_path: Path, name: str) -> N
         pytest.param("swallowed()", id="swallowed"),  # as in a weak reference's callback
     ],
 )
-def test_68_interrupt_at_an_awkward_moment(tmp_path: Path, action: str) -> None:
+def test_interrupt_at_an_awkward_moment(tmp_path: Path, action: str) -> None:
     interrupted(start(tmp_path, HEALTHY, "torch._utils", action))
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.2, 0.5, 1.0])
-def test_68_interrupt_after(tmp_path: Path, delay: float) -> None:
+def test_interrupt_after(tmp_path: Path, delay: float) -> None:
     slow = ("probe", "plain", "--depth", "12000", "--width", "16")
     process = start(tmp_path, slow, FIRST, 'print("ready", file=sys.stderr, flush=True)')
     assert process.stderr is not None

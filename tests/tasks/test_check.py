@@ -189,9 +189,7 @@ def test_the_order_is_that_of_the_paths_whatever_was_named_first(check: Run, fol
         ("", "the path is empty"),
     ],
 )
-def test_60_what_matches_nothing_is_never_green(
-    check: Run, folder: Path, path: str, why: str
-) -> None:
+def test_what_matches_nothing_is_never_green(check: Run, folder: Path, path: str, why: str) -> None:
     (folder / "empty").mkdir()
     write(folder, a=GOOD)
     for arguments in ([path], [path, "a.yaml"]):
@@ -540,7 +538,7 @@ def test_a_regression_is_told_as_the_factor_by_which_the_reach_left_one(
         ('{"schema_version": 1, "targets": {"a.yaml": {"reach": 1e999, "findings": []}}}', "a"),
     ],
 )
-def test_70_a_baseline_of_another_kind_is_exit_2(
+def test_a_baseline_of_another_kind_is_exit_2(
     check: Run, folder: Path, text: str, words: str
 ) -> None:
     write(folder, a=GOOD)
@@ -658,7 +656,7 @@ def test_what_is_wrong_with_a_spec_is_kept_and_nothing_of_code(
     assert again.out.splitlines()[0] == before.splitlines()[0].replace("a.yaml", "b.yaml")
 
 
-def test_69_a_damaged_entry_is_measured_anew(run: Run, folder: Path) -> None:
+def test_a_damaged_entry_is_measured_anew(run: Run, folder: Path) -> None:
     write(folder, a=VANISHING)
     first = run("check")
     [entry] = entries(folder)

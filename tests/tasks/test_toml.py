@@ -103,7 +103,7 @@ def test_an_empty_section_is_the_defaults(tmp_path: Path) -> None:
         ("select = []\nselect = []", 3, 11, "not valid TOML"),
     ],
 )
-def test_72_what_is_wrong_is_told_with_its_place(
+def test_what_is_wrong_is_told_with_its_place(
     tmp_path: Path, text: str, line: int, column: int, words: str
 ) -> None:
     path = config(tmp_path, f"[tool.gradprobe]\n{text}\n")

@@ -68,7 +68,7 @@ def test_an_interrupt_while_torch_is_imported_is_130(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["concise", "json", "sarif"])
-def test_65_a_reader_that_has_gone_changes_nothing(check: Check, tmp_path: Path, name: str) -> None:
+def test_a_reader_that_has_gone_changes_nothing(check: Check, tmp_path: Path, name: str) -> None:
     write(tmp_path, a=VANISHING)
     pipe = broken_pipe()
     done = check("--output-format", name, stdout=pipe)
@@ -77,7 +77,7 @@ def test_65_a_reader_that_has_gone_changes_nothing(check: Check, tmp_path: Path,
 
 
 @pytest.mark.slow
-def test_64_a_full_disk_or_a_file_that_cannot_be_written_leaves_the_old_one(
+def test_a_full_disk_or_a_file_that_cannot_be_written_leaves_the_old_one(
     check: Check, tmp_path: Path
 ) -> None:
     write(tmp_path, a=VANISHING)

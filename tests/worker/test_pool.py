@@ -58,7 +58,7 @@ def messages(out: str) -> dict[str, tuple[int, str]]:
 
 
 @pytest.mark.slow
-def test_56_a_worker_that_is_killed_costs_its_target_alone(specs: Path) -> None:
+def test_a_worker_that_is_killed_costs_its_target_alone(specs: Path) -> None:
     process = subprocess.Popen([*COMMAND, "--jobs", "1"], cwd=specs, stdout=-1, text=True)
     [victim] = waited(lambda: workers(process.pid))  # type: ignore[misc]
     os.kill(victim, signal.SIGKILL)
@@ -71,7 +71,7 @@ def test_56_a_worker_that_is_killed_costs_its_target_alone(specs: Path) -> None:
 
 
 @pytest.mark.slow
-def test_55_a_target_that_takes_too_long_is_given_up(specs: Path) -> None:
+def test_a_target_that_takes_too_long_is_given_up(specs: Path) -> None:
     done = subprocess.run(
         [*COMMAND, "--timeout", "2"], cwd=specs, capture_output=True, text=True, check=False
     )
@@ -97,9 +97,7 @@ def test_a_worker_without_memory_fails_its_target_alone(specs: Path) -> None:
 
 
 @pytest.mark.parametrize("whole_group", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_68_an_interrupt_ends_it_with_130_and_leaves_no_worker(
-    specs: Path, whole_group: bool
-) -> None:
+def test_an_interrupt_ends_it_with_130_and_leaves_no_worker(specs: Path, whole_group: bool) -> None:
     process = subprocess.Popen(
         COMMAND, cwd=specs, stdout=-1, stderr=-1, text=True, start_new_session=True
     )
