@@ -23,9 +23,10 @@ import torch
 from torch import nn
 
 from gradprobe.measure.one_pass import measure
-from gradprobe.model.batch import first_tensor, projection
 from gradprobe.model.build import build
+from gradprobe.model.losses import projection
 from gradprobe.model.subject import subject_of
+from gradprobe.model.tensors import first_tensor
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.tasks.probe import load_target
 

@@ -179,7 +179,7 @@ def _rows(result: Result) -> list[dict[str, Any]]:
 
 
 def _parameters(file: str) -> int:
-    from gradprobe.model.build import plan
+    from gradprobe.model.plan import plan
 
     spec = _load(file)
     return plan(spec, spec.input.batch_size or 2).parameters

@@ -22,8 +22,8 @@ from train import digits, read
 
 from gradprobe.measure.one_pass import measure, undisturbed
 from gradprobe.measure.second_look import second_look
-from gradprobe.model.batch import LOSSES
 from gradprobe.model.build import build
+from gradprobe.model.losses import LOSSES
 from gradprobe.model.subject import subject_of
 from gradprobe.numbers import finite
 from gradprobe.spec.network import NetworkSpec

@@ -36,7 +36,6 @@ from gradprobe.measure.profile import (
     call_name,
 )
 from gradprobe.model.build import Network
-from gradprobe.model.rng import reseed_all
 from gradprobe.model.rows import (
     Row,
     holds_weights,
@@ -45,7 +44,7 @@ from gradprobe.model.rows import (
     parameters_of,
     with_leaves,
 )
-from gradprobe.model.seeds import derive
+from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Loss, Subject
 from gradprobe.model.tensors import first_tensor, map_tensors, tensors_in
 from gradprobe.numbers import all_finite

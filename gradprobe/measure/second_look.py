@@ -22,9 +22,8 @@ from torch.nn.utils.rnn import PackedSequence
 from gradprobe.measure.blocks.chain import as_leaf
 from gradprobe.measure.norms import norms
 from gradprobe.measure.one_pass import failed, undisturbed
-from gradprobe.model.rng import reseed_all
 from gradprobe.model.rows import Row
-from gradprobe.model.seeds import derive
+from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import first_tensor, map_tensors, with_tensor
 

@@ -13,8 +13,7 @@ import torch
 
 from gradprobe.measure.one_pass import measure, scalar, undisturbed
 from gradprobe.measure.profile import GradientProfile
-from gradprobe.model.rng import reseed_all
-from gradprobe.model.seeds import derive
+from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject
 
 _STEP = 0.01  # of a parameter's own norm; of 1 where that is zero

@@ -1,8 +1,12 @@
-"""Seeds derived from (seed, path), so that no layer's draw depends on another's."""
+"""Seeds derived from (seed, path), so that no layer's draw depends on another's; the generators."""
 
 from __future__ import annotations
 
 import hashlib
+import random
+import sys
+
+import torch
 
 
 def derive(seed: int, path: str) -> int:
@@ -11,3 +15,22 @@ def derive(seed: int, path: str) -> int:
         f"{seed}/{path}".encode("utf-8", "surrogatepass"), digest_size=8
     ).digest()
     return int.from_bytes(digest) >> 1
+
+
+def reseed(seed: int) -> None:
+    """Seed the generators that a forward pass may draw from (dropout)."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
+
+
+def reseed_all(seed: int) -> None:
+    """Python's and NumPy's generators too, for a model that is not a spec's."""
+    reseed(seed)
+    random.seed(seed)
+    if "numpy" in sys.modules:
+        import numpy
+
+        numpy.random.seed(seed % 2**32)

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from gradprobe.errors import InputError
-from gradprobe.model.batch import loss_of
 from gradprobe.model.build import Network
+from gradprobe.model.losses import loss_of
 from gradprobe.model.rows import Row, find_rows
 
 Loss = Callable[[Any], Tensor]

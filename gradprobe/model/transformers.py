@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.errors import InputError, ModelError, first_line, suggestion
-from gradprobe.model.rng import reseed
-from gradprobe.model.seeds import derive
+from gradprobe.model.seeds import derive, reseed
 from gradprobe.spec.network import ArchitectureSpec
 from gradprobe.spec.options import Limits
 

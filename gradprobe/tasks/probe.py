@@ -274,7 +274,7 @@ def _prepare_architecture(
 def _main_loss(name: str, seed: int) -> Callable[[Any], Tensor]:
     """The loss called ``name`` of what a Hugging Face model is for: its main output."""
     from gradprobe.model import transformers as architectures
-    from gradprobe.model.batch import loss_of
+    from gradprobe.model.losses import loss_of
 
     of = loss_of(name, None, seed)
     return lambda output: of(architectures.main_output(output))
@@ -341,8 +341,9 @@ def prepare(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None = No
         InputError: the spec, an option or the data do not fit.
         ModelError: the network could not be built.
     """
-    from gradprobe.model.batch import loss_of, random_batch
+    from gradprobe.model.batch import random_batch
     from gradprobe.model.build import build
+    from gradprobe.model.losses import loss_of
 
     if options.rows is not None:
         raise InputError("--rows: a spec's rows are its layers")
@@ -417,7 +418,7 @@ def probe(
         InputError: an argument does not fit.
         ModelError: the model raised while it ran, or has nothing to train.
     """
-    from gradprobe.model.batch import loss_of
+    from gradprobe.model.losses import loss_of
     from gradprobe.model.subject import arguments_of
 
     limits = Limits(memory=max_memory)

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.errors import GradprobeError, InputError, ModelError, suggestion
-from gradprobe.model.batch import load_batch, loss_of
+from gradprobe.model.batch import load_batch
+from gradprobe.model.losses import loss_of
 from gradprobe.model.seeds import derive
 from gradprobe.model.subject import arguments_of
 from gradprobe.model.tensors import map_tensors

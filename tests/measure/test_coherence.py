@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from gradprobe.errors import ModelError
 from gradprobe.measure.blocks.jacobian import jacobians
 from gradprobe.measure.second_look import STEP, SecondLook, second_look
-from gradprobe.model.batch import projection
+from gradprobe.model.losses import projection
 from gradprobe.model.subject import subject_of
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 import gradprobe
 from gradprobe.errors import ModelError
-from gradprobe.model.build import INFERENCES, LAYER_CLASSES, Network, build, plan
+from gradprobe.model.build import Network, build
+from gradprobe.model.layers import LAYER_CLASSES
+from gradprobe.model.plan import INFERENCES, plan
 from gradprobe.spec.network import NetworkSpec
 from gradprobe.spec.options import Limits
 from gradprobe.spec.sources.stack import StackOptions

@@ -14,7 +14,7 @@ from helpers.commands import Result
 from torch import Tensor, nn
 
 import gradprobe
-from gradprobe.model.batch import LOSSES, cross_entropy, mse, projection
+from gradprobe.model.losses import LOSSES, cross_entropy, mse, projection
 from gradprobe.model.tensors import first_tensor
 
 F64 = torch.float64

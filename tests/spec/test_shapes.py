@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from gradprobe.model.build import layer_class
+from gradprobe.model.layers import layer_class
 from gradprobe.spec.shapes import FORMULAS, output_shape
 
 VECTORS = [(2, 6), (2, 5, 6), (2, 3, 5, 6)]

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import gradprobe
-from gradprobe.model.build import LAYER_CLASSES, build, layer_class
+from gradprobe.model.build import build
+from gradprobe.model.layers import LAYER_CLASSES, layer_class
 from gradprobe.spec.network import NetworkSpec
 from gradprobe.spec.vocabulary import (
     ACTIVATIONS,
@@ -279,7 +280,7 @@ def test_an_activation_needs_no_argument_and_keeps_the_shape(name: str) -> None:
 
 
 def test_the_losses_are_those_that_there_are() -> None:
-    from gradprobe.model.batch import LOSSES as FUNCTIONS
+    from gradprobe.model.losses import LOSSES as FUNCTIONS
 
     assert tuple(FUNCTIONS) == LOSSES
 

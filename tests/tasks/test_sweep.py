@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradprobe.errors import InputError, Place
-from gradprobe.model.batch import projection
 from gradprobe.model.build import build
+from gradprobe.model.losses import projection
 from gradprobe.numbers import number
 from gradprobe.render.canvas import Style
 from gradprobe.render.sweep import render_sweep, render_sweep_json

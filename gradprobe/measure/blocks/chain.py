@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.measure.blocks.calls import Call
-from gradprobe.model.build import Network, Residual
-from gradprobe.model.rng import reseed
-from gradprobe.model.seeds import derive
+from gradprobe.model.build import Network
+from gradprobe.model.layers import Residual
+from gradprobe.model.seeds import derive, reseed
 
 
 class Element(NamedTuple):

@@ -17,7 +17,8 @@ from gradprobe.measure.blocks.calls import recorded
 from gradprobe.measure.blocks.chain import Element, as_leaf, elements_of, trace
 from gradprobe.measure.blocks.profile import BlockProfile, BranchLayer, Estimate, JacobianProfile
 from gradprobe.measure.norms import activation_stats, norms
-from gradprobe.model.build import Concat, Network, Residual
+from gradprobe.model.build import Network
+from gradprobe.model.layers import Concat, Residual
 from gradprobe.model.seeds import derive
 from gradprobe.model.subject import Subject
 

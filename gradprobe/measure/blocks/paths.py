@@ -24,9 +24,8 @@ from gradprobe.measure.blocks.chain import Element, as_leaf, elements_of, trace
 from gradprobe.measure.blocks.profile import PathProfile
 from gradprobe.measure.norms import norms
 from gradprobe.model.build import Network
-from gradprobe.model.rng import reseed
 from gradprobe.model.rows import children_of
-from gradprobe.model.seeds import derive
+from gradprobe.model.seeds import derive, reseed
 from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import first_tensor, fresh, tensors_in
 

@@ -1,0 +1,339 @@
+"""``NetworkSpec`` → ``Plan``: every size filled in, and what the network costs.
+
+Everything happens on the meta device, where tensors have a shape and no memory: sizes that follow
+from the input are filled in, shapes that do not fit are found, and the cost is summed up and held
+against the limits. Only then does ``build`` allocate memory.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, NoReturn, cast
+
+import torch
+from torch import Tensor, nn
+
+from gradprobe.errors import GradprobeError, Place, first_line
+from gradprobe.model.layers import layer_class
+from gradprobe.spec.network import LayerSpec, NetworkSpec
+from gradprobe.spec.options import Limits
+from gradprobe.spec.shapes import output_shape
+from gradprobe.spec.vocabulary import RECURRENT_LAYERS, SEQUENCE_LAYERS, layer_arguments
+
+# How an argument that was left out follows from the input (batch, …).
+INFERENCES: dict[str, Callable[[Tensor], int | None]] = {
+    "in_features": lambda x: x.shape[-1],
+    "input_size": lambda x: x.shape[-1],
+    "embed_dim": lambda x: x.shape[-1],
+    "d_model": lambda x: x.shape[-1],
+    "normalized_shape": lambda x: x.shape[-1],
+    "in_channels": lambda x: x.shape[1] if x.dim() > 1 else None,
+    "num_features": lambda x: x.shape[1] if x.dim() > 1 else None,
+    "num_channels": lambda x: x.shape[1] if x.dim() > 1 else None,
+}
+
+
+class Planned(NamedTuple):
+    """A layer whose sizes are all known. A ``repeat`` has one branch for each iteration."""
+
+    spec: LayerSpec
+    arguments: dict[str, Any]
+    branches: tuple[tuple[Planned, ...], ...] = ()
+    parameters: int = 0
+    activations: int = 0  # elements of all outputs inside, for the whole batch
+    work: int = 0  # multiplications of one forward pass, about
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A network whose sizes are all known, and what it costs; nothing is allocated yet."""
+
+    layers: tuple[Planned, ...]
+    parameters: int
+    work: int  # multiplications of one forward pass, about
+
+
+def plan(spec: NetworkSpec, batch_size: int, limits: Limits | None = None) -> Plan:
+    """Fill in every size, on the meta device, and hold the cost against ``limits``.
+
+    Raises:
+        InputError: shapes do not fit, an argument is refused by torch, no parameter, too large.
+    """
+    planner = _Planner(spec)
+    shape = (batch_size, *spec.input.shape)
+    limits = limits or Limits()
+    _check_bytes(spec, "one input batch needs", math.prod(shape), limits, spec.input.place)
+    dtype = torch.float32 if spec.input.tokens is None else torch.int64
+    with torch.no_grad():
+        x = torch.empty(shape, device="meta", dtype=dtype)
+        layers, _ = planner.chain(spec.layers, x)
+    parameters = sum(layer.parameters for layer in layers)
+    activations = sum(layer.activations for layer in layers)
+    if parameters == 0:
+        raise spec.error("the network has no trainable parameters", spec.layers[0].place)
+    largest = max(layers, key=lambda layer: layer.parameters).spec.place
+    _check_bytes(spec, f"{parameters:,} parameters need", parameters, limits, largest)
+    if parameters > limits.parameters:
+        message = f"the network has {parameters:,} parameters"
+        raise spec.error(message, largest, f"--max-parameters is {limits.parameters:,}")
+    # Each output, and its gradient on the way back.
+    what = f"the activations of a batch of {batch_size} need"
+    widest = max(layers, key=lambda layer: layer.activations).spec.place
+    _check_bytes(spec, what, 2 * activations + parameters, limits, widest)
+    work = sum(layer.work for layer in layers)
+    return Plan(tuple(layers), parameters, work)
+
+
+def _check_bytes(
+    spec: NetworkSpec, what: str, elements: int, limits: Limits, place: Place | None
+) -> None:
+    needed = elements * 4
+    if needed > limits.memory:
+        message = f"{what} {format_bytes(needed)}"
+        raise spec.error(message, place, f"--max-memory is {format_bytes(limits.memory)}")
+
+
+def format_bytes(count: int) -> str:
+    """``3.6 TiB``"""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:,.2g} TiB" if size < 100 else f"{size:,.0f} TiB"
+
+
+_SPATIAL = re.compile(r"(?:Conv|ConvTranspose|\w+Pool)([123])d")
+
+_IMAGES = {
+    "1": "[channels, length]",
+    "2": "[channels, height, width]",
+    "3": "[channels, depth, height, width]",
+}
+
+
+class _Planner:
+    """Walks the spec once with a meta tensor; equal layers on equal inputs are planned once."""
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        self.spec = spec
+        self.known: dict[tuple[Any, ...], tuple[Planned, Tensor]] = {}
+        self.previous: LayerSpec | None = None
+
+    def chain(self, layers: tuple[LayerSpec, ...], x: Tensor) -> tuple[list[Planned], Tensor]:
+        planned = []
+        for layer in layers:
+            one, x = self.layer(layer, x)
+            planned.append(one)
+        return planned, x
+
+    def layer(self, layer: LayerSpec, x: Tensor) -> tuple[Planned, Tensor]:
+        if layer.is_leaf:
+            key = (id(layer), tuple(x.shape), x.dtype)
+            if key not in self.known:
+                self.known[key] = self._leaf(layer, x)
+            planned, out = self.known[key]
+            self.previous = layer
+            return planned, out
+        return getattr(self, f"_{layer.kind}")(layer, x)  # type: ignore[no-any-return]
+
+    def _leaf(self, layer: LayerSpec, x: Tensor) -> tuple[Planned, Tensor]:
+        if not x.is_floating_point() and "Embedding" not in layer.kind:
+            message = f"{layer.kind} takes floating point input, not tokens"
+            hint = "begin with Embedding: {embedding_dim: 64}"
+            raise self.spec.error(message, layer.place, hint)
+        if layer.kind in SEQUENCE_LAYERS and x.dim() != 3:
+            message = f"{layer.kind} takes a sequence, [positions, features], and gets {_shape(x)}"
+            raise self.spec.error(message, layer.place)
+        spatial = _SPATIAL.fullmatch(layer.kind)
+        if spatial and x.dim() != int(spatial[1]) + 2:  # torch would take the batch for channels
+            message = f"{layer.kind} takes {_IMAGES[spatial[1]]} and gets {_shape(x)}"
+            message += f" from {self._source()}"
+            raise self.spec.error(message, layer.place)
+        arguments = self._resolve(layer, x)
+        if _mixes_samples(layer.kind, arguments, x.dim()):
+            message = f"{layer.kind} acts across the samples of the batch, dimension 0"
+            raise self.spec.error(message, layer.place, "give it a dim of 1 or more")
+        try:
+            with torch.device("meta"):
+                module = layer_class(layer.kind)(**arguments)
+            out = self._output(layer, arguments, module, x)
+        except Exception as error:
+            self._refuse(layer, x, error)
+        if not isinstance(out, Tensor):
+            raise self.spec.error(f"{layer.kind} does not return one tensor", layer.place)
+        if out.numel() == 0:
+            shape = list(out.shape[1:])
+            raise self.spec.error(f"{layer.kind} gives an empty output, {shape}", layer.place)
+        parameters = sum(p.numel() for p in module.parameters())
+        # Each weight of an output feature is used once for each of that feature's values.
+        work = out.numel() * parameters // (arguments.get("out_channels") or out.shape[-1])
+        activations = out.numel() + _inside(layer.kind, arguments, x)
+        return Planned(layer, arguments, (), parameters, activations, work), out
+
+    @staticmethod
+    def _output(layer: LayerSpec, arguments: dict[str, Any], module: nn.Module, x: Tensor) -> Any:
+        fits = x.is_floating_point() != ("Embedding" in layer.kind)
+        shape = output_shape(layer.kind, arguments, tuple(x.shape)) if fits else None
+        return (
+            module(x) if shape is None else torch.empty(shape, device="meta", dtype=torch.float32)
+        )
+
+    def _resolve(self, layer: LayerSpec, x: Tensor) -> dict[str, Any]:
+        """The arguments of a leaf, with those that follow from the input filled in."""
+        arguments: dict[str, Any] = {
+            key: list(value)
+            if key in ("normalized_shape", "unflattened_size") and isinstance(value, tuple)
+            else value
+            for key, value in layer.arguments.items()
+            if key != "batch_first"
+        }
+        for argument in layer_arguments(layer.kind).values():
+            if argument.inferred:
+                name = argument.name
+                inferred = self._inferred(layer, name, x)
+                given = arguments.setdefault(name, inferred)
+                last = given[-1] if isinstance(given, list) else given
+                # A vocabulary may be larger than the tokens that this input draws from.
+                if last < inferred if name == "num_embeddings" else last != inferred:
+                    message = (
+                        f"{layer.kind}: {name} is {last}, but {self._source()} gives {inferred}"
+                    )
+                    hint = f"leave '{name}' out: it follows from the input"
+                    raise self.spec.error(message, layer.place, hint)
+        return arguments
+
+    def _inferred(self, layer: LayerSpec, name: str, x: Tensor) -> int:
+        if name == "num_embeddings":
+            if self.spec.input.tokens is None:
+                hint = "say how many there are: input: {shape: [128], tokens: 50257}"
+                message = f"{layer.kind} needs integer tokens for input"
+                raise self.spec.error(message, layer.place, hint)
+            return self.spec.input.tokens
+        inferred = INFERENCES[name](x)
+        if inferred is None:
+            message = f"{layer.kind}: '{name}' does not follow from {_shape(x)}"
+            raise self.spec.error(message, layer.place)
+        return inferred
+
+    def _source(self) -> str:
+        if self.previous is None:
+            return "the input"
+        line = f" (line {self.previous.place.line})" if self.previous.place else ""
+        return f"{self.previous.kind}{line}"
+
+    def _refuse(self, layer: LayerSpec, x: Tensor, error: Exception) -> NoReturn:
+        if isinstance(error, GradprobeError):
+            raise error
+        # A set has another order in each process.
+        reason = re.sub(
+            r"\{('[^{}]*')\}", lambda m: ", ".join(sorted(m[1].split(", "))), first_line(error)
+        )
+        if "overflow" in reason.lower():
+            message = f"{layer.kind} needs more than 8 EiB"
+            raise self.spec.error(message, layer.place, "see --max-memory") from error
+        if "more than 1 value per channel" in reason:
+            message = (
+                f"{layer.kind} needs more than one value per channel; the batch has one sample"
+            )
+            raise self.spec.error(message, layer.place, "use --batch-size 2 or more") from error
+        message = f"{layer.kind} cannot take the output of {self._source()}, {_shape(x)}: "
+        raise self.spec.error(message + reason[:200], layer.place) from error
+
+    def _sequential(self, layer: LayerSpec, x: Tensor) -> tuple[Planned, Tensor]:
+        inside, out = self.chain(layer.branches[0], x)
+        return _combine(layer, (tuple(inside),)), out
+
+    def _repeat(self, layer: LayerSpec, x: Tensor) -> tuple[Planned, Tensor]:
+        iterations: list[tuple[Planned, ...]] = []
+        while len(iterations) < layer.times:
+            inside, out = self.chain(layer.branches[0], x)
+            same = out.shape == x.shape and out.dtype == x.dtype
+            # A body that preserves the shape plans the same way each time.
+            iterations += [tuple(inside)] * (layer.times - len(iterations) if same else 1)
+            x = out
+        return _combine(layer, tuple(iterations)), x
+
+    def _residual(self, layer: LayerSpec, x: Tensor) -> tuple[Planned, Tensor]:
+        before = self.previous
+        inside, out = self.chain(layer.branches[0], x)
+        last = self.previous
+        branches = [tuple(inside)]
+        skip = x
+        if len(layer.branches) > 1:
+            self.previous = before
+            shortcut, skip = self.chain(layer.branches[1], x)
+            branches.append(tuple(shortcut))
+        if skip.shape != out.shape:
+            ends = f"{_kind(last)} ends in {_shape(out)}, the skip in {_shape(skip)}"
+            hint = "make them equal, or give the residual a 'shortcut' that changes the shape"
+            raise self.spec.error(f"residual: the branch's {ends}", layer.place, hint)
+        self.previous = layer
+        return _combine(layer, tuple(branches)), out
+
+    def _concat(self, layer: LayerSpec, x: Tensor) -> tuple[Planned, Tensor]:
+        before = self.previous
+        branches, outputs = [], []
+        for branch in layer.branches:
+            self.previous = before
+            inside, out = self.chain(branch, x)
+            branches.append(tuple(inside))
+            outputs.append(out)
+        dim = cast(int, layer.arguments.get("dim", 1))
+        first = list(outputs[0].shape)
+        across = dim + len(first) if dim < 0 else dim
+        rests = {(*out.shape[:across], *out.shape[across + 1 :]) for out in outputs}
+        if not 0 < across < len(first) or len(rests) > 1:
+            shapes = ", ".join(str(list(out.shape[1:])) for out in outputs)
+            message = f"concat: outputs of shapes {shapes} cannot be joined along dim {dim}"
+            raise self.spec.error(message, layer.place)
+        first[across] = sum(out.shape[across] for out in outputs)
+        joined = torch.empty(first, device="meta", dtype=outputs[0].dtype)
+        self.previous = layer
+        return _combine(layer, tuple(branches)), joined
+
+
+# Of three dimensions these take the first where they are told none.
+_TAKES_FIRST = frozenset({"Softmax", "Softmin", "LogSoftmax", "Softmax2d"})
+
+
+def _mixes_samples(kind: str, arguments: Mapping[str, Any], dimensions: int) -> bool:
+    """Whether a layer that acts along one dimension does so along that of the batch."""
+    if "dim" in arguments:
+        return kind in {"GLU", *_TAKES_FIRST} and arguments["dim"] in (0, -dimensions)
+    return kind in _TAKES_FIRST and dimensions == 3
+
+
+def _inside(kind: str, arguments: Mapping[str, Any], x: Tensor) -> int:
+    """Elements that a layer keeps beside its output: gates, projections, a mask, padding."""
+    if kind == "LocalResponseNorm":  # pads the channels by its size
+        return x.numel() // x.shape[1] * (x.shape[1] + int(arguments["size"]))
+    if kind not in SEQUENCE_LAYERS:
+        return 0
+    batch, length, features = x.shape
+    if kind in RECURRENT_LAYERS:
+        gates = {"RNN": 4, "GRU": 10, "LSTM": 11}[kind]  # as measured, with the layer's output
+        gates *= arguments.get("num_layers", 1) * (2 if arguments.get("bidirectional") else 1)
+        return int(batch * length * arguments["hidden_size"] * gates)
+    mask = length * length if arguments.get("causal") else 0
+    forward = arguments.get("dim_feedforward", 2048) if kind == "TransformerEncoderLayer" else 0
+    return int(mask + batch * length * (4 * features + 2 * forward))
+
+
+def _combine(layer: LayerSpec, branches: tuple[tuple[Planned, ...], ...]) -> Planned:
+    inside = [planned for branch in branches for planned in branch]
+    parameters = sum(planned.parameters for planned in inside)
+    activations = sum(planned.activations for planned in inside)
+    work = sum(planned.work for planned in inside)
+    return Planned(layer, dict(layer.arguments), branches, parameters, activations, work)
+
+
+def _shape(x: Tensor) -> str:
+    return f"shape {list(x.shape[1:])}"
+
+
+def _kind(layer: LayerSpec | None) -> str:
+    return layer.kind if layer else "input"
