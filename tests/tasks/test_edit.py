@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from gradprobe.spec.network import NetworkSpec
 from gradprobe.spec.sources.yaml import parse
 from gradprobe.tasks.fix.changes import Change, SetArguments, apply, same_network
-from gradprobe.tasks.fix.edit import CannotEditError, edit
+from gradprobe.tasks.fix.edit import edit
+from gradprobe.tasks.fix.layout import CannotEditError
 from gradprobe.tasks.fix.recipes import Recipe, changes_for, recipes
 from gradprobe.tasks.fix.search import unified_diff
 

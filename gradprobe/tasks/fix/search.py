@@ -19,7 +19,8 @@ from gradprobe.spec.sources.python import is_script, is_target
 from gradprobe.spec.sources.stack import STACKS, StackOptions
 from gradprobe.spec.write import render_spec
 from gradprobe.tasks.fix.changes import Change, apply, label
-from gradprobe.tasks.fix.edit import CannotEditError, edit
+from gradprobe.tasks.fix.edit import edit
+from gradprobe.tasks.fix.layout import CannotEditError
 from gradprobe.tasks.fix.recipes import Recipe, changes_for, recipes
 from gradprobe.tasks.fix.trials import (
     MENDED,
