@@ -68,7 +68,7 @@ class SetArguments(NamedTuple):
 
 
 class SetInit(NamedTuple):
-    """Initialisations in a layer's own ``init``, which is there already."""
+    """Initialisations in the ``init`` that a layer has already."""
 
     place: Place
     init: Mapping[str, InitSpec]

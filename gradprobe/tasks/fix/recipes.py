@@ -42,7 +42,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "scale": (True,),
     "zero": (True,),
 }
-MOST_CHOICES = 3  # of a recipe; so many only if one of them is a skip
+MOST_CHOICES = 3  # in one recipe; a recipe of three holds a skip
 
 
 def recipes() -> list[Recipe]:
@@ -56,14 +56,15 @@ def recipes() -> list[Recipe]:
             (field, value) for field, values in CHOICES.items() for value in values
         )
     ]
-    found: list[tuple[int, int, Recipe]] = []
+    candidates: list[tuple[int, int, Recipe]] = []
     for count in range(1, MOST_CHOICES + 1):
         for chosen in itertools.combinations(ranked, count):
             fields = {field: value for _, field, value in chosen}
             if len(fields) == count and (count < MOST_CHOICES or "skip" in fields):
                 intrusion = sum(rank for rank, _, _ in chosen)
-                found.append((count, intrusion, Recipe(**fields)))  # type: ignore[arg-type]
-    return [recipe for _, _, recipe in sorted(found, key=lambda entry: entry[:2])]
+                recipe = Recipe(**fields)  # type: ignore[arg-type]
+                candidates.append((count, intrusion, recipe))
+    return [recipe for _, _, recipe in sorted(candidates, key=lambda entry: entry[:2])]
 
 
 # ---- where a recipe applies
@@ -90,7 +91,7 @@ _RECTIFIERS = frozenset(
     "ReLU ReLU6 LeakyReLU PReLU RReLU ELU CELU GELU SiLU Mish Hardswish".split()
 )
 
-# What may stand for an activation that lets no gradient through, or lets its inputs look alike.
+# What may replace an activation that lets no gradient through, or makes its inputs look alike.
 _SATURATING = "Sigmoid Hardsigmoid LogSigmoid Softplus Softsign Hardshrink Softshrink Tanhshrink"
 SWAPS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(_SATURATING.split(), ("Tanh", "ReLU")),
@@ -126,19 +127,19 @@ def changes_for(spec: NetworkSpec, recipe: Recipe, scale: float = 1.0) -> tuple[
 
 def find_segments(spec: NetworkSpec) -> list[Segment]:
     """The plain blocks: bodies of repeats without a skip, else runs of layers of equal width."""
-    found = list(_repeated(spec.layers))
-    if found or any(layer.kind in ("repeat", "residual", "concat") for layer in spec.layers):
-        return found
+    segments = list(_repeated(spec.layers))
+    if segments or any(layer.kind in ("repeat", "residual", "concat") for layer in spec.layers):
+        return segments
     return list(_unrolled(spec.layers))
 
 
 def _repeated(layers: tuple[LayerSpec, ...]) -> Iterator[Segment]:
+    """The bodies of the repeats that hold weights and no skip."""
     for layer in layers:
         body = layer.branches[0] if layer.branches else ()
         if layer.kind == "repeat":
-            inside = [one for one, _ in walk(body)]
-            skips = any(one.kind in ("residual", "concat") for one in inside)
-            if not skips and any(one.kind in WIDTHS for one in inside):
+            kinds = {inner.kind for inner, _ in walk(body)}
+            if not kinds & {"residual", "concat"} and kinds & WIDTHS.keys():
                 yield Segment(layer.place, 0, len(body), body, layer.times)
         elif layer.kind == "sequential":
             yield from _repeated(body)
@@ -244,15 +245,15 @@ def _is_activation(layer: LayerSpec) -> bool:
 def _renames(kind: str, blocks: list[tuple[LayerSpec, ...]]) -> Iterator[Change]:
     for block in blocks:
         for layer, _ in walk(block):
-            known = layer.is_leaf and set(layer.arguments) <= set(layer_arguments(kind))
-            if kind in SWAPS.get(layer.kind, ()) and known and layer.place:
+            fits = layer.is_leaf and set(layer.arguments) <= set(layer_arguments(kind))
+            if kind in SWAPS.get(layer.kind, ()) and fits and layer.place:
                 yield Rename(layer.place, layer.kind, kind)
 
 
 def _inits(
     spec: NetworkSpec, recipe: Recipe, blocks: list[tuple[LayerSpec, ...]], scale: float
 ) -> list[Change]:
-    """In the layers that have their own ``init``, else by class."""
+    """New weight inits: in the layers that have their own ``init``, else by class."""
     changes: list[Change] = []
     by_class: dict[str, Mapping[str, InitSpec]] = {}
     for block in blocks:
@@ -280,10 +281,10 @@ def _weight_init(recipe: Recipe, leaves: list[LayerSpec], scale: float) -> InitS
     return InitSpec("kaiming_normal" if kinds & _RECTIFIERS else "xavier_normal")
 
 
-def _same(one: InitSpec, other: InitSpec) -> bool:
-    return one.name == other.name and dict(one.arguments) == dict(other.arguments)
+def _same(init: InitSpec, other: InitSpec) -> bool:
+    return init.name == other.name and dict(init.arguments) == dict(other.arguments)
 
 
 def _rounded(value: float) -> float:
-    """To two significant digits, as one would write it."""
+    """The value to two significant digits, as a person would write it."""
     return float(f"{value:.2g}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,8 +35,8 @@ from gradprobe.tasks.fix.trials import (
 from gradprobe.tasks.probe import load_target, probe_spec
 
 _BOM = b"\xef\xbb\xbf"
-_GAIN_STEPS = 12  # of the search for the gain of reach 1
-_GAINS = (0.25, 8.0)  # between which it searches
+_GAIN_STEPS = 12  # bisections in the search for the gain at which reach is 1
+_GAINS = (0.25, 8.0)  # the search stays between them
 
 
 def is_file(target: str) -> bool:
@@ -81,28 +81,19 @@ def mend(
     """
     probes = tuple(replace(options, seed=seed) for seed in seeds)
     before = _judged("as it is", [_measure(spec, probe) for probe in probes], needs_mending)
-    found = Fix(spec.source, seeds, before, writable=is_file(spec.source))
+    fix = Fix(spec.source, seeds, before, writable=is_file(spec.source))
     if before.sound:
-        return found
+        return fix
     tried: list[Trial] = []
     chosen: tuple[Trial, tuple[Change, ...]] | None = None
-    seen: set[str] = set()
-    for recipe in recipes():
-        changes = _tuned(spec, recipe, probes[0])
-        name = label(changes)
-        if not changes or name in seen:
-            continue
-        seen.add(name)
-        trial = _try(name, apply(spec, changes), probes)
-        if trial is None:
-            continue
+    for trial, changes in _trials(spec, probes):
         tried.append(trial)
         if trial.sound and chosen is None:
             chosen = trial, changes
             if not everything:
                 break
-    found = replace(found, tried=tuple(tried))
-    return found if chosen is None else _with_diff(found, spec, text, *chosen)
+    fix = replace(fix, tried=tuple(tried))
+    return fix if chosen is None else _with_diff(fix, spec, text, *chosen)
 
 
 def write(target: str, text: str, fix: Fix) -> Fix:
@@ -119,12 +110,29 @@ def write(target: str, text: str, fix: Fix) -> Fix:
     return replace(fix, written=True)
 
 
+def _trials(
+    spec: NetworkSpec, probes: tuple[ProbeOptions, ...]
+) -> Iterator[tuple[Trial, tuple[Change, ...]]]:
+    """Each recipe that fits ``spec``, tried, with its changes; the same changes only once."""
+    seen = {""}  # the label of no changes
+    for recipe in recipes():
+        changes = _tuned(spec, recipe, probes[0])
+        name = label(changes)
+        if name in seen:
+            continue
+        seen.add(name)
+        trial = _try(name, apply(spec, changes), probes)
+        if trial is not None:
+            yield trial, changes
+
+
 def _measure(spec: NetworkSpec, options: ProbeOptions) -> Probed:
     return measurement(probe_spec(spec, options))
 
 
 def _judged(name: str, measured: list[Probed], reason: Callable[[Probed], str]) -> Trial:
-    doubts = [reason(one) for one in measured]
+    """A trial that is sound where ``reason`` finds none against any of its measurements."""
+    doubts = [reason(probed) for probed in measured]
     return Trial(name, tuple(measured), not any(doubts), next(filter(None, doubts), ""))
 
 
@@ -168,7 +176,7 @@ def _tuned(spec: NetworkSpec, recipe: Recipe, probe: ProbeOptions) -> tuple[Chan
             high = gain
         else:
             low = gain
-    if low == _GAINS[0] or high == _GAINS[1]:  # there is none
+    if low == _GAINS[0] or high == _GAINS[1]:  # reach is 1 nowhere between them
         return ()
     return changes_for(spec, recipe, float(f"{low * high:.3g}"))
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from gradprobe.measure.profile import GradientProfile, RowProfile, from_one
 from gradprobe.verdict.report import Report, Severity, Verdict
 
-_INFORMING = "GP4"  # rules before it make the verdict, those from it on do not
-DEEP = 30  # rows with weights and without a skip; from here on a plain stack is hard to train
-MOST_PLAIN = 50  # such rows; none deeper is called mended
+_INFORMING = "GP4"  # the rules below this code make the verdict, the others inform
+DEEP = 30  # a stack with more rows of weights without a skip is hard to train
+MOST_PLAIN = 50  # a stack with more of them is never called mended
 
 
 class Bar(NamedTuple):
@@ -21,8 +21,8 @@ class Bar(NamedTuple):
     dependence: float
 
 
-# Drawn from benchmarks/trainability/outcomes.jsonl, see benchmarks/fix.py. The first is for the
-# network as it came, and leaves alone what trained; the second for a mended one, and is stricter.
+# Both are drawn from benchmarks/trainability/outcomes.jsonl, see benchmarks/fix.py. LEFT_ALONE is
+# for the network as it came and lets pass what trained; MENDED is stricter.
 LEFT_ALONE = {
     "skip": Bar(1e-2, 1e2, 1e-3),
     "plain": Bar(1e-2, 1e2, 1e-2),
@@ -48,7 +48,7 @@ class Trial(NamedTuple):
     name: str
     measured: tuple[Probed, ...]
     sound: bool
-    doubt: str = ""  # why it is not sound
+    doubt: str = ""  # the reason where it is not sound
 
     @property
     def worst(self) -> Probed:
@@ -95,7 +95,7 @@ class Fix:
 
 
 def measurement(report: Report) -> Probed:
-    """What counts of a report."""
+    """The numbers of a report by which a fix is judged."""
     weighty = _weight_rows(report.profile)
     skips = sum(_has_skip(row) for row in weighty)
     plain = len(weighty) - skips
