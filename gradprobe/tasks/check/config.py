@@ -5,30 +5,17 @@ The file nearest above a target counts, alone: nothing is merged.
 
 from __future__ import annotations
 
-import math
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from gradprobe.errors import InputError, Place, located, suggestion
-from gradprobe.spec.options import (
-    MAX_BATCH_SIZE,
-    MAX_SEEDS,
-    SEVERITIES,
-    CheckOptions,
-    PerFileIgnore,
-    ascending,
-    choose_seeds,
-    is_seed,
-    parse_bytes,
-    seeds_in,
-)
-from gradprobe.spec.vocabulary import THRESHOLDS
-from gradprobe.verdict.rules.table import RULES
+from gradprobe.errors import InputError, suggestion
+from gradprobe.spec.options import MAX_BATCH_SIZE, CheckOptions, choose_seeds, seeds_in
+from gradprobe.tasks.check.toml import Reader, unknown_rule
 
 FILES = ("gradprobe.toml", "pyproject.toml")  # the first of a directory counts
 
@@ -49,7 +36,17 @@ def read(path: Path) -> CheckOptions:
     Raises:
         InputError: not TOML, an unknown key, a value out of range; names line and column.
     """
-    return _Reader(path).options()
+    reader = Reader(path)
+    options = CheckOptions(root=str(path.parent), exclude_root=str(path.parent))
+    origins = {}
+    for key, value in reader.body.items():
+        if key not in KEYS:
+            hint = suggestion(key, KEYS) or f"known: {', '.join(KEYS)}"
+            reader.fail(f"unknown key '{key}'", [key], hint)
+        name = _field(key)
+        options = replace(options, **{name: KEYS[key](reader, [key], value)})
+        origins[name] = f"{path.name}:{reader.place([key]).line}"
+    return replace(options, origins=origins)
 
 
 def _has_section(path: Path) -> bool:
@@ -84,241 +81,39 @@ def resolver(
     if config is not None and isolated:
         raise InputError("--config and --isolated contradict each other")
     fixed = Path(config) if config is not None else None
-    given: dict[str, Any] = {key: value for key, value in overrides.items() if value is not None}
-
-    reading = cache(read)
+    above: dict[str, Any] = {key: value for key, value in overrides.items() if value is not None}
+    read_once = cache(read)
 
     @cache
     def resolve(folder: Path) -> CheckOptions:
         path = None if isolated else fixed or nearest(folder)
-        options = reading(path) if path else CheckOptions()
-        if fixed is not None:  # as ruff has it: patterns are relative to where it is called
+        options = read_once(path) if path else CheckOptions()
+        if fixed is not None:  # as in ruff, patterns are relative to where it is called
             options = replace(options, root=".", exclude_root=".")
-        if "exclude" in given:
+        if "exclude" in above:
             options = replace(options, exclude_root=".")
-        told = {key: f"--{key.replace('_', '-')}" for key in given}
-        return replace(options, **given, origins={**options.origins, **told})
+        origins = {key: f"--{key.replace('_', '-')}" for key in above}
+        return replace(options, **above, origins={**options.origins, **origins})
 
     return lambda folder: resolve(folder.absolute())
 
 
-class _Reader:
-    """One file: its text, its table, and errors that know the line."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.section = "tool.gradprobe" if path.name == "pyproject.toml" else ""
-        try:
-            self.text = path.read_bytes().decode("utf-8-sig")
-            body: Any = tomllib.loads(self.text)
-        except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: not UTF-8: byte offset {error.start}") from error
-        except tomllib.TOMLDecodeError as error:
-            self._fail_in_syntax(str(error))
-        for key in filter(None, self.section.split(".")):
-            body = body.get(key, {}) if isinstance(body, dict) else body
-        if not isinstance(body, dict):
-            self.fail(f"{self.section}: expected a table", self.section.split(".")[-1:])
-        self.body: Mapping[str, Any] = body
-
-    def options(self) -> CheckOptions:
-        options = CheckOptions(root=str(self.path.parent), exclude_root=str(self.path.parent))
-        origins = {}
-        for key, value in self.body.items():
-            if key not in KEYS:
-                hint = suggestion(key, KEYS) or f"known: {', '.join(KEYS)}"
-                self.fail(f"unknown key '{key}'", [key], hint)
-            name = key.replace("-", "_")
-            options = replace(options, **{name: KEYS[key](self, [key], value)})
-            place = self.place([key])
-            origins[name] = f"{self.path.name}:{place.line}"
-        return replace(options, origins=origins)
-
-    def fail(self, message: str, keys: list[str], hint: str = "") -> NoReturn:
-        raise located(message, self.place(keys), self.text.splitlines(), hint)
-
-    def place(self, keys: list[str]) -> Place:
-        """Where the last of ``keys`` stands, each inside the one before; the file's start if not.
-
-        tomllib keeps no positions: this looks for the words, in the section first.
-        """
-        line = column = 1
-        lines = self.text.splitlines()
-        start = 0
-        section = [word for word in self.section.split(".") if word]
-        if section:
-            header = re.compile(r"\s*\[\s*" + r"\s*\.\s*".join(map(_key, section)) + r"\b")
-            start = next((i for i, text in enumerate(lines) if header.match(text)), 0)
-        for key in keys:
-            for number in range(start, len(lines)):
-                begin = column if number + 1 == line else 0
-                match = re.compile(rf"(?<![\w-]){_key(key)}(?![\w-])").search(
-                    _without_comment(lines[number]), begin
-                )
-                if match:
-                    line, column, start = number + 1, match.start() + 1, number
-                    break
-        return Place(str(self.path), line, column)
-
-    def _fail_in_syntax(self, message: str) -> NoReturn:
-        found = re.search(r"\(at line (\d+), column (\d+)\)", message)
-        lines = self.text.splitlines()
-        line, column = map(int, found.groups()) if found else (max(1, len(lines)), 1)
-        message = message.split(" (at ")[0]
-        raise located(f"not valid TOML: {message}", Place(str(self.path), line, column), lines)
-
-    # ---- values
-
-    def words(self, keys: list[str], value: Any) -> tuple[str, ...]:
-        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-            self.fail(f"{keys[-1]}: expected a list of strings", keys)
-        return tuple(value)
-
-    def rules(self, keys: list[str], value: Any) -> tuple[str, ...]:
-        words = self.words(keys, value)
-        for word in words:
-            self.rule(keys, word)
-        return words
-
-    def rule(self, keys: list[str], word: object) -> str:
-        if not isinstance(word, str):
-            self.fail(f"{keys[-1]}: a rule is a string, such as 'GP101'", keys)
-        if problem := unknown_rule(word):
-            self.fail(f"{keys[-1]}: no rule '{word}'", [*keys, word], problem)
-        return word
-
-    def thresholds(self, keys: list[str], value: Any) -> dict[str, float]:
-        limits = dict(THRESHOLDS)
-        for key, number in self.table(keys, value).items():
-            if key not in THRESHOLDS:
-                hint = suggestion(key, THRESHOLDS) or f"known: {', '.join(THRESHOLDS)}"
-                self.fail(f"thresholds: unknown key '{key}'", [*keys, key], hint)
-            limits[key] = self.positive([*keys, key], number)
-        if not ascending(limits):
-            order = " ≤ ".join(f"{key} {limits[key]:g}" for key in THRESHOLDS)
-            self.fail(f"thresholds: must ascend: {order}", keys)
-        return limits
-
-    def table(self, keys: list[str], value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            self.fail(f"{keys[-1]}: expected a table", keys)
-        return value
-
-    def positive(self, keys: list[str], value: Any) -> float:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or value <= 0:
-            self.fail(f"{keys[-1]}: expected a number greater than 0", keys)
-        return float(value)
-
-    def factor(self, keys: list[str], value: Any) -> float:
-        if (factor := self.positive(keys, value)) < 1:
-            self.fail(f"{keys[-1]}: a factor of at least 1", keys)
-        return factor
-
-    def boolean(self, keys: list[str], value: Any) -> bool:
-        if not isinstance(value, bool):
-            self.fail(f"{keys[-1]}: expected true or false", keys)
-        return value
-
-    def whole(self, keys: list[str], value: Any, most: int = 2**40) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-            self.fail(f"{keys[-1]}: expected an integer from 1 to {most:,}", keys)
-        return value
-
-    def size(self, keys: list[str], value: Any) -> int:
-        if not isinstance(value, str):
-            return self.whole(keys, value)
-        try:
-            return parse_bytes(value)
-        except InputError as error:
-            self.fail(f"{keys[-1]}: '{value}' is not a size", keys, error.hint)
-
-    def seeds(self, keys: list[str], value: Any) -> tuple[int, ...]:
-        if isinstance(value, list):
-            if not value or not all(is_seed(seed) for seed in value):
-                self.fail("seeds: a number of seeds, or a list of integers of at least 0", keys)
-            return tuple(dict.fromkeys(value))
-        return tuple(range(self.whole(keys, value, MAX_SEEDS)))
-
-    def severity(self, keys: list[str], value: Any) -> str:
-        if value not in SEVERITIES:
-            hint = suggestion(str(value), SEVERITIES) or f"known: {', '.join(SEVERITIES)}"
-            self.fail(f"{keys[-1]}: unknown severity '{value}'", keys, hint)
-        return str(value)
-
-    def per_file_ignores(self, keys: list[str], value: Any) -> tuple[PerFileIgnore, ...]:
-        """``"legacy/*.yaml" = [{rule = "GP103", reason = "…"}]``, or words alone."""
-        found = []
-        for pattern, entries in self.table(keys, value).items():
-            inside = [*keys, pattern]
-            if not isinstance(entries, list):
-                self.fail(f"{pattern}: expected a list of rules", inside)
-            for entry in entries:
-                found.append(PerFileIgnore(pattern, *self._ignore(inside, entry)))
-        return tuple(found)
-
-    def _ignore(self, keys: list[str], entry: Any) -> tuple[str, str]:
-        if not isinstance(entry, dict):
-            return self.rule(keys, entry), f"per-file-ignores in {self.path.name}"
-        if set(entry) != {"rule", "reason"}:
-            wrong = next((key for key in entry if key not in ("rule", "reason")), None)
-            hint = "{rule = 'GP103', reason = 'a warm-up makes up for it'}"
-            message = f"unknown key '{wrong}'" if wrong else "a rule and a reason are needed"
-            self.fail(f"per-file-ignores: {message}", keys, hint)
-        reason = entry["reason"]
-        if not isinstance(reason, str) or not reason.strip():
-            self.fail("per-file-ignores: the reason is empty", keys)
-        return self.rule(keys, entry["rule"]), reason
-
-
-# Every key, and how its value is read.
-KEYS: dict[str, Callable[[_Reader, list[str], Any], Any]] = {
-    "select": _Reader.rules,
-    "ignore": _Reader.rules,
-    "per-file-ignores": _Reader.per_file_ignores,
-    "exclude": _Reader.words,
-    "thresholds": _Reader.thresholds,
-    "fail-on": _Reader.severity,
-    "regression": _Reader.factor,
-    "seeds": _Reader.seeds,
-    "deep": _Reader.boolean,
+# Every key of the file, a field of CheckOptions with hyphens, and how its value is read.
+KEYS: dict[str, Callable[[Reader, list[str], Any], Any]] = {
+    "select": Reader.rules,
+    "ignore": Reader.rules,
+    "per-file-ignores": Reader.per_file_ignores,
+    "exclude": Reader.words,
+    "thresholds": Reader.thresholds,
+    "fail-on": Reader.severity,
+    "regression": Reader.factor,
+    "seeds": Reader.seeds,
+    "deep": Reader.boolean,
     "batch-size": lambda reader, keys, value: reader.whole(keys, value, MAX_BATCH_SIZE),
-    "max-parameters": _Reader.whole,
-    "max-memory": _Reader.size,
-    "timeout": _Reader.positive,
+    "max-parameters": Reader.whole,
+    "max-memory": Reader.size,
+    "timeout": Reader.positive,
 }
-
-
-def unknown_rule(word: str) -> str:
-    """What to say of a word that names no rule; an empty string where it names one."""
-    if any(rule.named(word) for rule in RULES):
-        return ""
-    names = [rule.name for rule in RULES]
-    return suggestion(word, names) or "gradprobe rules lists them"
-
-
-def _key(word: str) -> str:
-    """A pattern for a key or a string as TOML may write it, quoted or not."""
-    return rf"[\"']?{re.escape(word)}[\"']?"
-
-
-def _without_comment(line: str) -> str:
-    return line if "#" not in line else line[: _comment(line)]
-
-
-def _comment(line: str) -> int:
-    """Where the comment of a line begins; its length where there is none."""
-    quote = ""
-    for index, character in enumerate(line):
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "\"'":
-            quote = character
-        elif character == "#":
-            return index
-    return len(line)
 
 
 def parse_list(
@@ -352,14 +147,16 @@ def parse_seeds(text: str | None) -> tuple[int, ...] | None:
 def values(options: CheckOptions) -> Iterator[tuple[str, object]]:
     """Every key with its value in force, nested tables flattened, as a file would write it."""
     for key in KEYS:
-        value = getattr(options, key.replace("-", "_"))
+        value = getattr(options, _field(key))
         if key == "thresholds":
             yield from ((f"thresholds.{name}", limit) for name, limit in value.items())
         elif key == "per-file-ignores":
-            for one in value:
-                yield (
-                    f'per-file-ignores."{one.pattern}"',
-                    [{"rule": one.rule, "reason": one.reason}],
-                )
+            for ignore in value:
+                entry = {"rule": ignore.rule, "reason": ignore.reason}
+                yield f'per-file-ignores."{ignore.pattern}"', [entry]
         else:
             yield key, list(value) if isinstance(value, tuple) else value
+
+
+def _field(key: str) -> str:
+    return key.replace("-", "_")
