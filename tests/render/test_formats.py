@@ -25,6 +25,7 @@ from gradprobe.cli.options import CheckFormat
 from gradprobe.errors import printable
 from gradprobe.render.canvas import ENDLESS, Style, folded
 from gradprobe.render.check.formats import FORMATS
+from gradprobe.render.json import render_report
 from gradprobe.render.schema import OUTPUTS, output_schema
 from gradprobe.tasks.check.result import with_fingerprints
 from gradprobe.verdict.rules.table import RULES
@@ -50,10 +51,34 @@ def test_the_output_is_the_golden_one(name: str) -> None:
     style = Style(color=name == "colour", ascii=name == "ascii")
     text = FORMATS["full" if name in ("colour", "ascii") else name](RESULT, style)
     path = GOLDEN / f"{name}.txt"
+    text = without_what_others_test(name, text)
     if OVERWRITE:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8")
+
+
+def without_what_others_test(name: str, text: str) -> str:
+    """JSON and SARIF without each rule's wording and each target's report; the form is theirs."""
+    if name not in ("json", "sarif"):
+        return text
+    body = json.loads(text)
+    assert text == json.dumps(body, indent=2) + "\n"
+    if name == "sarif":
+        for rule in body["runs"][0]["tool"]["driver"]["rules"]:
+            for field in ("shortDescription", "fullDescription", "help"):
+                del rule[field]
+    else:
+        for target in body["targets"]:
+            target["report"] = target["report"] and target["report"]["verdict"]
+    return json.dumps(body, indent=2) + "\n"
+
+
+def test_json_holds_each_report_as_probe_prints_it() -> None:
+    targets = json.loads(rendered("json"))["targets"]
+    for outcome, target in zip(RESULT.outcomes, targets, strict=True):
+        alone = json.loads(render_report(outcome.report)) if outcome.report else None
+        assert target["report"] == alone
 
 
 @pytest.mark.parametrize("name", list(FORMATS))
@@ -104,6 +129,15 @@ def test_sarif_carries_what_github_requires() -> None:
         assert found["partialFingerprints"]["primaryLocationLineHash"]
         assert ("suppressions" in found) == (not one.counts)
     assert run["invocations"] == [{"executionSuccessful": False, "exitCode": 3}]
+
+
+def test_sarif_explains_each_rule_in_its_own_words() -> None:
+    [run] = json.loads(rendered("sarif"))["runs"]
+    for rule, shown in zip(RULES, run["tool"]["driver"]["rules"], strict=True):
+        first, *rest = rule.explanation.splitlines()
+        assert shown["shortDescription"] == {"text": first}
+        assert shown["fullDescription"]["text"].split() == (" ".join(rest) or first).split()
+        assert shown["help"] == {"text": rule.explanation, "markdown": rule.explanation}
 
 
 # ---- JUnit
