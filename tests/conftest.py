@@ -20,6 +20,12 @@ from gradprobe.cli.main import main
 from gradprobe.spec.network import NetworkSpec
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The seed of the tests' order, by which a failure can be had again."""
+    if seed := terminalreporter.config.getoption("randomly_seed", None):
+        terminalreporter.write_line(f"in the order of: pytest -n 0 --randomly-seed={seed}")
+
+
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The terminal of the person who runs the tests does not show in their results."""
