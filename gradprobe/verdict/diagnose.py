@@ -8,6 +8,7 @@ trains.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.spec.network import CheckSpec, Ignore
@@ -44,14 +45,11 @@ def diagnose(
     ]
     codes = {finding.rule for finding in findings}
     verdicts = [rule.verdict for rule in RULES if rule.verdict and rule.code in codes]
-    asked = selection or Selection()
-    known = {rule.code for rule in RULES if asked.holds(rule)}
     verdict = max(verdicts, key=list(Verdict).index, default=Verdict.HEALTHY)
-    findings = [finding for finding in findings if finding.rule in known]
-    codes |= _out_of_sight(profile, limits, training)
-    findings += [f for f in _unused(check.ignore, codes) if f.rule in known]
-    findings.sort(key=lambda finding: -finding.severity)
-    return tuple(findings), verdict
+    findings += _unused(check.ignore, codes | _out_of_sight(profile, limits, training))
+    selection = selection or Selection()
+    selected = [finding for finding in findings if selection.holds(BY_CODE[finding.rule])]
+    return tuple(sorted(selected, key=lambda finding: -finding.severity)), verdict
 
 
 def _clues(
@@ -70,11 +68,11 @@ def diagnose_seeds(
     selection: Selection | None = None,
 ) -> tuple[Finding, ...]:
     """What the reports on one target at several seeds tell only together."""
-    asked = selection or Selection()
+    selection = selection or Selection()
     return tuple(
         _finding(rule, clue, ignores)
         for rule in RULES
-        if rule.among and asked.holds(rule)
+        if rule.among and selection.holds(rule)
         for clue in rule.among(reports)
     )
 
@@ -82,7 +80,7 @@ def diagnose_seeds(
 def decides(training: Training | None, limits: Thresholds) -> bool:
     """Whether the probability, and not the bands of reach, says how much gradient arrives.
 
-    Where there is one, and nobody set a band of their own.
+    It does where there is one and nobody set a band of their own.
     """
     return bool(training and training.probability) and limits == THRESHOLDS
 
@@ -108,15 +106,9 @@ def _unused(ignores: Iterable[Ignore], codes: set[str]) -> Iterator[Finding]:
     rule = BY_NAME["unused-ignore"]
     for ignore in ignores:
         if ignore.place and not any(BY_CODE[code].named(ignore.rule) for code in codes):
-            yield Finding(
-                rule.code,
-                rule.name,
-                rule.severity,
-                f"{ignore.rule} is ignored here and not found: {ignore.reason}",
-                "delete this ignore",
-                line=ignore.place.line,
-                column=ignore.place.column,
-            )
+            message = f"{ignore.rule} is ignored here and not found: {ignore.reason}"
+            finding = _finding(rule, Clue(message, "delete this ignore"), ())
+            yield replace(finding, line=ignore.place.line, column=ignore.place.column)
 
 
 def _out_of_sight(
@@ -124,7 +116,8 @@ def _out_of_sight(
 ) -> set[str]:
     """The codes that another run on the same network may find: an ignore of theirs has a use.
 
-    What only several seeds tell, what only a second look does, and, after one, the bands of reach.
+    Those are what only several seeds tell, what only a second look tells, and, after a second look,
+    what the bands of reach tell.
     """
     return {
         rule.code

@@ -91,22 +91,23 @@ class Repeats(NamedTuple):
     @property
     def chances(self) -> tuple[Spread, Spread] | None:
         """Of the probabilities that it trains: under SGD, and under the better of SGD and Adam."""
-        known = [p for p in self.probabilities if p is not None]
-        sgd, adam = spread([p.sgd for p in known]), spread([p.adam for p in known])
+        present = [p for p in self.probabilities if p is not None]
+        sgd, adam = spread([p.sgd for p in present]), spread([p.adam for p in present])
         return (sgd, adam) if sgd and adam else None
 
 
 def tally(verdicts: Iterable[Verdict]) -> dict[Verdict, int]:
     """How often each verdict is there, the most common first; of equals the graver."""
     order = list(Verdict)
-    found = Counter(verdicts).items()
-    return dict(sorted(found, key=lambda one: (one[1], order.index(one[0])), reverse=True))
+    counts = Counter(verdicts)
+    common = sorted(counts, key=lambda verdict: (counts[verdict], order.index(verdict)))
+    return {verdict: counts[verdict] for verdict in reversed(common)}
 
 
 def spread(values: Sequence[float | None]) -> Spread | None:
     """Median, least and greatest of the finite values."""
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    return Spread(median_low(known), min(known), max(known)) if known else None
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    return Spread(median_low(finite), min(finite), max(finite)) if finite else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +144,17 @@ class Report:
 
     @property
     def rows(self) -> tuple[RowProfile, ...]:
+        """The profile's rows, in the order of the calls."""
         return self.profile.rows
 
     @property
     def reach(self) -> float | None:
+        """The profile's reach: 1 at the top; ``None`` where undefined."""
         return self.profile.reach
 
     @property
     def decay(self) -> float | None:
+        """The profile's decay: the factor per row, going back."""
         return self.profile.decay
 
     @property
@@ -164,5 +168,5 @@ class Report:
 
     def __str__(self) -> str:
         head = f"{self.target}: {self.verdict}"
-        told = [f"  {f.rule} {f.name}: {f.message} {f.advice}" for f in self.findings]
-        return "\n".join([head, *told])
+        lines = [f"  {f.rule} {f.name}: {f.message} {f.advice}" for f in self.findings]
+        return "\n".join([head, *lines])

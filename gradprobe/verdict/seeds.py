@@ -55,20 +55,20 @@ def repeated(
         if seeds.auto and len(reports) >= AUTO_SEEDS[0] and settled(reports):
             break
     shown = typical(reports)
-    found = (*shown.findings, *diagnose_seeds(reports, ignores))
-    findings = tuple(sorted(found, key=lambda finding: -finding.severity))
-    seen = repeats(reports, seeds.seeds[: len(reports)])
-    return replace(shown, findings=findings, repeats=seen)
+    findings = (*shown.findings, *diagnose_seeds(reports, ignores))
+    findings = tuple(sorted(findings, key=lambda finding: -finding.severity))
+    return replace(shown, findings=findings, repeats=repeats(reports, seeds.seeds[: len(reports)]))
 
 
 def repeats(reports: Sequence[Report], seeds: Sequence[int]) -> Repeats:
     """What became of each seed."""
+    trainings = [report.training for report in reports]
     return Repeats(
-        tuple(seeds),
-        tuple(report.verdict for report in reports),
-        tuple(report.reach for report in reports),
-        tuple(report.training.probability if report.training else None for report in reports),
-        settled(reports),
+        seeds=tuple(seeds),
+        verdicts=tuple(report.verdict for report in reports),
+        reaches=tuple(report.reach for report in reports),
+        probabilities=tuple(training and training.probability for training in trainings),
+        settled=settled(reports),
     )
 
 
@@ -86,12 +86,12 @@ def settled(reports: Sequence[Report]) -> bool:
 
 
 def sure(verdicts: Sequence[Verdict], margins: Sequence[float | None]) -> bool:
-    """The same, of the verdict and the ``margin`` of each seed."""
+    """``settled``, from the verdict and the ``margin`` of each seed."""
     counts = list(tally(verdicts).values())
     if majority(counts[0], len(verdicts)) >= SURE:
         return True
-    known = [value for value in margins if value is not None]
-    return len(counts) == 1 and len(known) == len(margins) and clear(known)
+    measured = [value for value in margins if value is not None]
+    return len(counts) == 1 and len(measured) == len(margins) and clear(measured)
 
 
 def margin(report: Report) -> float | None:
@@ -101,9 +101,7 @@ def margin(report: Report) -> float | None:
     verdict follows from neither.
     """
     limits, training, reach = report.config.get("thresholds"), report.training, report.reach
-    if report.verdict not in _MEASURED:
-        return None
-    if not isinstance(limits, Mapping):
+    if report.verdict not in _MEASURED or not isinstance(limits, Mapping):
         return None
     if training and decides(training, limits):
         return outlook(training.probability, minus_log_log).margin if training.probability else None
