@@ -1,0 +1,112 @@
+"""A rule is added in one file and a signal in three: it is done, in a copy of the package."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import gradprobe
+
+PACKAGE = Path(gradprobe.__file__).parent
+TESTS = Path(__file__).resolve().parent.parent
+
+RULE = '''
+def lonely(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A trunk of few rows.
+
+    There is little to lose.
+    """
+    if profile.steps < 5:
+        yield Clue(f"{profile.steps} steps", "add rows", value=float(profile.steps))
+
+
+'''
+
+WITH_RULE = """
+from helpers.handmade import with_reach, judged
+from gradprobe.cli.main import main
+findings, verdict = judged(with_reach(1.0, steps=3))
+print(verdict, [finding.name for finding in findings], [f.message for f in findings])
+print(judged(with_reach(1.0, steps=9))[0])
+main(["rules", "lonely"])
+"""
+
+WITH_SIGNAL = """
+import json
+from dataclasses import replace
+from jsonschema import validate
+from helpers.handmade import report, with_reach
+from gradprobe.render.json import render_report
+from gradprobe.render.schema import output_schema
+from gradprobe.render import text
+from gradprobe.verdict import calibration
+from gradprobe.verdict.report import Training
+from gradprobe.verdict.signals import signals
+measured = signals(with_reach(1.0), 1.0, {})
+weighed = Training(measured, calibration.probability(measured), 1.0)
+shown = replace(report(with_reach(1.0)), training=weighed)
+body = json.loads(render_report(shown))
+validate(body, output_schema("report"))
+print(body["training"]["signals"]["longing"], calibration.verdict(measured))
+print("longs 2.00" in text.render_report(shown))
+"""
+
+
+def changed(tmp_path: Path, edits: dict[str, list[tuple[str, str]]], program: str) -> list[str]:
+    """What ``program`` prints beside a copy of the package with ``edits``: a text, and the same."""
+    copy = tmp_path / "gradprobe"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    for path, replacements in edits.items():
+        text = (copy / path).read_text("utf-8")
+        for old, new in replacements:
+            assert text.count(old) == 1, old
+            text = text.replace(old, new)
+        (copy / path).write_text(text, "utf-8")
+    paths = os.pathsep.join([str(tmp_path), str(TESTS)])
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.splitlines()
+
+
+def test_a_rule_is_one_file(tmp_path: Path) -> None:
+    entry = '    Rule("GP404", "unseen"'
+    added = f'    Rule("GP499", "lonely", Severity.WARNING, lonely),\n{entry}'
+    edits = {"verdict/rules/notes.py": [("RULES = (", f"{RULE}RULES = ("), (entry, added)]}
+    found, silent, head, *rest = changed(tmp_path, edits, WITH_RULE)
+    assert found == "healthy ['lonely'] ['3 steps']"
+    assert silent == "()"
+    assert head.startswith("GP499 lonely  warning")
+    assert "There is little to lose." in "\n".join(rest)
+
+
+def test_a_signal_is_three_files(tmp_path: Path) -> None:
+    field = "    coherence: float  # of the gradient"
+    cause = 'CAUSES = {\n    "longing": Cause(\n        lambda value: f"longs {number(value)}",\n'
+    cause += '        lambda profile, signals: "it longs",\n'
+    cause += '        lambda profile, signals: "be there",\n        verdict=Verdict.DEAD,\n    ),\n'
+    edits = {
+        "verdict/signals.py": [
+            (field, f"    longing: float\n{field}"),
+            ("    coherence=1.0,\n", "    coherence=1.0,\n    longing=2.0,\n"),
+            (
+                "        coherence=coherence,\n",
+                "        coherence=coherence,\n        longing=5.0,\n",
+            ),
+        ],
+        "verdict/calibration.py": [("}\n# to here", '    "longing": (-9.0, -9.0),\n}\n# to here')],
+        "verdict/causes.py": [("CAUSES = {\n", cause)],
+    }
+    value, shown = changed(tmp_path, edits, WITH_SIGNAL)
+    assert value == "2.0 dead"
+    assert shown == "True"
