@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
+import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
 
-from gradprobe.errors import InputError
+from gradprobe.errors import InputError, ModelError
 from gradprobe.spec.network import InitSpec, LayerSpec, NetworkSpec, check_layer_count
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import STACKS, StackOptions
@@ -17,6 +16,9 @@ from gradprobe.spec.sources.yaml import parse_init
 from gradprobe.spec.vocabulary import ACTIVATIONS as ACTIVATION_WORDS
 from gradprobe.tasks.curves import Point, Sweep
 from gradprobe.tasks.probe import load_target, probe_spec
+from gradprobe.worker import pool
+from gradprobe.worker.archive import Failure
+from gradprobe.worker.pool import Clock, Lost, import_torch
 
 MAX_POINTS = 10_000
 
@@ -29,6 +31,11 @@ class Job(NamedTuple):
     depth: int
     spec: NetworkSpec
     options: ProbeOptions
+
+    @property
+    def name(self) -> str:
+        """What an error calls it: ``plain at 100, 64``."""
+        return f"{self.target} at {', '.join(self.at)}"
 
 
 # What a value on each axis does to the options of a stack.
@@ -75,16 +82,31 @@ def plan(
 
 
 def run(jobs: list[Job], workers: int) -> Iterator[Point]:
-    """The points, in the order of the jobs, each as soon as those before it are done."""
+    """The points, in the order of the jobs, each as soon as those before it are done.
+
+    Raises:
+        InputError, ModelError: a network does not fit, failed, or its process was lost.
+    """
     if workers <= 1 or len(jobs) < 2:
         yield from map(probe_job, jobs)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_one_thread)
-    try:
-        yield from pool.map(probe_job, jobs)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    results: dict[int, Point | Failure] = {}
+    done = 0
+    for index, result in pool.run(_work, jobs, workers):
+        results[index] = result
+        while done in results:
+            point = results.pop(done)
+            if isinstance(point, Lost):
+                raise ModelError(f"{jobs[done].name}: {point.message}", hint=point.hint)
+            if isinstance(point, Failure):
+                raise point.error
+            yield point
+            done += 1
+
+
+def _work(job: Job, clock: Clock) -> Point:
+    import_torch(clock, math.inf)
+    return probe_job(job)
 
 
 def probe_job(job: Job) -> Point:
@@ -109,12 +131,6 @@ def _edges(sweep: Sweep, stack: StackOptions) -> dict[tuple[str, str], float]:
             if edge is not None:
                 edges["plain", value] = edge
     return edges
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _job(target: str, at: dict[str, str], stack: StackOptions, options: ProbeOptions) -> Job:

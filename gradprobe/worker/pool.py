@@ -1,107 +1,107 @@
-"""Targets probed in worker processes, of which any may run out of time, of memory, or be killed.
+"""Jobs done in worker processes, of which any may run out of time, of memory, or be killed.
 
-A pool of the standard library breaks as a whole when one of its processes dies and cannot give up
-on one task. This one keeps a pipe to each worker and hands out one target at a time: a worker that
-is lost costs the target that it had, and another is started for the next.
+Other pools break as a whole when a process dies: the standard library's always, pebble's when the
+process is idle or still importing. This one keeps a pipe to each worker and hands out one job at a
+time: a worker that is lost costs the job that it had, and another is started for the next.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
-import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import NamedTuple
+from typing import Any, TypeVar
 
-from gradprobe.errors import ExitCode, GradprobeError, InputError, first_line
-from gradprobe.spec.network import CodeSpec
-from gradprobe.spec.options import ProbeOptions
-from gradprobe.spec.sources.python import CodeOptions, completed, require_allowed
-from gradprobe.spec.sources.yaml import parse_any
-from gradprobe.tasks.probe import measure_spec
-from gradprobe.verdict.rules.table import check_ignores
-from gradprobe.worker.archive import Failure, Reply, encode
-from gradprobe.worker.run import RunOptions, measure_code
+from gradprobe.errors import ExitCode, GradprobeError, first_line
+from gradprobe.worker.archive import Failure
 
+Clock = Callable[[float], None]  # sets how many seconds the job may still take
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
-class Job(NamedTuple):
-    """One target to be measured: its bytes, what it is called, how, and for how long at most."""
-
-    name: str
-    data: bytes
-    options: ProbeOptions
-    timeout: float  # seconds; importing torch does not count
-    allow_code: bool = False  # whether the code that a spec names may run
-
-
-class Done(NamedTuple):
-    """An encoded ``archive.Reply``, and whether the target's bytes and the options alone decide it.
-
-    What a spec that names code does, and whether memory runs out, they do not.
-    """
-
-    body: str
-    lasting: bool
-
-
-Result = Done | Failure
-
-_running: set[SpawnProcess] = set()
-_TO_START = 60.0  # seconds that a process may take until it says so
+_TO_START = 60.0  # seconds that a process may take until its job sets the clock
 _TO_DIE = 5.0  # seconds that a process may take to end when its pipe has ended
+
+
+class Lost(Failure):
+    """Why a job has no result: its process ended, took too long or met an internal error."""
 
 
 @dataclass
 class _Worker:
     process: SpawnProcess
     pipe: Connection
-    index: int  # of the job that it has
-    deadline: float
+    index: int = -1  # of the job that it has
+    seconds: float = 0.0  # that the job may take
+    deadline: float = 0.0
+
+    def hand_over(self, index: int, job: object) -> None:
+        self.index = index
+        self.set_clock(_TO_START)
+        with contextlib.suppress(OSError):  # where it has died, its pipe will say so
+            self.pipe.send(job)
+
+    def set_clock(self, seconds: float) -> None:
+        self.seconds, self.deadline = seconds, time.monotonic() + seconds
+
+    def end(self) -> None:
+        self.pipe.close()
+        self.process.kill()
+        self.process.join()
 
 
-def run(jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Result]]:
-    """Each job's index and result, as soon as it is there; one thread in each worker."""
-    waiting = deque(range(len(jobs)))
+def run(
+    work: Callable[[Job, Clock], Result], jobs: Sequence[Job], workers: int
+) -> Iterator[tuple[int, Result | Failure]]:
+    """Each job's index and result, as soon as it is there; one thread in each worker.
+
+    Args:
+        work: a function at the top of a module. It sets the clock first, and again around what
+            shall not count. A ``GradprobeError`` that it raises becomes the job's ``Failure``.
+    """
+    waiting = deque(enumerate(jobs))
     pool: list[_Worker] = []
     try:
         while waiting or pool:
             while waiting and len(pool) < workers:
-                pool.append(_start(waiting.popleft(), jobs))
-            rest = max(0.0, min(w.deadline for w in pool) - time.monotonic())
-            ready = connection.wait([w.pipe for w in pool], min(rest, 3600.0))
+                pool.append(_start(work))
+                pool[-1].hand_over(*waiting.popleft())
+            rest = max(0.0, min(worker.deadline for worker in pool) - time.monotonic())
+            ready = connection.wait([worker.pipe for worker in pool], min(rest, 3600.0))
             for worker in list(pool):
-                result = None
                 if worker.pipe in ready:
-                    result = _received(worker, jobs)
+                    result = _received(worker)
                 elif time.monotonic() >= worker.deadline:
-                    seconds = f"{jobs[worker.index].timeout:g} seconds"
-                    result = Failure(ExitCode.FAILURE, f"not done after {seconds}", "--timeout")
-                    _end(worker)
+                    worker.end()
+                    result = _lost(f"not done after {worker.seconds:g} seconds", "--timeout")
+                else:
+                    continue
                 if result is None:
                     continue
                 yield worker.index, result
-                if not worker.process.is_alive() or not waiting:
-                    _end(worker)
-                    pool.remove(worker)
+                if waiting and worker.process.is_alive():
+                    worker.hand_over(*waiting.popleft())
                 else:
-                    _hand_over(worker, waiting.popleft(), jobs)
+                    worker.end()
+                    pool.remove(worker)
     finally:
         for worker in pool:
-            _end(worker)
+            worker.end()
 
 
 def kill_all() -> None:
     """End every worker; for a process that is about to exit at once."""
-    for process in tuple(_running):
+    for process in multiprocessing.active_children():
         process.kill()
 
 
@@ -114,54 +114,32 @@ def default_workers(targets: int) -> int:
 # ---- in the parent
 
 
-def _start(index: int, jobs: Sequence[Job]) -> _Worker:
+def _start(work: Callable[[Any, Clock], object]) -> _Worker:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_work, args=(there,), daemon=True)
+    process = context.Process(target=_serve, args=(work, there), daemon=True)
     resource_tracker.ensure_running()  # which would unblock interrupts when it is started
     with _interrupts_blocked():  # until the worker has said what an interrupt does to it
         process.start()
-    _running.add(process)
     there.close()
-    worker = _Worker(process, here, index, 0.0)
-    _hand_over(worker, index, jobs)
-    worker.deadline += _TO_START
-    return worker
+    return _Worker(process, here)
 
 
-def _hand_over(worker: _Worker, index: int, jobs: Sequence[Job]) -> None:
-    worker.index = index
-    worker.deadline = time.monotonic() + jobs[index].timeout
-    with contextlib.suppress(OSError):  # it has died: its pipe will say so
-        worker.pipe.send(jobs[index])
-
-
-def _received(worker: _Worker, jobs: Sequence[Job]) -> Result | None:
-    """What a worker sent: its result; ``None`` where it only says that it imports torch."""
+def _received(worker: _Worker) -> Any:
+    """What a worker sent: its result; ``None`` where it only sets the clock."""
     try:
         message = worker.pipe.recv()
     except Exception as error:  # the end of the pipe, or what a killed worker had sent
         worker.process.join(_TO_DIE)  # its exit code comes a little later
         if worker.process.is_alive():
-            _end(worker)
-            return Failure(ExitCode.FAILURE, f"its answer cannot be read: {first_line(error)}")
-        return Failure(ExitCode.FAILURE, _how_it_ended(worker.process.exitcode))
-    if message == "importing":
-        worker.deadline = float("inf")
+            worker.process.kill()
+            worker.process.join()
+            return _lost(f"its answer cannot be read: {first_line(error)}")
+        return _lost(_how_it_ended(worker.process.exitcode))
+    if isinstance(message, float):
+        worker.set_clock(message)
         return None
-    if message in ("started", "imported"):
-        worker.deadline = time.monotonic() + jobs[worker.index].timeout
-        return None
-    return message  # type: ignore[no-any-return]
-
-
-def _end(worker: _Worker) -> None:
-    worker.pipe.close()
-    worker.process.join(0.2)
-    if worker.process.is_alive():
-        worker.process.kill()
-        worker.process.join()
-    _running.discard(worker.process)
+    return message
 
 
 def _how_it_ended(code: int | None) -> str:
@@ -169,6 +147,10 @@ def _how_it_ended(code: int | None) -> str:
         return f"its process ended by itself, with exit code {code}"
     cause = ", out of memory?" if -code == signal.SIGKILL else ""
     return f"its process was killed by signal {-code} ({signal.Signals(-code).name}){cause}"
+
+
+def _lost(message: str, hint: str = "") -> Lost:
+    return Lost(ExitCode.FAILURE, message, hint)
 
 
 @contextlib.contextmanager
@@ -186,52 +168,32 @@ def _interrupts_blocked() -> Iterator[None]:
 # ---- in the worker
 
 
-def _work(pipe: Connection) -> None:
-    """Measure one target after the other, until the parent closes the pipe or is gone."""
+def import_torch(clock: Clock, seconds: float) -> None:
+    """Import torch, with one thread, and start the clock again when that is done."""
+    clock(math.inf)
+    import torch
+
+    torch.set_num_threads(1)
+    clock(seconds)
+
+
+def _serve(work: Callable[[Any, Clock], object], pipe: Connection) -> None:
+    """Do one job after the other, until the parent closes the pipe or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     warnings.simplefilter("ignore")
     with contextlib.suppress(EOFError, OSError):
-        pipe.send("started")
         while True:
-            pipe.send(_measured(pipe.recv(), pipe))
+            pipe.send(_done(work, pipe.recv(), lambda seconds: pipe.send(float(seconds))))
 
 
-def _measured(job: Job, pipe: Connection) -> Result:
-    def import_torch() -> None:
-        if "torch" not in sys.modules:
-            pipe.send("importing")
-            import torch
-
-            torch.set_num_threads(1)
-            pipe.send("imported")
-
-    lasting = False
+def _done(work: Callable[[Any, Clock], object], job: object, clock: Clock) -> object:
     try:
-        spec = parse_any(job.data, job.name)
-        check_ignores(spec)
-        if isinstance(spec, CodeSpec):
-            require_allowed(spec, job.allow_code)
-            pipe.send("importing")  # from here on the code's own process keeps the time
-            run = RunOptions(job.timeout)
-            code = completed(spec, CodeOptions())
-            reply = Reply(measure_code(code, job.options, run))
-        else:
-            import_torch()
-            lasting = True  # what is wrong with the spec, too
-            measured = measure_spec(spec, job.options)
-            reply = Reply(measured)
-            # As where memory ran out, of which another run may find more.
-            lasting = not (measured.training and measured.training.failed)
-        return Done(encode(reply), lasting)
-    except InputError as error:
-        return Done(encode(Reply(failure=Failure.of(error))), lasting)
+        return work(job, clock)
     except GradprobeError as error:
         return Failure.of(error)
-    except (OSError, EOFError):
-        raise
     except Exception as error:
-        what = f"internal error: {type(error).__name__}: {first_line(error)}"
-        return Failure(ExitCode.FAILURE, what, "GRADPROBE_TRACEBACK=1 gradprobe probe shows where")
+        message = f"internal error: {type(error).__name__}: {first_line(error)}"
+        return _lost(message, "GRADPROBE_TRACEBACK=1 gradprobe probe shows where")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +16,11 @@ from pathlib import Path
 
 import pytest
 from helpers.processes import BIG, BIG_IS_ALLOWED, limit_memory
+
+from gradprobe.errors import ExitCode, InputError
+from gradprobe.worker import pool
+from gradprobe.worker.archive import Failure
+from gradprobe.worker.pool import Clock, Lost
 
 GOOD = "input: {shape: [8]}\nlayers: [Linear: {out_features: 8}, Tanh, Linear: {out_features: 4}]\n"
 SLOW = """\
@@ -109,3 +117,74 @@ def test_an_interrupt_ends_it_with_130_and_leaves_no_worker(specs: Path, whole_g
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, "", "")
     waited(lambda: not any(Path(f"/proc/{child}").exists() for child in started))  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_a_sweep_names_the_network_whose_worker_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gradprobe", "sweep", "plain", "--depth", "1900,2000", "-j2"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=-1, stderr=-1, text=True)
+    os.kill(waited(lambda: workers(process.pid))[0], signal.SIGKILL)  # type: ignore[index]
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (3, "")
+    assert re.fullmatch(
+        r"gradprobe: error: plain at (1900|2000): its process was killed by signal 9 \(SIGKILL\), "
+        r"out of memory\?\n",
+        err,
+    )
+
+
+# ---- the pool itself, without torch
+
+
+def work(job: str, clock: Clock) -> str:
+    clock(30)
+    if job == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif job == "leaves":
+        os._exit(7)
+    elif job == "hangs":
+        clock(0.2)
+        time.sleep(60)
+    elif job == "imports":
+        clock(0.2)
+        clock(math.inf)
+        time.sleep(0.5)
+        clock(30)
+    elif job == "is wrong":
+        raise InputError("it is", hint="mend it")
+    elif job == "breaks":
+        raise RuntimeError("a fault\nof many lines")
+    return f"{job} {os.environ['OMP_NUM_THREADS']}"
+
+
+FATES = {
+    "dies": Lost(
+        ExitCode.FAILURE, "its process was killed by signal 9 (SIGKILL), out of memory?", ""
+    ),
+    "leaves": Lost(ExitCode.FAILURE, "its process ended by itself, with exit code 7", ""),
+    "hangs": Lost(ExitCode.FAILURE, "not done after 0.2 seconds", "--timeout"),
+    "imports": "imports 1",
+    "is wrong": Failure(ExitCode.USAGE, "it is", "mend it"),
+    "breaks": Lost(
+        ExitCode.FAILURE,
+        "internal error: RuntimeError: a fault",
+        "GRADPROBE_TRACEBACK=1 gradprobe probe shows where",
+    ),
+    "ends": "ends 1",
+}
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_job_that_is_lost_costs_no_other(count: int) -> None:
+    jobs = list(FATES)
+    results = dict(pool.run(work, jobs, count))
+    assert {jobs[index]: result for index, result in results.items()} == FATES
+    assert [type(results[index]) for index in range(len(jobs))] == [*map(type, FATES.values())]
+    assert not multiprocessing.active_children()
+
+
+def test_results_come_as_soon_as_they_are_there_and_an_end_leaves_no_worker() -> None:
+    results = pool.run(work, ["hangs", "ends"], 2)
+    assert next(results) == (1, "ends 1")
+    results.close()  # type: ignore[attr-defined]
+    assert not multiprocessing.active_children()

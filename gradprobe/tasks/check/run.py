@@ -17,6 +17,7 @@ from gradprobe.tasks.check import baseline as baselines
 from gradprobe.tasks.check.baseline import Baseline
 from gradprobe.tasks.check.cache import Cache, DamagedError, key_of
 from gradprobe.tasks.check.discover import OptionsOf, discover, matches, shard
+from gradprobe.tasks.check.job import Done, Job, measure
 from gradprobe.tasks.check.result import CheckResult, Diagnostic, Outcome, with_fingerprints
 from gradprobe.tasks.probe import judge, versions
 from gradprobe.verdict.diagnose import diagnose_seeds
@@ -25,12 +26,11 @@ from gradprobe.verdict.rules.rule import Selection
 from gradprobe.verdict.rules.table import BY_CODE, BY_NAME
 from gradprobe.worker import pool
 from gradprobe.worker.archive import Failure, Measurement, Reply, decode
-from gradprobe.worker.pool import Job, Result
 
 _ALWAYS = frozenset({"GP901", "GP902"})  # reported whatever is selected
 
 Warn = Callable[[str], None]
-Measured = Iterable[tuple[int, Result]]  # the number of a job, and what came of it
+Measured = Iterable[tuple[int, Done | Failure]]  # the number of a job, and what came of it
 Track = Callable[[Measured, int], Measured]
 
 
@@ -138,7 +138,7 @@ def _measured(
                 job = Job(target.name, target.data, probe, seconds, run.allow_code)
                 todo.append(((index, seed), key, job))
     workers = run.jobs or pool.default_workers(len(todo))
-    done = pool.run([job for _, _, job in todo], workers)
+    done = pool.run(measure, [job for _, _, job in todo], workers)
     for number, result in track(done, len(todo)):
         where, key, _ = todo[number]
         if isinstance(result, Failure):
