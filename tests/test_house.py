@@ -29,7 +29,6 @@ LONG: dict[str, str] = {}
 TODO: dict[str, set[str]] = {
     "no file over 350 lines": {
         "cli/options.py",
-        "measure/one_pass.py",
         "render/text.py",
         "spec/sources/yaml.py",
         "tasks/probe.py",
@@ -51,8 +50,6 @@ TODO: dict[str, set[str]] = {
         "measure/blocks/jacobian.py:_block",
         "measure/blocks/paths.py:_expand_module",
         "measure/blocks/positions.py:measure_positions",
-        "measure/one_pass.py:_measure_hooked",
-        "measure/one_pass.py:_profile",
         "measure/second_look.py:_crossings",
         "measure/second_look.py:second_look",
         "model/batch.py:load_batch",
@@ -67,8 +64,6 @@ TODO: dict[str, set[str]] = {
     "no more than 6 parameters": {
         "assertions.py:assert_healthy",
         "cli/options.py:probe_options",
-        "measure/one_pass.py:_measure_hooked",
-        "measure/one_pass.py:_profile",
         "model/transformers.py:build",
         "render/compare.py:_table",
         "tasks/probe.py:probe",

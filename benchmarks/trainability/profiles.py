@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from train import digits, read
 
-from gradprobe.measure.one_pass import measure, undisturbed
+from gradprobe.measure.one_pass import measure
 from gradprobe.measure.second_look import second_look
+from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.build import build
 from gradprobe.model.losses import LOSSES
 from gradprobe.model.subject import subject_of

@@ -21,7 +21,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from gradprobe.measure.blocks.chain import as_leaf
 from gradprobe.measure.norms import norms
-from gradprobe.measure.one_pass import failed, undisturbed
+from gradprobe.measure.passes import failed
+from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.rows import Row
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject

@@ -11,8 +11,10 @@ from dataclasses import replace
 
 import torch
 
-from gradprobe.measure.one_pass import measure, scalar, undisturbed
+from gradprobe.measure.one_pass import measure
+from gradprobe.measure.passes import scalar
 from gradprobe.measure.profile import GradientProfile
+from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject
 

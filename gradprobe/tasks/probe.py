@@ -513,7 +513,8 @@ def _beside_rows(
 @contextmanager
 def _running(network: nn.Module) -> Iterator[None]:
     """Leave the network and the random state as they were; say plainly what failed."""
-    from gradprobe.measure.one_pass import failed, undisturbed
+    from gradprobe.measure.passes import failed
+    from gradprobe.measure.undisturbed import undisturbed
     from gradprobe.model.build import Network
 
     few = _enough_threads(network) if isinstance(network, Network) else nullcontext()

@@ -1,0 +1,293 @@
+"""Any module, measured through hooks that are removed again.
+
+A large gradient is reduced to its norm as soon as autograd has made it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.autograd.graph import GradientEdge
+
+from gradprobe.errors import ModelError
+from gradprobe.measure.norms import ActivationStats, activation_stats, norms
+from gradprobe.measure.passes import Pass, RowPass, edge_of, failed, scalar
+from gradprobe.measure.profile import RowStatus, call_name
+from gradprobe.measure.recorder import Arguments, Recorder
+from gradprobe.model.rows import Row, holds_weights
+from gradprobe.model.subject import Subject
+from gradprobe.model.tensors import first_tensor, map_tensors, tensors_in
+
+_LARGE = 1 << 15  # elements: from here a gradient is reduced as soon as it is made
+
+# Whose gradient: (-1, id) of a parameter, (index, 0) of a call's main output, (index, k) of its
+# k-th other one.
+_Key = tuple[int, int]
+
+
+class _Call(NamedTuple):
+    """One call of a row's module, as its forward hook saw it."""
+
+    row: Row
+    main: _Key  # of its main output; a row may hand out a parameter of its own
+    edge: GradientEdge | None = None  # where the main output's gradient arrives, unless it is large
+    copy: Tensor | None = None  # of a small output: an in-place layer may overwrite the original
+    stats: ActivationStats | None = None  # of a large output
+    spare: tuple[GradientEdge, ...] = ()  # of what else it hands out: an LSTM's last states
+
+
+def measure_hooked(subject: Subject, rows: list[Row], modules: list[nn.Module]) -> Pass:
+    """One pass through any module.
+
+    Args:
+        rows: the rows to measure, leaves among them.
+        modules: every module inside.
+
+    Raises:
+        InputError: the loss is no scalar.
+        ModelError: the model, the loss or the backward pass raised, or a block runs inside a
+            transform alone.
+    """
+    parameters = list(subject.model.parameters())
+    with _Outputs(rows, modules, parameters) as outputs:
+        value, leaves = _forward(subject, outputs)
+        outputs.recording = False
+        beside = outputs.beside | _unseen(outputs)
+        wanted = _wanted(outputs.calls, parameters)
+        gradients: Sequence[Tensor | None] = [None] * len(wanted)
+        if value.requires_grad and (wanted or leaves):
+            # The inputs are asked for so that a gradient flows through rows without weights.
+            try:
+                ends = [*wanted.values(), *leaves]
+                gradients = torch.autograd.grad(value, ends, allow_unused=True)
+            except Exception as error:
+                raise failed(error, None, rows) from error
+    sizes = outputs.reduced | _sizes(wanted, gradients, outputs.reduced)
+    passes = _passes(outputs.calls, sizes)
+    on_the_way = _on_the_way(passes)
+    beside |= {p.row.name for p in passes} - {p.row.name for p in on_the_way}
+    own = norms([p.detach() for p in parameters])
+    return Pass(
+        rows=_in_order([row for row in rows if row.name not in beside], on_the_way),
+        parameters={
+            id(p): (norm, sizes.get(_key_of(p))) for p, norm in zip(parameters, own, strict=True)
+        },
+        loss=float(value.detach()),
+        called=outputs.called,
+    )
+
+
+class _Outputs(Recorder):
+    """Notes what each row puts out, and the norms of large gradients as they are made."""
+
+    def __init__(
+        self, rows: list[Row], modules: list[nn.Module], parameters: list[nn.Parameter]
+    ) -> None:
+        super().__init__(rows)
+        self.modules, self.parameters = modules, parameters
+        self.calls: list[_Call] = []
+        self.reduced: dict[_Key, float] = {}
+        self.called: set[nn.Module] = set()
+        self.beside: set[str] = set()  # rows that no gradient has to do with: a mask, angles
+        self.transformed: list[Row] = []  # their outputs exist inside torch.vmap or torch.func
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        for module in self.modules:
+            if module._parameters:
+                self.until_exit(module.register_forward_pre_hook(self._note))
+        for parameter in self.parameters:
+            if parameter.requires_grad and parameter.numel() >= _LARGE:
+                shrink = partial(self._shrink, _key_of(parameter))
+                self.until_exit(parameter.register_hook(shrink))  # type: ignore[no-untyped-call]
+        return self
+
+    def before(self, row: Row, args: Any, kwargs: Any) -> tuple[Any, Arguments | None]:
+        return (args, kwargs), None
+
+    def after(self, row: Row, note: Any, output: Any) -> None:
+        tensor = first_tensor(output)
+        if tensor is None:
+            self.calls.append(_Call(row, (len(self.calls), 0)))
+        elif _is_beside(row, note, tensor):
+            self.beside.add(row.name)
+        elif is_functorch_wrapped_tensor(tensor):
+            self.transformed.append(row)
+        else:
+            self.calls.append(self._call(row, tensor, output))
+
+    def _call(self, row: Row, tensor: Tensor, output: Any) -> _Call:
+        own = isinstance(tensor, nn.Parameter)
+        main = _key_of(tensor) if own else (len(self.calls), 0)
+        spare = _spare(output, tensor)
+        if tensor.numel() < _LARGE:
+            return _Call(row, main, edge_of(tensor), tensor.detach().clone(), spare=spare)
+        if tensor.requires_grad and not own:
+            reduce = partial(self._reduce, main)
+            self.until_exit(tensor.register_hook(reduce))  # type: ignore[no-untyped-call]
+        [stats] = activation_stats([tensor.detach()])
+        return _Call(row, main, stats=stats, spare=spare)
+
+    def _note(self, module: nn.Module, args: Any) -> None:
+        self.called.add(module)
+
+    def _reduce(self, key: _Key, gradient: Tensor) -> None:
+        self.reduced[key] = norms([gradient.detach()])[0]
+
+    def _shrink(self, key: _Key, gradient: Tensor) -> Tensor:
+        """What autograd hands back instead of the gradient, which is freed at once."""
+        self._reduce(key, gradient)
+        if gradient.is_sparse:
+            return torch.zeros_like(gradient)
+        return gradient.new_zeros(()).expand(gradient.shape)
+
+
+def _key_of(parameter: Tensor) -> _Key:
+    return -1, id(parameter)
+
+
+def _is_beside(row: Row, arguments: Any, output: Tensor) -> bool:
+    """Whether no gradient has to do with the row."""
+    if output.requires_grad or holds_weights(row.module):
+        return False
+    return not any(tensor.requires_grad for tensor in tensors_in(arguments))
+
+
+def _unseen(outputs: _Outputs) -> set[str]:
+    """The rows that ran inside a transform alone.
+
+    Raises:
+        ModelError: one of them is a block.
+    """
+    seen = {call.row.name for call in outputs.calls}
+    unseen = [row for row in outputs.transformed if row.name not in seen]
+    for row in unseen:
+        if not row.level:
+            what = f"row {row.name} ({row.kind}) runs inside torch.vmap or torch.func alone"
+            hint = "choose rows around the transform with --rows"
+            raise ModelError(f"{what}, where nothing can be measured", hint=hint)
+    return {row.name for row in unseen}
+
+
+def _forward(subject: Subject, outputs: _Outputs) -> tuple[Tensor, list[Tensor]]:
+    """The loss, and the inputs that a gradient comes back to."""
+    leaves: list[Tensor] = []
+    args, kwargs = _prepared((subject.args, dict(subject.kwargs)), leaves)
+    try:
+        return scalar(subject.loss(subject.model(*args, **kwargs))), leaves
+    except Exception as error:
+        ran = [call.row for call in outputs.calls if call.row.level == 0]
+        row = outputs.running[-1][0] if outputs.running else None
+        raise failed(error, row, ran) from error
+
+
+def _prepared(arguments: Any, leaves: list[Tensor]) -> Any:
+    """``arguments`` with copies for tensors, which the model may overwrite: of leaves with a
+    gradient, which are added to ``leaves``, where they are floating."""
+
+    def copy(tensor: Tensor) -> Tensor:
+        if tensor.is_inference():
+            tensor = tensor.clone()
+        if not tensor.is_floating_point():
+            return tensor.clone()
+        leaves.append(tensor.detach().requires_grad_())
+        return leaves[-1].clone()
+
+    return map_tensors(copy, arguments)
+
+
+def _spare(output: Any, first: Tensor) -> tuple[GradientEdge, ...]:
+    """Where gradients arrive at the other tensors that a row hands out, none larger than ``first``:
+    attention weights are, and nothing reads them."""
+    others = [t for t in tensors_in(output) if t is not first and t.numel() <= first.numel()]
+    edges = [edge_of(t) for t in others if t.is_floating_point()]
+    return tuple(edge for edge in edges if edge is not None)
+
+
+def _wanted(calls: list[_Call], parameters: list[nn.Parameter]) -> dict[_Key, Any]:
+    """What the gradient is asked for."""
+    wanted: dict[_Key, Any] = {call.main: call.edge for call in calls if call.edge is not None}
+    wanted |= {_key_of(p): p for p in parameters if p.requires_grad}
+    for index, call in enumerate(calls):
+        wanted |= {(index, k): edge for k, edge in enumerate(call.spare, 1)}
+    return wanted
+
+
+def _sizes(
+    keys: Iterable[_Key], gradients: Sequence[Tensor | None], reduced: Container[_Key]
+) -> dict[_Key, float]:
+    """The norms of the gradients that are there and have not been reduced."""
+    pairs = zip(keys, gradients, strict=False)
+    small = {key: g for key, g in pairs if g is not None and key not in reduced}
+    return dict(zip(small, norms(list(small.values())), strict=True))
+
+
+def _passes(calls: list[_Call], sizes: Mapping[_Key, float]) -> list[RowPass]:
+    """What was measured of each call."""
+    small = iter(activation_stats([call.copy for call in calls if call.copy is not None]))
+    passes = []
+    for index, call in enumerate(calls):
+        stats = call.stats if call.copy is None else next(small)
+        norm = sizes.get(call.main)
+        if norm is None:  # nothing reads the main output: what arrives at the others
+            keys = [(index, k) for k in range(1, len(call.spare) + 1)]
+            others = [sizes[key] for key in keys if key in sizes]
+            norm = math.hypot(*others) if others else None
+        status = RowStatus.OK if norm is not None else RowStatus.NO_GRADIENT
+        if stats is None:
+            status = RowStatus.NO_TENSOR
+        passes.append(RowPass(call.row, status, stats, norm))
+    return passes
+
+
+def _on_the_way(passes: list[RowPass]) -> list[RowPass]:
+    """Without rows that hold no weights and that the gradient goes around: position angles."""
+    arrived = False
+    on_the_way = []
+    for one in passes:
+        arrived = arrived or one.gradient_norm is not None
+        cold = one.status is RowStatus.NO_GRADIENT and not holds_weights(one.row.module)
+        if not (arrived and cold):
+            on_the_way.append(one)
+    return on_the_way
+
+
+def _in_order(rows: list[Row], passes: list[RowPass]) -> list[RowPass]:
+    """In the order of the calls, a leaf below the block that called it; what never ran comes last.
+
+    A module that ran more than once has a row for each call, numbered from the second.
+    """
+    home = ""
+    homes: dict[str, str] = {}  # of each leaf: the block in which it is registered
+    for row in rows:
+        home = home if row.level else row.name
+        homes[row.name] = home
+    calls: Counter[str] = Counter()
+    result: list[RowPass] = []
+    leaves: list[RowPass] = []
+
+    def add(measured: RowPass, name: str) -> None:
+        calls[name] += 1
+        row = measured.row._replace(name=call_name(name, calls[name]), call=calls[name])
+        result.append(measured._replace(row=row))
+
+    for measured in passes:  # a block's hook fires after its leaves'
+        name = measured.row.name
+        if measured.row.level:
+            leaves.append(measured)
+            continue
+        add(measured, name)
+        for leaf in leaves:
+            add(leaf, name + leaf.row.name.removeprefix(homes[leaf.row.name]))
+        leaves = []
+    for leaf in leaves:
+        add(leaf, leaf.row.name)
+    ran = {measured.row.name for measured in passes}
+    return result + [RowPass(row, RowStatus.NOT_RUN) for row in rows if row.name not in ran]

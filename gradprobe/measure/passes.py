@@ -1,0 +1,75 @@
+"""What a forward and a backward pass gives of each row and parameter, or what it raises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
+
+from gradprobe.errors import GradprobeError, InputError, ModelError
+from gradprobe.measure.norms import ActivationStats
+from gradprobe.measure.profile import RowStatus
+from gradprobe.model.rows import Row
+
+# Norm of a parameter and of its gradient, by the parameter's id.
+ParameterNorms = dict[int, tuple[float, float | None]]
+
+
+class RowPass(NamedTuple):
+    """What was measured of one call of one row."""
+
+    row: Row
+    status: RowStatus
+    stats: ActivationStats | None = None
+    gradient_norm: float | None = None
+
+
+class Pass(NamedTuple):
+    """What one forward and one backward pass gave, the rows in the order of their calls.
+
+    ``called`` are the modules with parameters of their own that ran; ``None`` stands for all.
+    """
+
+    rows: list[RowPass]
+    parameters: ParameterNorms
+    loss: float
+    called: set[nn.Module] | None = None
+
+
+def scalar(value: Any) -> Tensor:
+    """What a loss gave, as a tensor without dimensions.
+
+    Raises:
+        InputError: it is no scalar.
+    """
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        actual = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise InputError(f"the loss must be a scalar tensor, not {actual}")
+    return value.reshape(())
+
+
+def failed(
+    error: Exception, row: Row | None = None, ran: Sequence[Row] | None = None
+) -> GradprobeError:
+    """What the model raised, with the row it happened in, or the last that had ended."""
+    if isinstance(error, GradprobeError):
+        return error
+    if row is not None:
+        where = f" in row {row.name} ({row.kind})"
+    elif ran:
+        where = f" after row {ran[-1].name} ({ran[-1].kind})"
+    else:
+        where = "" if ran is None else " before a row had ended"
+    reason = str(error).strip().splitlines()
+    what = f"{type(error).__name__}: {reason[0]}" if reason else type(error).__name__
+    failure = ModelError(f"the model failed{where}: {what}")
+    failure.row = row.place if row else None
+    return failure
+
+
+def edge_of(tensor: Tensor) -> GradientEdge | None:
+    """Where the gradient of ``tensor`` arrives, whatever overwrites the tensor later."""
+    node = tensor.grad_fn
+    return None if node is None else GradientEdge(node, tensor.output_nr)

@@ -1,0 +1,68 @@
+"""The one way in which rows are watched while they run: hooks that are removed again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, Self
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from gradprobe.model.rows import Row
+
+Arguments = tuple[Any, Any]  # positional, and by name
+
+
+class Recorder:
+    """Watches rows run inside ``with``; a subclass says what it notes of each call.
+
+    ``running`` are the calls that have begun and not ended, the innermost last, each with what
+    ``before`` noted. While ``recording`` is false nothing is: checkpointing runs the forward pass
+    again during the backward pass.
+    """
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.rows = rows
+        self.running: list[tuple[Row, Any]] = []
+        self.recording = True
+        self._handles = ExitStack()
+
+    def before(
+        self, row: Row, args: Any, kwargs: Mapping[str, Any]
+    ) -> tuple[Any, Arguments | None]:
+        """A note on a call that begins, and the arguments that it gets instead, if any."""
+        return None, None
+
+    def after(self, row: Row, note: Any, output: Any) -> None:
+        """The same call has ended."""
+
+    def until_exit(self, handle: RemovableHandle) -> None:
+        """Remove this hook at the end as well."""
+        self._handles.callback(handle.remove)
+
+    def __enter__(self) -> Self:
+        for row in self.rows:
+            begin, end = partial(self._begin, row), partial(self._end, row)
+            self.until_exit(row.module.register_forward_pre_hook(begin, with_kwargs=True))
+            self.until_exit(row.module.register_forward_hook(end))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._handles.close()
+
+    def _begin(self, row: Row, module: nn.Module, args: Any, kwargs: Any) -> Arguments | None:
+        if not self.recording:
+            return None
+        note, arguments = self.before(row, args, kwargs)
+        self.running.append((row, note))
+        return arguments
+
+    def _end(self, row: Row, module: nn.Module, args: Any, output: Any) -> None:
+        # Calls that ended by an exception have not been taken off.
+        while self.recording and self.running:
+            begun, note = self.running.pop()
+            if begun is row:
+                self.after(row, note, output)
+                return
