@@ -11,8 +11,6 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
-import msgspec
-
 from gradprobe.errors import ExitCode, GradprobeError, InputError, ModelError, Place
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.spec.network import CheckSpec
@@ -75,6 +73,8 @@ def encode(value: object) -> str:
 
     msgspec's own formats refuse a lone surrogate, which a file's name or a model's error may hold.
     """
+    import msgspec
+
     return json.dumps(msgspec.to_builtins(value), separators=(",", ":"))
 
 
@@ -84,6 +84,8 @@ def decode(kind: type[T], text: str) -> T:
     Raises:
         ValueError: it did not.
     """
+    import msgspec
+
     try:
         return msgspec.convert(json.loads(text), kind)
     except RecursionError as error:
