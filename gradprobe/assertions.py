@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from gradprobe.verdict.report import Finding, Report, Severity
 from gradprobe.verdict.rules.table import RULE_WORDS, RULES
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 _UNEXPLAINED = "ignored by the test"
 
@@ -26,20 +26,16 @@ def assert_healthy(
     *,
     ignore: Iterable[str] | Mapping[str, str] = (),
     fail_on: str = "error",
-    loss: str | Callable[[Any], Tensor] | None = None,
-    seed: int = 0,
-    level: str = "blocks",
-    rows: str | None = None,
-    thresholds: dict[str, float] | None = None,
-    deep: bool = False,
+    **options: Any,
 ) -> Report:
     """Probe, and raise ``AssertionError`` with the whole report as its text if something is wrong.
 
     Args:
-        model, inputs, loss, seed, level, rows, thresholds, deep: as in ``gradprobe.probe``.
+        model, inputs: as in ``gradprobe.probe``.
         ignore: rules that are meant, by code (``GP103``), prefix (``GP1``) or name; a mapping gives
             each its reason, which the report then shows.
         fail_on: the least severity that fails: ``info``, ``warning`` or ``error``.
+        options: everything else that ``gradprobe.probe`` takes: ``loss``, ``deep``, ``seeds``…
 
     Returns:
         The report, where it is healthy.
@@ -51,16 +47,7 @@ def assert_healthy(
     """
     choose("fail_on", fail_on, SEVERITIES)
     reasons = _reasons(ignore)
-    report = probe(
-        model,
-        inputs,
-        loss=loss,
-        seed=seed,
-        level=level,
-        rows=rows,
-        thresholds=thresholds,
-        deep=deep,
-    )
+    report = probe(model, inputs, **options)
     judged = replace(report, findings=tuple(_ignored(f, reasons) for f in report.findings))
     if judged.fails(Severity[fail_on.upper()]):
         raise AssertionError(f"the gradient does not get through\n\n{render_report(judged)}")

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import wraps
+from inspect import signature
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Controls, formats (zero-width, bidirectional, the byte-order mark), surrogates, line separators:
 # what a terminal acts on instead of showing it.
@@ -79,6 +86,26 @@ def located(message: str, place: Place | None, lines: Sequence[str], hint: str =
     known = place is not None and place.line <= len(lines)
     excerpt = lines[place.line - 1] if known and place else ""
     return InputError(message, place=place, excerpt=excerpt, hint=hint)
+
+
+def in_own_words(function: Callable[P, T]) -> Callable[P, T]:
+    """``function``, whose errors say ``max_memory`` where a command's say ``--max-memory``."""
+    options = {f"--{name.replace('_', '-')}": name for name in signature(function).parameters}
+
+    def renamed(text: str) -> str:
+        option = r"(?<![\w-])--[a-z][a-z-]*"
+        return re.sub(option, lambda match: options.get(match[0], match[0]), text)
+
+    @wraps(function)
+    def speaking(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except GradprobeError as error:
+            error.message, error.hint = renamed(error.message), renamed(error.hint)
+            error.args = (error.message,)
+            raise
+
+    return speaking
 
 
 def first_line(error: BaseException) -> str:

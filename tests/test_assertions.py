@@ -74,6 +74,42 @@ def test_a_misspelt_rule_is_refused() -> None:
         gradprobe.assert_healthy(stack(3), X, ignore=["vanishin"])
 
 
+SPEC = gradprobe.load(str(ROOT / "model_specs" / "plain_relu.yaml"))
+
+
+def test_what_probe_takes_it_takes() -> None:
+    model = stack(3)
+    report = gradprobe.assert_healthy(model, X, blocks=True, max_memory=2**30, level="leaves")
+    assert report == gradprobe.probe(model, X, blocks=True, max_memory=2**30, level="leaves")
+    with pytest.raises(TypeError, match="blokcs"):
+        gradprobe.assert_healthy(model, X, blokcs=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"thresholds": {"vanish": 1}}, "thresholds: unknown word 'vanish'"),
+        ({"level": "leafs"}, "level: unknown word 'leafs'"),
+        ({"loss": "mes"}, "loss: unknown word 'mes'"),
+        ({"loss": "own"}, "loss: unknown word 'own'"),
+        ({"rows": "1.*"}, "rows: a spec's rows are its layers"),
+        ({"seed": -1}, "seed -1 is out of range (0 to 2^63 - 1)"),
+        ({"seeds": 0}, "seeds: 0 is out of range (1 to 1,000)"),
+        ({"seed": 3, "seeds": [1]}, "seed and a list of seeds contradict each other"),
+        ({"fail_on": "eror"}, "fail_on: unknown word 'eror'"),
+        ({"ignore": ["GP999"]}, "ignore: no rule 'GP999'"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_an_error_calls_the_arguments_by_their_names(
+    arguments: dict[str, object], message: str
+) -> None:
+    with pytest.raises(gradprobe.InputError) as raised:
+        gradprobe.assert_healthy(SPEC, **arguments)
+    assert raised.value.message == message
+    assert "--" not in str(raised.value)
+
+
 # ---- the plugin, in a pytest of its own
 
 

@@ -55,15 +55,15 @@ class ProbeOptions:
     thresholds: Mapping[str, float] = field(default_factory=lambda: dict(THRESHOLDS))
 
     def __post_init__(self) -> None:
-        choose("dtype", self.dtype, DTYPES)
-        choose("level", self.level, LEVELS)
-        choose("by", self.by, UNITS)
+        choose("--dtype", self.dtype, DTYPES)
+        choose("--level", self.level, LEVELS)
+        choose("--by", self.by, UNITS)
         if self.theory and self.by == "position":
             raise InputError("--theory is about rows: leave --by position out")
         if self.deep and self.by == "position":
             raise InputError("--deep is about rows: leave --by position out")
         if self.loss is not None:
-            choose("loss", self.loss, (*LOSSES, OWN_LOSS))
+            choose("--loss", self.loss, (*LOSSES, OWN_LOSS))
         if self.batch_size is not None and not 1 <= self.batch_size <= MAX_BATCH_SIZE:
             raise InputError(
                 f"--batch-size {self.batch_size} is out of range (1 to {MAX_BATCH_SIZE:,})"
@@ -166,15 +166,15 @@ def _from(first: int, count: int) -> tuple[int, ...]:
     return tuple(range(first, first + count))
 
 
-def choose(option: str, word: str, known: tuple[str, ...]) -> str:
-    """``word``, if it is known.
+def choose(name: str, word: str, words: tuple[str, ...]) -> str:
+    """``word``, if it is one of ``words``; ``name`` is what an error calls it.
 
     Raises:
-        InputError: with the nearest known word.
+        InputError: with the nearest of the words.
     """
-    if word not in known:
-        hint = suggestion(word, known) or f"known: {', '.join(known)}"
-        raise InputError(f"--{option}: unknown word '{word}'", hint=hint)
+    if word not in words:
+        hint = suggestion(word, words) or f"known: {', '.join(words)}"
+        raise InputError(f"{name}: unknown word '{word}'", hint=hint)
     return word
 
 

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gradprobe._version import __version__
-from gradprobe.errors import GradprobeError, InputError, ModelError, first_line, out_of_memory
+from gradprobe.errors import (
+    GradprobeError,
+    InputError,
+    ModelError,
+    first_line,
+    in_own_words,
+    out_of_memory,
+)
 from gradprobe.measure.blocks.profile import BlockProfile, JacobianProfile, PathProfile
 from gradprobe.measure.profile import GradientProfile, from_one, trunk_of
 from gradprobe.spec.network import ArchitectureSpec, Ignore, InitSpec, NetworkSpec
@@ -348,7 +355,7 @@ def prepare(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None = No
     if options.rows is not None:
         raise InputError("--rows: a spec's rows are its layers")
     loss = options.loss or spec.loss
-    choose("loss", loss, LOSSES)
+    choose("--loss", loss, LOSSES)
     device, dtype = _device(options.device), _dtype(options.dtype)
     batch = _given_batch(spec, options, inputs)
     size = options.batch_size or spec.input.batch_size or DEFAULT_BATCH_SIZE
@@ -373,6 +380,7 @@ def prepare(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None = No
     return Prepared(network, x, loss_of(loss, batch.labels, options.seed), resolved)
 
 
+@in_own_words
 def probe(
     model: nn.Module | NetworkSpec,
     inputs: Any = None,

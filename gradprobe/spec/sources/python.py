@@ -167,7 +167,7 @@ def read_tensor(text: str) -> TensorSpec:
             raise InputError(f"--input: '{number}' is no size (1 to {MAX_SIZE:,})", hint=_EXAMPLE)
     high = int(fields["high"]) if "high" in fields else None
     dtype = fields.get("dtype", "float32")
-    choose("input dtype", dtype, tuple(TENSOR_DTYPES))
+    choose("--input dtype", dtype, tuple(TENSOR_DTYPES))
     tensor = TensorSpec(tuple(map(int, sizes)), dtype, high)
     if wrong := _misfit(tensor):
         raise InputError(f"--input: {wrong}")
