@@ -19,6 +19,8 @@ import yaml
 from helpers.documents import CI, FILES
 from helpers.places import ROOT
 
+from gradprobe.verdict.report import Verdict
+
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = re.compile(r"^\$ .*(?:\n> .*)*$", re.MULTILINE)
 BLOCK = re.compile(r"```(console|\w+ title=\S+)\n(.*?)```", re.DOTALL)
@@ -97,6 +99,15 @@ def test_a_document_shows_what_its_commands_print(document: Path, tmp_path: Path
     told = [block.partition("\n--- ")[0] for block in CONSOLE.findall(now)]
     shown = [line for block in told for line in block.splitlines()]
     assert [line for line in shown if len(line) > 80 and line[0] not in "$>"] == []
+
+
+def test_the_glossary_has_every_verdict_and_names_what_the_code_has() -> None:
+    rows = [line.split("|") for line in (ROOT / "docs" / "glossary.md").read_text().splitlines()]
+    words = {cells[1].strip(): cells for cells in rows if len(cells) > 3}
+    assert [f"`{verdict}`" in words["verdict"][2] for verdict in Verdict] == [True] * len(Verdict)
+    code = "\n".join(path.read_text() for path in (ROOT / "gradprobe").rglob("*.py"))
+    names = [name for cells in words.values() for name in re.findall(r"`([\w.]+)`", cells[3])]
+    assert [name for name in names if not re.search(rf"\b{re.escape(name)}\b", code)] == []
 
 
 # ---- what docs/ci.md says to copy
