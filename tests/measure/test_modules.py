@@ -206,6 +206,21 @@ def test_a_glob_that_matches_nothing_is_refused() -> None:
         gradprobe.probe(ResNet(), torch.randn(4, 3, 8, 8), rows="stage.*")
 
 
+@pytest.mark.parametrize("wide_first", [True, False])
+def test_the_larger_of_two_parts_is_opened_first(wide_first: bool) -> None:
+    """Until three rows hold weights: the part of the fewer parameters stays one row."""
+
+    def part(inner: int) -> nn.Module:
+        return Chain(a=nn.Linear(WIDTH, inner), b=nn.Tanh(), c=nn.Linear(inner, WIDTH))
+
+    widths = (90, 9) if wide_first else (9, 90)
+    model = Chain(first=part(widths[0]), second=part(widths[1]))
+    wide, narrow = ("first", "second") if wide_first else ("second", "first")
+    opened = [f"{wide}.{name}" for name in "abc"]
+    expected = [*opened, narrow] if wide_first else [narrow, *opened]
+    assert [row.name for row in find_rows(model)] == expected
+
+
 def test_a_layer_that_is_called_again_has_a_row_per_call() -> None:
     report = gradprobe.probe(Shared(), torch.randn(4, WIDTH))
     layer = "groups.0.layers.0"

@@ -437,6 +437,21 @@ def test_he_init_s_relu_stack_neither_grows_nor_decays() -> None:
     assert [row.factor for row in rows[1:-1]] == pytest.approx([1.0] * 5)
 
 
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_another_init_takes_the_place_of_a_layer_s_own_and_leaves_a_norm_s(scale: float) -> None:
+    """A LayerNorm of weight g has the factor g, He init in front of a ReLU the factor 1."""
+    own = {"Linear": {"out_features": 512, "init": {"weight": {"normal": {"std": 7.0}}}}}
+    norm = {"LayerNorm": {"init": {"weight": {"constant": {"val": scale}}}}}
+    spec = from_layers([own, {"repeat": {"times": 2, "layers": ["ReLU", own]}}, norm, own], 512)
+    rows = predict(with_init(spec, InitSpec("kaiming_normal")))
+    growth = [row.factor for row in rows]
+    assert growth[1:3] == pytest.approx([1.0, 1.0], rel=0.01)
+    before = math.sqrt(theory.layer_norm_chi(2.0, 512))
+    assert growth[3] == pytest.approx(scale * before, rel=0.01)
+    own_rows = predict(spec)
+    assert own_rows[1].factor == pytest.approx(7.0 * math.sqrt(512 / 2), rel=0.01)
+
+
 def test_torch_is_not_needed_to_predict() -> None:
     code = (
         "import sys; from gradprobe.theory.predict import predict; "

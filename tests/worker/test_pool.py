@@ -20,7 +20,7 @@ from helpers.processes import BIG, BIG_IS_ALLOWED, limit_memory
 from gradprobe.errors import ExitCode, InputError
 from gradprobe.worker import pool
 from gradprobe.worker.archive import Failure
-from gradprobe.worker.pool import Clock, Lost
+from gradprobe.worker.pool import Clock, Lost, default_workers
 
 GOOD = "input: {shape: [8]}\nlayers: [Linear: {out_features: 8}, Tanh, Linear: {out_features: 4}]\n"
 SLOW = """\
@@ -63,6 +63,31 @@ def messages(out: str) -> dict[str, tuple[int, str]]:
         first = target["diagnostics"][0]["message"] if target["diagnostics"] else ""
         found[target["path"]] = (target["exit_code"], first)
     return found
+
+
+@pytest.mark.parametrize(
+    ("cores", "targets", "workers"),
+    [
+        (1, 99, 1),
+        (4, 99, 4),
+        (64, 31, 7),
+        (64, 32, 8),
+        (64, 999, 8),
+        (4, 8, 2),
+        (4, 7, 1),
+        (4, 0, 1),
+    ],
+)
+def test_there_is_a_worker_for_each_core_and_every_four_targets(
+    monkeypatch: pytest.MonkeyPatch, cores: int, targets: int, workers: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    assert default_workers(targets) == workers
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert default_workers(targets) == workers
+    monkeypatch.setattr(os, "cpu_count", lambda: None)  # where nobody knows
+    assert default_workers(targets) == 1
 
 
 @pytest.mark.slow
