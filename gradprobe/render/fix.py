@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.style import Style as RichStyle
 from rich.text import Text
 
-from gradprobe.numbers import finite, name, number, plural
+from gradprobe.numbers import name, number, plural
 from gradprobe.render.canvas import (
     BAD,
     FAINT,
@@ -23,8 +23,8 @@ from gradprobe.render.canvas import (
     paint,
     wrapped,
 )
-from gradprobe.render.json import SCHEMA_VERSION, dump
-from gradprobe.tasks.fix.trials import Fix, Probed, Trial
+from gradprobe.render.json import written
+from gradprobe.tasks.fix.trials import Fix, Trial
 from gradprobe.verdict.report import Verdict
 
 MOST_TRIALS = 8
@@ -133,36 +133,6 @@ def _diff_line(line: str, style: Style) -> str:
 
 def render_fix_json(fix: Fix, versions: Mapping[str, str]) -> str:
     """The fix as one JSON object; ``null`` for what is missing or not finite."""
-    after = None if fix.after is None else _trial(fix.after)
-    return dump(
-        {
-            "schema_version": SCHEMA_VERSION,
-            "target": fix.target,
-            "status": fix.status,
-            "seeds": list(fix.seeds),
-            "before": _trial(fix.before),
-            "after": after,
-            "steps": list(fix.steps),
-            "diff": list(fix.diff) or None,
-            "obstacle": fix.obstacle or None,
-            "tried": [_trial(trial) for trial in fix.tried],
-            "versions": dict(versions),
-        }
-    )
+    from gradprobe.tasks.documents.fix import FixDocument
 
-
-def _trial(trial: Trial) -> dict[str, Any]:
-    return {
-        "name": trial.name,
-        "sound": trial.sound,
-        "doubt": trial.doubt or None,
-        "measured": [_measurement(one) for one in trial.measured],
-    }
-
-
-def _measurement(measured: Probed) -> dict[str, Any]:
-    return {
-        "verdict": str(measured.verdict),
-        "reach": finite(measured.reach),
-        "input_dependence": finite(measured.dependence),
-    }
+    return written(FixDocument.of(fix, versions))

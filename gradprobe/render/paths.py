@@ -8,9 +8,9 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from gradprobe.measure.blocks.profile import PathProfile
-from gradprobe.numbers import count, finite, fraction, name, number
+from gradprobe.numbers import count, fraction, name, number
 from gradprobe.render.canvas import FAINT, GOOD, NOTE, Style, bar, grid, paint, wrapped
-from gradprobe.render.json import SCHEMA_VERSION, dump
+from gradprobe.render.json import written
 
 MOST_ROWS = 24
 _NUMBERS = 40  # columns before the bars
@@ -107,20 +107,6 @@ def _check(paths: PathProfile) -> str:
 
 def render_paths_json(paths: PathProfile, target: str, versions: Mapping[str, str]) -> str:
     """The same as one JSON object."""
-    body = {
-        "schema_version": SCHEMA_VERSION,
-        "target": target,
-        "row": paths.row,
-        "blocks": paths.blocks,
-        "gradient_norm": finite(paths.total),
-        "mean_length": finite(paths.mean_length),
-        "effective": list(paths.effective) if paths.effective else None,
-        "error": finite(paths.error),
-        "left_out": finite(paths.left_out),
-        "groups": [
-            {"branches": j, "paths": paths.paths(j), "norm": finite(norm), "share": finite(share)}
-            for j, (norm, share) in enumerate(zip(paths.norms, paths.shares, strict=True))
-        ],
-        "versions": dict(versions),
-    }
-    return dump(body)
+    from gradprobe.tasks.documents.paths import PathsDocument
+
+    return written(PathsDocument.of(paths, target, versions))

@@ -9,7 +9,7 @@ from itertools import pairwise
 from rich.console import RenderableType
 from rich.text import Text
 
-from gradprobe.numbers import finite, name, number
+from gradprobe.numbers import name, number
 from gradprobe.render.canvas import (
     BAD,
     FAINT,
@@ -22,7 +22,7 @@ from gradprobe.render.canvas import (
     scale,
     wrapped,
 )
-from gradprobe.render.json import SCHEMA_VERSION, dump
+from gradprobe.render.json import written
 from gradprobe.tasks.curves import Fit, Point, Sweep, fit, greatest_healthy
 from gradprobe.verdict.report import Verdict
 
@@ -212,34 +212,8 @@ def _cell(point: Point, width: int) -> tuple[str, str]:
     return f"{'-inf' if reach == 0 else text:>{width}}", VERDICT_COLOURS.get(point.verdict, BAD)
 
 
-def _edges(sweep: Sweep, target: str) -> dict[str, float]:
-    """The gain of theory's edge of chaos, by place on the other axis."""
-    return {value: edge for (of, value), edge in sweep.edges.items() if of == target}
-
-
 def render_sweep_json(sweep: Sweep, versions: Mapping[str, str]) -> str:
     """The same as one JSON object."""
-    curves = []
-    for target in sweep.targets:
-        curve = sweep.curve(target)
-        found = fit(curve) if sweep.axes[0][0] == "depth" and len(sweep.axes) == 1 else None
-        curves.append(
-            {
-                "target": target,
-                "points": [
-                    {
-                        **dict(zip([axis for axis, _ in sweep.axes], point.at, strict=True)),
-                        "depth": point.depth,
-                        "reach": finite(point.reach),
-                        **({"theory": finite(point.theory)} if sweep.theory else {}),
-                        "verdict": str(point.verdict),
-                    }
-                    for point in curve
-                ],
-                **({"edges": _edges(sweep, target)} if sweep.edges else {}),
-                "healthy_up_to": greatest_healthy(curve) if found else None,
-                "fit": found._asdict() if found else None,
-            }
-        )
-    body = {"schema_version": SCHEMA_VERSION, "curves": curves, "versions": dict(versions)}
-    return dump(body)
+    from gradprobe.tasks.documents.sweep import SweepDocument
+
+    return written(SweepDocument.of(sweep, versions))

@@ -6,17 +6,17 @@ It holds what the table shows, not all that was measured: of a row's parameters 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradprobe.errors import InputError
 from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus
 from gradprobe.tasks import versioned
-from gradprobe.verdict.report import Finding, Report, Severity, Verdict
+from gradprobe.verdict.report import Finding, Report, Severity
 
-SCHEMA_VERSION = 1
-_NUMBERS = (
-    "gradient_norm weight_norm weight_gradient_norm activation_rms input_dependence zero_fraction"
-).split()
+if TYPE_CHECKING:
+    from gradprobe.tasks.documents.report import FindingDocument, ReportDocument, RowDocument
+
+_HINT = "gradprobe probe NET --format json makes one"
 
 
 def is_report(target: str) -> bool:
@@ -34,77 +34,100 @@ def load(target: str) -> list[Report]:
     Raises:
         InputError: no such file, not a report, or one of a newer gradprobe.
     """
+    from msgspec import ValidationError
+
+    from gradprobe.tasks.documents.base import SCHEMA_VERSION
+
     body = versioned.read(target, "report", SCHEMA_VERSION)
     try:
-        if body["schema_version"] != SCHEMA_VERSION:
-            raise KeyError("schema_version")
-        reports = [_report(one) for one in _bodies(body)]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        hint = "gradprobe probe NET --format json makes one"
-        raise InputError(f"{target} is not a report of gradprobe: {error}", hint=hint) from error
-    if not reports:
+        documents = _documents(body)
+    except ValidationError as error:
+        message = f"{target} is not a report of gradprobe: {error}"
+        raise InputError(message, hint=_HINT) from error
+    if not documents:
         raise InputError(f"{target} holds no report")
-    return reports
+    return [_report(document) for document in documents]
 
 
-def _bodies(body: dict[str, Any]) -> list[dict[str, Any]]:
-    if "targets" in body:  # of check
-        return [one["report"] for one in body["targets"] if one["report"] is not None]
-    if "reports" in body:  # of compare
-        return list(body["reports"])
-    return [body]
+def _documents(body: Any) -> list[ReportDocument]:
+    """Those in what a file holds; none where it holds an empty list of them."""
+    from msgspec import ValidationError, convert
+
+    from gradprobe.tasks.documents.check import CheckDocument
+    from gradprobe.tasks.documents.report import CompareDocument, ReportDocument
+
+    lists = [key for key in ("targets", "reports") if isinstance(body, dict) and key in body]
+    if lists and not body[lists[0]]:
+        return []
+    if lists == ["targets"]:
+        targets = convert(body, CheckDocument).targets
+        return [target.report for target in targets if target.report]
+    if lists:
+        return convert(body, CompareDocument).reports
+    if isinstance(body, dict) and "rows" not in body:
+        raise ValidationError("it has no rows, reports or targets")
+    return [convert(body, ReportDocument)]
 
 
-def _report(body: dict[str, Any]) -> Report:
-    rows = tuple(map(_row, body["rows"]))
-    if not all(isinstance(body[key], str) for key in ("target", "unit")):
-        raise ValueError("its target has no name")
+def _report(document: ReportDocument) -> Report:
     profile = GradientProfile(
-        rows=rows,
-        parameters=int(body["parameters"]),
-        loss=_number(body["loss"]),
+        rows=tuple(_row(row) for row in document.rows),
+        parameters=document.parameters,
+        loss=_or_nan(document.loss),
         smallest_gradient=0.0,
-        unit=body["unit"],
+        unit=document.unit,
     )
-    verdict = Verdict(body["verdict"])
-    config, versions = dict(body["config"]), dict(body["versions"])
-    findings = tuple(map(_finding, body["findings"]))
-    return Report(body["target"], profile, findings, verdict, config, versions, body["name"])
+    return Report(
+        target=document.target,
+        profile=profile,
+        findings=tuple(_finding(finding) for finding in document.findings),
+        verdict=document.verdict,
+        config=document.config,
+        versions=document.versions,
+        name=document.name,
+    )
 
 
-def _finding(body: dict[str, Any]) -> Finding:
-    words = ("rule", "name", "message", "advice")
-    if not all(isinstance(body[key], str) for key in words):
-        raise ValueError("a finding has no name")
-    rest = {key: body[key] for key in ("row", "line", "value", "threshold", "ignored", "column")}
-    severity = Severity[str(body["severity"]).upper()]
-    return Finding(body["rule"], body["name"], severity, body["message"], body["advice"], **rest)
+def _finding(document: FindingDocument) -> Finding:
+    return Finding(
+        rule=document.rule,
+        name=document.name,
+        severity=Severity[document.severity.upper()],
+        message=document.message,
+        advice=document.advice,
+        row=document.row,
+        line=document.line,
+        column=document.column,
+        value=document.value,
+        threshold=document.threshold,
+        ignored=document.ignored,
+    )
 
 
-def _row(body: dict[str, Any]) -> RowProfile:
-    if not all(isinstance(body[key], str) for key in ("name", "kind")):
-        raise ValueError("a row has no name")
-    size, status = int(body["parameters"]), RowStatus(body["status"])
-    for key in _NUMBERS:
-        if not (body[key] is None or type(body[key]) in (int, float)):
-            raise ValueError(f"{key} is no number")
-    weight, gradient = body["weight_norm"], body["weight_gradient_norm"]
-    own = ParameterProfile("", size, 0, _number(weight), gradient)
-    norm = body["gradient_norm"]
+def _row(document: RowDocument) -> RowProfile:
+    own = ParameterProfile(
+        name="",
+        size=document.parameters,
+        dimensions=0,
+        norm=_or_nan(document.weight_norm),
+        gradient_norm=document.weight_gradient_norm,
+    )
+    norm = document.gradient_norm
+    infinite = norm is None and document.status is RowStatus.NON_FINITE
     return RowProfile(
-        name=body["name"],
-        kind=body["kind"],
-        level=int(body["level"]),
-        line=body["line"],
-        status=status,
-        size=size,
-        gradient_norm=math.nan if norm is None and status is RowStatus.NON_FINITE else norm,
-        activation_rms=body["activation_rms"],
-        input_dependence=body["input_dependence"],
-        zero_fraction=body["zero_fraction"],
-        parameters=(own,) if size else (),
+        name=document.name,
+        kind=document.kind,
+        level=document.level,
+        line=document.line,
+        status=document.status,
+        size=document.parameters,
+        gradient_norm=math.nan if infinite else norm,
+        activation_rms=document.activation_rms,
+        input_dependence=document.input_dependence,
+        zero_fraction=document.zero_fraction,
+        parameters=(own,) if document.parameters else (),
     )
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,24 @@ def read(file: str, kind: str, version: int, *, named: str = "", hint: str = "")
         InputError: no such file, not JSON, or written by a newer gradprobe.
     """
     try:
-        body: Any = json.loads(Path(file).read_bytes().decode())
+        text = Path(file).read_bytes().decode()
+        body: Any = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise InputError(f"cannot read {named or file}: {reason}", hint=hint) from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is not a {kind}: not JSON") from error
-    found = body.get("schema_version") if isinstance(body, dict) else None
-    if isinstance(found, int) and found > version:
-        message = f"{file} has schema_version {found}; this gradprobe knows {version}"
+    written = body.get("schema_version") if isinstance(body, dict) else None
+    if isinstance(written, int) and written > version:
+        message = f"{file} has schema_version {written}; this gradprobe knows {version}"
         raise InputError(message, hint=f"update gradprobe, or write the {kind} anew")
     return body
+
+
+class NotFinite:
+    """In place of a number that is NaN or beyond a double's range: no type of a document fits."""
+
+
+def _finite(text: str) -> float | NotFinite:
+    number = float(text)
+    return number if math.isfinite(number) else NotFinite()

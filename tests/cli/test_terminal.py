@@ -500,12 +500,13 @@ for arguments in {commands!r}:
     try:
         main(arguments)
     except SystemExit as stopped:
-        print("\\nexit", stopped.code, "torch" in sys.modules, file=sys.stderr)
+        heavy = not sys.modules.keys().isdisjoint(["torch", "msgspec"])
+        print("\\nexit", stopped.code, heavy, file=sys.stderr)
 """
 
 
 def torch_is_imported(commands: list[list[str]], **environment: str) -> list[tuple[str, bool]]:
-    """The exit code of each command, and whether it (or one before it) imported torch."""
+    """The exit code of each command, and whether torch or msgspec was imported by then."""
     done = subprocess.run(
         [sys.executable, "-c", IMPORTS.format(commands=commands)],
         capture_output=True,

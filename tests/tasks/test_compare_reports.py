@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.check_specs import GOOD
@@ -88,6 +89,61 @@ def test_what_is_no_report_is_exit_2(run: Run, tmp_path: Path, text: str, word: 
     assert (ended.code, ended.out) == (2, "")
     assert word in ended.err
     assert "Traceback" not in ended.err
+
+
+def put(body: Any, at: str, value: object) -> None:
+    """Set what ``at`` names: ``rows.0.level``."""
+    *keys, last = [int(word) if word.isdigit() else word for word in at.split(".")]
+    for key in keys:
+        body = body[key]
+    body[last] = value
+
+
+FINDING = {
+    "rule": "GP103", "name": "weak", "severity": "warning", "row": "0", "line": None,
+    "column": None, "message": "m", "advice": "a", "value": 0.5, "threshold": 0.1, "status": "ok",
+    "ignored": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "path"),
+    [
+        ("loss", "Infinity", "$.loss"),
+        ("config.seed", "-Infinity", "$.config[...]"),
+        ("config.thresholds.vanishing", "NaN", "$.config[...][...]"),
+        ("rows.2.activation_rms", "1e999", "$.rows[2].activation_rms"),
+        ("rows.2.gradient_norm", "-0.5", "$.rows[2].gradient_norm"),
+        ("rows.2.gradient_norm", "1" + 400 * "0", "$.rows[2].gradient_norm"),
+        ("rows.1.level", "true", "$.rows[1].level"),
+        ("rows.1.status", '"fine"', "$.rows[1].status"),
+        ("config.level", 60 * "[" + 60 * "]", "$.config[...]"),
+        ("findings", json.dumps([{**FINDING, "severity": 2}]), "$.findings[0].severity"),
+        ("findings", json.dumps([FINDING, {**FINDING, "line": 0}]), "$.findings[1].line"),
+        ("versions", "[]", "$.versions"),
+    ],
+    ids=lambda text: text[:30],
+)
+@pytest.mark.parametrize("whole", ["{}", '{{"schema_version": 1, "reports": [{}]}}'], ids=len)
+def test_an_edited_report_is_exit_2_with_the_place(
+    run: Run, before: Path, at: str, value: str, path: str, whole: str
+) -> None:
+    body = json.loads(before.read_text())
+    put(body, at, "HERE")
+    before.write_text(whole.format(json.dumps(body).replace('"HERE"', value)))
+    ended = run("compare", str(before), "plain", "--depth", "2")
+    assert (ended.code, ended.out) == (2, "")
+    assert f"{before} is not a report of gradprobe: " in ended.err
+    assert f"at `$.reports[0]{path[1:]}`" in ended.err if "reports" in whole else path in ended.err
+
+
+def test_what_a_later_gradprobe_adds_is_passed_over(run: Run, before: Path) -> None:
+    known = run("compare", str(before), "--format", "json")
+    body = json.loads(before.read_text())
+    body["surprise"] = body["rows"][0]["surprise"] = [1e9]
+    before.write_text(json.dumps(body))
+    assert run("compare", str(before), "--format", "json").out == known.out
+    assert known.code == 0
 
 
 def test_a_report_that_is_not_there_is_exit_2(run: Run, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from jsonschema import Draft7Validator
 
 import gradprobe
 from gradprobe.render.canvas import Style
-from gradprobe.render.json import report_object
+from gradprobe.render.json import render_report as render_json
 from gradprobe.render.schema import output_schema
 from gradprobe.render.text import render_report
 from gradprobe.spec.network import NetworkSpec
@@ -111,7 +111,7 @@ def test_where_there_is_nothing_to_weigh_there_is_no_probability(name: str) -> N
     assert found.training is not None
     assert found.training.reason in OBSTACLES
     assert found.training[:2] == (None, None)
-    body = report_object(found)
+    body = json.loads(render_json(found))
     assert body["training"] is None
     assert complaints(body) == []
     shown = " ".join(render_report(found).split())

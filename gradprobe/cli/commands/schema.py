@@ -10,7 +10,6 @@ import typer
 from gradprobe.cli import options as o
 from gradprobe.cli.output import emit
 from gradprobe.render.json import dump
-from gradprobe.render.schema import output_schema
 from gradprobe.spec.schema import spec_schema
 from gradprobe.verdict.rules.table import RULE_WORDS
 
@@ -33,5 +32,10 @@ def schema(
     """Print a JSON Schema (draft-07): of a spec, for editors to complete and validate with; of the
     JSON of probe (report), check, compare, paths, sweep or fix; or of a line of check's json-lines
     (diagnostic)."""
-    emit(dump(spec_schema(RULE_WORDS) if of is Of.SPEC else output_schema(of)), output)
+    if of is Of.SPEC:
+        emit(dump(spec_schema(RULE_WORDS)), output)
+        return 0
+    from gradprobe.render.schema import output_schema  # msgspec: the spec's does without
+
+    emit(dump(output_schema(of)), output)
     return 0
