@@ -13,14 +13,14 @@ _FLAT = 0.1  # decades over the whole sweep
 
 
 class Point(NamedTuple):
-    """One network of a sweep: where it stands on each axis, and what was found there."""
+    """One network of a sweep: its value on each axis, its reach and its verdict."""
 
     target: str
     at: tuple[str, ...]
     depth: int
     reach: float | None
     verdict: Verdict
-    theory: float | None = None  # the predicted reach, on request
+    theory: float | None = None  # the reach that theory predicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Sweep:
     targets: tuple[str, ...]
     axes: tuple[tuple[str, tuple[str, ...]], ...]  # (name, values as text)
     points: tuple[Point, ...]
-    theory: bool = False  # whether it was asked for
+    theory: bool = False  # whether its points hold a predicted reach
     # The gain at which theory sees the edge of chaos, by target and place on the other axis.
     edges: Mapping[tuple[str, str], float] = field(default_factory=dict)
 

@@ -50,12 +50,12 @@ class Cache:
         if digest != _digest(body):
             raise DamagedError("its checksum does not fit")
         try:
-            found = decode(Reply, body).found
+            entry = decode(Reply, body).found
         except ValueError as error:
             raise DamagedError(str(error)) from error
-        if found is None:
+        if entry is None:
             raise DamagedError("it is empty")
-        return found
+        return entry
 
     def write(self, key: str, body: str) -> None:
         """Keep an encoded ``Reply``, whole or not at all, also when two runs write at once.
@@ -82,11 +82,11 @@ def key_of(data: bytes, options: ProbeOptions, torch_version: str) -> str:
     Neither the target's name nor thresholds count: a file may be renamed, and another limit judges
     the same numbers.
     """
-    told = asdict(options)
-    del told["thresholds"]
+    measured_by = asdict(options)
+    del measured_by["thresholds"]
     # A measurement has its probabilities beside its signals.
     versions = [_FORMAT, __version__, torch_version, COEFFICIENTS, HARMLESS, FAILS, TRAINS, LEAST]
-    head = json.dumps([versions, told], sort_keys=True).encode()
+    head = json.dumps([versions, measured_by], sort_keys=True).encode()
     return hashlib.sha256(head + b"\0" + data).hexdigest()
 
 

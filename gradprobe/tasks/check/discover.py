@@ -19,8 +19,8 @@ from gradprobe.spec.options import CheckOptions
 
 # Never searched, whatever a .gitignore says; a file named outright is checked wherever it lies.
 SKIPPED = frozenset({"node_modules", "site-packages", "venv", "__pycache__"})
-_HINTED = 5  # of many paths that are not there, so many get a suggestion
-# `layers:` at the beginning of a line: all but a spec in another dress, which is looked at closely.
+_HINTED = 5  # so many missing paths get a suggestion, which reads their folder
+# Most specs have `layers:` at the beginning of a line; the others are parsed to find out.
 _BLOCK = re.compile(rb"^(\xef\xbb\xbf)?[\"']?layers[\"']?\s*:", re.M)
 
 
@@ -32,8 +32,8 @@ class Missing(NamedTuple):
     hint: str = ""
 
 
-class Found(NamedTuple):
-    """What the paths come down to: the files to check, and the paths that led to none."""
+class Discovery(NamedTuple):
+    """The files to check, and the paths that led to none."""
 
     files: tuple[str, ...]  # sorted; relative to the working directory where they lie below it
     missing: tuple[Missing, ...]
@@ -42,7 +42,7 @@ class Found(NamedTuple):
 OptionsOf = Callable[[Path], CheckOptions]  # of the files in a directory
 
 
-def discover(paths: Iterable[str], options_of: OptionsOf, force_exclude: bool = False) -> Found:
+def discover(paths: Iterable[str], options_of: OptionsOf, force_exclude: bool = False) -> Discovery:
     """The files that ``paths`` name: files, directories, globs and ``-``, each file once.
 
     A directory stands for the specs below it that neither a .gitignore nor ``exclude`` leaves out;
@@ -58,19 +58,19 @@ def discover(paths: Iterable[str], options_of: OptionsOf, force_exclude: bool = 
             named = _matching(path) if glob.has_magic(path) else []
             if not named:
                 missing.append(_missing(path, hinted=len(missing) < _HINTED))
-        for one in named:
-            if os.path.isdir(one):
-                below = list(_specs_below(Path(one), excluded))
-                if not below and one == path:
+        for name in named:
+            if os.path.isdir(name):
+                below = list(_specs_below(Path(name), excluded))
+                if not below and name == path:
                     why = "no spec below it that is not ignored or excluded"
                     missing.append(Missing(path, why))
                 for file in below:
                     files.setdefault(os.path.realpath(file), shown(file))
-            elif one == "-":
+            elif name == "-":
                 files.setdefault("-", "-")
-            elif not (force_exclude and excluded(Path(one))):
-                files.setdefault(os.path.realpath(one), shown(one))
-    return Found(tuple(sorted(files.values())), tuple(missing))
+            elif not (force_exclude and excluded(Path(name))):
+                files.setdefault(os.path.realpath(name), shown(name))
+    return Discovery(tuple(sorted(files.values())), tuple(missing))
 
 
 def shown(path: str | Path) -> str:
@@ -122,12 +122,12 @@ def _matching(pattern: str) -> list[str]:
     root = fixed or ("/" if pattern.startswith("/") else ".")
     wanted = pattern.removeprefix("./") if fixed in ("", ".") else pattern[len(fixed) :]
     anchored = [f"/{wanted.lstrip('/')}"]
-    found = []
+    matching = []
     for place, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".") and name not in SKIPPED]
         paths = [os.path.join(place, name) for name in names]
-        found += [path for path in paths if matches(anchored, root, path)]
-    return sorted(path.removeprefix("./") for path in found)
+        matching += [path for path in paths if matches(anchored, root, path)]
+    return sorted(path.removeprefix("./") for path in matching)
 
 
 def _specs_below(folder: Path, excluded: _Excluded) -> Iterator[str]:
@@ -196,12 +196,12 @@ def _gitignore(folder: Path) -> GitIgnoreSpec | None:
 
 
 def _gitignores_above(folder: Path) -> dict[str, GitIgnoreSpec]:
-    """Those of the directories above, up to the root of the repository, outermost first."""
-    found = []
+    """The .gitignore of each directory above, from the root of the repository inwards."""
+    folders = []
     for parent in Path(os.path.abspath(folder)).parents:
-        found.append(parent)
+        folders.append(parent)
         if (parent / ".git").exists():
-            return {str(one): spec for one in reversed(found) if (spec := _gitignore(one))}
+            return {str(f): spec for f in reversed(folders) if (spec := _gitignore(f))}
     return {}
 
 

@@ -79,10 +79,10 @@ class CheckResult:
 
     @property
     def counts(self) -> Counts:
-        found = Counter(d.severity for d in self.diagnostics if d.counts)
+        counted = Counter(d.severity for d in self.diagnostics if d.counts)
         ignored = sum(d.ignored is not None for d in self.diagnostics)
         known = sum(d.known and d.ignored is None for d in self.diagnostics)
-        errors, warnings, infos = (found[s] for s in sorted(Severity, reverse=True))
+        errors, warnings, infos = (counted[s] for s in sorted(Severity, reverse=True))
         return Counts(errors, warnings, infos, ignored, known)
 
     @property
@@ -98,10 +98,10 @@ def with_fingerprints(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ..
     """
     seen: Counter[tuple[str, str, str | None]] = Counter()
     marked = []
-    for one in diagnostics:
-        key = (one.path, one.rule, one.row)
-        text = "\0".join([one.path, one.rule, one.row or "", str(seen[key])])
+    for diagnostic in diagnostics:
+        path, rule, row = key = (diagnostic.path, diagnostic.rule, diagnostic.row)
+        text = "\0".join([path, rule, row or "", str(seen[key])])
         seen[key] += 1
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-        marked.append(replace(one, fingerprint=digest[:32]))
+        marked.append(replace(diagnostic, fingerprint=digest[:32]))
     return tuple(marked)

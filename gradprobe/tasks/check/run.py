@@ -1,4 +1,4 @@
-"""Many targets → one ``CheckResult``: found, measured or remembered, judged, held to a baseline."""
+"""Paths → one ``CheckResult``: specs found, measured or remembered, judged, held to a baseline."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ def check(
     Raises:
         InputError: a configuration is wrong, or the paths name no spec at all.
     """
-    found = discover(paths, options_of, run.force_exclude)
-    if not found.files and not found.missing:
+    discovered = discover(paths, options_of, run.force_exclude)
+    if not discovered.files and not discovered.missing:
         raise InputError("no spec to check", hint="all that the paths name is excluded")
-    files = shard(found.files, *run.shard)
+    files = shard(discovered.files, *run.shard)
     targets: list[_Target] = []
     outcomes: list[Outcome] = []
     if run.shard[0] == 1:  # what belongs to no file is the first shard's
-        for path, why, hint in found.missing:
+        for path, why, hint in discovered.missing:
             outcomes.append(_failed(path, Failure(ExitCode.USAGE, why, hint)))
     for path in files:
         options = options_of(_folder(path))
@@ -105,10 +105,8 @@ def hold(
         options = options_of(_folder(outcome.path))
         selection = _selection(options)
         compared = baselines.compare(outcome, baseline, options.regression, selection)
-        kept = [
-            one for one in compared if one.rule in _ALWAYS or selection.holds(BY_CODE[one.rule])
-        ]
-        outcomes.append(_ended(replace(outcome, diagnostics=tuple(kept))))
+        selected = [d for d in compared if d.rule in _ALWAYS or selection.holds(BY_CODE[d.rule])]
+        outcomes.append(_ended(replace(outcome, diagnostics=tuple(selected))))
     lost = baselines.gone(baseline, file) if first else ()
     if lost:
         outcomes.append(_ended(Outcome(file, lost)))
@@ -130,9 +128,9 @@ def _measured(
         for seed in target.options.seeds:
             probe = target.options.probe(seed)
             key = key_of(target.data, probe, torch_version)
-            kept = _kept(cache, key, target.path, warn)
-            if kept is not None:
-                results[index, seed] = kept
+            remembered = _remembered(cache, key, target.path, warn)
+            if remembered is not None:
+                results[index, seed] = remembered
             else:
                 seconds = target.options.timeout
                 job = Job(target.name, target.data, probe, seconds, run.allow_code)
@@ -144,9 +142,9 @@ def _measured(
         if isinstance(result, Failure):
             results[where] = result
             continue
-        found = decode(Reply, result.body).found
-        assert found is not None
-        results[where] = found
+        measurement = decode(Reply, result.body).found
+        assert measurement is not None
+        results[where] = measurement
         if cache and result.lasting:
             try:
                 cache.write(key, result.body)
@@ -156,7 +154,9 @@ def _measured(
     return [[results[i, seed] for seed in t.options.seeds] for i, t in enumerate(targets)]
 
 
-def _kept(cache: Cache | None, key: str, path: str, warn: Warn) -> Measurement | Failure | None:
+def _remembered(
+    cache: Cache | None, key: str, path: str, warn: Warn
+) -> Measurement | Failure | None:
     try:
         return cache.read(key) if cache else None
     except DamagedError:
@@ -175,9 +175,9 @@ def _outcome(target: _Target, results: Sequence[Measurement | Failure]) -> Outco
     options = target.options
     selection = _selection(options)
     ignores = [
-        Ignore(one.rule, one.reason)
-        for one in options.per_file_ignores
-        if matches([one.pattern], options.root, target.path)
+        Ignore(ignore.rule, ignore.reason)
+        for ignore in options.per_file_ignores
+        if matches([ignore.pattern], options.root, target.path)
     ]
     reports = [
         judge(result, target.path, options.thresholds, selection, ignores)
@@ -195,26 +195,26 @@ def _outcome(target: _Target, results: Sequence[Measurement | Failure]) -> Outco
 
 
 def _findings(reports: Sequence[Report]) -> list[Finding]:
-    """What was found under any seed, each finding once: told apart by rule, row and number.
+    """The findings of all seeds, each once: rule, row and number tell them apart.
 
     An ignore is unused only where no seed has a use for it.
     """
-    found: dict[tuple[str, str | None, int], list[Finding]] = {}
+    by_key: dict[tuple[str, str | None, int], list[Finding]] = {}
     for report in reports:
         seen: Counter[tuple[str, str | None]] = Counter()
         for finding in report.findings:
             key = (finding.rule, finding.row)
-            found.setdefault((*key, seen[key]), []).append(finding)
+            by_key.setdefault((*key, seen[key]), []).append(finding)
             seen[key] += 1
     return [
         same[0]
-        for same in found.values()
+        for same in by_key.values()
         if same[0].rule != BY_NAME["unused-ignore"].code or len(same) == len(reports)
     ]
 
 
 def selection_of(options_of: OptionsOf, path: str) -> Selection:
-    """Which rules are asked of a target."""
+    """The rules that a target is held to."""
     return _selection(options_of(_folder(path)))
 
 
@@ -237,17 +237,17 @@ def _diagnostic(path: str, finding: Finding, report: Report, lines: Sequence[str
         finding.severity,
         finding.message,
         finding.advice,
-        line,
-        finding.column or 1,
-        finding.row,
-        report.profile.unit,
-        lines[line - 1] if finding.line and line <= len(lines) else "",
-        finding.ignored,
+        line=line,
+        column=finding.column or 1,
+        row=finding.row,
+        unit=report.profile.unit,
+        excerpt=lines[line - 1] if finding.line and line <= len(lines) else "",
+        ignored=finding.ignored,
     )
 
 
 def _ended(outcome: Outcome) -> Outcome:
-    """With fingerprints, and with the exit code that its diagnostics come to."""
+    """The outcome with fingerprints, and with the exit code that its diagnostics come to."""
     outcome = replace(outcome, diagnostics=with_fingerprints(outcome.diagnostics))
     if outcome.exit_code >= ExitCode.USAGE:
         return outcome
@@ -265,15 +265,15 @@ def _failed(path: str, failure: Failure, lines: Sequence[str] = ()) -> Outcome:
     rule = BY_NAME["invalid" if failure.exit_code is ExitCode.USAGE else "failed"]
     place = failure.place
     excerpt = located("", place, lines).excerpt if place else ""
-    at = (place.line, place.column) if place else (1, 1)
-    one = Diagnostic(
+    diagnostic = Diagnostic(
         path,
         rule.code,
         rule.name,
         rule.severity,
         failure.message,
         failure.hint,
-        *at,
+        line=place.line if place else 1,
+        column=place.column if place else 1,
         excerpt=excerpt,
     )
-    return Outcome(path, with_fingerprints([one]), None, failure.exit_code)
+    return Outcome(path, with_fingerprints([diagnostic]), None, failure.exit_code)
