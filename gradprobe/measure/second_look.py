@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import PackedSequence
 from gradprobe.measure.blocks.chain import as_leaf
 from gradprobe.measure.norms import norms
 from gradprobe.measure.passes import failed
+from gradprobe.measure.recorder import Arguments, Recorder
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.rows import Row
 from gradprobe.model.seeds import derive, reseed_all
@@ -81,49 +82,66 @@ def second_look(subject: Subject, step: float = STEP) -> SecondLook:
     Raises:
         ModelError: a forward or backward pass raised.
     """
-    model, args, kwargs, loss = subject.model, subject.args, subject.kwargs, subject.projection
     weights = {
         name: p
-        for name, p in model.named_parameters()
+        for name, p in subject.model.named_parameters()
         if p.dim() > 1 and p.requires_grad and p.is_floating_point()
     }
-
-    def run() -> Any:
-        reseed_all(derive(subject.seed, "forward"))
-        copied_args, copied_kwargs = map_tensors(torch.clone, (tuple(args), kwargs))
-        return model(*copied_args, **copied_kwargs)
-
-    def gradients(output: Any, of: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        if not of:
-            return {}
-        found = torch.autograd.grad(loss(output), list(of.values()), allow_unused=True)
-        pairs = zip(of, found, strict=True)
-        return {n: (g.to_dense() if g.is_sparse else g).detach() for n, g in pairs if g is not None}
-
     with torch.inference_mode(False), torch.enable_grad():
         try:
-            with (
-                undisturbed(model),
-                _crossings(subject) as crossings,
-                _sequences(model) as sequences,
-                _channels(model) as channels,
-            ):
-                output = run()
-                highways = {name: crossing.highway() for name, crossing in crossings.items()}
-                known = list(sequences.values())  # without what a checkpointed layer runs again
-                inputs = {f"input {n}": x for n, x in enumerate(x for one in known for x in one.xs)}
-                before = gradients(output, weights | inputs)
-            back = iter([before.pop(name, None) for name in inputs])
-            past = [one.lost([next(back) for _ in one.xs]) for one in known]
+            look, before = _first_pass(subject, weights)
             moved = _moved(weights, before, step)
             # Until the backward pass is over: a checkpointed layer runs again in it.
-            with undisturbed(model), _standing_at(weights, moved):
-                after = gradients(run(), weights) if moved else {}
+            with undisturbed(subject.model), _standing_at(weights, moved):
+                after = _gradients(subject, _output(subject), weights) if moved else {}
             alike = [_alike(before[name], after[name]) for name in moved if name in after]
         except Exception as error:
             raise failed(error) from error
-    most, fewest = max(past, default=0.0), min(channels, default=None)
-    return SecondLook(_lower_quartile(alike), highways, most, fewest)
+    return look._replace(coherence=_lower_quartile(alike))
+
+
+def _first_pass(
+    subject: Subject, weights: Mapping[str, Tensor]
+) -> tuple[SecondLook, dict[str, Tensor]]:
+    """What the pass before the step tells, and the gradients of the weights there."""
+    with (
+        undisturbed(subject.model),
+        _Crossings(subject) as crossings,
+        _sequences(subject.model) as sequences,
+        _channels(subject.model) as channels,
+    ):
+        output = _output(subject)
+        highways = {name: crossing.highway() for name, crossing in crossings.by_name.items()}
+        ran = list(sequences.values())  # without what a checkpointed layer runs again
+        inputs = [x for sequence in ran for x in sequence.xs]
+        named = {f"input {n}": x for n, x in enumerate(inputs)}
+        gradients = _gradients(subject, output, {**weights, **named})
+    back = iter([gradients.pop(name, None) for name in named])
+    lost = [sequence.lost([next(back) for _ in sequence.xs]) for sequence in ran]
+    look = SecondLook(
+        coherence=None,
+        highways=highways,
+        lost_past=max(lost, default=0.0),
+        normalised=min(channels, default=None),
+    )
+    return look, gradients
+
+
+def _output(subject: Subject) -> Any:
+    """What the model gives; what it draws is the same each time."""
+    reseed_all(derive(subject.seed, "forward"))
+    args, kwargs = map_tensors(torch.clone, (subject.args, dict(subject.kwargs)))
+    return subject.model(*args, **kwargs)
+
+
+def _gradients(subject: Subject, output: Any, of: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The gradients of the projection that are there, by name."""
+    if not of:
+        return {}
+    loss = subject.projection(output)
+    gradients = torch.autograd.grad(loss, list(of.values()), allow_unused=True)
+    pairs = zip(of, gradients, strict=True)
+    return {n: (g.to_dense() if g.is_sparse else g).detach() for n, g in pairs if g is not None}
 
 
 def _lower_quartile(values: Sequence[float]) -> float | None:
@@ -190,48 +208,37 @@ class _Crossing(NamedTuple):
         return float((back.double() * self.v).sum()) / energy
 
 
-@contextmanager
-def _crossings(subject: Subject) -> Iterator[dict[str, _Crossing]]:
-    """The rows that run meanwhile and keep their input's shape, by name.
+class _Crossings(Recorder):
+    """Notes how each row is crossed that keeps its input's shape, by the row's name.
 
     A checkpointed row runs again in the backward pass, and the same has to happen there.
     """
-    found: dict[str, _Crossing] = {}
-    entered: dict[str, Tensor] = {}
 
-    def enter(row: Row) -> Callable[..., Any]:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            x = first_tensor([args, kwargs])
-            if x is None or is_functorch_wrapped_tensor(x):
-                return None
-            entered[row.name] = x if x.requires_grad else as_leaf(x)
-            inside = entered[row.name].clone()  # the row may overwrite what it gets
-            return with_tensor((args, kwargs), x, inside)
+    def __init__(self, subject: Subject) -> None:
+        super().__init__(subject.rows)
+        self.seed = subject.seed
+        self.by_name: dict[str, _Crossing] = {}
 
-        return hook
+    def before(self, row: Row, args: Any, kwargs: Any) -> tuple[Any, Arguments | None]:
+        x = first_tensor([args, kwargs])
+        if x is None or is_functorch_wrapped_tensor(x):
+            return None, None
+        leaf = x if x.requires_grad else as_leaf(x)
+        # A copy, since the row may overwrite what it gets.
+        return leaf, with_tensor((args, kwargs), x, leaf.clone())
 
-    def leave(row: Row) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            x, y = entered.pop(row.name, None), first_tensor(output)
-            if x is None or y is None or x.shape != y.shape:
-                return
-            if not (y.requires_grad and y.numel()):
-                return
-            generator = torch.Generator().manual_seed(derive(subject.seed, f"highway/{row.name}"))
-            signs = (torch.randint(2, x.shape, generator=generator) * 2 - 1).to(x)
-            # At most 1, so that no square overflows.
-            size = y.detach().abs()
-            v = signs * (size / size.max().clamp_min(torch.finfo(size.dtype).tiny))
-            found.setdefault(row.name, _Crossing(x, v, (y * v).sum()))
-
-        return hook
-
-    with ExitStack() as hooks:
-        for row in subject.rows:
-            pre = row.module.register_forward_pre_hook(enter(row), with_kwargs=True)
-            hooks.callback(pre.remove)
-            hooks.callback(row.module.register_forward_hook(leave(row)).remove)
-        yield found
+    def after(self, row: Row, note: Tensor | None, output: Any) -> None:
+        x, y = note, first_tensor(output)
+        if x is None or y is None or x.shape != y.shape:
+            return
+        if not (y.requires_grad and y.numel()):
+            return
+        generator = torch.Generator().manual_seed(derive(self.seed, f"highway/{row.name}"))
+        signs = (torch.randint(2, x.shape, generator=generator) * 2 - 1).to(x)
+        # At most 1, so that no square overflows.
+        size = y.detach().abs()
+        v = signs * (size / size.max().clamp_min(torch.finfo(size.dtype).tiny))
+        self.by_name.setdefault(row.name, _Crossing(x, v, (y * v).sum()))
 
 
 class _Sequence(NamedTuple):
@@ -246,8 +253,8 @@ class _Sequence(NamedTuple):
         The largest and not the last, which may be padding that nothing reads. What no gradient
         comes back to belongs to no sequence.
         """
-        given = [g for g in gradients if g is not None]
-        sizes = norms([at.contiguous() for g in given for at in self.positions(g)])
+        present = [g for g in gradients if g is not None]
+        sizes = norms([at.contiguous() for g in present for at in self.positions(g)])
         most = max(sizes, default=0.0)
         if not (most and all(map(math.isfinite, sizes))):
             return 0.0
@@ -258,12 +265,12 @@ class _Sequence(NamedTuple):
 @contextmanager
 def _sequences(model: nn.Module) -> Iterator[dict[object, _Sequence]]:
     """What recurrent layers and cells get meanwhile, where a gradient is wanted."""
-    found: dict[object, _Sequence] = {}
+    sequences: dict[object, _Sequence] = {}
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        given: Any = args[0] if args else kwargs.get("input")
-        packed = isinstance(given, PackedSequence)
-        x = given.data if packed else given
+        argument: Any = args[0] if args else kwargs.get("input")
+        packed = isinstance(argument, PackedSequence)
+        x = argument.data if packed else argument
         if not isinstance(x, Tensor) or not x.is_floating_point() or not x.numel():
             return None
         if is_functorch_wrapped_tensor(x):  # in a vmap: no leaf can be made there
@@ -275,33 +282,33 @@ def _sequences(model: nn.Module) -> Iterator[dict[object, _Sequence]]:
         inside = x if x.requires_grad else as_leaf(x)
         if isinstance(module, nn.RNNCellBase):
             inside = inside.clone()  # what several calls get is one position in each
-            earlier = found[module].xs if module in found else ()
-            found[module] = _Sequence((*earlier, inside), lambda at: (at,))
+            earlier = sequences[module].xs if module in sequences else ()
+            sequences[module] = _Sequence((*earlier, inside), lambda at: (at,))
         elif packed:
-            sizes = given.batch_sizes.tolist()
-            found[object()] = _Sequence((inside,), lambda x: torch.split(x, sizes))
+            sizes = argument.batch_sizes.tolist()
+            sequences[object()] = _Sequence((inside,), lambda x: torch.split(x, sizes))
         else:
             time = 1 if module.batch_first and x.dim() == 3 else 0
-            found[object()] = _Sequence((inside,), lambda x: x.unbind(time))
-        new = given._replace(data=inside) if packed else inside
+            sequences[object()] = _Sequence((inside,), lambda x: x.unbind(time))
+        new = argument._replace(data=inside) if packed else inside
         return ((new, *args[1:]), kwargs) if args else (args, kwargs | {"input": new})
 
     with _before(model, (nn.RNNBase, nn.RNNCellBase), hook):
-        yield found
+        yield sequences
 
 
 @contextmanager
 def _channels(model: nn.Module) -> Iterator[list[int]]:
     """How many values each BatchNorm has for a channel meanwhile, where it uses the batch's."""
-    found: list[int] = []
+    sizes: list[int] = []
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         x = first_tensor([args, kwargs])
         if module.training and x is not None and x.dim() > 1 and x.shape[1]:
-            found.append(x.numel() // x.shape[1])
+            sizes.append(x.numel() // x.shape[1])
 
     with _before(model, (nn.modules.batchnorm._BatchNorm,), hook):
-        yield found
+        yield sizes
 
 
 @contextmanager

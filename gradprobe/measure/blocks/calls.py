@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from gradprobe.measure.profile import call_name
+from gradprobe.measure.recorder import Arguments, Recorder
 from gradprobe.model.rows import Row
 from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import first_tensor, fresh, tensors_in, with_tensor
@@ -45,38 +46,32 @@ def recorded(subject: Subject) -> list[Call]:
 
     A row that is called again has its further calls numbered, ``name (2)`` and so on.
     """
-    found: list[Call] = []
-    pending: list[tuple[Sequence[Any], Mapping[str, Any]]] = []
-    counts: dict[str, int] = {}
-
-    def enter(module: nn.Module, given: Any, named: Any) -> None:
-        pending.append(fresh((given, dict(named))))  # one copy of what is given twice
-
-    def leave(row: Row) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, given: Any, output: Any) -> None:
-            counts[row.name] = counts.get(row.name, 0) + 1
-            name = call_name(row.name, counts[row.name])
-            positional, named = pending.pop()
-            x = main_input(positional, named, first_tensor(output))
-            if x is not None:
-                found.append(Call(name, module, x, positional, named))
-
-        return hook
-
-    with ExitStack() as hooks, torch.no_grad():
-        for row in subject.rows:
-            before = row.module.register_forward_pre_hook(enter, with_kwargs=True)
-            hooks.callback(before.remove)
-            hooks.callback(row.module.register_forward_hook(leave(row)).remove)
+    with _Calls(subject.rows) as recorder, torch.no_grad():
         subject.model(*fresh(subject.args), **fresh(dict(subject.kwargs)))
-    return found
+    return recorder.calls
 
 
-def main_input(
-    args: Sequence[Any], kwargs: Mapping[str, Any], output: Tensor | None
-) -> Tensor | None:
+class _Calls(Recorder):
+    def __init__(self, rows: Iterable[Row]) -> None:
+        super().__init__(rows)
+        self.calls: list[Call] = []
+        self.counts: Counter[str] = Counter()
+
+    def before(self, row: Row, args: Any, kwargs: Any) -> tuple[Any, Arguments | None]:
+        return fresh((args, kwargs)), None  # one copy of what is handed in twice
+
+    def after(self, row: Row, note: Any, output: Any) -> None:
+        self.counts[row.name] += 1
+        args, kwargs = note
+        x = _main_input(note, first_tensor(output))
+        if x is not None:
+            name = call_name(row.name, self.counts[row.name])
+            self.calls.append(Call(name, row.module, x, args, kwargs))
+
+
+def _main_input(arguments: Arguments, output: Tensor | None) -> Tensor | None:
     """The first floating tensor among the arguments with the shape of ``output``."""
     if output is None or output.dim() < 2:
         return None
-    tensors = tensors_in([args, kwargs])
-    return next((t for t in tensors if t.is_floating_point() and t.shape == output.shape), None)
+    tensors = [t for t in tensors_in(arguments) if t.is_floating_point()]
+    return next((t for t in tensors if t.shape == output.shape), None)

@@ -11,20 +11,20 @@ so one batched sweep gives them all, exactly and without sampling. G_0 is the cl
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from gradprobe.errors import InputError
 from gradprobe.measure.blocks.chain import Element, as_leaf, elements_of, trace
 from gradprobe.measure.blocks.profile import PathProfile
 from gradprobe.measure.norms import norms
+from gradprobe.measure.recorder import Arguments, Recorder
 from gradprobe.model.build import Network
-from gradprobe.model.rows import children_of
+from gradprobe.model.rows import Row, children_of
 from gradprobe.model.seeds import derive, reseed
 from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import first_tensor, fresh, tensors_in
@@ -75,26 +75,20 @@ def _expand_module(subject: Subject, first_row: str, max_paths: int | None) -> P
     Raises:
         InputError: there is no such block, or one does not read what the one before it puts out.
     """
-    rows, seed = subject.rows, subject.seed
-    tried = [r for r in rows if r.is_block] or [r for r in rows if children_of(r.module)]
     with torch.enable_grad():
-        reseed(derive(seed, "forward"))
-        value, outputs, calls = _calls(subject)
-        names = {row.name for row in tried}
-        behind = next((i for i, (name, _) in enumerate(outputs) if name == first_row), 0)
-        blocks = [
-            call
-            for call in calls
-            if call.name in names
-            and call.order > behind
-            and abs(_highway(call, seed) - 1) < _RESIDUAL
-        ]
+        reseed(derive(subject.seed, "forward"))
+        with _Calls(subject.rows) as recorder:
+            output = subject.model(*fresh(subject.args), **fresh(dict(subject.kwargs)))
+            value = subject.loss(output)
+        names = [name for name, _ in recorder.outputs]
+        behind = names.index(first_row) if first_row in names else 0
+        blocks = _residual_blocks(subject, recorder.calls, behind)
         if not blocks:
             raise InputError(
                 f"no block y = x + F(x) stands behind row {first_row}: there is one path",
                 hint="--rows GLOB says which modules are the blocks",
             )
-        row, start = _start(blocks[0], outputs[behind:])
+        row, start = _start(blocks[0], recorder.outputs[behind:])
         (total, gradient) = torch.autograd.grad(
             value, [start, blocks[-1].output], retain_graph=True, allow_unused=True
         )
@@ -106,6 +100,15 @@ def _expand_module(subject: Subject, first_row: str, max_paths: int | None) -> P
             groups = _split_back(block, groups, max_paths)
             groups = _between(block, end, name, groups)
     return _profile_of(groups, total, len(blocks), row)
+
+
+def _residual_blocks(subject: Subject, calls: list[_Call], behind: int) -> list[_Call]:
+    """The calls behind the output of that index that are blocks with a skip."""
+    rows = [row for row in subject.rows if row.is_block]
+    rows = rows or [row for row in subject.rows if children_of(row.module)]
+    names = {row.name for row in rows}
+    candidates = [call for call in calls if call.name in names and call.order > behind]
+    return [c for c in candidates if abs(_highway(c, subject.seed) - 1) < _RESIDUAL]
 
 
 _RESIDUAL = 0.5
@@ -124,36 +127,27 @@ class _Call(NamedTuple):
     output: GradientEdge
 
 
-def _calls(subject: Subject) -> tuple[Tensor, list[_Output], list[_Call]]:
-    """The loss, the rows' outputs, and the calls that keep their input's shape, in order."""
-    calls: list[_Call] = []
-    outputs: list[_Output] = []
-    pending: list[list[tuple[Tensor, GradientEdge]]] = []
+class _Calls(Recorder):
+    """Notes the rows' outputs, and the calls that keep their input's shape, in order."""
 
-    def enter(module: nn.Module, given: Any, named: Any) -> None:
-        tensors = [t for t in tensors_in([given, named]) if t.requires_grad]
-        pending.append([(t, get_gradient_edge(t)) for t in tensors])
+    def __init__(self, rows: Iterable[Row]) -> None:
+        super().__init__(rows)
+        self.calls: list[_Call] = []
+        self.outputs: list[_Output] = []
 
-    def leave(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, given: Any, output: Any) -> None:
-            y, inputs = first_tensor(output), pending.pop()
-            if y is None or not y.requires_grad:
-                return
-            edge = next((edge for x, edge in inputs if x.shape == y.shape), None)
-            if edge is not None and y.dim() > 1:
-                calls.append(_Call(name, len(outputs), y.detach(), edge, get_gradient_edge(y)))
-            outputs.append((name, get_gradient_edge(y)))
+    def before(self, row: Row, args: Any, kwargs: Any) -> tuple[Any, Arguments | None]:
+        tensors = [t for t in tensors_in([args, kwargs]) if t.requires_grad]
+        return [(t, get_gradient_edge(t)) for t in tensors], None
 
-        return hook
-
-    with ExitStack() as hooks:
-        for row in subject.rows:
-            before = row.module.register_forward_pre_hook(enter, with_kwargs=True)
-            hooks.callback(before.remove)
-            hooks.callback(row.module.register_forward_hook(leave(row.name)).remove)
-        output = subject.model(*fresh(subject.args), **fresh(dict(subject.kwargs)))
-        value = subject.loss(output)
-    return value, outputs, calls
+    def after(self, row: Row, note: Any, output: Any) -> None:
+        y = first_tensor(output)
+        if y is None or not y.requires_grad:
+            return
+        out = get_gradient_edge(y)
+        edge = next((edge for x, edge in note if x.shape == y.shape), None)
+        if edge is not None and y.dim() > 1:
+            self.calls.append(_Call(row.name, len(self.outputs), y.detach(), edge, out))
+        self.outputs.append((row.name, out))
 
 
 def _start(block: _Call, outputs: Sequence[_Output]) -> _Output:
