@@ -20,17 +20,11 @@ from gradprobe.model.layers import Concat, Residual, layer_class
 from gradprobe.model.plan import Planned, plan
 from gradprobe.model.rows import Row
 from gradprobe.model.seeds import derive
+from gradprobe.spec.layers import Trait, kinds
 from gradprobe.spec.network import InitSpec, NetworkSpec, walk
 from gradprobe.spec.options import Limits
 
 _BUILDING = threading.Lock()  # torch's default initialisations draw from the global generator
-
-# Parameter-free layers that do not map 0 to 0: a branch that ends in one cannot start as zero.
-NONZERO_AT_ZERO = frozenset(
-    "AlphaDropout FeatureAlphaDropout "
-    "Sigmoid LogSigmoid Softplus Hardsigmoid Softmax Softmin LogSoftmax Softmax2d Threshold "
-    "ConstantPad1d ConstantPad2d ConstantPad3d".split()
-)
 
 
 class Network(nn.Sequential):
@@ -221,7 +215,7 @@ class _Builder:
                     parameter.zero_()
         for leaf in leaves[holders[-1] + 1 :]:
             kind = type(leaf).__name__
-            if kind in NONZERO_AT_ZERO:
+            if kind in kinds(Trait.OFFSET):
                 message = f"zero_init: the branch ends in {kind}, and {kind}(0) is not 0"
                 raise self.spec.error(message, layer.spec.place, "end it in a layer with weights")
 

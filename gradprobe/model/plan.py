@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from gradprobe.errors import GradprobeError, Place, first_line
 from gradprobe.model.layers import layer_class
+from gradprobe.spec.layers import Trait, kinds
 from gradprobe.spec.network import LayerSpec, NetworkSpec
 from gradprobe.spec.options import Limits
 from gradprobe.spec.shapes import output_shape
-from gradprobe.spec.vocabulary import RECURRENT_LAYERS, SEQUENCE_LAYERS, layer_arguments
+from gradprobe.spec.vocabulary import layer_arguments
 
 # How an argument that was left out follows from the input (batch, …).
 INFERENCES: dict[str, Callable[[Tensor], int | None]] = {
@@ -145,7 +146,7 @@ class _Planner:
             message = f"{layer.kind} takes floating point input, not tokens"
             hint = "begin with Embedding: {embedding_dim: 64}"
             raise self.spec.error(message, layer.place, hint)
-        if layer.kind in SEQUENCE_LAYERS and x.dim() != 3:
+        if layer.kind in kinds(Trait.SEQUENCE) and x.dim() != 3:
             message = f"{layer.kind} takes a sequence, [positions, features], and gets {_shape(x)}"
             raise self.spec.error(message, layer.place)
         spatial = _SPATIAL.fullmatch(layer.kind)
@@ -311,10 +312,10 @@ def _inside(kind: str, arguments: Mapping[str, Any], x: Tensor) -> int:
     """Elements that a layer keeps beside its output: gates, projections, a mask, padding."""
     if kind == "LocalResponseNorm":  # pads the channels by its size
         return x.numel() // x.shape[1] * (x.shape[1] + int(arguments["size"]))
-    if kind not in SEQUENCE_LAYERS:
+    if kind not in kinds(Trait.SEQUENCE):
         return 0
     batch, length, features = x.shape
-    if kind in RECURRENT_LAYERS:
+    if kind in kinds(Trait.RECURRENT):
         gates = {"RNN": 4, "GRU": 10, "LSTM": 11}[kind]  # as measured, with the layer's output
         gates *= arguments.get("num_layers", 1) * (2 if arguments.get("bidirectional") else 1)
         return int(batch * length * arguments["hidden_size"] * gates)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gradprobe.spec.layers import LAYERS
 from gradprobe.spec.vocabulary import (
     COMBINATORS,
     INITS,
-    LAYERS,
     LOSSES,
     MAX_SIZE,
     MODES,

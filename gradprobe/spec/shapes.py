@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gradprobe.spec.layers import Trait, kinds
+
 Shape = tuple[int, ...]
 Formula = Callable[[Mapping[str, Any], Shape], Shape | None]
 
@@ -101,13 +103,8 @@ def _each(value: Any, dimensions: int) -> Shape | None:
     return tuple(value) if isinstance(value, tuple) and len(value) == dimensions else None
 
 
-_ELEMENTWISE = (
-    "Identity ReLU ReLU6 LeakyReLU RReLU ELU CELU SELU GELU SiLU Mish Tanh Sigmoid LogSigmoid "
-    "Softplus Softsign Softshrink Hardshrink Hardsigmoid Hardswish Hardtanh Tanhshrink Threshold "
-    "Dropout LayerNorm RMSNorm"
-)
 FORMULAS: dict[str, Formula] = {
-    **dict.fromkeys(_ELEMENTWISE.split(), _same),
+    **dict.fromkeys(kinds(Trait.SAME_SHAPE), _same),
     "Linear": _linear,
     "Embedding": _embedding,
     "RNN": _recurrent,

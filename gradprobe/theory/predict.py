@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple, cast
 
+from gradprobe.spec.layers import Trait, kinds
 from gradprobe.spec.network import InitSpec, LayerSpec, NetworkSpec, walk
 from gradprobe.spec.options import DEFAULT_BATCH_SIZE
 from gradprobe.spec.shapes import output_shape
@@ -27,9 +28,7 @@ _ALIKE = (
     0.5  # product / square of images at most, for BatchNorm: the padding's edge shows beyond it
 )
 _SPREAD = 0.1  # of a channel's variance across the batch between channels, at most, for BatchNorm
-_WEIGHTED = frozenset({"Linear", "Conv1d", "Conv2d", "Conv3d"})
-_NORMS = frozenset({"LayerNorm", "RMSNorm", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d"})
-_DECISIVE = frozenset(ACTIVATIONS) - {"Identity"} | _NORMS
+_WEIGHTED = kinds(Trait.WEIGHTED)
 
 
 _ASTRAY = 0.5  # a tangent with a smaller share along the signal is given up
@@ -465,6 +464,7 @@ _RULES: dict[str, _Rule] = {
     "sequential": _Walker._repeat,
     "residual": _Walker._residual,
 }
+_DECISIVE = ACTIVATIONS.keys() - {"Identity"} | (kinds(Trait.NORM) & _RULES.keys())
 
 
 def _shape(layer: LayerSpec, signal: Signal) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from gradprobe.measure.profile import GradientProfile, RowProfile
 from gradprobe.numbers import fraction, number
-from gradprobe.spec.vocabulary import RECURRENT_CELLS, RECURRENT_LAYERS
+from gradprobe.spec.layers import RECURRENT_CELLS, Trait, kinds
 from gradprobe.verdict.report import Verdict
 from gradprobe.verdict.signals import CAPS, Signals, without_time
 
@@ -50,8 +50,8 @@ def row_at_fault(profile: GradientProfile) -> RowProfile:
 
 def _recurrent_row(profile: GradientProfile) -> RowProfile:
     """The first of the trunk with a recurrent layer or cell."""
-    kinds = RECURRENT_LAYERS | RECURRENT_CELLS
-    recurrent = (row for row in profile.trunk if kinds & set(row.contains))
+    names = kinds(Trait.RECURRENT) | RECURRENT_CELLS
+    recurrent = (row for row in profile.trunk if names & set(row.contains))
     return next(recurrent, profile.trunk[0])
 
 
@@ -101,7 +101,7 @@ def advice_for_small(profile: GradientProfile) -> str:
         return "use LSTM or GRU, or an orthogonal recurrent matrix"
     if profile.unit == "position" or len(without_time(profile).trunk) < len(profile.trunk) / 2:
         return "shorten the sequence, raise the forget gate's bias, or attend over it"
-    if inside & {"ReLU", "LeakyReLU", "PReLU", "ReLU6"}:
+    if inside & kinds(Trait.HALF_LINEAR):
         return "init: {weight: kaiming_normal, bias: zeros}, or wrap each block in residual: […]"
     return "raise the gain of the init, normalise, or wrap each block in residual: […]"
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from gradprobe.measure.profile import GradientProfile, RowProfile, RowStatus
-from gradprobe.spec.vocabulary import RECURRENT_CELLS
+from gradprobe.spec.layers import RECURRENT_CELLS
 
 
 class Signals(NamedTuple):

@@ -19,11 +19,12 @@ from gradprobe.errors import ModelError
 from gradprobe.model.build import Network, build
 from gradprobe.model.layers import LAYER_CLASSES
 from gradprobe.model.plan import INFERENCES, plan
+from gradprobe.spec.layers import LAYERS
 from gradprobe.spec.network import NetworkSpec
 from gradprobe.spec.options import Limits
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.spec.sources.stack import load as load_stack
-from gradprobe.spec.vocabulary import INITS, LAYERS, layer_arguments
+from gradprobe.spec.vocabulary import INITS, layer_arguments
 
 F64 = torch.float64
 Parse = Callable[[str], NetworkSpec]

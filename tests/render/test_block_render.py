@@ -38,9 +38,10 @@ from gradprobe.measure.blocks.profile import (
 from gradprobe.render.block import block_steps, render_block
 from gradprobe.render.canvas import Style
 from gradprobe.render.paths import render_paths, render_paths_json
+from gradprobe.spec.layers import LAYERS
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
-from gradprobe.spec.vocabulary import COMBINATORS, LAYERS
+from gradprobe.spec.vocabulary import COMBINATORS
 from gradprobe.tasks.probe import load_target, prepare
 
 OVERWRITE = bool(os.environ.get("GRADPROBE_OVERWRITE"))

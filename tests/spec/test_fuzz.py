@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from gradprobe.cli.main import main
+from gradprobe.spec.layers import LAYERS
 from gradprobe.spec.vocabulary import (
     COMBINATORS,
     INITS,
-    LAYERS,
     LOSSES,
     THRESHOLDS,
     Argument,

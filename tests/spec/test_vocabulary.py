@@ -12,12 +12,12 @@ from torch import nn
 import gradprobe
 from gradprobe.model.build import build
 from gradprobe.model.layers import LAYER_CLASSES, layer_class
+from gradprobe.spec.layers import LAYERS
 from gradprobe.spec.network import NetworkSpec
 from gradprobe.spec.vocabulary import (
     ACTIVATIONS,
     COMBINATORS,
     INITS,
-    LAYERS,
     LOSSES,
     THRESHOLDS,
     TYPES,

@@ -10,7 +10,7 @@ from gradprobe.measure.norms import activation_stats, norms
 from gradprobe.measure.profile import GradientProfile, RowProfile, RowStatus
 from gradprobe.model.build import Network
 from gradprobe.model.subject import Subject
-from gradprobe.spec.vocabulary import SEQUENCE_LAYERS
+from gradprobe.spec.layers import Trait, kinds
 
 
 def measure_positions(subject: Subject) -> GradientProfile:
@@ -27,9 +27,9 @@ def measure_positions(subject: Subject) -> GradientProfile:
     if not isinstance(network, Network):
         raise InputError("positions are measured where a spec says which rows mix them")
     rows = [Element(row.name, i, row.module) for i, row in enumerate(network.rows)]
-    mixing = [i for i, row in enumerate(network.rows) if SEQUENCE_LAYERS & set(row.contains)]
+    mixing = [i for i, row in enumerate(network.rows) if kinds(Trait.SEQUENCE) & set(row.contains)]
     if not mixing:
-        known = ", ".join(sorted(SEQUENCE_LAYERS))
+        known = ", ".join(sorted(kinds(Trait.SEQUENCE)))
         raise InputError("no row mixes the positions of a sequence", hint=f"one of {known} does")
     first = mixing[0]
     values = trace(rows, subject.args[0], seed)

@@ -11,6 +11,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from gradprobe.errors import InputError, suggestion
 from gradprobe.files import near_file
+from gradprobe.spec.layers import LAYERS
 from gradprobe.spec.network import (
     CheckSpec,
     CodeSpec,
@@ -28,7 +29,6 @@ from gradprobe.spec.sources.python import read_model
 from gradprobe.spec.vocabulary import (
     COMBINATORS,
     INITS,
-    LAYERS,
     LOSSES,
     THRESHOLDS,
     Argument,

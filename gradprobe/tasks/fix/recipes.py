@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from gradprobe.errors import Place
+from gradprobe.spec.layers import Trait, kinds
 from gradprobe.spec.network import InitSpec, LayerSpec, NetworkSpec, Value, walk
-from gradprobe.spec.vocabulary import ACTIVATIONS, layer_arguments
+from gradprobe.spec.vocabulary import layer_arguments
 from gradprobe.tasks.fix.changes import (
     Change,
     Insert,
@@ -87,18 +88,11 @@ class Segment(NamedTuple):
 # The argument that is the number of features that a layer with weights hands on.
 WIDTHS = {"Linear": "out_features"} | {f"Conv{n}d": "out_channels" for n in (1, 2, 3)}
 
-_RECTIFIERS = frozenset(
-    "ReLU ReLU6 LeakyReLU PReLU RReLU ELU CELU GELU SiLU Mish Hardswish".split()
-)
-
 # What may replace an activation that lets no gradient through, or makes its inputs look alike.
-_SATURATING = "Sigmoid Hardsigmoid LogSigmoid Softplus Softsign Hardshrink Softshrink Tanhshrink"
 SWAPS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(_SATURATING.split(), ("Tanh", "ReLU")),
-    "ReLU": ("LeakyReLU",),
-    "ReLU6": ("LeakyReLU",),
+    **dict.fromkeys(kinds(Trait.SATURATES), ("Tanh", "ReLU")),
+    **dict.fromkeys(kinds(Trait.DIES), ("LeakyReLU",)),
 }
-_NOT_ACTIVATIONS = frozenset({"Identity"})
 
 
 def changes_for(spec: NetworkSpec, recipe: Recipe, scale: float = 1.0) -> tuple[Change, ...]:
@@ -235,11 +229,11 @@ def _norm(spec: NetworkSpec, choice: str, inside: tuple[LayerSpec, ...]) -> str 
 
 
 def _normalised(inside: tuple[LayerSpec, ...]) -> bool:
-    return any("Norm" in layer.kind for layer, _ in walk(inside))
+    return any(layer.kind in kinds(Trait.NORM) for layer, _ in walk(inside))
 
 
 def _is_activation(layer: LayerSpec) -> bool:
-    return layer.kind in ACTIVATIONS.values() and layer.kind not in _NOT_ACTIVATIONS
+    return layer.kind in kinds(Trait.ACTIVATION) - {"Identity"}
 
 
 def _renames(kind: str, blocks: list[tuple[LayerSpec, ...]]) -> Iterator[Change]:
@@ -277,8 +271,9 @@ def _inits(
 def _weight_init(recipe: Recipe, leaves: list[LayerSpec], scale: float) -> InitSpec:
     if recipe.init == "tuned":
         return InitSpec("variance_scaling", {"scale": scale})
-    kinds = {recipe.activation or layer.kind for layer in leaves if _is_activation(layer)}
-    return InitSpec("kaiming_normal" if kinds & _RECTIFIERS else "xavier_normal")
+    activations = {recipe.activation or layer.kind for layer in leaves if _is_activation(layer)}
+    rectified = activations & kinds(Trait.RECTIFIES)
+    return InitSpec("kaiming_normal" if rectified else "xavier_normal")
 
 
 def _same(init: InitSpec, other: InitSpec) -> bool:
