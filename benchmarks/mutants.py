@@ -7,6 +7,7 @@ A mutant is the package with one comparison, arithmetic operator, number, boolea
 ``not`` changed, or with one call, raise or assignment to an attribute dropped. Each is written into
 a copy of the working tree, and tests run against it until one fails. They run in three stages:
 files that import the mutated module, then the folder of tests that mirrors its own, then the rest.
+A test that fails on the package as it is, when the record is made, kills no mutant.
 Where there is a record, only tests that reach the mutated function run (for a mutant outside of
 functions: those that reach its file), and a test that takes ten times as long as it did fails.
 
@@ -224,6 +225,7 @@ class Record:
 
     seconds: dict[str, float] = field(default_factory=dict)
     reached: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    failed: set[str] = field(default_factory=set)  # on the package as it is: they kill no mutant
 
     @classmethod
     def load(cls) -> Record:
@@ -231,15 +233,17 @@ class Record:
             return cls()
         body = json.loads(RECORD.read_text())
         reached = {function: set(tests) for function, tests in body["reached"].items()}
-        return cls(body["seconds"], defaultdict(set, reached))
+        return cls(body["seconds"], defaultdict(set, reached), set(body["failed"]))
 
     def save(self) -> None:
         reached = {function: sorted(tests) for function, tests in sorted(self.reached.items())}
         RECORD.parent.mkdir(exist_ok=True)
-        RECORD.write_text(json.dumps({"seconds": self.seconds, "reached": reached}))
+        body = {"seconds": self.seconds, "reached": reached, "failed": sorted(self.failed)}
+        RECORD.write_text(json.dumps(body))
 
-    def add(self, log: Path, seconds: dict[str, float]) -> None:
+    def add(self, log: Path, seconds: dict[str, float], failed: list[str]) -> None:
         """Take in a log of the tracer's. What a test's setup reaches counts for its whole file."""
+        self.failed = (self.failed - seconds.keys()) | set(failed)
         self.seconds |= seconds
         for line in set(log.read_text().splitlines()):
             place, _, function = line.partition("\t")
@@ -279,6 +283,7 @@ class Chosen:
     def __init__(self, record: Record, names: set[str] | None, slack: float) -> None:
         self.record, self.names, self.slack = record, names, slack
         self.seconds: dict[str, float] = {}
+        self.failed: list[str] = []
 
     def pytest_collection_modifyitems(self, items: list) -> None:  # type: ignore[type-arg]
         known, names = self.record.seconds, self.names
@@ -289,6 +294,8 @@ class Chosen:
                 for item in items
                 if item in new or names & {key(item.nodeid), key(item.nodeid).partition("::")[0]}
             ]
+        if self.slack:
+            items[:] = [item for item in items if key(item.nodeid) not in self.record.failed]
         items.sort(key=lambda item: known.get(key(item.nodeid), 0.1))
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
@@ -299,6 +306,7 @@ class Chosen:
     def pytest_runtest_logreport(self, report) -> None:  # type: ignore[no-untyped-def]
         name = key(report.nodeid)
         self.seconds[name] = self.seconds.get(name, 0.0) + report.duration
+        self.failed += [name] * report.failed
 
 
 def forked(
@@ -327,7 +335,7 @@ def forked(
         words = ["-n", "0", "-q", "-p", "no:cacheprovider", *stop, *files]
         code = int(pytest.main(words, plugins=[plugin]))
         if log is not None:
-            log.with_suffix(".json").write_text(json.dumps(plugin.seconds))
+            log.with_suffix(".json").write_text(json.dumps([plugin.seconds, plugin.failed]))
         sys.stdout.flush()
         os._exit(0 if code == 5 else code)  # 5: none of the tests was chosen
     except BaseException:
@@ -366,7 +374,7 @@ def record(words: Sequence[str]) -> None:
         child = forked(tree, files, Chosen(known, None, 0), output, log)
         os.waitpid(child, 0)
         print(output.read_text()[-2000:])
-        known.add(log, json.loads(log.with_suffix(".json").read_text()))
+        known.add(log, *json.loads(log.with_suffix(".json").read_text()))
         known.save()
 
 
