@@ -179,7 +179,7 @@ def test_no_grandchild_is_left(call: Call, tmp_path: Path, end: str) -> None:
 def test_the_child_ends_with_its_parent(tmp_path: Path, number: signal.Signals) -> None:
     hang = "    open('pid', 'w').write(str(os.getpid()))\n    time.sleep(99)\n"
     (tmp_path / "kid.py").write_text(f"{HEAD}def answer(request, note):\n{hang}")
-    script = "from gradprobe import process; process.call('kid', b'', 99.0)"
+    script = "from gradprobe.worker import process; process.call('kid', b'', 99.0)"
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     with subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=environment) as parent:
         pid = tmp_path / "pid"
