@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from itertools import pairwise
-from typing import NamedTuple
 
 from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.text import Text
 
-from gradprobe.measure.profile import GradientProfile, RowProfile, RowStatus
-from gradprobe.numbers import fraction, kind, name, number, plural
+from gradprobe.measure.profile import GradientProfile
+from gradprobe.numbers import fraction, name, number, plural
 from gradprobe.render.canvas import (
     BAD,
     DOUBTFUL,
@@ -21,47 +19,15 @@ from gradprobe.render.canvas import (
     SEVERITY_COLOURS,
     VERDICT_COLOURS,
     Style,
-    fold,
-    grid,
-    heat_bar,
     paint,
-    scale,
     wrapped,
 )
+from gradprobe.render.table import table
 from gradprobe.verdict.calibration import causes, contributions, outlook
 from gradprobe.verdict.causes import CAUSES
 from gradprobe.verdict.diagnose import decides
-from gradprobe.verdict.report import Finding, Repeats, Report, Severity, Spread
+from gradprobe.verdict.report import Finding, Repeats, Report, Spread
 from gradprobe.verdict.signals import Signals
-
-MOST_ROWS = 24
-_BAR = (14, 40)  # cells, at least and at most
-
-
-class Column(NamedTuple):
-    """One column of numbers: its header, its width, and how it reads a row."""
-
-    header: str
-    width: int
-    read: Callable[[RowProfile], str]
-
-
-# In the order in which they find room; `reach` and the bar always do.
-COLUMNS = (
-    Column("gradient", 8, lambda row: number(row.gradient_norm)),
-    Column("output", 8, lambda row: number(row.activation_rms)),
-    Column("zeros", 5, lambda row: fraction(row.zero_fraction)),
-    Column("inputs", 7, lambda row: number(row.input_dependence)),
-    Column("∂weights", 8, lambda row: number(row.weight_gradient_norm)),
-    Column("weights", 8, lambda row: number(row.weight_norm)),
-    Column("parameters", 11, lambda row: f"{row.size:,}"),
-)
-# With --blocks, before the others.
-JACOBIAN_COLUMNS = (
-    Column("highway", 7, lambda row: number(row.jacobian and row.jacobian.highway.value)),
-    Column("branch", 7, lambda row: number(row.jacobian and row.jacobian.branch.value)),
-    Column("gain", 7, lambda row: number(row.jacobian and row.jacobian.gain.value)),
-)
 
 
 def render_report(report: Report, style: Style | None = None, *, everything: bool = False) -> str:
@@ -74,7 +40,7 @@ def render_report(report: Report, style: Style | None = None, *, everything: boo
     """
     style = style or Style()
     parts: list[RenderableType] = [*_header(report, style), Text("")]
-    parts += [_table(report, style, everything), Text("")]
+    parts += [table(report, style, everything), Text("")]
     parts += verdict_lines(report, style)
     parts += [Text(line) for line in theory_lines(report, style)]
     parts += training_lines(report, style)
@@ -249,89 +215,6 @@ def _batch(report: Report, style: Style) -> str:
     size, data = report.config.get("batch_size"), report.config.get("data")
     source = f" of {style.safe(str(data))}" if data else ""
     return f"batch {size}{source}" if size else ""
-
-
-def _table(report: Report, style: Style, everything: bool) -> RenderableType:
-    profile = report.profile
-    rows = report.rows
-    names = [("  " * min(row.level, 1)) + style.safe(row.name) for row in rows]
-    name_width = min(
-        max(len(profile.unit), *(cell_len(n) for n in names)), max(8, style.width // 4)
-    )
-    kind_width = min(
-        max(len("layer"), *(cell_len(style.safe(row.kind)) for row in rows)),
-        max(8, style.width // 5),
-    )
-    room = style.width - (name_width + 2) - (kind_width + 2) - (8 + 2) - _BAR[0]
-    columns = []
-    asked = _theory_columns(profile) if report.theory else ()
-    asked += JACOBIAN_COLUMNS if any(row.jacobian is not None for row in rows) else ()
-    for column in (*asked, *COLUMNS):
-        if room < column.width + 2:
-            break
-        columns.append(column)
-        room -= column.width + 2
-    bar_width = min(_BAR[1], _BAR[0] + max(0, room))
-    table = grid(
-        [
-            (profile.unit[:name_width], "left"),
-            ("layer", "left"),
-            ("reach", "right"),
-            (scale(bar_width), "left"),
-        ]
-        + [(column.header, "right") for column in columns]
-    )
-    shown = list(range(len(rows))) if everything else fold(len(rows), _telling(report), MOST_ROWS)
-    previous = -1
-    for index in shown:
-        if index - previous > 1:
-            table.add_row("⋮", plural(index - previous - 1, profile.unit), style=FAINT)
-        previous = index
-        row = rows[index]
-        reach = profile.reach_of(row)
-        table.add_row(
-            Text(_indented(row, name_width, style)),
-            Text(kind(style.safe(row.kind), kind_width)),
-            Text(number(reach)),
-            _bar(row, reach, bar_width),
-            *(Text(column.read(row)) for column in columns),
-        )
-    return table
-
-
-def _theory_columns(profile: GradientProfile) -> tuple[Column, ...]:
-    """With --theory: the factor across the row, going back, and what it should be."""
-    return (
-        Column("factor", 7, lambda row: number(profile.factors.get(row.name))),
-        Column("theory", 7, lambda row: number(row.theory and row.theory.factor)),
-    )
-
-
-def _bar(row: RowProfile, reach: float | None, width: int) -> Text:
-    if row.status in (RowStatus.NOT_RUN, RowStatus.NO_TENSOR):
-        return Text(row.status.replace("-", " "), style=BAD)
-    return heat_bar(reach, width)
-
-
-def _indented(row: RowProfile, width: int, style: Style) -> str:
-    indent = "  " * min(row.level, 1)
-    return indent + name(style.safe(row.name), width - len(indent))
-
-
-def _telling(report: Report) -> list[int]:
-    """Rows that must not be folded away: with a finding, or where the trend breaks."""
-    rows = report.rows
-    named = {finding.row for finding in report.findings if finding.severity > Severity.INFO}
-    with_finding = [i for i, row in enumerate(rows) if row.name in named or row.status != "ok"]
-    decay = report.profile.decay
-    breaks: list[tuple[float, int]] = []
-    for i, (row, after) in enumerate(pairwise(rows)):
-        if decay and row.gradient_norm and after.gradient_norm:
-            factor = row.gradient_norm / after.gradient_norm
-            surprise = abs(math.log(factor / decay)) if math.isfinite(factor) else 0.0
-            if surprise > math.log(3):
-                breaks += [(surprise, i), (surprise, i + 1)]
-    return with_finding + [index for _, index in sorted(breaks, reverse=True)]
 
 
 def _finding(finding: Finding, unit: str, style: Style) -> list[Text]:
