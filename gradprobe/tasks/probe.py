@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from gradprobe.model.batch import Batch
     from gradprobe.model.build import Network
     from gradprobe.model.subject import Subject
-    from gradprobe.theory.predict import Signal
+    from gradprobe.theory.moments import Moments
 
 _NORMALISED = 32  # values a channel: what the calibration's networks had, and fewer shatter
 _SECOND_LOOK = 4  # times the weights: they, their gradient, the moved ones, and the gradient there
@@ -585,7 +585,7 @@ _OTHER_INITS = {"Xavier init": "xavier_normal", "He init": "kaiming_normal"}
 
 
 def _beside_theory(
-    profile: GradientProfile, spec: NetworkSpec, batch_size: int, signal: Signal | None = None
+    profile: GradientProfile, spec: NetworkSpec, batch_size: int, signal: Moments | None = None
 ) -> tuple[GradientProfile, Theory]:
     """``profile`` of a probe of ``spec`` with each row's prediction, and what stands beside it.
 
@@ -593,7 +593,8 @@ def _beside_theory(
     nearer than the spec's own.
     """
 
-    from gradprobe.theory.predict import about, predict, with_init
+    from gradprobe.theory.predict import predict
+    from gradprobe.theory.weights import about, with_init
 
     def predicted(of: NetworkSpec) -> GradientProfile:
         known = {row.name: row for row in predict(of, batch_size, signal)}
@@ -625,9 +626,9 @@ def _given_batch(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None
     return load_batch(options.data, spec.input, size, options.limits.memory)
 
 
-def _moments(x: Tensor) -> Signal | None:
+def _moments(x: Tensor) -> Moments | None:
     """What theory is told of data: the moments over samples and features, as if all were alike."""
-    from gradprobe.theory.predict import Signal
+    from gradprobe.theory.moments import Moments
 
     if not x.is_floating_point() or x.shape[0] < 2:
         return None
@@ -635,7 +636,7 @@ def _moments(x: Tensor) -> Signal | None:
     size, width = flat.shape
     squares, total = float(flat.square().sum()), float(flat.sum(0).square().sum())
     product = (total - squares) / (size * (size - 1) * width)
-    return Signal(tuple(x.shape), float(flat.mean()), squares / flat.numel(), product, False)
+    return Moments(tuple(x.shape), float(flat.mean()), squares / flat.numel(), product, False)
 
 
 def _device(name: str) -> Any:
