@@ -795,6 +795,15 @@ def test_memory_is_each_output_its_gradient_and_each_parameter_in_four_bytes(
         net(parse, layers, batch_size=batch, limits=Limits(memory=needed - 1))
 
 
+def test_a_local_response_norm_keeps_its_input_padded_by_its_size(parse: Parse) -> None:
+    """Of 6 channels and 5 by 4 positions: 120 numbers, and 180 with 3 more channels."""
+    layers = "[LocalResponseNorm: {size: 3}, Flatten, Linear: {out_features: 2}]"
+    needed = 4 * (2 * 7 * (120 + 180 + 120 + 2) + 242)
+    net(parse, layers, "[6, 5, 4]", batch_size=7, limits=Limits(memory=needed))
+    with pytest.raises(gradprobe.InputError, match="activations of a batch of 7 need"):
+        net(parse, layers, "[6, 5, 4]", batch_size=7, limits=Limits(memory=needed - 1))
+
+
 def test_an_input_that_is_too_large_is_refused(parse: Parse) -> None:
     assert "input" in refused(parse, "[Linear: {out_features: 1}]", "[100000, 100000]")
 
