@@ -60,10 +60,20 @@ def load_batch(path: str, spec: InputSpec | None, size: int | None, max_bytes: i
     size = min(size or DEFAULT_BATCH_SIZE, shape[0])
     if size == 0:
         raise InputError(f"{path}: the file holds no samples")
-    inputs = inputs[:size]
+    inputs = _as_input(inputs[:size], path, spec)
+    labels = _pick(arrays, LABEL_KEYS)
+    if labels is not None:
+        if labels.dim() == 0 or labels.shape[0] < size:
+            raise InputError(f"{path}: {size} samples but fewer labels")
+        labels = labels[:size]
+    return Batch(inputs, labels)
+
+
+def _as_input(inputs: Tensor, path: str, spec: InputSpec | None) -> Tensor:
+    """``inputs`` in the dtype that a network takes: whole numbers for tokens, else floating."""
     if spec is None and not inputs.is_floating_point() and not inputs.is_complex():
-        inputs = inputs.long()
-    elif spec is not None and spec.tokens is not None:
+        return inputs.long()
+    if spec is not None and spec.tokens is not None:
         if inputs.is_floating_point():
             raise InputError(
                 f"{path}: the spec takes integer tokens, the file holds {inputs.dtype}"
@@ -74,19 +84,14 @@ def load_batch(path: str, spec: InputSpec | None, size: int | None, max_bytes: i
             raise InputError(
                 f"{path}: tokens from {low} to {high}, the spec has 0 to {spec.tokens - 1}"
             )
-    elif inputs.is_complex():
+        return inputs
+    if inputs.is_complex():
         raise InputError(f"{path}: samples are complex: a spec takes real numbers")
-    else:
-        inputs = inputs.to(torch.float64 if inputs.dtype is torch.float64 else torch.float32)
-        bad = (~torch.isfinite(inputs.flatten(1))).any(1).nonzero()
-        if bad.numel():
-            raise InputError(f"{path}: sample {int(bad[0])} holds NaN or infinity")
-    labels = _pick(arrays, LABEL_KEYS)
-    if labels is not None:
-        if labels.dim() == 0 or labels.shape[0] < size:
-            raise InputError(f"{path}: {size} samples but fewer labels")
-        labels = labels[:size]
-    return Batch(inputs, labels)
+    inputs = inputs.to(torch.float64 if inputs.dtype is torch.float64 else torch.float32)
+    bad = (~torch.isfinite(inputs.flatten(1))).any(1).nonzero()
+    if bad.numel():
+        raise InputError(f"{path}: sample {int(bad[0])} holds NaN or infinity")
+    return inputs
 
 
 def _read_arrays(path: str, max_bytes: int) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources import huggingface, python
 from gradprobe.spec.sources.python import CodeOptions
 from gradprobe.spec.sources.stack import STACKS, StackOptions
-from gradprobe.spec.sources.yaml import load_any
+from gradprobe.spec.sources.yaml import load_or_code
 from gradprobe.tasks import probe as check
 from gradprobe.tasks.probe import judge, load_target
 from gradprobe.verdict.report import Report
@@ -68,7 +68,7 @@ def load(
     if huggingface.is_config(target) or layers is not None or settings:
         return check.load_any(target, stack, layers, settings)
     if target not in STACKS or Path(target).is_file():
-        spec = load_any(target)
+        spec = load_or_code(target)
         check_ignores(spec)
         if isinstance(spec, CodeSpec):
             python.require_allowed(spec, allow_code)

@@ -20,19 +20,16 @@ from gradprobe.spec.network import (
     InputSpec,
     LayerSpec,
     NetworkSpec,
-    Value,
     check_layer_count,
 )
 from gradprobe.spec.options import ascending
+from gradprobe.spec.sources.init import class_inits, parameter_inits, read_arguments
 from gradprobe.spec.sources.nodes import MAX_BYTES, Document, describe
 from gradprobe.spec.sources.python import read_model
 from gradprobe.spec.vocabulary import (
     COMBINATORS,
-    INITS,
     LOSSES,
     THRESHOLDS,
-    Argument,
-    arguments_of,
     layer_arguments,
 )
 
@@ -49,7 +46,7 @@ def load(target: str) -> NetworkSpec:
     return parse(*_read(target))
 
 
-def load_any(target: str) -> NetworkSpec | CodeSpec:
+def load_or_code(target: str) -> NetworkSpec | CodeSpec:
     """Like ``load``, for those that can run the code that a spec may name."""
     return parse_any(*_read(target))
 
@@ -110,22 +107,13 @@ def parse_any(data: bytes, file: str) -> NetworkSpec | CodeSpec:
         layers=_layers(document, fields["layers"], "layers"),
         name=document.string(fields["name"], "name") if "name" in fields else None,
         loss=loss,
-        init=_class_inits(document, fields["init"]) if "init" in fields else {},
+        init=class_inits(document, fields["init"]) if "init" in fields else {},
         check=_check(document, fields["check"]) if "check" in fields else CheckSpec(),
         source=file,
         lines=document.lines,
     )
     check_layer_count(spec)
     return spec
-
-
-def parse_init(text: str) -> InitSpec:
-    """The initialisation that ``--init`` names: ``kaiming_normal``, ``{normal: {std: 0.05}}``."""
-    document = Document(text.encode("utf-8", "replace"), "--init")
-    return _init(document, document.root, "--init")
-
-
-# ---- sections
 
 
 def _code(document: Document, fields: dict[str, Node]) -> CodeSpec:
@@ -236,23 +224,15 @@ def _leaf(document: Document, kind: str, kind_node: Node, body: Node | None) -> 
     init: Mapping[str, InitSpec] = {}
     # PReLU alone has an argument of torch's own that is called init, and it is a number.
     if "init" in fields and ("init" not in known or isinstance(fields["init"], MappingNode)):
-        init = _parameter_inits(document, fields.pop("init"))
+        init = parameter_inits(document, fields.pop("init"))
     name = _name(document, fields)
-    arguments = _arguments(document, kind, known, fields)
+    arguments = read_arguments(document, kind, known, fields)
     for argument in known.values():
         if argument.required and argument.name not in arguments:
             document.fail(f"{kind}: '{argument.name}' is missing", kind_node)
     if arguments.get("batch_first") is False:
         document.fail(f"{kind}: here the batch always comes first", fields["batch_first"])
     return LayerSpec(kind, arguments, init=init, name=name, place=document.place(kind_node))
-
-
-def _arguments(
-    document: Document, kind: str, known: Mapping[str, Argument], fields: Mapping[str, Node]
-) -> dict[str, Value]:
-    return {
-        key: document.value(node, f"{kind} {key}", known[key].types) for key, node in fields.items()
-    }
 
 
 def _name(document: Document, fields: dict[str, Node]) -> str | None:
@@ -283,7 +263,7 @@ def _combined(document: Document, kind: str, kind_node: Node, body: Node) -> Lay
         else:
             branches.append((_layer(document, shortcut),))
     name = _name(document, fields)
-    arguments = _arguments(document, kind, known, fields)
+    arguments = read_arguments(document, kind, known, fields)
     for argument in known.values():
         if argument.required and argument.name not in arguments:
             hint = "repeat: {times: 24, layers: […]}" if kind == "repeat" else ""
@@ -310,42 +290,5 @@ def _concat(document: Document, kind: str, kind_node: Node, body: Node) -> Layer
         for item in items
     )
     name = _name(document, fields)
-    arguments = _arguments(document, kind, known, fields)
+    arguments = read_arguments(document, kind, known, fields)
     return LayerSpec(kind, arguments, branches, name=name, place=document.place(kind_node))
-
-
-# ---- initialisation
-
-
-def _class_inits(document: Document, node: Node) -> dict[str, Mapping[str, InitSpec]]:
-    inits: dict[str, Mapping[str, InitSpec]] = {}
-    for kind, (key_node, body) in document.items(node, "init").items():
-        if kind not in LAYERS:
-            hint = suggestion(kind, LAYERS)
-            document.fail(f"init: unknown layer '{kind}'", key_node, hint=hint)
-        inits[kind] = _parameter_inits(document, body)
-    return inits
-
-
-def _parameter_inits(document: Document, node: Node) -> dict[str, InitSpec]:
-    if not isinstance(node, MappingNode):
-        hint = "init: {weight: kaiming_normal, bias: zeros}"
-        document.fail(f"init: expected a mapping, found {describe(node)}", node, hint=hint)
-    return {key: _init(document, body, key) for key, body in document.mapping(node, "init").items()}
-
-
-def _init(document: Document, node: Node, what: str) -> InitSpec:
-    if isinstance(node, MappingNode) and len(node.value) == 1:
-        [(name, (name_node, body))] = document.items(node, what).items()
-    else:
-        name, name_node, body = document.string(node, what), node, None
-    if name not in INITS:
-        hint = suggestion(name, INITS) or f"known: {', '.join(INITS)}"
-        document.fail(f"{what}: unknown initialisation '{name}'", name_node, hint=hint)
-    known = arguments_of(INITS[name])
-    fields = {} if body is None else document.mapping(body, name, known)
-    arguments = _arguments(document, name, known, fields)
-    for argument in known.values():
-        if argument.required and argument.name not in arguments:
-            document.fail(f"{name}: '{argument.name}' is missing", name_node)
-    return InitSpec(name, arguments, document.place(name_node))
