@@ -37,33 +37,8 @@ def spec_schema(rules: Sequence[str]) -> dict[str, Any]:
         "title": "gradprobe network spec",
         # In layers, or as the Python code that builds it.
         "if": {"type": "object", "required": ["model"]},
-        "then": _object(
-            {
-                "name": {"type": "string"},
-                "model": _model(),
-                "loss": {"anyOf": [{"enum": list(LOSSES)}, _TARGET]},
-                "check": _check(rules),
-            },
-            ["model"],
-        ),
-        "else": _object(
-            {
-                "name": {"type": "string"},
-                "input": _object(
-                    {
-                        "shape": {"type": "array", "items": _SIZE, "minItems": 1},
-                        "tokens": _SIZE,
-                        "batch_size": _SIZE,
-                    },
-                    ["shape"],
-                ),
-                "layers": _LAYERS,
-                "loss": {"enum": list(LOSSES)},
-                "init": _object({kind: {"$ref": "#/definitions/inits"} for kind in LAYERS}),
-                "check": _check(rules),
-            },
-            ["input", "layers"],
-        ),
+        "then": _in_code(rules),
+        "else": _in_layers(rules),
         "definitions": {
             "layers": {"type": "array", "minItems": 1, "items": {"$ref": "#/definitions/layer"}},
             "layer": _layer(),
@@ -71,6 +46,39 @@ def spec_schema(rules: Sequence[str]) -> dict[str, Any]:
             "inits": {"type": "object", "additionalProperties": {"$ref": "#/definitions/init"}},
         },
     }
+
+
+def _in_code(rules: Sequence[str]) -> dict[str, Any]:
+    return _object(
+        {
+            "name": {"type": "string"},
+            "model": _model(),
+            "loss": {"anyOf": [{"enum": list(LOSSES)}, _TARGET]},
+            "check": _check(rules),
+        },
+        ["model"],
+    )
+
+
+def _in_layers(rules: Sequence[str]) -> dict[str, Any]:
+    return _object(
+        {
+            "name": {"type": "string"},
+            "input": _object(
+                {
+                    "shape": {"type": "array", "items": _SIZE, "minItems": 1},
+                    "tokens": _SIZE,
+                    "batch_size": _SIZE,
+                },
+                ["shape"],
+            ),
+            "layers": _LAYERS,
+            "loss": {"enum": list(LOSSES)},
+            "init": _object({kind: {"$ref": "#/definitions/inits"} for kind in LAYERS}),
+            "check": _check(rules),
+        },
+        ["input", "layers"],
+    )
 
 
 def _model() -> dict[str, Any]:
