@@ -48,7 +48,6 @@ TODO: dict[str, set[str]] = {
         "render/compare.py:_table",
         "render/plot.py:plot",
         "render/table.py:table",
-        "spec/sources/nodes.py:_walk_events",
         "tasks/probe.py:probe",
         "tasks/probe.py:probe_spec",
     },

@@ -132,10 +132,7 @@ class Document:
                 deep = known[event.anchor].depth
             elif isinstance(event, yaml.NodeEvent):
                 count += 1
-                tag = getattr(event, "tag", None)
-                if tag is not None:
-                    shown = tag.replace("tag:yaml.org,2002:", "!!")
-                    self.fail(f"unsupported tag '{shown}': a spec has none", mark=event.start_mark)
+                self._refuse_tag(event)
                 if isinstance(event, yaml.CollectionStartEvent):
                     opened.append((event.anchor, count - 1, 0))
                 elif event.anchor is not None:
@@ -152,6 +149,12 @@ class Document:
             if count > MAX_NODES:
                 what = f"more than {MAX_NODES:,} nodes, aliases expanded"
                 self.fail(f"the spec is too large: {what}", mark=event.start_mark)
+
+    def _refuse_tag(self, event: yaml.NodeEvent) -> None:
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            shown = tag.replace("tag:yaml.org,2002:", "!!")
+            self.fail(f"unsupported tag '{shown}': a spec has none", mark=event.start_mark)
 
     # ---- collections
 
