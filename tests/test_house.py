@@ -45,16 +45,12 @@ TODO: dict[str, set[str]] = {
         "cli/commands/probe.py:probe",
         "measure/blocks/jacobian.py:_block",
         "measure/blocks/positions.py:measure_positions",
-        "render/compare.py:_table",
-        "render/plot.py:plot",
-        "render/table.py:table",
         "tasks/probe.py:probe",
         "tasks/probe.py:probe_spec",
     },
     "no more than 6 parameters": {
         "cli/options.py:probe_options",
         "model/transformers.py:build",
-        "render/compare.py:_table",
         "tasks/probe.py:probe",
     },
     "at most 16,500 lines": {

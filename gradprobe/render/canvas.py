@@ -6,7 +6,7 @@ import io
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, RenderableType
@@ -170,3 +170,11 @@ def fold(count: int, keep: Iterable[int], most: int) -> list[int]:
     # A gap of one row is shown rather than counted.
     chosen |= {i for i in range(count) if i - 1 in chosen and i + 1 in chosen}
     return sorted(chosen)
+
+
+def with_gaps(shown: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Each index of those that are shown, behind how many are left out before it."""
+    previous = -1
+    for index in shown:
+        yield index - previous - 1, index
+        previous = index

@@ -21,6 +21,7 @@ from gradprobe.render.canvas import (
     heat_bar,
     paint,
     scale,
+    with_gaps,
 )
 from gradprobe.verdict.report import Report
 
@@ -53,52 +54,39 @@ def render_comparison(
             parts.append(Text(""))
         lines = [[line[i] for i in group] for line in aligned]
         chosen = [reports[i] for i in group]
-        parts.append(_table(chosen, lines, names, shown, name_width, bar_width, style))
+        labels = [name(style.safe(row), name_width) for row in names]
+        parts.append(_table(chosen, lines, labels, shown, bar_width, style))
     return paint(parts, style)
 
 
 def _table(
     reports: list[Report],
     lines: list[list[RowProfile | None]],
-    names: list[str],
+    labels: list[str],
     shown: list[int],
-    name_width: int,
     bar_width: int,
     style: Style,
 ) -> RenderableType:
+    """Two columns a report, its bars and its reaches; of the lines those that are shown."""
     headers: list[tuple[str | Text, str]] = [("", "left")]
     for report in reports:
-        headers += [
-            (Text(name(style.safe(report.target), bar_width)), "left"),
-            (" " * _REACH, "right"),
-        ]
+        headers.append((Text(name(style.safe(report.target), bar_width)), "left"))
+        headers.append((" " * _REACH, "right"))
     table = grid(headers)
-    scales: list[str | Text] = ["row"]
-    for _ in reports:
-        scales += [scale(bar_width), "reach"]
-    table.add_row(*scales, style="bold")
-    previous = -1
-    for index in shown:
-        if index - previous > 1:
-            gap = plural(index - previous - 1, "row")
-            table.add_row(
-                "⋮", *[gap if i == 0 else "" for i in range(2 * len(reports))], style=FAINT
-            )
-        previous = index
-        cells: list[Text] = [Text(name(style.safe(names[index]), name_width))]
+    table.add_row("row", *[scale(bar_width), "reach"] * len(reports), style="bold")
+    for gap, index in with_gaps(shown):
+        if gap:
+            blanks = [""] * (2 * len(reports) - 1)
+            table.add_row("⋮", plural(gap, "row"), *blanks, style=FAINT)
+        cells = [Text(labels[index])]
         for report, row in zip(reports, lines[index], strict=True):
             reach = report.profile.reach_of(row) if row else None
-            cells += [
-                heat_bar(reach, bar_width) if row else Text(""),
-                Text(number(reach) if row else ""),
-            ]
+            cells.append(heat_bar(reach, bar_width) if row else Text(""))
+            cells.append(Text(number(reach) if row else ""))
         table.add_row(*cells)
     table.add_row()
     for read in FOOTERS:
-        cells = [Text("")]
-        for report in reports:
-            cells += [read(report), Text("")]
-        table.add_row(*cells)
+        table.add_row("", *[cell for report in reports for cell in (read(report), Text(""))])
     return table
 
 

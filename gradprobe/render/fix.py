@@ -21,6 +21,7 @@ from gradprobe.render.canvas import (
     fold,
     grid,
     paint,
+    with_gaps,
     wrapped,
 )
 from gradprobe.render.json import written
@@ -59,11 +60,9 @@ def _table(fix: Fix, style: Style, everything: bool) -> RenderableType:
     _row(table, fix.before, width, style, "bold")
     count = len(fix.tried)
     shown = range(count) if everything else fold(count, [chosen] if fix.after else [], MOST_TRIALS)
-    previous = -1
-    for index in shown:
-        if index - previous > 1:
-            table.add_row(f"⋮ {plural(index - previous - 1, 'change')}", style=FAINT)
-        previous = index
+    for gap, index in with_gaps(shown):
+        if gap:
+            table.add_row(f"⋮ {plural(gap, 'change')}", style=FAINT)
         _row(table, fix.tried[index], width, style, "bold" if index == chosen else "")
     return table
 

@@ -21,6 +21,7 @@ from gradprobe.render.canvas import (
     grid,
     heat_bar,
     scale,
+    with_gaps,
 )
 from gradprobe.verdict.report import Report, Severity
 
@@ -55,27 +56,14 @@ JACOBIAN_COLUMNS = (
 
 
 def table(report: Report, style: Style, everything: bool) -> RenderableType:
-    profile = report.profile
-    rows = report.rows
-    names = [("  " * min(row.level, 1)) + style.safe(row.name) for row in rows]
-    name_width = min(
-        max(len(profile.unit), *(cell_len(n) for n in names)), max(8, style.width // 4)
-    )
-    kind_width = min(
-        max(len("layer"), *(cell_len(style.safe(row.kind)) for row in rows)),
-        max(8, style.width // 5),
-    )
+    """One line a row; without ``everything`` at most about ``MOST_ROWS``, with the gaps counted."""
+    profile, rows = report.profile, report.rows
+    name_width, kind_width = _widths(report, style)
     room = style.width - (name_width + 2) - (kind_width + 2) - (8 + 2) - _BAR[0]
-    columns = []
-    asked = _theory_columns(profile) if report.theory else ()
-    asked += JACOBIAN_COLUMNS if any(row.jacobian is not None for row in rows) else ()
-    for column in (*asked, *COLUMNS):
-        if room < column.width + 2:
-            break
-        columns.append(column)
-        room -= column.width + 2
+    columns = _columns(report, room)
+    room -= sum(column.width + 2 for column in columns)
     bar_width = min(_BAR[1], _BAR[0] + max(0, room))
-    table = grid(
+    lines = grid(
         [
             (profile.unit[:name_width], "left"),
             ("layer", "left"),
@@ -84,22 +72,42 @@ def table(report: Report, style: Style, everything: bool) -> RenderableType:
         ]
         + [(column.header, "right") for column in columns]
     )
-    shown = list(range(len(rows))) if everything else fold(len(rows), _telling(report), MOST_ROWS)
-    previous = -1
-    for index in shown:
-        if index - previous > 1:
-            table.add_row("⋮", plural(index - previous - 1, profile.unit), style=FAINT)
-        previous = index
+    shown = range(len(rows)) if everything else fold(len(rows), _telling(report), MOST_ROWS)
+    for gap, index in with_gaps(shown):
+        if gap:
+            lines.add_row("⋮", plural(gap, profile.unit), style=FAINT)
         row = rows[index]
         reach = profile.reach_of(row)
-        table.add_row(
+        lines.add_row(
             Text(_indented(row, name_width, style)),
             Text(kind(style.safe(row.kind), kind_width)),
             Text(number(reach)),
             _bar(row, reach, bar_width),
             *(Text(column.read(row)) for column in columns),
         )
-    return table
+    return lines
+
+
+def _widths(report: Report, style: Style) -> tuple[int, int]:
+    """Of the names and of the kinds: the longest one's, up to a share of the whole width."""
+    names = [("  " * min(row.level, 1)) + style.safe(row.name) for row in report.rows]
+    kinds = [style.safe(row.kind) for row in report.rows]
+    name_width = max(len(report.profile.unit), *map(cell_len, names))
+    kind_width = max(len("layer"), *map(cell_len, kinds))
+    return min(name_width, max(8, style.width // 4)), min(kind_width, max(8, style.width // 5))
+
+
+def _columns(report: Report, room: int) -> list[Column]:
+    """The columns that find room, with those that were asked for first."""
+    asked = _theory_columns(report.profile) if report.theory else ()
+    asked += JACOBIAN_COLUMNS if any(row.jacobian is not None for row in report.rows) else ()
+    columns = []
+    for column in (*asked, *COLUMNS):
+        if room < column.width + 2:
+            break
+        columns.append(column)
+        room -= column.width + 2
+    return columns
 
 
 def _theory_columns(profile: GradientProfile) -> tuple[Column, ...]:
