@@ -43,8 +43,6 @@ TODO: dict[str, set[str]] = {
     "no function over 40 lines": {
         "cli/commands/check.py:check",
         "cli/commands/probe.py:probe",
-        "measure/blocks/jacobian.py:_block",
-        "measure/blocks/positions.py:measure_positions",
         "tasks/probe.py:probe",
         "tasks/probe.py:probe_spec",
     },

@@ -6,15 +6,16 @@ transformer the attention and the feed-forward block, in a ResNet the block and 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from gradprobe.measure.blocks.calls import Call
-from gradprobe.model.build import Network
 from gradprobe.model.layers import Residual
 from gradprobe.model.seeds import derive, reseed
+from gradprobe.model.subject import Subject
 
 
 class Element(NamedTuple):
@@ -42,20 +43,23 @@ class Element(NamedTuple):
         return out
 
 
-def elements_of(network: Network) -> list[Element]:
+def rows_of(subject: Subject) -> list[Element]:
+    """The chain with each row as one element."""
+    return [Element(row.name, index, row.module) for index, row in enumerate(subject.rows)]
+
+
+def elements_of(subject: Subject) -> list[Element]:
     """The chain, in the order in which it runs."""
-    found: list[Element] = []
-    for index, row in enumerate(network.rows):
-        _open(row.name, index, row.module, found)
-    return found
+    rows = enumerate(subject.rows)
+    return [element for i, row in rows for element in _opened(row.name, i, row.module)]
 
 
-def _open(name: str, row: int, module: nn.Module, found: list[Element]) -> None:
+def _opened(name: str, row: int, module: nn.Module) -> Iterator[Element]:
     if type(module) is nn.Sequential:
         for child_name, child in module.named_children():
-            _open(f"{name}.{child_name}", row, child, found)
+            yield from _opened(f"{name}.{child_name}", row, child)
     else:
-        found.append(Element(name, row, module))
+        yield Element(name, row, module)
 
 
 def trace(elements: list[Element], x: Tensor, seed: int) -> list[Tensor]:

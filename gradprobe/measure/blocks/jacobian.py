@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from gradprobe.errors import InputError
 from gradprobe.measure.blocks.calls import recorded
-from gradprobe.measure.blocks.chain import Element, as_leaf, elements_of, trace
+from gradprobe.measure.blocks.chain import Element, as_leaf, elements_of, rows_of, trace
 from gradprobe.measure.blocks.profile import BlockProfile, BranchLayer, Estimate, JacobianProfile
 from gradprobe.measure.norms import activation_stats, norms
 from gradprobe.model.build import Network
 from gradprobe.model.layers import Concat, Residual
+from gradprobe.model.rows import holds_weights
 from gradprobe.model.seeds import derive
 from gradprobe.model.subject import Subject
 
-EXACT_FEATURES = (
-    64  # up to so many features the Jacobian is taken apart basis vector by basis vector
-)
+EXACT_FEATURES = 64  # up to so many the Jacobian is taken apart basis vector by basis vector
 PROBES = 32  # random ±1 vectors for larger ones
 _TILED_ELEMENTS = 1 << 21
 
@@ -46,7 +46,7 @@ def _square(subject: Subject) -> Iterator[tuple[Element, Tensor]]:
         for i, call in enumerate(recorded(subject)):
             yield Element(call.name, i, call.module, call), call.x
         return
-    rows = [Element(row.name, i, row.module) for i, row in enumerate(subject.rows)]
+    rows = rows_of(subject)
     values = trace(rows, subject.args[0], subject.seed)
     for row, x, out in zip(rows, values, values[1:], strict=False):
         if x.shape == out.shape and x.is_floating_point() and x.dim() > 1:
@@ -147,46 +147,66 @@ def take_apart(subject: Subject, row: str | None = None) -> BlockProfile:
     Raises:
         InputError: there is no such block, or the subject is no spec's network.
     """
-    network, seed = subject.model, subject.seed
-    if not isinstance(network, Network):
+    if not isinstance(subject.model, Network):
         raise InputError("a block is taken apart where a spec says what is in it")
-    elements = elements_of(network)
-    index = _find(network, elements, row)
-    element = elements[index]
-    values = trace(elements, subject.args[0], seed)
+    elements, index = _find(subject, row)
+    values = trace(elements, subject.args[0], subject.seed)
     tail = as_leaf(values[index + 1])
     with torch.enable_grad():
         out = tail.clone()
         for after in elements[index + 1 :]:
-            out = after.run(out, seed)
+            out = after.run(out, subject.seed)
         (arriving,) = torch.autograd.grad(subject.loss(out), tail)
-    return _block(network, element, values[index], arriving, seed)
+    return _block(subject, elements[index], values[index], arriving)
 
 
-def _block(
-    network: Network, element: Element, value: Tensor, arriving: Tensor, seed: int
-) -> BlockProfile:
-    residual = element.residual
-    leaf = as_leaf(value)
-    if not leaf.requires_grad:
-        raise InputError(f"row {element.name} takes tokens: no gradient leaves it")
+class _Parts(NamedTuple):
+    """A block run forward and backward, its skip and its branch each alone."""
+
+    layers: tuple[BranchLayer, ...]
+    branch: Tensor
+    skip: Tensor  # zero where there is none
+    output: Tensor
+    through_branch: Tensor  # the gradient that comes back through the branch
+    through_skip: Tensor
+    total: Tensor  # autograd's own
+
+
+def _parts(element: Element, leaf: Tensor, arriving: Tensor, seed: int) -> _Parts:
     with torch.enable_grad():
         y = element.run(leaf.clone(), seed)
         (total,) = torch.autograd.grad(y, leaf, arriving)
         element.reseed(seed)
-        skip = residual.skip_of(leaf.clone()) if residual is not None else None
+        skip, through_skip = torch.zeros_like(y), torch.zeros_like(total)
+        if element.residual is not None:
+            skip = element.residual.skip_of(leaf.clone())
         layers, branch = _branch(element, leaf)
         (through_branch,) = torch.autograd.grad(branch, leaf, arriving)
-        through_skip = torch.zeros_like(total)
-        if skip is not None:
+        if element.residual is not None:
             (through_skip,) = torch.autograd.grad(skip, leaf, arriving)
-    a, b = through_skip.double().flatten(), through_branch.double().flatten()
-    both = [arriving, through_skip, through_branch, total, through_skip + through_branch - total]
-    sizes = norms([t.contiguous() for t in both])
-    cosine = float(a @ b) / (sizes[1] * sizes[2]) if sizes[1] and sizes[2] else None
-    shown = [leaf, branch, skip if skip is not None else torch.zeros_like(y), y]
-    rms = [stats.rms for stats in activation_stats([t.detach() for t in shown])]
-    row = network.rows[element.row]
+    return _Parts(
+        layers=layers,
+        branch=branch,
+        skip=skip,
+        output=y,
+        through_branch=through_branch,
+        through_skip=through_skip,
+        total=total,
+    )
+
+
+def _block(subject: Subject, element: Element, value: Tensor, arriving: Tensor) -> BlockProfile:
+    residual, leaf = element.residual, as_leaf(value)
+    if not leaf.requires_grad:
+        raise InputError(f"row {element.name} takes tokens: no gradient leaves it")
+    parts = _parts(element, leaf, arriving, subject.seed)
+    skip, branch, total = parts.through_skip, parts.through_branch, parts.total
+    gradients = [arriving, skip, branch, total, skip + branch - total]
+    sizes = norms([t.contiguous() for t in gradients])
+    a, b = skip.double().flatten(), branch.double().flatten()
+    outputs = [leaf, parts.branch, parts.skip, parts.output]
+    rms = [stats.rms for stats in activation_stats([t.detach() for t in outputs])]
+    row, square = subject.rows[element.row], parts.output.shape == value.shape
     return BlockProfile(
         name=element.name,
         kind=row.kind if row.name == element.name else type(element.module).__name__.lower(),
@@ -194,7 +214,7 @@ def _block(
         skip_scale=residual.skip_scale if residual is not None else 0.0,
         branch_scale=residual.branch_scale if residual is not None else 1.0,
         shortcut=residual is not None and residual.shortcut is not None,
-        layers=layers,
+        layers=parts.layers,
         input_rms=rms[0],
         branch_rms=rms[1],
         skip_rms=rms[2],
@@ -203,9 +223,9 @@ def _block(
         skip_part=sizes[1],
         branch_part=sizes[2],
         total=sizes[3],
-        cosine=cosine,
+        cosine=float(a @ b) / (sizes[1] * sizes[2]) if sizes[1] and sizes[2] else None,
         error=sizes[4] / sizes[3] if sizes[3] else sizes[4],
-        jacobian=jacobian(element, value, seed) if y.shape == value.shape else None,
+        jacobian=jacobian(element, value, subject.seed) if square else None,
     )
 
 
@@ -238,24 +258,23 @@ def _kind(module: nn.Module) -> str:
     return name.lower() if isinstance(module, (Residual, Concat)) else name
 
 
-def _find(network: Network, elements: list[Element], name: str | None) -> int:
-    """The index of the element to take apart; ``elements`` become the rows where it is a row."""
+def _find(subject: Subject, name: str | None) -> tuple[list[Element], int]:
+    """The chain, and the index in it of the element to take apart."""
+    elements = elements_of(subject)
     residual = [i for i, element in enumerate(elements) if element.residual is not None]
     if name is None and residual:
-        return residual[len(residual) // 2]
-    for i, element in enumerate(elements):
-        if element.name == name:
-            return i
-    for i in residual:
-        if elements[i].name.startswith(f"{name}."):
-            return i
+        return elements, residual[len(residual) // 2]
+    named = [i for i, element in enumerate(elements) if element.name == name]
+    named += [i for i in residual if elements[i].name.startswith(f"{name}.")]
+    if named:
+        return elements, named[0]
     # No residual block is meant: a row is taken as one block without a skip.
-    elements[:] = [Element(row.name, i, row.module) for i, row in enumerate(network.rows)]
-    weighty = [i for i, row in enumerate(elements) if any(True for _ in row.module.parameters())]
+    rows = rows_of(subject)
+    weighty = [i for i, row in enumerate(rows) if holds_weights(row.module)]
     if name is None and weighty:
-        return weighty[len(weighty) // 2]
-    known = [row.name for row in elements]
-    if name in known:
-        return known.index(name)
-    listed = ", ".join([*known[:6], "…"] if len(known) > 6 else known)
+        return rows, weighty[len(weighty) // 2]
+    names = [row.name for row in rows]
+    if name in names:
+        return rows, names.index(name)
+    listed = ", ".join([*names[:6], "…"] if len(names) > 6 else names)
     raise InputError(f"no row '{name}'", hint=f"rows: {listed}")

@@ -46,7 +46,7 @@ def expand(subject: Subject, first: str, max_paths: int | None = None) -> PathPr
     if not isinstance(subject.model, Network):
         return _expand_module(subject, first, max_paths)
     groups, total = expand_groups(subject, first, max_paths)
-    blocks = sum(e.residual is not None for e in _behind(subject.model, first))
+    blocks = sum(e.residual is not None for e in _split(subject, first)[1])
     return _profile_of(groups, total, blocks, first)
 
 
@@ -169,13 +169,13 @@ def _highway(call: _Call, seed: int) -> float:
 
 def _split_back(block: _Call, groups: Tensor, max_paths: int | None) -> Tensor:
     """The groups at the input of y = x + F(x): Jᵀg - g has gone through F."""
-    kept = groups if max_paths is None else groups[:max_paths]
-    result = groups.new_zeros((max(groups.shape[0], kept.shape[0] + 1), *groups.shape[1:]))
+    short = groups if max_paths is None else groups[:max_paths]
+    result = groups.new_zeros((max(groups.shape[0], short.shape[0] + 1), *groups.shape[1:]))
     result[: groups.shape[0]] = groups
-    if kept.shape[0]:
-        through = _vjp_of(block.output, block.input, kept)
+    if short.shape[0]:
+        through = _vjp_of(block.output, block.input, short)
         assert through is not None  # its highway is not zero
-        result[1 : kept.shape[0] + 1] += through - kept
+        result[1 : short.shape[0] + 1] += through - short
     return result
 
 
@@ -183,13 +183,13 @@ def _between(block: _Call, end: GradientEdge, name: str, groups: Tensor) -> Tens
     """The groups where the block before, or the first row, puts them out."""
     if block.input == end:
         return groups
-    found = _vjp_of(block.input, end, groups)
-    if found is None:
+    carried = _vjp_of(block.input, end, groups)
+    if carried is None:
         raise InputError(
             f"block {block.name} does not read what {name} puts out: they are no chain",
             hint="--rows GLOB chooses the blocks of one chain",
         )
-    return found
+    return carried
 
 
 def _vjp_of(out: GradientEdge, at: GradientEdge, groups: Tensor) -> Tensor | None:
@@ -207,9 +207,8 @@ def expand_groups(
     subject: Subject, first: str, max_paths: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """The groups themselves, (j, batch, …), and autograd's own gradient, (batch, …)."""
-    network, seed = subject.model, subject.seed
-    assert isinstance(network, Network)
-    before, behind = _split(network, first)
+    seed = subject.seed
+    before, behind = _split(subject, first)
     if not any(element.residual is not None for element in behind):
         raise InputError(
             "the network has no residual block behind its first row: there is one path",
@@ -254,10 +253,10 @@ def _pull_back(
         skipped = groups if block.skip_scale == 1 else groups * block.skip_scale
     else:
         skipped = _vjp(skip, leaf, groups)
-    kept = groups if max_paths is None else groups[:max_paths]
-    if not kept.shape[0]:
+    short = groups if max_paths is None else groups[:max_paths]
+    if not short.shape[0]:
         return skipped
-    through = _vjp(branch, leaf, kept)
+    through = _vjp(branch, leaf, short)
     longest = max(skipped.shape[0], through.shape[0] + 1)
     result = torch.zeros(longest, *leaf.shape, dtype=leaf.dtype, device=leaf.device)
     result[: skipped.shape[0]] = skipped
@@ -280,17 +279,13 @@ def _vjp(out: Tensor, leaf: Tensor, groups: Tensor) -> Tensor:
                 )
         except RuntimeError:
             back = torch.stack(
-                [torch.autograd.grad(out, leaf, one, retain_graph=True)[0] for one in part]
+                [torch.autograd.grad(out, leaf, group, retain_graph=True)[0] for group in part]
             )
         pulled.append(back)
     return torch.cat(pulled)
 
 
-def _split(network: Network, first_row: str) -> tuple[list[Element], list[Element]]:
-    first = next(i for i, row in enumerate(network.rows) if row.name == first_row)
-    elements = elements_of(network)
+def _split(subject: Subject, first_row: str) -> tuple[list[Element], list[Element]]:
+    first = next(i for i, row in enumerate(subject.rows) if row.name == first_row)
+    elements = elements_of(subject)
     return [e for e in elements if e.row <= first], [e for e in elements if e.row > first]
-
-
-def _behind(network: Network, first_row: str) -> list[Element]:
-    return _split(network, first_row)[1]
