@@ -1,2 +1,1 @@
-"""A module and what it is called with come in; a profile goes out:
-everything measured, no tensors."""
+"""A subject comes in; a profile goes out: everything measured, no tensors."""

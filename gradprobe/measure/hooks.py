@@ -251,11 +251,11 @@ def _on_the_way(passes: list[RowPass]) -> list[RowPass]:
     """Without rows that hold no weights and that the gradient goes around: position angles."""
     arrived = False
     on_the_way = []
-    for one in passes:
-        arrived = arrived or one.gradient_norm is not None
-        cold = one.status is RowStatus.NO_GRADIENT and not holds_weights(one.row.module)
+    for measured in passes:
+        arrived = arrived or measured.gradient_norm is not None
+        cold = measured.status is RowStatus.NO_GRADIENT and not holds_weights(measured.row.module)
         if not (arrived and cold):
-            on_the_way.append(one)
+            on_the_way.append(measured)
     return on_the_way
 
 

@@ -98,16 +98,16 @@ def activation_stats(tensors: Sequence[Tensor]) -> list[ActivationStats]:
     for alike in _groups(tensors):
         group = [tensors[i] for i in alike]
         if group[0].dim() < 1 or not group[0].numel():
-            found = [_exact_stats(tensor) for tensor in group]
+            group_stats = [_exact_stats(tensor) for tensor in group]
         elif group[0].numel() > 2 * _SLICE:
-            found = [_sliced_stats(tensor) or _exact_stats(tensor) for tensor in group]
+            group_stats = [_sliced_stats(tensor) or _exact_stats(tensor) for tensor in group]
         else:
             stacked = torch.stack(group) if len(group) > 1 else group[0][None]
-            found = [
+            group_stats = [
                 stats if stats is not None else _exact_stats(tensor)
                 for stats, tensor in zip(_stats(_wide(stacked)), group, strict=True)
             ]
-        for index, stats in zip(alike, found, strict=True):
+        for index, stats in zip(alike, group_stats, strict=True):
             results[index] = stats
     return results
 
@@ -116,13 +116,13 @@ def _sliced_stats(tensor: Tensor) -> ActivationStats | None:
     """The same as ``_stats`` of one tensor, a slice of its features at a time."""
     flat = tensor.reshape(tensor.shape[0], -1)
     parts = torch.split(flat, max(1, _SLICE // flat.shape[0]), dim=1)
-    known = [(part.shape[1], _stats(_wide(part)[None])[0]) for part in parts]
-    found = [(size, stats) for size, stats in known if stats is not None]
-    if len(found) < len(known):
+    attempts = [(part.shape[1], _stats(_wide(part)[None])[0]) for part in parts]
+    sliced = [(size, stats) for size, stats in attempts if stats is not None]
+    if len(sliced) < len(attempts):
         return None
 
     def mean(read: Callable[[ActivationStats], float]) -> float:
-        return math.fsum(size * read(stats) for size, stats in found) / flat.shape[1]
+        return math.fsum(size * read(stats) for size, stats in sliced) / flat.shape[1]
 
     dependence = mean(lambda s: s.input_dependence or 0.0) if flat.shape[0] > 1 else None
     rms = math.sqrt(mean(lambda s: s.rms**2))

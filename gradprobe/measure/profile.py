@@ -180,8 +180,8 @@ class GradientProfile:
     @property
     def _predicted(self) -> list[float] | None:
         factors = [row.theory.factor if row.theory else None for row in self.trunk[1:]]
-        known = [factor for factor in factors if factor is not None]
-        return known if self.trunk and len(known) == len(factors) else None
+        present = [factor for factor in factors if factor is not None]
+        return present if self.trunk and len(present) == len(factors) else None
 
     @property
     def predicted_deviation(self) -> float:
@@ -197,14 +197,14 @@ class GradientProfile:
         logarithm of the mean. ``None`` where they agree or cannot be compared.
         """
         if row is None:
-            found, said = self.reach, self.predicted_reach
+            measured, predicted = self.reach, self.predicted_reach
             deviation, times = self.predicted_deviation, 3
         else:
-            found, said = self.factors.get(row.name), row.theory and row.theory.factor
+            measured, predicted = self.factors.get(row.name), row.theory and row.theory.factor
             deviation, times = row.theory.deviation if row.theory else 0.0, 4
-        if not found or not said or not math.isfinite(found):
+        if not measured or not predicted or not math.isfinite(measured):
             return None
-        apart = abs(math.log(found) - math.log(said))
+        apart = abs(math.log(measured) - math.log(predicted))
         allowed = times * deviation + deviation**2 + _ROUNDING
         return (math.exp(min(apart, 700)), math.exp(min(allowed, 700))) if apart > allowed else None
 

@@ -39,8 +39,8 @@ def _zeros(profile: GradientProfile) -> set[str]:
     """The rows of level 0 and the weights whose gradient is exactly zero."""
     rows = [row for row in profile.rows if not row.level]
     weights = [p for row in rows for p in row.parameters if p.dimensions > 1]
-    found = {row.name for row in rows if row.gradient_norm == 0}
-    return found | {p.name for p in weights if p.gradient_norm == 0}
+    cold_rows = {row.name for row in rows if row.gradient_norm == 0}
+    return cold_rows | {p.name for p in weights if p.gradient_norm == 0}
 
 
 def _stepped(subject: Subject) -> Subject:

@@ -1,2 +1,1 @@
-"""A network taken apart:
-a module and its rows come in; Jacobians, paths, positions, one block's numbers go out."""
+"""A subject comes in; Jacobians, paths, positions and one block's numbers go out."""
