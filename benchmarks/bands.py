@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gradprobe.spec.sources.yaml import parse
-from gradprobe.tasks.probe import probe_spec
+from gradprobe.tasks.probe import probe_target
 
 HERE = Path(__file__).parent / "trainability"
 BANDS = [(0.0, 1e-4), (1e-4, 1e-2), (1e-2, 1e2), (1e2, 1e4), (1e4, float("inf"))]
@@ -45,7 +45,7 @@ def main() -> None:
     for outcome in outcomes:
         # JSON is YAML: the spec goes through the parser that every spec goes through.
         spec = parse(json.dumps(outcome["spec"]).encode(), f"outcome {outcome['id']}")
-        reach = probe_spec(spec).reach
+        reach = probe_target(spec).reach
         reached.append((float("inf") if reach is None else reach, outcome))
     heads = f"{'networks':>9}" + "".join(f"{c:>12}" for c in COLUMNS)
     print(f"{'reach':20}{heads}")

@@ -28,7 +28,7 @@ from gradprobe.model.losses import projection
 from gradprobe.model.subject import subject_of
 from gradprobe.model.tensors import first_tensor
 from gradprobe.spec.sources.stack import StackOptions
-from gradprobe.tasks.probe import load_target
+from gradprobe.tasks.targets import load_spec
 
 RESNET = str(Path(__file__).parent.parent / "model_specs" / "resnet50.yaml")
 CASES: dict[str, tuple[str, StackOptions, int]] = {
@@ -48,7 +48,7 @@ def model_of(case: str) -> tuple[nn.Module, torch.Tensor]:
         config = GPT2Config(n_layer=12, n_embd=256, n_head=8, n_positions=256, use_cache=False)
         return GPT2LMHeadModel(config), torch.randint(config.vocab_size, (4, 256))
     target, options, batch_size = CASES[case]
-    spec = load_target(target, options)
+    spec = load_spec(target, options)
     return build(spec, batch_size=batch_size), torch.randn(batch_size, *spec.input.shape)
 
 

@@ -28,7 +28,8 @@ from gradprobe.spec.network import InitSpec, NetworkSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.spec.sources.yaml import parse
-from gradprobe.tasks.probe import load_target, probe_spec
+from gradprobe.tasks.probe import probe_target
+from gradprobe.tasks.targets import load_spec
 
 OUTCOMES = Path(__file__).parent / "trainability" / "outcomes.jsonl"
 COLUMNS = ("best", "best_sgd", "adam_1e-3")
@@ -52,12 +53,12 @@ NORMS = ("none", "layer", "batch")
 
 def stack(target: str, width: int, name: str, init: str | None, norm: str = "none") -> NetworkSpec:
     made = InitSpec(init) if init else None
-    return load_target(target, StackOptions(DEPTH, width, name, made, norm))
+    return load_spec(target, StackOptions(DEPTH, width, name, made, norm))
 
 
 def probed(spec: NetworkSpec, seed: int, batch_size: int | None = None) -> GradientProfile:
     options = ProbeOptions(seed=seed, batch_size=batch_size, dtype="float64", theory=True)
-    return probe_spec(spec, options).profile
+    return probe_target(spec, options).profile
 
 
 def grid(width: int, seeds: int) -> None:
@@ -113,7 +114,7 @@ def training() -> None:
     for line in OUTCOMES.read_text().splitlines():
         outcome = json.loads(line)
         spec = parse(json.dumps(outcome["spec"]).encode(), f"outcome {outcome['id']}")
-        profile = probe_spec(spec, ProbeOptions(theory=True)).profile
+        profile = probe_target(spec, ProbeOptions(theory=True)).profile
         rows.append((profile.reach, profile.predicted_reach, outcome))
     known = [row for row in rows if row[1] is not None]
     print(f"\n{len(known)} of {len(rows)} networks with a prediction; AUC of |log10 reach|")

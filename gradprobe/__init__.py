@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from gradprobe.errors import GradprobeError, InputError, ModelError
     from gradprobe.measure.profile import GradientProfile, RowProfile
     from gradprobe.spec.network import NetworkSpec
-    from gradprobe.tasks.probe import load, probe
+    from gradprobe.tasks.probe import probe
+    from gradprobe.tasks.targets import load
     from gradprobe.verdict.report import Finding, Report, Severity, Verdict
 
 _HOMES = {
@@ -33,7 +34,7 @@ _HOMES = {
     "Severity": "verdict.report",
     "Verdict": "verdict.report",
     "assert_healthy": "assertions",
-    "load": "tasks.probe",
+    "load": "tasks.targets",
     "probe": "tasks.probe",
 }
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import wraps
-from inspect import signature
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -88,24 +87,31 @@ def located(message: str, place: Place | None, lines: Sequence[str], hint: str =
     return InputError(message, place=place, excerpt=excerpt, hint=hint)
 
 
-def in_own_words(function: Callable[P, T]) -> Callable[P, T]:
-    """``function``, whose errors say ``max_memory`` where a command's say ``--max-memory``."""
-    options = {f"--{name.replace('_', '-')}": name for name in signature(function).parameters}
+def in_own_words(names: Iterable[str]) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """A decorator: errors of the function say ``max_memory`` where a command's say ``--max-memory``.
+
+    Args:
+        names: of the function's arguments.
+    """
+    options = {f"--{name.replace('_', '-')}": name for name in names}
 
     def renamed(text: str) -> str:
         option = r"(?<![\w-])--[a-z][a-z-]*"
         return re.sub(option, lambda match: options.get(match[0], match[0]), text)
 
-    @wraps(function)
-    def speaking(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return function(*args, **kwargs)
-        except GradprobeError as error:
-            error.message, error.hint = renamed(error.message), renamed(error.hint)
-            error.args = (error.message,)
-            raise
+    def decorated(function: Callable[P, T]) -> Callable[P, T]:
+        @wraps(function)
+        def speaking(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                return function(*args, **kwargs)
+            except GradprobeError as error:
+                error.message, error.hint = renamed(error.message), renamed(error.hint)
+                error.args = (error.message,)
+                raise
 
-    return speaking
+        return speaking
+
+    return decorated
 
 
 def first_line(error: BaseException) -> str:

@@ -14,7 +14,8 @@ import math
 from gradprobe.spec.network import InitSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
-from gradprobe.tasks.probe import load_target, probe_spec
+from gradprobe.tasks.probe import probe_target
+from gradprobe.tasks.targets import load_spec
 
 STATED_ERROR = 0.015
 INITS = {
@@ -30,7 +31,7 @@ def main() -> None:
     print(f"{'init':16}{'claim':>8}{'measured':>10}{'error':>8}")
     for name, init in INITS.items():
         stack = StackOptions(depth=60, width=512, activation="relu", norm="batch", init=init)
-        report = probe_spec(load_target("plain", stack), ProbeOptions(batch_size=256))
+        report = probe_target(load_spec("plain", stack), ProbeOptions(batch_size=256))
         first, last = report.profile.trunk[-41], report.profile.trunk[-1]
         found = ((first.gradient_norm or 0) / (last.gradient_norm or 1)) ** (1 / 40)
         print(f"{name:16}{claim:>8.4f}{found:>10.4f}{found / claim - 1:>8.1%}")

@@ -14,7 +14,7 @@ import statistics
 
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.yaml import parse
-from gradprobe.tasks.probe import probe_spec
+from gradprobe.tasks.probe import probe_target
 
 STATED_ERROR = 0.12
 DEPTHS = (3, 6, 12, 24)
@@ -46,7 +46,7 @@ layers:
     spec = parse(text.encode(), kind)
     found = []
     for seed in range(12):
-        report = probe_spec(spec, ProbeOptions(seed=seed))
+        report = probe_target(spec, ProbeOptions(seed=seed))
         last = next(row for row in report.rows if row.name == f"0.{depth - 1}")
         weights = [p for p in last.parameters if p.dimensions == 2 and p.size == 256 * 64]
         found.append(math.hypot(*(p.gradient_norm or 0.0 for p in weights)))

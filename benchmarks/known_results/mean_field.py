@@ -23,7 +23,8 @@ from torch.nn import functional as F
 from gradprobe.spec.network import InitSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
-from gradprobe.tasks.probe import load_target, probe_spec
+from gradprobe.tasks.probe import probe_target
+from gradprobe.tasks.targets import load_spec
 
 STATED_ERROR = 0.02
 DEPTH, WIDTH = 20, 1024
@@ -65,7 +66,7 @@ def measured(activation: str, variance: float) -> list[float]:
     init = InitSpec("variance_scaling", {"scale": variance})
     stack = StackOptions(depth=DEPTH, width=WIDTH, activation=activation, init=init)
     options = ProbeOptions(blocks=True, batch_size=4)
-    report = probe_spec(load_target("plain", stack), options)
+    report = probe_target(load_spec("plain", stack), options)
     return [row.jacobian.gain.value for row in report.rows if row.jacobian and "+" in row.kind]
 
 

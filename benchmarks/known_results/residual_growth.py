@@ -15,7 +15,8 @@ import statistics
 from gradprobe.spec.network import InitSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
-from gradprobe.tasks.probe import load_target, probe_spec
+from gradprobe.tasks.probe import probe_target
+from gradprobe.tasks.targets import load_spec
 
 STATED_ERROR = 0.1
 DEPTHS = (25, 50, 100, 200, 400)
@@ -27,7 +28,7 @@ def logarithm(target: str, depth: int) -> float:
     init = InitSpec("variance_scaling", {"scale": 0.5})
     stack = StackOptions(depth=depth, width=128, init=init)
     reaches = [
-        probe_spec(load_target(target, stack), ProbeOptions(seed=seed, dtype="float64")).reach
+        probe_target(load_spec(target, stack), ProbeOptions(seed=seed, dtype="float64")).reach
         for seed in range(3)
     ]
     return statistics.mean(abs(math.log(reach)) for reach in reaches if reach)

@@ -15,13 +15,14 @@ from pathlib import Path
 
 from gradprobe.measure.blocks.profile import PathProfile
 from gradprobe.spec.options import ProbeOptions
-from gradprobe.tasks.probe import expand, load_target
+from gradprobe.tasks.take_apart import paths as expand
+from gradprobe.tasks.targets import load_spec
 
 RESNET = str(Path(__file__).parents[2] / "model_specs" / "resnet110_cifar.yaml")
 
 
 def main() -> None:
-    paths = expand(load_target(RESNET), ProbeOptions(dtype="float64", batch_size=2), None)
+    paths = expand(load_spec(RESNET), ProbeOptions(dtype="float64", batch_size=2), None)
     n = paths.blocks
     # All paths, each with the same weight.
     counted = PathProfile(n, tuple(float(math.comb(n, j)) for j in range(n + 1)), 0, 0, None, "0")

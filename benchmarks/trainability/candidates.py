@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from gradprobe.measure.one_pass import measure
 from gradprobe.measure.profile import GradientProfile
-from gradprobe.model.subject import subject_of
+from gradprobe.model.make import make
+from gradprobe.model.subject import Subject
 from gradprobe.spec.options import ProbeOptions
-from gradprobe.tasks.probe import Prepared, prepare
 from gradprobe.verdict.signals import Signals
 
 SEEDS = 3
@@ -44,7 +44,7 @@ NAMES = (
 )
 
 
-def saturated(one: Prepared) -> float:
+def saturated(one: Subject) -> float:
     """The largest share of an activation's inputs where its slope is below ``FLAT``."""
     shares = [0.0]
 
@@ -52,11 +52,11 @@ def saturated(one: Prepared) -> float:
         flat = SLOPES[type(module)](inputs[0].detach()) < FLAT
         shares.append(float(flat.double().mean()))
 
-    for module in one.network.modules():
+    for module in one.model.modules():
         if type(module) in SLOPES:
             module.register_forward_hook(hook)
     with torch.no_grad():
-        one.network(one.x)
+        one.model(one.args[0])
     return max(shares)
 
 
@@ -75,11 +75,10 @@ def candidates(outcome: dict[str, Any], signals: dict[str, float]) -> tuple[floa
     spec = network_spec(outcome)
     found = []
     for seed in range(SEEDS):
-        one = prepare(spec, ProbeOptions(seed=seed))
-        found.append(measure(subject_of(one.network, one.x, one.loss, seed=seed)))
+        found.append(measure(make(spec, ProbeOptions(seed=seed))))
     return (
         max(row.zero_fraction or 0.0 for row in found[0].trunk),
-        saturated(prepare(spec, ProbeOptions())),
+        saturated(make(spec, ProbeOptions())),
         float(np.std([decades(profile.reach) for profile in found])),
         math.log10(min(found[0].steps, 100)) * Signals(**signals).bare,
         apart(found[0]),

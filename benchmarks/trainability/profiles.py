@@ -25,12 +25,13 @@ from gradprobe.measure.second_look import second_look
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.build import build
 from gradprobe.model.losses import LOSSES
-from gradprobe.model.subject import subject_of
+from gradprobe.model.make import make
+from gradprobe.model.subject import Subject
 from gradprobe.numbers import finite
 from gradprobe.spec.network import NetworkSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.yaml import parse
-from gradprobe.tasks.probe import Prepared, prepare
+from gradprobe.spec.vocabulary import THRESHOLDS
 from gradprobe.verdict.diagnose import diagnose
 from gradprobe.verdict.signals import signals
 
@@ -46,14 +47,12 @@ def network_spec(line: dict[str, Any]) -> NetworkSpec:
     return parse(json.dumps(line["spec"]).encode(), f"outcome {line['id']}")
 
 
-def gradprobe_signals(one: Prepared) -> dict[str, Any]:
+def gradprobe_signals(subject: Subject) -> dict[str, Any]:
     """The signals of one probe, with today's reach and verdict beside them."""
-    loss, seed = one.loss, one.options.seed
-    subject = subject_of(one.network, one.x, loss, projection=loss, seed=seed)
     profile = measure(subject)
     look = second_look(subject)
     found = signals(profile, look.coherence, look.highways, look.lost_past)
-    verdict = diagnose(profile, one.options.thresholds)[1]
+    verdict = diagnose(profile, THRESHOLDS)[1]
     return {
         "signals": found and {k: _short(v) for k, v in found._asdict().items()},
         "reach": _short(profile.reach),
@@ -104,7 +103,7 @@ def profile(line: dict[str, Any], seed: int) -> str:
     torch.set_num_threads(1)
     spec = network_spec(line)
     found = {"id": line["id"], "seed": seed}
-    found |= gradprobe_signals(prepare(spec, ProbeOptions(seed=seed)))
+    found |= gradprobe_signals(make(spec, ProbeOptions(seed=seed)))
     if seed == 0:
         found["peers"] = peer_statistics(spec, digits())
     return json.dumps(found) + "\n"

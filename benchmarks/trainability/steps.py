@@ -14,9 +14,8 @@ from fit import SIGNS, compare, seen
 from profiles import FIT, GIVEN, load, network_spec
 
 from gradprobe.measure.second_look import second_look
-from gradprobe.model.subject import subject_of
+from gradprobe.model.make import make
 from gradprobe.spec.options import ProbeOptions
-from gradprobe.tasks.probe import prepare
 from gradprobe.verdict.signals import Signals
 
 LENGTHS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # of a weight's RMS singular value
@@ -27,8 +26,7 @@ def main() -> None:
     lines = [line for line in load(GIVEN) + load(FIT) if line[1]["signals"]]
     columns = np.zeros((len(lines), len(LENGTHS)))
     for row, (outcome, _) in enumerate(lines):
-        one = prepare(network_spec(outcome), ProbeOptions())
-        subject = subject_of(one.network, one.x, one.loss, projection=one.loss)
+        subject = make(network_spec(outcome), ProbeOptions())
         for column, step in enumerate(LENGTHS):
             found = second_look(subject, step).coherence
             columns[row, column] = max(0.0, found or 0.0)

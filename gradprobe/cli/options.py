@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gradprobe.errors import ExitCode, InputError
+from gradprobe.spec.network import split
 from gradprobe.spec.options import (
     AUTO,
     Limits,
@@ -18,7 +19,7 @@ from gradprobe.spec.options import (
     seeds_in,
 )
 from gradprobe.spec.sources.init import parse_init
-from gradprobe.spec.sources.python import CodeOptions, read_arguments, read_tensor, split
+from gradprobe.spec.sources.python import CodeOptions, read_arguments, read_tensor
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.spec.vocabulary import MODES
 from gradprobe.verdict.report import Report, Severity
@@ -386,7 +387,7 @@ def stack_options(
 def probe_options(
     seed: int,
     batch_size: int | None,
-    dtype: str,
+    dtype: str | None,
     device: str,
     loss: str | None,
     data: str | None,
@@ -403,7 +404,7 @@ def probe_options(
     return ProbeOptions(
         seed=seed,
         batch_size=batch_size,
-        dtype=str(dtype),
+        dtype=str(dtype) if dtype else None,
         device=device,
         loss=str(loss) if loss else None,
         data=data,

@@ -20,6 +20,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from gradprobe.measure.blocks.chain import as_leaf
+from gradprobe.measure.measurement import SecondLook
 from gradprobe.measure.norms import norms
 from gradprobe.measure.passes import failed
 from gradprobe.measure.recorder import Arguments, Recorder
@@ -32,26 +33,6 @@ from gradprobe.model.tensors import first_tensor, map_tensors, with_tensor
 # Of each weight's RMS singular value; benchmarks/trainability/steps.py compares others.
 STEP = 0.003
 _COARSE = 1e-4  # a dtype's relative spacing, above which the step drowns in rounding
-
-
-class SecondLook(NamedTuple):
-    """What two more passes tell.
-
-    ``coherence`` is 1 - ‖g - g′‖ / (‖g‖ + ‖g′‖), with g a weight's gradient and g′ the same after
-    the step: 1 where nothing changed, 0.29 where two gradients of one length are at a right angle,
-    0 where one of them is gone. It is that which three weights of four reach, the lower quartile.
-    ``None``: no weight has a gradient, or one is not finite. ``highways`` is Σ J_ii y_i² / Σ y_i²,
-    by row name, of every row that keeps its input's shape: about 1 with a skip, else 0. It is
-    tr(J)/n where all outputs are of one size; what is small behind a ReLU or SiLU counts little.
-    ``lost_past`` is how many decades the gradient of a recurrent layer's input loses on its way to
-    the sequence's first position: in the call that loses most, 0 without recurrent layers. All
-    calls of a recurrent cell are one sequence.
-    """
-
-    coherence: float | None
-    highways: dict[str, float]
-    lost_past: float
-    normalised: int | None  # least values of a channel that a BatchNorm of the batch had
 
 
 def too_coarse(model: nn.Module) -> str | None:

@@ -22,7 +22,8 @@ class Subject:
 
     ``loss`` is what the user asked for; ``projection`` is the fixed random direction of the main
     output in which a second look is taken, as the calibration's networks were. ``told`` is what was
-    resolved for the report: ``dtype``, ``device``, ``batch_size``, the loss's name.
+    resolved for the report: ``dtype``, ``device``, ``batch_size``, the loss's name. ``work`` is how
+    many multiplications its forward pass takes, where a plan has counted them.
     """
 
     model: nn.Module
@@ -33,6 +34,9 @@ class Subject:
     rows: tuple[Row, ...]  # of level 0
     seed: int = 0
     memory: int = 8 * 2**30  # bytes that a measurement may take
+    name: str | None = None  # what the network is called
+    work: int | None = None
+    drawn: bool = False  # whether the batch was made up here, and not given
     told: Mapping[str, bool | int | float | str | None] = field(default_factory=dict)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeAlias
 
 from gradprobe.errors import InputError, Place, located
@@ -166,3 +168,37 @@ def check_layer_count(spec: NetworkSpec) -> None:
         if total > MAX_LAYERS:
             message = f"the network has more than {MAX_LAYERS:,} layers"
             raise spec.error(message, layer.place, "lower 'times', 'num_layers' or the depth")
+
+
+# ---- the names of Python code
+
+_SCRIPT = re.compile(r"(.*?)([^/\\]+)\.py:(.+)")
+
+
+def is_target(text: str) -> bool:
+    """Whether ``text`` has the form ``package.module:name``, and is not a file's name."""
+    module, colon, name = text.partition(":")
+    dotted = [*module.split("."), *name.split(".")]
+    named = bool(colon) and all(map(str.isidentifier, dotted)) and not module.endswith(".py")
+    return named and not Path(text).exists()
+
+
+def is_script(text: str) -> bool:
+    """Whether ``text`` names a file of Python code where a module is to be named."""
+    return bool(_SCRIPT.fullmatch(text)) and not Path(text).exists()
+
+
+def split(target: str) -> tuple[str, str]:
+    """Module and name of ``package.module:name``.
+
+    Raises:
+        InputError: it has another form.
+    """
+    if not is_target(target):
+        hint = ""
+        if found := _SCRIPT.fullmatch(target):
+            folder = f" with --path {found[1]}" if found[1] else ""
+            hint = f"name the module and not its file: {found[2]}:{found[3]}{folder}"
+        raise InputError(f"'{target}' is not of the form package.module:name", hint=hint)
+    module, _, name = target.partition(":")
+    return module, name

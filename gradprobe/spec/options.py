@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from gradprobe.errors import InputError, suggestion
+from gradprobe.spec.network import Ignore, is_target
 from gradprobe.spec.vocabulary import LOSSES, THRESHOLDS
 
 DTYPES = ("float32", "float64", "bfloat16")
 LEVELS = ("blocks", "leaves")
 UNITS = ("row", "position")
+MAX_TIMEOUT = 1e6  # seconds
 SEVERITIES = ("info", "warning", "error")
 DEFAULT_BATCH_SIZE = 32
 MAX_BATCH_SIZE = 2**20
@@ -22,54 +24,155 @@ MAX_SEEDS = 1000
 AUTO = "auto"
 AUTO_SEEDS = (3, 30)  # at least, at most
 
+# The panels of --help.
+PROBE, LIMITS, CODE = "Probe", "Limits", "Python models"
+
 _NO_SEEDS = "is not a number of seeds, nor a list of them"
 _SEEDS_HINT = "5, or 3,7,9; gradprobe probe takes auto too"
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+class Shown(NamedTuple):
+    """What a command line has to say of an option."""
+
+    help: str  # one line
+    panel: str  # the heading under which it is listed
+    flags: tuple[str, ...] = ()  # its names; by default the field's
+    choices: tuple[str, ...] = ()  # the words that it takes
+    metavar: str | None = None
+    read: Callable[[Any], Any] | None = None  # from the text to the value, where they differ
+    kind: Any = None  # the type of what is typed, where it is not the field's
+
+
+def option(default: Any, shown: Shown) -> Any:
+    """A field of an options dataclass, which a command line can offer."""
+    return field(default=default, metadata={"shown": shown})
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a network may cost before anything is allocated; the defaults fit a laptop."""
 
-    parameters: int = 1_000_000_000
-    memory: int = 8 * 2**30  # bytes
+    parameters: int = option(
+        1_000_000_000, Shown("Refuse larger networks.", LIMITS, flags=("--max-parameters",))
+    )
+    memory: int = option(
+        8 * 2**30,
+        Shown(
+            "Refuse larger networks.",
+            LIMITS,
+            flags=("--max-memory",),
+            read=lambda text: parse_bytes(text),
+            kind=str,
+        ),
+    )  # bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeOptions:
-    """How a network is probed. ``None`` means: what the spec says, else the default."""
+    """What is measured, and on what. ``None`` means: what the target says, else the default.
 
-    seed: int = 0
-    batch_size: int | None = None
-    dtype: str = "float32"
-    device: str = "cpu"
-    loss: str | None = None
-    data: str | None = None
-    level: str = "blocks"
-    by: str = "row"
-    rows: str | None = None  # a glob over module paths: which are the blocks
-    blocks: bool = False  # measure each block's Jacobian too
-    theory: bool = False  # predict each row's factor too
-    deep: bool = False  # judge by the probability that it trains: two more passes
+    Raises:
+        InputError: a value is out of range or a word is unknown.
+    """
+
+    seed: int = option(0, Shown("Of weights, inputs, loss.", PROBE))
+    batch_size: int | None = option(None, Shown("Samples; default the spec's, or 32.", PROBE))
+    dtype: str | None = option(
+        None,
+        Shown(
+            "Of weights and gradients; default float32, or as a Python model has it.",
+            PROBE,
+            choices=DTYPES,
+        ),
+    )
+    device: str = option("cpu", Shown("cpu, cuda, cuda:1, mps.", PROBE))
+    loss: str | None = option(
+        None,
+        Shown(
+            "projection, cross_entropy, mse; or package.module:function of a Python model's "
+            "output. Default: the spec's, or projection.",
+            PROBE,
+            metavar="LOSS",
+        ),
+    )
+    data: str | None = option(None, Shown("A batch: .npy, .npz or .safetensors.", PROBE))
+    level: str = option("blocks", Shown("Rows, or the leaves inside too.", PROBE, choices=LEVELS))
+    by: str = option("row", Shown("Rows, or positions of a sequence.", PROBE, choices=UNITS))
+    rows: str | None = option(
+        None, Shown("The modules that are the blocks.", PROBE, metavar="GLOB")
+    )
+    blocks: bool = option(False, Shown("Show highway, branch and gain.", PROBE))
+    theory: bool = option(False, Shown("Mean-field theory beside it.", PROBE))
+    deep: bool = option(False, Shown("Judge by the chance of training.", PROBE))
     limits: Limits = field(default_factory=Limits)
-    thresholds: Mapping[str, float] = field(default_factory=lambda: dict(THRESHOLDS))
 
     def __post_init__(self) -> None:
-        choose("--dtype", self.dtype, DTYPES)
+        if self.dtype is not None:
+            choose("--dtype", self.dtype, DTYPES)
         choose("--level", self.level, LEVELS)
         choose("--by", self.by, UNITS)
         if self.theory and self.by == "position":
             raise InputError("--theory is about rows: leave --by position out")
         if self.deep and self.by == "position":
             raise InputError("--deep is about rows: leave --by position out")
-        if self.loss is not None:
+        if self.loss is not None and not is_target(self.loss):
             choose("--loss", self.loss, (*LOSSES, OWN_LOSS))
         if self.batch_size is not None and not 1 <= self.batch_size <= MAX_BATCH_SIZE:
-            raise InputError(
-                f"--batch-size {self.batch_size} is out of range (1 to {MAX_BATCH_SIZE:,})"
-            )
+            limits = f"{self.batch_size} is out of range (1 to {MAX_BATCH_SIZE:,})"
+            raise InputError(f"--batch-size {limits}")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"--seed {self.seed} is out of range (0 to 2^63 - 1)")
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeOptions:
+    """What a measurement is judged by.
+
+    ``thresholds`` are the bands of reach, see ``gradprobe rules GP101``; ``select`` and ``ignore``
+    are codes, names or what codes begin with; ``reasons`` are ignores that say why.
+    """
+
+    thresholds: Mapping[str, float] = field(default_factory=lambda: dict(THRESHOLDS))
+    select: tuple[str, ...] = ("ALL",)
+    ignore: tuple[str, ...] = ()
+    reasons: tuple[Ignore, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How the code of a Python model is run.
+
+    Raises:
+        InputError: ``timeout`` is out of range.
+    """
+
+    timeout: float = option(120.0, Shown("Seconds that the code may take.", CODE))
+    in_process: bool = option(
+        False,
+        Shown(
+            "Run it without a process of its own: faster.", CODE, flags=("--trusted-in-process",)
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 < self.timeout <= MAX_TIMEOUT:
+            limits = f"{self.timeout:g} is out of range (0 to {MAX_TIMEOUT:,.0f} s)"
+            raise InputError(f"--timeout {limits}")
+
+
+class ProbeKeywords(TypedDict, total=False):
+    """The keywords of ``gradprobe.probe`` and of what asks it: see there for what each says."""
+
+    loss: str | Callable[[Any], Any] | None
+    seed: int
+    level: str
+    rows: str | None
+    blocks: bool
+    thresholds: Mapping[str, float] | None
+    deep: bool
+    max_memory: int
+    seeds: int | Sequence[int] | str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +207,10 @@ class CheckOptions:
     root: str = "."  # what the patterns of per_file_ignores are relative to
     exclude_root: str = "."  # and those of exclude
     origins: Mapping[str, str] = field(default_factory=dict)
+
+    def judge(self, reasons: Sequence[Ignore] = ()) -> JudgeOptions:
+        """What a measurement is judged by; ``reasons`` are what the configuration ignores."""
+        return JudgeOptions(self.thresholds, self.select, self.ignore, tuple(reasons))
 
     def probe(self, seed: int) -> ProbeOptions:
         """How one seed is probed."""

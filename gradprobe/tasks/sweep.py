@@ -15,7 +15,8 @@ from gradprobe.spec.sources.init import parse_init
 from gradprobe.spec.sources.stack import STACKS, StackOptions
 from gradprobe.spec.vocabulary import ACTIVATIONS as ACTIVATION_WORDS
 from gradprobe.tasks.curves import Point, Sweep
-from gradprobe.tasks.probe import load_target, probe_spec
+from gradprobe.tasks.probe import probe_target
+from gradprobe.tasks.targets import load_spec
 from gradprobe.worker import pool
 from gradprobe.worker.archive import Failure
 from gradprobe.worker.pool import Clock, Lost, import_torch
@@ -111,7 +112,7 @@ def _work(job: Job, clock: Clock) -> Point:
 
 def probe_job(job: Job) -> Point:
     """Probe one network of the sweep."""
-    report = probe_spec(job.spec, job.options)
+    report = probe_target(job.spec, job.options)
     predicted = report.profile.predicted_reach if job.options.theory else None
     return Point(job.target, job.at, job.depth, report.reach, report.verdict, predicted)
 
@@ -139,12 +140,12 @@ def _job(target: str, at: dict[str, str], stack: StackOptions, options: ProbeOpt
             stack = AXES[name](stack, value)
         if target == "plain":
             stack = replace(stack, zero_init=False)
-        spec = load_target(target, stack)
+        spec = load_spec(target, stack)
         return Job(target, tuple(at.values()), stack.depth, spec, options)
     others = [name for name in at if name != "depth"]
     if others:
         raise InputError(f"--{others[0]} varies built-in stacks only; {target} is a spec")
-    spec = load_target(target)
+    spec = load_spec(target)
     depth = _whole("depth", at["depth"])
     return Job(target, tuple(at.values()), depth, _deepened(spec, depth), options)
 

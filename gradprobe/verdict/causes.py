@@ -10,11 +10,12 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
+from gradprobe.measure.obstacles import without_time
 from gradprobe.measure.profile import GradientProfile, RowProfile
 from gradprobe.numbers import fraction, number
 from gradprobe.spec.layers import RECURRENT_CELLS, Trait, kinds
 from gradprobe.verdict.report import Verdict
-from gradprobe.verdict.signals import CAPS, Signals, without_time
+from gradprobe.verdict.signals import CAPS, Signals
 
 # ---- where
 

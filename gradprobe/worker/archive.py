@@ -8,25 +8,12 @@ but plain values is ever built from it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
 from gradprobe.errors import ExitCode, GradprobeError, InputError, ModelError, Place
-from gradprobe.measure.profile import GradientProfile
-from gradprobe.spec.network import CheckSpec
-from gradprobe.verdict.report import Training
+from gradprobe.measure.measurement import Measurement
 
 T = TypeVar("T")
-
-
-class Measurement(NamedTuple):
-    """One probe of one target, with what is needed to judge it without reading the target again."""
-
-    profile: GradientProfile
-    name: str | None  # what the spec calls the network
-    check: CheckSpec  # the spec's own section
-    config: Mapping[str, bool | int | float | str | None]  # what the probe was told, resolved
-    training: Training | None = None  # on request
 
 
 class Failure(NamedTuple):

@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -24,16 +25,17 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.errors import GradprobeError, InputError, ModelError, suggestion
+from gradprobe.measure.measurement import Measurement
+from gradprobe.measure.take import take
 from gradprobe.model.batch import load_batch
 from gradprobe.model.losses import loss_of
+from gradprobe.model.make import module_subject
 from gradprobe.model.seeds import derive
-from gradprobe.model.subject import arguments_of
+from gradprobe.model.subject import Subject, arguments_of
 from gradprobe.model.tensors import map_tensors
-from gradprobe.spec.network import CheckSpec, TensorSpec
-from gradprobe.spec.sources.python import is_target, split
-from gradprobe.tasks.probe import probe
+from gradprobe.spec.network import TensorSpec, is_target, split
 from gradprobe.worker import archive
-from gradprobe.worker.archive import Failure, Measurement, Reply
+from gradprobe.worker.archive import Failure, Reply
 from gradprobe.worker.exchange import Request
 from gradprobe.worker.frames import frames_of, users_frame
 from gradprobe.worker.process import Note, serve
@@ -70,23 +72,19 @@ def run(request: Request, note: Note) -> Measurement:
         ModelError: the model's own code raised, at the user's line.
     """
     with _imports_from(request.path):
-        model = _adapted(_model(request, note), request)
-        inputs, labels, source = _inputs(model, request, note)
-        args, kwargs = arguments_of(_moved(inputs, model, request))
-        _check_call(model, args, kwargs)
-        loss = _loss(request, labels, note)
+        subject = _subject(request, note)
         with _step(note, "running the model"):
-            report = probe(
-                model,
-                (tuple(args), kwargs),
-                loss=loss,
-                seed=request.seed,
-                level=request.level,
-                rows=request.rows,
-                blocks=request.blocks,
-                deep=request.deep,
-                max_memory=request.memory,
-            )
+            return take(subject, request.options)
+
+
+def _subject(request: Request, note: Note) -> Subject:
+    """The model that ``request`` names, what it is called with, and its loss."""
+    model = _adapted(_model(request, note), request)
+    inputs, labels, source = _inputs(model, request, note)
+    args, kwargs = arguments_of(_moved(inputs, model, request))
+    _check_call(model, args, kwargs)
+    loss = _loss(request, labels, note)
+    subject = module_subject(model, (tuple(args), kwargs), loss, request.options)
     sizes = [t.shape[0] for t in [*args, *kwargs.values()] if isinstance(t, Tensor) and t.dim()]
     told = {
         "batch_size": sizes[0] if sizes else None,
@@ -94,9 +92,7 @@ def run(request: Request, note: Note) -> Measurement:
         "data": source,
         "mode": "train" if model.training else "eval",
     }
-    config: dict[str, Any] = {k: v for k, v in report.config.items() if k != "thresholds"}
-    name = type(model).__name__
-    return Measurement(report.profile, name, CheckSpec(), config | told, report.training)
+    return replace(subject, told={**subject.told, **told})
 
 
 # ---- the user's names
@@ -114,7 +110,7 @@ def _imports_from(path: str) -> Iterator[None]:
 
 def _model(request: Request, note: Note) -> nn.Module:
     """The module that the target is, or gives when it is called with the arguments."""
-    _seed(request.seed)  # a module may be built while its file is imported
+    _seed(request.options.seed)  # a module may be built while its file is imported
     found = _find(request.target, note)
     arguments = json.loads(request.arguments)
     if isinstance(found, nn.Module):
@@ -124,7 +120,7 @@ def _model(request: Request, note: Note) -> nn.Module:
     if not callable(found):
         raise InputError(f"{request.target} is {_a(found)}: neither a module nor what makes one")
     _check_arguments(request.target, found, arguments)
-    _seed(request.seed)
+    _seed(request.options.seed)
     with _step(note, f"building {request.target}"):
         model = found(**arguments)
     if not isinstance(model, nn.Module):
@@ -228,16 +224,18 @@ class _Given(NamedTuple):
 
 
 def _inputs(model: nn.Module, request: Request, note: Note) -> _Given:
-    if request.data is not None:
-        batch = load_batch(request.data, None, request.batch_size, request.memory)
-        return _Given(batch.inputs, batch.labels, request.data)
+    if request.options.data is not None:
+        batch = load_batch(
+            request.options.data, None, request.options.batch_size, request.options.limits.memory
+        )
+        return _Given(batch.inputs, batch.labels, request.options.data)
     if request.function is not None:
         function = _find(request.function, note)
-        _seed(request.seed)
+        _seed(request.options.seed)
         with _step(note, f"calling {request.function}"):
             return _Given(function(), None, request.function)
     if request.tensors:
-        tensors = [_drawn(spec, i, request.seed) for i, spec in enumerate(request.tensors)]
+        tensors = [_drawn(spec, i, request.options.seed) for i, spec in enumerate(request.tensors)]
         return _Given(tuple(tensors))
     signature = _signature(model.forward)
     if signature is not None and not signature.parameters:
@@ -262,7 +260,7 @@ def _moved(value: Any, model: nn.Module, request: Request) -> Any:
     parameter = next(model.parameters(), None)
     if parameter is None:
         return value
-    cast = request.dtype is not None or request.data is not None
+    cast = request.options.dtype is not None or request.options.data is not None
 
     def move(tensor: Tensor) -> Tensor:
         tensor = tensor.to(parameter.device)
@@ -288,7 +286,7 @@ def _check_call(model: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> No
 
 def _loss(request: Request, labels: Tensor | None, note: Note) -> Callable[[Any], Tensor]:
     if not is_target(request.loss):
-        return loss_of(request.loss, labels, request.seed)
+        return loss_of(request.loss, labels, request.options.seed)
     found = _find(request.loss, note)
     if isinstance(found, type) and issubclass(found, nn.Module):
         found = found()
@@ -300,13 +298,13 @@ def _loss(request: Request, labels: Tensor | None, note: Note) -> Callable[[Any]
 
 def _adapted(model: nn.Module, request: Request) -> nn.Module:
     """The model in the dtype, mode and on the device that were asked for."""
-    if request.dtype is not None:
-        model.to(getattr(torch, request.dtype))
-    if request.device != "cpu":  # the default leaves it where it was built
+    if request.options.dtype is not None:
+        model.to(getattr(torch, request.options.dtype))
+    if request.options.device != "cpu":  # the default leaves it where it was built
         try:
-            model.to(request.device)
+            model.to(request.options.device)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise InputError(f"--device {request.device}: {_said(error)}") from error
+            raise InputError(f"--device {request.options.device}: {_said(error)}") from error
     return model if request.mode is None else model.train(request.mode == "train")
 
 

@@ -1,4 +1,4 @@
-"""A network that is Python code: run in a process of its own, and judged here.
+"""A spec → its measurement: taken here, or, of Python code, in a process of its own.
 
 The process hands back values, never objects: what it says is decoded as data, and anything short
 of a complete result is an error, so that no ending of the process passes for a healthy network.
@@ -10,111 +10,68 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from gradprobe.errors import InputError, ModelError
-from gradprobe.spec.network import ArchitectureSpec, CodeSpec, NetworkSpec
-from gradprobe.spec.options import ProbeOptions
-from gradprobe.spec.sources import huggingface, python
-from gradprobe.spec.sources.python import CodeOptions
-from gradprobe.spec.sources.stack import STACKS, StackOptions
-from gradprobe.spec.sources.yaml import load_or_code
-from gradprobe.tasks import probe as check
-from gradprobe.tasks.probe import judge, load_target
-from gradprobe.verdict.report import Report
-from gradprobe.verdict.rules.rule import Selection
-from gradprobe.verdict.rules.table import check_ignores
+from gradprobe.errors import InputError, ModelError, out_of_memory
+from gradprobe.measure.measurement import Measurement
+from gradprobe.spec.network import ArchitectureSpec, CodeSpec
+from gradprobe.spec.options import ProbeOptions, RunOptions
+from gradprobe.spec.sources import python
+from gradprobe.spec.sources.table import Target
 from gradprobe.worker import archive, process
-from gradprobe.worker.archive import Failure, Measurement, Reply
+from gradprobe.worker.archive import Failure, Reply
 from gradprobe.worker.exchange import Request
 from gradprobe.worker.frames import dumped_frames, users_frame
 from gradprobe.worker.process import Answer, Ending
 
-DEFAULT_TIMEOUT = 120.0  # seconds
-MAX_TIMEOUT = 1e6
 
-
-class RunOptions(NamedTuple):
-    """How code is run."""
-
-    timeout: float = DEFAULT_TIMEOUT
-    in_process: bool = False  # faster, and at the mercy of the code
-    dtype: str | None = None  # None: as the model was built
-
-
-def load(
-    target: str,
-    stack: StackOptions,
-    options: CodeOptions,
-    allow_code: bool = False,
-    layers: int | None = None,
-    settings: Sequence[str] = (),
-) -> NetworkSpec | CodeSpec | ArchitectureSpec:
-    """The network that ``target`` names: as layers, or as the code that builds it.
+def measure_target(
+    spec: Target, options: ProbeOptions, run: RunOptions | None = None, inputs: Any = None
+) -> Measurement:
+    """Measure the network that ``spec`` describes: here, or in a process where it is code.
 
     Args:
-        target: a spec file, ``-``, a built-in stack, or ``package.module:name``.
-        stack, options: what the command line says of the one and of the other.
-        layers, settings: of a Hugging Face configuration.
-        allow_code: whether a spec file may name code; ``package.module:name`` was named to be run.
+        run: how code is run.
+        inputs: a batch for a spec, instead of the one that the options or the spec describe.
 
     Raises:
-        InputError: there is no such target, it is not to be run, or options do not fit it.
+        InputError: the spec, a name, an option, an argument or the data do not fit.
+        ModelError: the network could not be built or failed while it ran; the code raised, ended
+            its process, was killed, or took too long.
     """
-    if python.is_target(target) or python.is_script(target):
-        return python.load(target, options)
-    if huggingface.is_config(target) or layers is not None or settings:
-        return check.load_any(target, stack, layers, settings)
-    if target not in STACKS or Path(target).is_file():
-        spec = load_or_code(target)
-        check_ignores(spec)
-        if isinstance(spec, CodeSpec):
-            python.require_allowed(spec, allow_code)
-            return python.completed(spec, options)
-    else:
-        spec = load_target(target, stack)
-    if options.given:
-        raise InputError(f"{options.given} is for Python models, and {target} is a spec")
-    return spec
+    if isinstance(spec, CodeSpec):
+        return _measure_code(spec, options, run or RunOptions())
+    from gradprobe.measure.take import take
+    from gradprobe.model.make import make
+
+    subject = make(spec, options, inputs)
+    if isinstance(spec, ArchitectureSpec):
+        return take(subject, options)
+    try:
+        return take(subject, options, spec.check)
+    except ModelError as error:
+        # What torch refuses only when it runs is the spec's error; that memory ran out is not.
+        if out_of_memory(error) or error.row is None:
+            raise
+        raise spec.error(error.message, error.row) from error
 
 
-def probe_code(
-    code: CodeSpec, options: ProbeOptions | None = None, run: RunOptions | None = None
-) -> Report:
-    """Run the code that ``code`` names, measure the model that it builds, and judge it.
-
-    Raises:
-        InputError, ModelError: as ``measure_code``.
-    """
-    options = options or ProbeOptions()
-    measured = measure_code(code, options, run or RunOptions())
-    return judge(measured, code.source, options.thresholds, Selection())
-
-
-def measure_code(code: CodeSpec, options: ProbeOptions, run: RunOptions) -> Measurement:
-    """What ``probe_code`` measures, before it is judged.
-
-    Raises:
-        InputError: a name, an argument or the inputs do not fit.
-        ModelError: the code raised, ended its process, was killed, or took too long.
-    """
-    if not 0 < run.timeout <= MAX_TIMEOUT:
-        raise InputError(f"--timeout {run.timeout:g} is out of range (0 to {MAX_TIMEOUT:,.0f} s)")
+def _measure_code(code: CodeSpec, options: ProbeOptions, run: RunOptions) -> Measurement:
     if options.by != "row":
         raise InputError(f"--by {options.by} needs a spec: {code.target} is a Python model")
-    request = _request(code, options, run)
+    request = _request(code, options)
     reply = _run_here(request) if run.in_process else _run_apart(request, run.timeout)
-    measured = reply.found
-    if isinstance(measured, Failure):
-        raise measured.error
-    if measured is None:
+    answer = reply.found
+    if isinstance(answer, Failure):
+        raise answer.error
+    if answer is None:
         raise ModelError(f"{code.target}: what its process handed back is no result")
-    return measured._replace(name=code.name or measured.name, check=code.check)
+    return answer._replace(name=code.name or answer.name, check=code.check)
 
 
-def _request(code: CodeSpec, options: ProbeOptions, run: RunOptions) -> Request:
+def _request(code: CodeSpec, options: ProbeOptions) -> Request:
     inputs = () if options.data is not None else code.inputs or ()
     if options.batch_size is not None and options.data is None:
         raise InputError("--batch-size: the shape of a Python model's input has the batch in it")
@@ -127,18 +84,9 @@ def _request(code: CodeSpec, options: ProbeOptions, run: RunOptions) -> Request:
         path=code.path,
         tensors=tensors,
         function=inputs if isinstance(inputs, str) else None,
-        data=options.data,
         mode=code.mode,
         loss=code.loss,
-        seed=options.seed,
-        dtype=run.dtype,
-        device=options.device,
-        batch_size=options.batch_size,
-        level=options.level,
-        deep=options.deep,
-        memory=options.limits.memory,
-        rows=options.rows,
-        blocks=options.blocks,
+        options=options,
     )
 
 

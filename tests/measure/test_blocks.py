@@ -21,11 +21,13 @@ from gradprobe.errors import InputError
 from gradprobe.measure.blocks.chain import Element
 from gradprobe.measure.blocks.jacobian import EXACT_FEATURES, jacobian, jacobians
 from gradprobe.measure.blocks.profile import BlockProfile, Estimate, JacobianProfile
+from gradprobe.model.make import make
 from gradprobe.model.seeds import derive
 from gradprobe.model.subject import subject_of
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
-from gradprobe.tasks.probe import load_target, prepare, take_apart
+from gradprobe.tasks.take_apart import block as take_apart
+from gradprobe.tasks.targets import load_spec
 
 FLOAT64 = ProbeOptions(dtype="float64", batch_size=4)
 
@@ -263,7 +265,8 @@ def test_the_highway_is_near_1_with_a_skip_and_near_0_without(norm: str) -> None
     """tr(∂F/∂x)/n of independent weights has mean 0 and a deviation of about 1/n."""
     for stack, expected in (("residual", 1.0), ("plain", 0.0)):
         options = StackOptions(depth=3, width=64, norm=norm)
-        network, x, _, _ = prepare(load_target(stack, options), FLOAT64)
+        subject = make(load_spec(stack, options), FLOAT64)
+        network, x = subject.model, subject.args[0]
         found = jacobians(subject_of(network, x, torch.sum))
         for name in ("1.0", "1.1", "1.2"):
             assert found[name].highway.value == pytest.approx(expected, abs=0.08)
@@ -378,9 +381,9 @@ def test_a_block_step_by_step(name: str) -> None:
     layers, shape, row, index = NETWORKS[name]
     spec = spec_of(layers, shape)
     block = take_apart(spec, FLOAT64, row)
-    prepared = prepare(spec, FLOAT64)
-    chain = links(prepared.network, layers)
-    at = values(chain, prepared.x)
+    prepared = make(spec, FLOAT64)
+    chain = links(prepared.model, layers)
+    at = values(chain, prepared.args[0])
     x, y, link = at[index], at[index + 1], chain[index]
     assert link.skip is not None
 
@@ -425,10 +428,10 @@ def test_the_layers_of_the_branch() -> None:
         ("1.0.1.2", "GELU"),
         ("1.0.1.3", "Linear"),
     ]
-    prepared = prepare(spec, FLOAT64)
-    x = values(links(prepared.network, layers), prepared.x)[index]
+    prepared = make(spec, FLOAT64)
+    x = values(links(prepared.model, layers), prepared.args[0])[index]
     for layer in block.layers:
-        x = prepared.network.get_submodule(layer.name)(x)
+        x = prepared.model.get_submodule(layer.name)(x)
         assert layer.rms == pytest.approx(rms(x), rel=1e-12)
     assert block.branch_rms == pytest.approx(rms(x), rel=1e-12)
 
@@ -469,9 +472,9 @@ def test_a_block_without_a_skip() -> None:
     layers = [linear(6), {"repeat": {"times": 3, "layers": [linear(6), "Tanh"]}}, linear(2)]
     spec = spec_of(layers, [4])
     block = take_apart(spec, FLOAT64, None)
-    prepared = prepare(spec, FLOAT64)
-    chain = links(prepared.network, layers)
-    at = values(chain, prepared.x)
+    prepared = make(spec, FLOAT64)
+    chain = links(prepared.model, layers)
+    at = values(chain, prepared.args[0])
     assert (block.name, block.residual, block.skip_scale) == ("1.1", False, 0.0)
     assert block.arriving == pytest.approx(
         sizes(gradient(chain[5:], at[5], prepared.loss))[0], rel=1e-12
@@ -540,7 +543,7 @@ def test_the_row_that_is_meant(row: str | None, name: str, kind: str) -> None:
 def test_the_default_is_the_middle_block() -> None:
     for stack in ("plain", "residual"):
         for depth, name in ((1, "1.0"), (5, "1.2"), (21, "1.10")):
-            spec = load_target(stack, StackOptions(depth=depth, width=3))
+            spec = load_spec(stack, StackOptions(depth=depth, width=3))
             assert take_apart(spec, FLOAT64, None).name == name
 
 
@@ -607,11 +610,11 @@ def test_blocks_in_json(run: Callable[..., Result], tmp_path: Path) -> None:
     assert list(found) == ["0", "1", "2", "3"]
     assert found["0"] is None  # 3 → 4
     assert found["3"] is None
-    prepared = prepare(spec_of(MIXED, [3]), ProbeOptions(dtype="float64"))
-    chain = links(prepared.network, MIXED)
-    at = values(chain, prepared.x)
+    prepared = make(spec_of(MIXED, [3]), ProbeOptions(dtype="float64"))
+    chain = links(prepared.model, MIXED)
+    at = values(chain, prepared.args[0])
     for name, link, x, scale in (("1", chain[1], at[1], 0.5), ("2", None, at[2], 1.0)):
-        module = prepared.network.get_submodule(name) if link is None else link.run
+        module = prepared.model.get_submodule(name) if link is None else link.run
         for quantity, value in of_dense(dense_jacobian(module, x), scale).items():
             shown = found[name][quantity]
             assert list(shown) == ["value", "error"]

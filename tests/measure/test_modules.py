@@ -15,11 +15,12 @@ from torch.utils.checkpoint import checkpoint
 import gradprobe
 from gradprobe.measure.blocks.calls import recorded
 from gradprobe.measure.profile import RowStatus
+from gradprobe.measure.take import take_paths
 from gradprobe.model.build import build
+from gradprobe.model.make import module_subject
 from gradprobe.model.rows import find_rows
 from gradprobe.model.subject import subject_of
 from gradprobe.spec.options import ProbeOptions
-from gradprobe.tasks.probe import expand_module
 
 F64 = torch.float64
 WIDTH = 6
@@ -418,7 +419,10 @@ def test_recording_leaves_inputs_and_hooks_alone() -> None:
 
 
 def total_of(model: nn.Module, x: Tensor, **options: Any) -> Any:
-    return expand_module(model, [x], {}, lambda y: y.square().sum(), ProbeOptions(**options), None)
+    def loss(y: Tensor) -> Tensor:
+        return y.square().sum()
+
+    return take_paths(module_subject(model, x, loss, ProbeOptions(**options)))
 
 
 def test_the_paths_of_a_module_are_those_of_the_same_spec(parse: Callable) -> None:

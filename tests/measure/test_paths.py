@@ -34,9 +34,10 @@ from gradprobe.measure.blocks.paths import expand as expand_network
 from gradprobe.measure.blocks.paths import expand_groups
 from gradprobe.measure.blocks.profile import PathProfile
 from gradprobe.model.build import Network
+from gradprobe.model.make import make
 from gradprobe.model.subject import subject_of
 from gradprobe.spec.options import ProbeOptions
-from gradprobe.tasks.probe import expand, prepare
+from gradprobe.tasks.take_apart import paths as expand
 
 BATCH = 4
 FLOAT64 = ProbeOptions(dtype="float64", batch_size=BATCH)
@@ -480,9 +481,9 @@ def test_the_row_is_the_first_of_the_trunk() -> None:
     profile = expand(spec, FLOAT64, None)
     assert (profile.row, profile.blocks) == ("2", 1)
 
-    prepared = prepare(spec, FLOAT64)
-    chain = links(prepared.network, layers)
-    start = values(chain, prepared.x)[3]
+    prepared = make(spec, FLOAT64)
+    chain = links(prepared.model, layers)
+    start = values(chain, prepared.args[0])[3]
     whole = gradient(chain[3:], start, prepared.loss)
     assert profile.total == pytest.approx(size(whole), rel=1e-12)
 

@@ -15,8 +15,9 @@ from helpers.oracle import Layer, gradient, links, network_of, pull, spec_of, va
 from torch import Tensor
 
 from gradprobe.measure.profile import RowStatus
+from gradprobe.model.make import make
 from gradprobe.spec.options import ProbeOptions
-from gradprobe.tasks.probe import prepare, probe_spec
+from gradprobe.tasks.probe import probe_target
 from gradprobe.verdict.report import Report, Verdict
 
 FLOAT64 = ProbeOptions(dtype="float64", batch_size=8, by="position")
@@ -30,7 +31,7 @@ def probed(
     layers: list[Layer], shape: list[int], tokens: int | None = None, **options: Any
 ) -> Report:
     given = {"dtype": "float64", "batch_size": 8, "by": "position", **options}
-    return probe_spec(spec_of(layers, shape, tokens), ProbeOptions(**given))
+    return probe_target(spec_of(layers, shape, tokens), ProbeOptions(**given))
 
 
 def reach_of(report: Report) -> list[float]:
@@ -205,9 +206,9 @@ CASES: dict[str, tuple[list[Layer], list[int], int | None, int, int]] = {
 def test_each_position_by_hand(name: str) -> None:
     layers, shape, tokens, before, end = CASES[name]
     report = probed(layers, shape, tokens)
-    prepared = prepare(spec_of(layers, shape, tokens), FLOAT64)
-    chain = links(prepared.network, layers)
-    at = values(chain[:end], prepared.x)
+    prepared = make(spec_of(layers, shape, tokens), FLOAT64)
+    chain = links(prepared.model, layers)
+    at = values(chain[:end], prepared.args[0])
     start = at[before]
 
     def last_position(out: Tensor) -> Tensor:
@@ -223,7 +224,7 @@ def test_each_position_by_hand(name: str) -> None:
     assert report.profile.steps == len(expected) - 1
     assert {row.status for row in report.rows} == {RowStatus.OK}
     assert {row.kind for row in report.rows} == {"position"}
-    assert report.profile.parameters == sum(p.numel() for p in prepared.network.parameters())
+    assert report.profile.parameters == sum(p.numel() for p in prepared.model.parameters())
 
 
 def test_the_line_is_that_of_the_row_that_mixes(tmp_path: Path, run: Callable[..., Result]) -> None:

@@ -275,7 +275,7 @@ def test_a_probe_of_data_measures_that_data(
 ) -> None:
     data = write(tmp_path / f"b{suffix}", x=X)
     found = answer(run, spec, "--data", data)
-    by_hand = gradprobe.tasks.probe.probe_spec(
+    by_hand = gradprobe.tasks.probe.probe_target(
         gradprobe.load(spec), ProbeOptions(), torch.from_numpy(X)
     )
     assert [row["gradient_norm"] for row in found["rows"]] == [

@@ -197,7 +197,7 @@ def test_a_spec_and_its_module_agree_under_each_loss(parse: Callable, name: str)
     spec = parse(SPEC + f"loss: {name}\n")
     x = random_batch(spec.input, 32, 0).inputs
     by_module = gradprobe.probe(build(spec), x, loss=name).profile
-    assert by_module.loss == gradprobe.tasks.probe.probe_spec(spec).profile.loss
+    assert by_module.loss == gradprobe.tasks.probe.probe_target(spec).profile.loss
 
 
 def test_a_loss_that_is_named_wins_over_the_spec_s_own(parse: Callable) -> None:

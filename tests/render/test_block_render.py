@@ -35,6 +35,7 @@ from gradprobe.measure.blocks.profile import (
     JacobianProfile,
     PathProfile,
 )
+from gradprobe.model.make import make
 from gradprobe.render.block import block_steps, render_block
 from gradprobe.render.canvas import Style
 from gradprobe.render.paths import render_paths, render_paths_json
@@ -42,7 +43,7 @@ from gradprobe.spec.layers import LAYERS
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.spec.vocabulary import COMBINATORS
-from gradprobe.tasks.probe import load_target, prepare
+from gradprobe.tasks.targets import load_spec
 
 OVERWRITE = bool(os.environ.get("GRADPROBE_OVERWRITE"))
 SGR = re.compile(r"\x1b\[[0-9;]*m")
@@ -472,9 +473,10 @@ class Stack:
     """The middle block of a stack of three, in nothing but matrix products and tanh."""
 
     def __init__(self, target: str) -> None:
-        spec = load_target(target, StackOptions(depth=3, width=8))
+        spec = load_spec(target, StackOptions(depth=3, width=8))
         options = ProbeOptions(seed=2, batch_size=5, dtype="float64")
-        network, x, self.loss, _ = prepare(spec, options)
+        subject = make(spec, options)
+        network, x, self.loss = subject.model, subject.args[0], subject.loss
         self.skip = 1.0 if target == "residual" else 0.0
         weights = {name: p.detach() for name, p in network.named_parameters()}
         self.stem, self.head = (
@@ -569,12 +571,12 @@ def test_paths_shows_what_torch_computes(
     done = run("paths", "residual", *OPTIONS)
     assert (done.code, done.err) == (0, "")
     sound(done.out, Style(width))
-    spec = load_target("residual", StackOptions(depth=3, width=8))
-    prepared = prepare(spec, ProbeOptions(seed=2, batch_size=5, dtype="float64"))
+    spec = load_spec("residual", StackOptions(depth=3, width=8))
+    prepared = make(spec, ProbeOptions(seed=2, batch_size=5, dtype="float64"))
     linear = {"Linear": {"out_features": 8}}
     layers = [linear, {"repeat": {"times": 3, "layers": [{"residual": [linear, "Tanh"]}]}}]
-    chain = links(prepared.network, [*layers, {"Linear": {"out_features": 10}}])
-    start = values(chain, prepared.x)[1]
+    chain = links(prepared.model, [*layers, {"Linear": {"out_features": 10}}])
+    start = values(chain, prepared.args[0])[1]
     groups = [norm(group) for group in grouped(all_paths(chain[1:], start, prepared.loss))]
     lines = done.out.splitlines()
     assert lines[0] == "residual: 3 blocks, 2^3 paths to row 0"

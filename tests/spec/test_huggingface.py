@@ -6,7 +6,7 @@ import json
 import shutil
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,13 @@ from helpers.unchanged import unchanged
 import gradprobe
 from gradprobe.errors import ExitCode, InputError
 from gradprobe.model import transformers as architectures
+from gradprobe.spec.network import ArchitectureSpec, NetworkSpec
 from gradprobe.spec.options import Limits, ProbeOptions
 from gradprobe.spec.sources import huggingface
-from gradprobe.tasks.probe import load_any, probe_spec
+from gradprobe.spec.sources.huggingface import ArchitectureOptions
+from gradprobe.spec.sources.table import TargetOptions
+from gradprobe.tasks.probe import probe_target
+from gradprobe.tasks.targets import load_network
 
 NAMES = sorted(path.name for path in CONFIGS.iterdir())
 
@@ -51,6 +55,11 @@ def config(name: str) -> str:
     return str(CONFIGS / name)
 
 
+def load(target: str, layers: int, settings: Sequence[str] = ()) -> NetworkSpec | ArchitectureSpec:
+    options = ArchitectureOptions(layers, tuple(settings))
+    return load_network(target, TargetOptions(architecture=options))
+
+
 def built(name: str, own_loss: bool = False, size: int = 3) -> architectures.Architecture:
     return architectures.build(
         huggingface.load(config(name)),
@@ -74,7 +83,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize("name", NAMES)
 def test_the_rows_are_the_layers(name: str) -> None:
-    report = probe_spec(load_any(config(name)), ProbeOptions(batch_size=3))
+    report = probe_target(load_network(config(name)), ProbeOptions(batch_size=3))
     found = [row.name for row in report.rows]
     expected = ROWS[name].split()
     if name in ("t5", "whisper"):  # a person would leave their embeddings and norms to the tool
@@ -116,8 +125,8 @@ def test_gradients_are_those_of_backward(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_model_s_own_loss(name: str) -> None:
-    spec = load_any(config(name))
-    report = probe_spec(spec, ProbeOptions(batch_size=3, loss="own"))
+    spec = load_network(config(name))
+    report = probe_target(spec, ProbeOptions(batch_size=3, loss="own"))
     model, inputs = built(name, own_loss=True)
     torch.manual_seed(0)
     classes = 99 if "labels" in inputs and inputs["labels"].dim() == 2 else 2
@@ -132,7 +141,7 @@ def test_a_model_without_a_head_has_no_loss_of_its_own(tmp_path: Path) -> None:
     values = json.loads((CONFIGS / "bert" / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**values, "architectures": ["BertModel"]}))
     with pytest.raises(InputError, match=r"BertModel"):
-        probe_spec(load_any(str(tmp_path)), ProbeOptions(loss="own"))
+        probe_target(load_network(str(tmp_path)), ProbeOptions(loss="own"))
 
 
 def test_pre_norm_and_post_norm_as_xiong_et_al_have_them() -> None:
@@ -142,8 +151,8 @@ def test_pre_norm_and_post_norm_as_xiong_et_al_have_them() -> None:
         ProbeOptions(blocks=True, batch_size=4),
         ["initializer_range=0.1", "hidden_size=64"],
     )
-    gpt2 = probe_spec(load_any(config("gpt2"), layers=12, settings=settings), options)
-    bert = probe_spec(load_any(config("bert"), layers=12, settings=settings), options)
+    gpt2 = probe_target(load(config("gpt2"), 12, settings), options)
+    bert = probe_target(load(config("bert"), 12, settings), options)
     pre = [row for row in gpt2.rows if row.kind == "GPT2Block"]
     post = [row for row in bert.rows if row.kind == "BertLayer"]
     assert len(pre) == len(post) == 12
@@ -156,11 +165,11 @@ def test_pre_norm_and_post_norm_as_xiong_et_al_have_them() -> None:
 
 
 def test_paths_of_a_transformer_add_up() -> None:
-    from gradprobe.tasks.probe import expand
+    from gradprobe.tasks.take_apart import paths as expand
 
     for name, blocks in (("gpt2", 3), ("bert", 3), ("resnet", 4)):
         options = ProbeOptions(batch_size=2, dtype="float64")
-        found = expand(load_any(config(name)), options, None)
+        found = expand(load_network(config(name)), options, None)
         assert found.blocks == blocks
         assert found.error < 1e-12
 
@@ -184,8 +193,8 @@ def test_a_folder_and_its_file_are_the_same(run: Callable[..., Result]) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_layers_and_set_change_the_model(name: str) -> None:
-    spec = load_any(config(name), layers=1)
-    report = probe_spec(spec, ProbeOptions(batch_size=2))
+    spec = load(config(name), 1)
+    report = probe_target(spec, ProbeOptions(batch_size=2))
     blocks = [row for row in report.rows if row.kind.endswith(("Layer", "Block"))]
     assert len(blocks) == (2 if name in ("t5", "whisper", "resnet") else 1)
 
@@ -287,9 +296,9 @@ def test_compare_takes_configurations_and_what_is_for_specs_says_so(
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "resnet"])
 def test_architectures_that_are_known_to_train_are_said_to(name: str) -> None:
-    found = probe_spec(load_any(config(name)), ProbeOptions(deep=True))
+    found = probe_target(load_network(config(name)), ProbeOptions(deep=True))
     assert found.training is not None
-    own = probe_spec(load_any(config(name)), ProbeOptions(deep=True, loss="own"))
+    own = probe_target(load_network(config(name)), ProbeOptions(deep=True, loss="own"))
     assert own.training is not None
     assert own.training.signals is not None
     assert found.training.signals is not None

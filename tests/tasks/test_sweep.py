@@ -27,7 +27,8 @@ from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.tasks import sweep as sweeping
 from gradprobe.tasks.curves import Point, Sweep, fit, greatest_healthy
-from gradprobe.tasks.probe import load_target, probe_spec
+from gradprobe.tasks.probe import probe_target
+from gradprobe.tasks.targets import load_spec
 from gradprobe.verdict.report import Verdict
 
 NAN = float("nan")
@@ -181,7 +182,7 @@ def test_a_zero_initialised_stack_is_exactly_1_at_every_depth(
 def test_output_and_gradient_pass_bit_for_bit(activation: str, depth: int) -> None:
     """A branch of zero adds exactly nothing, in float32 and on the way back too."""
     options = StackOptions(depth=depth, width=8, activation=activation, zero_init=True)
-    network = build(load_target("residual", options), seed=3, batch_size=5)
+    network = build(load_spec("residual", options), seed=3, batch_size=5)
     x = torch.randn(5, 8, generator=torch.Generator().manual_seed(1))
     stem = network.get_submodule("0")(x).detach().requires_grad_()
     top = network.get_submodule("1")(stem)
@@ -593,6 +594,6 @@ def test_a_sweep_in_memory_is_what_probe_spec_finds() -> None:
     jobs, _ = sweeping.plan(["residual"], StackOptions(), axes, options)
     points = list(sweeping.run(jobs, 1))
     for point in points:
-        spec = load_target("residual", StackOptions(depth=point.depth, width=6))
-        report = probe_spec(spec, options)
+        spec = load_spec("residual", StackOptions(depth=point.depth, width=6))
+        report = probe_target(spec, options)
         assert (point.reach, point.verdict) == (report.reach, report.verdict)

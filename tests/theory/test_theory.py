@@ -30,7 +30,8 @@ from gradprobe.spec.network import InitSpec, NetworkSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.spec.vocabulary import INITS
-from gradprobe.tasks.probe import load_target, probe_spec
+from gradprobe.tasks.probe import probe_target
+from gradprobe.tasks.targets import load_spec
 from gradprobe.theory import mean_field as theory
 from gradprobe.theory.activations import ACTIVATIONS, Activation, activation
 from gradprobe.theory.inits import INIT_MOMENTS, init_moments
@@ -306,7 +307,7 @@ def with_weight(spec: NetworkSpec, init: InitSpec) -> NetworkSpec:
 
 
 def stack(target: str, **options: object) -> NetworkSpec:
-    return load_target(target, StackOptions(**options))
+    return load_spec(target, StackOptions(**options))
 
 
 def measured(
@@ -314,7 +315,7 @@ def measured(
 ) -> tuple[list[float | None], list[float | None]]:
     """The factor of each row: geometric mean over seeds, and theory's."""
     reports = [
-        probe_spec(spec, ProbeOptions(seed=seed, dtype="float64", theory=True, **options))
+        probe_target(spec, ProbeOptions(seed=seed, dtype="float64", theory=True, **options))
         for seed in range(seeds)
     ]
     found: list[float | None] = []
@@ -388,7 +389,7 @@ def test_zero_padding_is_counted_tap_by_tap() -> None:
 
 def test_the_signal_s_own_direction_outgrows_the_rest_in_deep_residual_relu_stacks() -> None:
     spec = stack("residual", depth=50, width=64, activation="relu")
-    reaches = [probe_spec(spec, ProbeOptions(seed=s, theory=True)).profile for s in range(3)]
+    reaches = [probe_target(spec, ProbeOptions(seed=s, theory=True)).profile for s in range(3)]
     found = statistics.geometric_mean(p.reach for p in reaches)
     said = reaches[0].predicted_reach
     assert found > 100 * (7 / 6) ** 25  # mean field's χ = 1 + σ_w²/2 alone
@@ -466,7 +467,7 @@ def test_torch_is_not_needed_to_predict() -> None:
 
 
 def report_of(spec: NetworkSpec, **options: object) -> Report:
-    return probe_spec(spec, ProbeOptions(theory=True, **options))
+    return probe_target(spec, ProbeOptions(theory=True, **options))
 
 
 def test_probe_shows_theory_only_when_asked(run: Callable[..., Result]) -> None:
@@ -524,7 +525,7 @@ def test_a_disagreement_beyond_finite_width_is_said() -> None:
 def test_data_gives_theory_its_own_moments() -> None:
     spec = stack("plain", depth=3, width=64, activation="tanh", init=InitSpec("xavier_normal"))
     large = 5 * torch.randn(32, 64, generator=torch.Generator().manual_seed(1))
-    report = probe_spec(spec, ProbeOptions(theory=True), large)
+    report = probe_target(spec, ProbeOptions(theory=True), large)
     factors = [row.theory.factor for row in report.rows if row.theory]
     assert factors[1] == pytest.approx(math.sqrt(theory.chi(TANH, 25.0, 1.0)), rel=0.02)
 
@@ -545,7 +546,7 @@ def test_data_s_own_correlation_is_what_batch_norm_divides_by(first: bool, mean:
     square = math.fsum(x * x for sample in samples for x in sample) / (size * width)
     variance = square - math.fsum(products) / len(products)
     layers = [{"Linear": {"out_features": 64, "bias": False}}] * first + ["BatchNorm1d", LINEAR]
-    report = probe_spec(
+    report = probe_target(
         from_layers(layers, width), ProbeOptions(theory=True, batch_size=size), data
     )
     found = report.rows[int(first)].theory

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
 import gradprobe
+from gradprobe.measure.obstacles import OBSTACLES, obstacle
 from gradprobe.render.canvas import Style
 from gradprobe.render.json import render_report as render_json
 from gradprobe.render.schema import output_schema
@@ -23,7 +24,8 @@ from gradprobe.spec.network import NetworkSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.spec.sources.yaml import parse
-from gradprobe.tasks.probe import load_target, probe_spec
+from gradprobe.tasks.probe import probe_target
+from gradprobe.tasks.targets import load_spec
 from gradprobe.verdict.calibration import (
     COEFFICIENTS,
     IDEAL,
@@ -35,13 +37,13 @@ from gradprobe.verdict.calibration import (
 )
 from gradprobe.verdict.causes import CAUSES
 from gradprobe.verdict.report import Probability, Severity, Training
-from gradprobe.verdict.signals import CAPS, OBSTACLES, Signals, obstacle
+from gradprobe.verdict.signals import CAPS, Signals
 
 DEEP = ProbeOptions(deep=True)
 
 
 def probabilities(spec: NetworkSpec, options: ProbeOptions) -> Probability:
-    training = probe_spec(spec, options).training
+    training = probe_target(spec, options).training
     assert training is not None
     assert training.probability is not None
     return training.probability
@@ -66,11 +68,11 @@ def test_a_probability_is_shown_only_when_asked(run: Run) -> None:
 
 
 def test_a_residual_stack_is_said_to_train_and_deep_sigmoids_are_not() -> None:
-    good = probabilities(load_target("residual", StackOptions(depth=20)), DEEP)
+    good = probabilities(load_spec("residual", StackOptions(depth=20)), DEEP)
     assert min(good) > 0.9
     # In float64: in float32, 40 factors below 0.15 come to exactly zero.
     options = StackOptions(depth=40, activation="sigmoid")
-    bad = probabilities(load_target("plain", options), replace(DEEP, dtype="float64"))
+    bad = probabilities(load_spec("plain", options), replace(DEEP, dtype="float64"))
     assert max(bad) < 0.1
 
 
@@ -107,7 +109,7 @@ def test_where_there_is_nothing_to_weigh_there_is_no_probability(name: str) -> N
     layer, times, batch_size = NOTHING[name]
     layers = "\n".join([f"  - {layer}"] * times)
     spec = parse(f"input: {{shape: [8]}}\nlayers:\n{layers}\n".encode(), "net.yaml")
-    found = probe_spec(spec, ProbeOptions(deep=True, batch_size=batch_size))
+    found = probe_target(spec, ProbeOptions(deep=True, batch_size=batch_size))
     assert found.training is not None
     assert found.training.reason in OBSTACLES
     assert found.training[:2] == (None, None)
@@ -139,7 +141,7 @@ def test_a_batch_norm_of_few_samples_is_not_weighed() -> None:
         f"input: {{shape: [8]}}\nlayers: [repeat: {{times: 3, layers: [{layers}]}}]".encode(),
         "net.yaml",
     )
-    few = probe_spec(spec, replace(DEEP, batch_size=4)).training
+    few = probe_target(spec, replace(DEEP, batch_size=4)).training
     told = "BatchNorm has 4 values a channel, too few to tell (32 do: --batch-size)"
     assert few == Training(reason=told)
     assert probabilities(spec, DEEP)
@@ -147,7 +149,7 @@ def test_a_batch_norm_of_few_samples_is_not_weighed() -> None:
 
 def test_a_coarse_dtype_takes_no_small_step() -> None:
     options = ProbeOptions(deep=True, dtype="bfloat16")
-    found = probe_spec(load_target("residual", StackOptions(depth=3)), options).training
+    found = probe_target(load_spec("residual", StackOptions(depth=3)), options).training
     assert found == Training(reason="bfloat16 is too coarse for a step of 0.003")
 
 

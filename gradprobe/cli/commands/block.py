@@ -10,7 +10,8 @@ import typer
 from gradprobe.cli import options as o
 from gradprobe.cli.output import emit, progress, style_for
 from gradprobe.render.block import block_steps
-from gradprobe.tasks.probe import load_target, take_apart
+from gradprobe.tasks.take_apart import block as take_apart
+from gradprobe.tasks.targets import load_spec
 
 
 def block(
@@ -46,7 +47,7 @@ def block(
     settings = o.probe_options(
         seed, batch_size, dtype, device, loss, data, max_parameters, max_memory
     )
-    spec = load_target(target, stack)
+    spec = load_spec(target, stack)
     with progress(f"probing {target}"):
         taken = take_apart(spec, settings, row)
     steps = block_steps(taken, target, style_for(color, output))

@@ -9,8 +9,10 @@ from gradprobe.render.check.markdown import render_comparison as render_markdown
 from gradprobe.render.compare import render_comparison
 from gradprobe.render.json import render_comparison as render_json
 from gradprobe.spec.network import ArchitectureSpec, NetworkSpec
-from gradprobe.tasks.probe import load_any, probe_spec
+from gradprobe.spec.sources.table import TargetOptions
+from gradprobe.tasks.probe import probe_target
 from gradprobe.tasks.read_report import is_report, load
+from gradprobe.tasks.targets import load_network
 from gradprobe.verdict.report import Report
 
 
@@ -51,14 +53,16 @@ def compare(
     for target in targets:
         branch_zero = zero_init and target != "plain"
         stack = o.stack_options(depth, width, activation, init, norm, branch_zero)
-        loaded.append(load(target) if is_report(target) else load_any(target, stack))
+        loaded.append(
+            load(target) if is_report(target) else load_network(target, TargetOptions(stack))
+        )
     reports: list[Report] = []
     for one in loaded:
         if isinstance(one, list):
             reports += one
             continue
         with progress(f"probing {one.source}"):
-            reports.append(probe_spec(one, settings))
+            reports.append(probe_target(one, settings))
     if format is o.CompareFormat.JSON:
         emit(render_json(reports), output)
     elif format is o.CompareFormat.MARKDOWN:

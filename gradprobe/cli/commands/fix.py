@@ -11,7 +11,7 @@ from gradprobe.cli.output import emit, progress, style_for
 from gradprobe.errors import ExitCode, InputError
 from gradprobe.render.fix import render_fix, render_fix_json
 from gradprobe.tasks.fix import search as mending
-from gradprobe.tasks.probe import versions
+from gradprobe.verdict.judge import versions
 
 
 def fix(

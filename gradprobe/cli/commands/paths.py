@@ -10,7 +10,10 @@ from gradprobe._version import __version__
 from gradprobe.cli import options as o
 from gradprobe.cli.output import emit, progress, style_for
 from gradprobe.render.paths import render_paths, render_paths_json
-from gradprobe.tasks.probe import expand, load_any
+from gradprobe.spec.sources.huggingface import ArchitectureOptions
+from gradprobe.spec.sources.table import TargetOptions
+from gradprobe.tasks.take_apart import paths as expand
+from gradprobe.tasks.targets import load_network
 
 
 def paths(
@@ -58,7 +61,8 @@ def paths(
         max_memory,
         rows=rows,
     )
-    spec = load_any(target, stack, layers, settings or ())
+    architecture = ArchitectureOptions(layers, tuple(settings or ()))
+    spec = load_network(target, TargetOptions(stack, architecture=architecture))
     with progress(f"expanding {target}"):
         found = expand(spec, options, max_paths)
     if format is o.Format.JSON:

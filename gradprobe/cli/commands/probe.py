@@ -12,13 +12,15 @@ from gradprobe.cli.output import emit, progress, style_for
 from gradprobe.errors import InputError
 from gradprobe.render.json import render_report as render_json
 from gradprobe.render.text import render_report as render_text
-from gradprobe.spec.network import ArchitectureSpec, CodeSpec, NetworkSpec
-from gradprobe.spec.sources.python import is_target
+from gradprobe.spec.network import ArchitectureSpec, CodeSpec, NetworkSpec, is_target
+from gradprobe.spec.options import RunOptions
+from gradprobe.spec.sources.huggingface import ArchitectureOptions
+from gradprobe.spec.sources.table import TargetOptions
 from gradprobe.spec.write import render_spec
-from gradprobe.tasks.probe import probe_spec
+from gradprobe.tasks.probe import probe_target
+from gradprobe.tasks.targets import load_target
 from gradprobe.verdict.report import Report
 from gradprobe.verdict.seeds import repeated
-from gradprobe.worker.run import DEFAULT_TIMEOUT, RunOptions, load, probe_code
 
 
 def probe(
@@ -50,7 +52,7 @@ def probe(
     input: o.InputTensor = None,
     inputs: o.InputFunction = None,
     train_mode: o.TrainMode = None,
-    timeout: o.CodeTimeout = DEFAULT_TIMEOUT,
+    timeout: o.CodeTimeout = 120.0,
     allow_code: o.AllowCode = False,
     in_process: o.InProcess = False,
     theory: o.Theory = False,
@@ -85,7 +87,7 @@ def probe(
     told = o.probe_options(
         seed or 0,
         batch_size,
-        dtype or o.Dtype.FLOAT32,
+        dtype,
         device,
         word,
         data,
@@ -99,8 +101,11 @@ def probe(
         deep,
     )
     several = o.seeds_of(seeds, seed)
-    code = o.code_options(arg, path, input, inputs, train_mode, loss)
-    spec = load(target, stack, code, allow_code, layers, settings or ())
+    code = replace(
+        o.code_options(arg, path, input, inputs, train_mode, loss), allow_code=allow_code
+    )
+    architecture = ArchitectureOptions(layers, tuple(settings or ()))
+    spec = load_target(target, TargetOptions(stack, code, architecture))
     if emit_spec:
         if isinstance(spec, CodeSpec):
             raise InputError(f"--emit-spec: {target} is code, which no spec describes")
@@ -108,14 +113,12 @@ def probe(
             raise InputError("--emit-spec prints a spec, and this is no spec")
         emit(render_spec(spec), output)
         return 0
-    run = RunOptions(timeout, in_process, dtype)
+    run = RunOptions(timeout, in_process)
 
     def one(seed: int) -> Report:
         options = replace(told, seed=seed)
         with progress(f"probing {target}, seed {seed}" if several else f"probing {target}"):
-            if isinstance(spec, CodeSpec):
-                return probe_code(spec, options, run)
-            return probe_spec(spec, options)
+            return probe_target(spec, options, run=run)
 
     if several is None:
         report = one(told.seed)

@@ -7,14 +7,17 @@ brings along (``auto_map``) is never run.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gradprobe.errors import InputError, Place, located
 from gradprobe.spec.network import ArchitectureSpec
+from gradprobe.spec.options import Shown, option
 
 MAX_BYTES = 2**20
+_PANEL = "Hugging Face configurations"
 MOST_LAYERS = 10_000
 
 # How the library's configurations call the number of layers; a list has one number per stage.
@@ -22,6 +25,21 @@ LAYER_KEYS = (
     "num_hidden_layers num_layers num_decoder_layers n_layer n_layers encoder_layers "
     "decoder_layers num_encoder_layers depths"
 ).split()
+
+
+@dataclass(frozen=True, slots=True)
+class ArchitectureOptions:
+    """What the command line says about a Hugging Face configuration."""
+
+    layers: int | None = option(None, Shown("Instead of as many as it says.", _PANEL))
+    settings: tuple[str, ...] = option(
+        (), Shown("Change a value.", _PANEL, flags=("--set",), metavar="KEY=VALUE")
+    )
+
+    @property
+    def given(self) -> bool:
+        """Whether anything is said."""
+        return self.layers is not None or bool(self.settings)
 
 
 def is_config(target: str) -> bool:
@@ -38,17 +56,20 @@ def is_config(target: str) -> bool:
         return False
 
 
-def load(target: str, layers: int | None = None, settings: Sequence[str] = ()) -> ArchitectureSpec:
+def load(target: str, options: ArchitectureOptions | None = None) -> ArchitectureSpec:
     """The architecture that ``target`` describes.
 
     Args:
         target: a ``config.json``, or its folder.
-        layers: instead of as many as the file says; in each stack or stage of several.
-        settings: ``key=value`` each, with dots for nested configurations; values are JSON, or text.
+        options: ``layers`` instead of as many as the file says, in each stack or stage of several;
+            ``settings`` are ``key=value`` each, with dots for nested configurations; values are
+            JSON, or text.
 
     Raises:
         InputError: there is no such file, it is no configuration, or a setting does not fit.
     """
+    options = options or ArchitectureOptions()
+    layers, settings = options.layers, options.settings
     path = Path(target) / "config.json" if Path(target).is_dir() else Path(target)
     values = _read(path)
     if not isinstance(values.get("model_type"), str):

@@ -11,12 +11,11 @@ from pathlib import Path
 from yaml.nodes import Node, ScalarNode, SequenceNode
 
 from gradprobe.errors import InputError, suggestion
-from gradprobe.spec.network import CodeSpec, TensorSpec, Value
+from gradprobe.spec.network import CodeSpec, TensorSpec, Value, is_target, split
 from gradprobe.spec.options import choose
 from gradprobe.spec.sources.nodes import Document
 from gradprobe.spec.vocabulary import LOSSES, MAX_SIZE, MODES, TENSOR_DTYPES
 
-_SCRIPT = re.compile(r"(.*?)([^/\\]+)\.py:(.+)")
 _INTEGERS = ("int64", "int32", "uint8")
 _EXAMPLE = "like shape=32,64/dtype=float32 or shape=8,128/dtype=int64/high=1000"
 
@@ -30,6 +29,7 @@ class CodeOptions:
     inputs: tuple[TensorSpec, ...] | str | None = None
     mode: str | None = None
     loss: str | None = None
+    allow_code: bool = False  # whether a spec file may name code
 
     @property
     def given(self) -> str | None:
@@ -43,35 +43,6 @@ class CodeOptions:
             f"--loss {loss}": loss,
         }
         return next((option for option, value in values.items() if value), None)
-
-
-def is_target(text: str) -> bool:
-    """Whether ``text`` has the form ``package.module:name``, and is not a file's name."""
-    module, colon, name = text.partition(":")
-    dotted = [*module.split("."), *name.split(".")]
-    named = bool(colon) and all(map(str.isidentifier, dotted)) and not module.endswith(".py")
-    return named and not Path(text).exists()
-
-
-def is_script(text: str) -> bool:
-    """Whether ``text`` names a file of Python code where a module is to be named."""
-    return bool(_SCRIPT.fullmatch(text)) and not Path(text).exists()
-
-
-def split(target: str) -> tuple[str, str]:
-    """Module and name of ``package.module:name``.
-
-    Raises:
-        InputError: it has another form.
-    """
-    if not is_target(target):
-        hint = ""
-        if found := _SCRIPT.fullmatch(target):
-            folder = f" with --path {found[1]}" if found[1] else ""
-            hint = f"name the module and not its file: {found[2]}:{found[3]}{folder}"
-        raise InputError(f"'{target}' is not of the form package.module:name", hint=hint)
-    module, _, name = target.partition(":")
-    return module, name
 
 
 def load(target: str, options: CodeOptions) -> CodeSpec:
@@ -98,6 +69,7 @@ def completed(code: CodeSpec, options: CodeOptions) -> CodeSpec:
         mode=options.mode or code.mode,
         loss=options.loss or code.loss,
     )
+    require_allowed(code, options.allow_code)
     if not Path(code.path).is_dir():
         raise code.error(f"there is no folder {code.path} to import from", code.place)
     return code

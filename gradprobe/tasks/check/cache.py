@@ -1,9 +1,9 @@
 """Measurements on disk, so that what has not changed is not measured again.
 
-Profiles are kept and not verdicts: a new threshold needs no new run. Where a spec is wrong, what is
-wrong with it is kept. An entry's name is a hash of the target's bytes, the resolved options, the
-versions of gradprobe and torch, and the calibration; its first line is a hash of the rest, so that
-a damaged one is found and measured anew.
+Measurements are kept and not verdicts: a new threshold needs no new run. Where a spec is wrong,
+what is wrong with it is kept. An entry's name is a hash of the target's bytes, the resolved options
+and the versions of gradprobe and torch; its first line is a hash of the rest, so that a damaged one
+is found and measured anew.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 
 from gradprobe._version import __version__
 from gradprobe.files import replace_file
+from gradprobe.measure.measurement import Measurement
 from gradprobe.spec.options import ProbeOptions
-from gradprobe.verdict.calibration import COEFFICIENTS, FAILS, HARMLESS, LEAST, TRAINS
-from gradprobe.worker.archive import Failure, Measurement, Reply, decode
+from gradprobe.worker.archive import Failure, Reply, decode
 
 NAME = ".gradprobe_cache"
-_FORMAT = "6"  # of the entries
+_FORMAT = "7"  # of the entries
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This directory is gradprobe's cache.\n"
 
 
@@ -79,14 +79,11 @@ class Cache:
 def key_of(data: bytes, options: ProbeOptions, torch_version: str) -> str:
     """The name of the entry for a target of these bytes, probed with these options.
 
-    Neither the target's name nor thresholds count: a file may be renamed, and another limit judges
-    the same numbers.
+    Neither the target's name nor what it is judged by counts: a file may be renamed, and another
+    limit judges the same numbers.
     """
-    measured_by = asdict(options)
-    del measured_by["thresholds"]
-    # A measurement has its probabilities beside its signals.
-    versions = [_FORMAT, __version__, torch_version, COEFFICIENTS, HARMLESS, FAILS, TRAINS, LEAST]
-    head = json.dumps([versions, measured_by], sort_keys=True).encode()
+    versions = [_FORMAT, __version__, torch_version]
+    head = json.dumps([versions, asdict(options)], sort_keys=True).encode()
     return hashlib.sha256(head + b"\0" + data).hexdigest()
 
 

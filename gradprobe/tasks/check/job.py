@@ -6,15 +6,15 @@ import math
 from typing import NamedTuple
 
 from gradprobe.errors import InputError
+from gradprobe.measure.measurement import Measurement
 from gradprobe.spec.network import CodeSpec
-from gradprobe.spec.options import ProbeOptions
-from gradprobe.spec.sources.python import CodeOptions, completed, require_allowed
+from gradprobe.spec.options import ProbeOptions, RunOptions
+from gradprobe.spec.sources.python import CodeOptions, completed
 from gradprobe.spec.sources.yaml import parse_any
-from gradprobe.tasks.probe import measure_spec
 from gradprobe.verdict.rules.table import check_ignores
-from gradprobe.worker.archive import Failure, Measurement, Reply, encode
+from gradprobe.worker.archive import Failure, Reply, encode
 from gradprobe.worker.pool import Clock, import_torch
-from gradprobe.worker.run import RunOptions, measure_code
+from gradprobe.worker.run import measure_target
 
 
 class Job(NamedTuple):
@@ -50,17 +50,17 @@ def measure(job: Job, clock: Clock) -> Done:
         spec = parse_any(job.data, job.name)
         check_ignores(spec)
         if isinstance(spec, CodeSpec):
-            require_allowed(spec, job.allow_code)
             return Done(encode(Reply(_measure_code(spec, job, clock))), lasting=False)
         import_torch(clock, job.timeout)
         lasting = True  # what is wrong with the spec lasts, too
-        measurement = measure_spec(spec, job.options)
-        failed = measurement.training is not None and measurement.training.failed
+        measurement = measure_target(spec, job.options)
+        failed = measurement.no_look is not None and measurement.no_look.failed
         return Done(encode(Reply(measurement)), lasting=not failed)
     except InputError as error:
         return Done(encode(Reply(failure=Failure.of(error))), lasting)
 
 
 def _measure_code(spec: CodeSpec, job: Job, clock: Clock) -> Measurement:
+    code = completed(spec, CodeOptions(allow_code=job.allow_code))
     clock(math.inf)  # the code's own process keeps the time
-    return measure_code(completed(spec, CodeOptions()), job.options, RunOptions(job.timeout))
+    return measure_target(code, job.options, RunOptions(job.timeout))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from gradprobe._version import __version__
 from gradprobe.errors import ExitCode, InputError, located
+from gradprobe.measure.measurement import Measurement
 from gradprobe.spec.network import Ignore
 from gradprobe.spec.options import CheckOptions
 from gradprobe.spec.sources.yaml import read_bytes
@@ -19,13 +20,13 @@ from gradprobe.tasks.check.cache import Cache, DamagedError, key_of
 from gradprobe.tasks.check.discover import OptionsOf, discover, matches, shard
 from gradprobe.tasks.check.job import Done, Job, measure
 from gradprobe.tasks.check.result import CheckResult, Diagnostic, Outcome, with_fingerprints
-from gradprobe.tasks.probe import judge, versions
 from gradprobe.verdict.diagnose import diagnose_seeds
+from gradprobe.verdict.judge import judge, versions
 from gradprobe.verdict.report import Finding, Report, Severity
 from gradprobe.verdict.rules.rule import Selection
 from gradprobe.verdict.rules.table import BY_CODE, BY_NAME
 from gradprobe.worker import pool
-from gradprobe.worker.archive import Failure, Measurement, Reply, decode
+from gradprobe.worker.archive import Failure, Reply, decode
 
 _ALWAYS = frozenset({"GP901", "GP902"})  # reported whatever is selected
 
@@ -180,7 +181,7 @@ def _outcome(target: _Target, results: Sequence[Measurement | Failure]) -> Outco
         if matches([ignore.pattern], options.root, target.path)
     ]
     reports = [
-        judge(result, target.path, options.thresholds, selection, ignores)
+        judge(result, target.path, options.judge(ignores))
         for result in results
         if isinstance(result, Measurement)
     ]

@@ -11,11 +11,10 @@ from pathlib import Path
 
 from gradprobe.errors import GradprobeError, InputError
 from gradprobe.files import write_atomically
-from gradprobe.spec.network import NetworkSpec, walk
+from gradprobe.spec.network import NetworkSpec, is_script, is_target, walk
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources import huggingface
 from gradprobe.spec.sources import yaml as yaml_source
-from gradprobe.spec.sources.python import is_script, is_target
 from gradprobe.spec.sources.stack import STACKS, StackOptions
 from gradprobe.spec.write import render_spec
 from gradprobe.tasks.fix.changes import Change, apply, label
@@ -32,7 +31,8 @@ from gradprobe.tasks.fix.trials import (
     measurement,
     needs_mending,
 )
-from gradprobe.tasks.probe import load_target, probe_spec
+from gradprobe.tasks.probe import probe_target
+from gradprobe.tasks.targets import load_spec
 
 _BOM = b"\xef\xbb\xbf"
 _GAIN_STEPS = 12  # bisections in the search for the gain at which reach is 1
@@ -51,7 +51,7 @@ def read(target: str, stack: StackOptions) -> tuple[NetworkSpec, str]:
         InputError: there is no such target, or it is no spec.
     """
     if target in STACKS and not is_file(target):
-        text = render_spec(load_target(target, stack))
+        text = render_spec(load_spec(target, stack))
         return yaml_source.parse(text.encode(), target), text
     if is_target(target) or is_script(target) or huggingface.is_config(target):
         hint = f"gradprobe probe {target} names the change; make it in the code"
@@ -127,7 +127,7 @@ def _trials(
 
 
 def _measure(spec: NetworkSpec, options: ProbeOptions) -> Probed:
-    return measurement(probe_spec(spec, options))
+    return measurement(probe_target(spec, options))
 
 
 def _judged(name: str, measured: list[Probed], reason: Callable[[Probed], str]) -> Trial:

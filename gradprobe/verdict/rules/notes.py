@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from gradprobe.measure.obstacles import is_cut
 from gradprobe.measure.profile import GradientProfile, RowProfile, RowStatus
 from gradprobe.verdict.report import Severity, Training
 from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds, listed
-from gradprobe.verdict.signals import is_cut
 
 
 def useless_bias(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:

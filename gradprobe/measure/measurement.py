@@ -1,0 +1,49 @@
+"""What one probe of one target leaves behind, as values: all that a verdict needs. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from gradprobe.measure.profile import GradientProfile
+from gradprobe.spec.network import CheckSpec
+from gradprobe.theory.moments import Moments
+
+
+class SecondLook(NamedTuple):
+    """What two more passes tell.
+
+    ``coherence`` is 1 - ‖g - g′‖ / (‖g‖ + ‖g′‖), with g a weight's gradient and g′ the same after
+    the step: 1 where nothing changed, 0.29 where two gradients of one length are at a right angle,
+    0 where one of them is gone. It is that which three weights of four reach, the lower quartile.
+    ``None``: no weight has a gradient, or one is not finite. ``highways`` is Σ J_ii y_i² / Σ y_i²,
+    by row name, of every row that keeps its input's shape: about 1 with a skip, else 0. It is
+    tr(J)/n where all outputs are of one size; what is small behind a ReLU or SiLU counts little.
+    ``lost_past`` is how many decades the gradient of a recurrent layer's input loses on its way to
+    the sequence's first position: in the call that loses most, 0 without recurrent layers. All
+    calls of a recurrent cell are one sequence.
+    """
+
+    coherence: float | None
+    highways: Mapping[str, float]
+    lost_past: float
+    normalised: int | None  # least values of a channel that a BatchNorm of the batch had
+
+
+class NoLook(NamedTuple):
+    """Why there was no second look."""
+
+    reason: str
+    failed: bool = False  # the look itself: another run may get further
+
+
+class Measurement(NamedTuple):
+    """One probe of one target, with what is needed to judge it without reading the target again."""
+
+    profile: GradientProfile
+    name: str | None  # what the network is called
+    check: CheckSpec  # the spec's own section
+    config: Mapping[str, bool | int | float | str | None]  # what the probe was told, resolved
+    look: SecondLook | None = None  # on request
+    no_look: NoLook | None = None  # why there is none, where it was asked for
+    moments: Moments | None = None  # of the given batch, where theory was asked for

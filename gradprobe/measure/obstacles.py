@@ -1,0 +1,89 @@
+"""A profile → why it says nothing about training, if it does not. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from gradprobe.measure.profile import GradientProfile, RowProfile, RowStatus
+from gradprobe.spec.layers import RECURRENT_CELLS
+
+# Why there is nothing to weigh: the first reason that holds is the one given.
+OBSTACLES: dict[str, Callable[[GradientProfile], bool]] = {
+    "the network has no parameters": lambda p: not p.parameters,
+    "the loss, an output or a gradient is not finite": lambda p: not _all_finite(p),
+    "fewer than two rows to compare": lambda p: p.steps < 1,
+    "an end of the trunk has no gradient": lambda p: is_cut(p),
+    "the gradient is zero": lambda p: not p.reach,
+    "a batch of one does not tell inputs apart": lambda p: p.trunk[-1].input_dependence is None,
+}
+
+
+def obstacle(profile: GradientProfile) -> str | None:
+    """Why the profile has no signals, in words; ``None`` where it has."""
+    profile = without_time(profile)
+    return next((reason for reason, holds in OBSTACLES.items() if holds(profile)), None)
+
+
+def is_cut(profile: GradientProfile) -> bool:
+    """Whether an end of the trunk has no gradient."""
+    return any(row.gradient_norm is None for row in (*profile.trunk[:1], *profile.trunk[-1:]))
+
+
+def _all_finite(profile: GradientProfile) -> bool:
+    dependence = [row.input_dependence for row in profile.trunk[-1:]]
+    numbers = (profile.loss, profile.reach, *dependence)
+    finite = all(x is None or math.isfinite(x) for x in numbers)
+    return finite and not any(row.status is RowStatus.NON_FINITE for row in profile.ran)
+
+
+def without_time(profile: GradientProfile) -> GradientProfile:
+    """The rows of depth alone: the steps of a loop over a recurrent cell are one row each.
+
+    Those are the calls of a cell, and of a row that runs between them, but never twice between two:
+    as a layer is one row with all its positions. Such a row's gradient is that of all calls, and
+    its activations are the last one's. What is lost from step to step is ``lost_past``.
+    """
+    steps = _in_step(profile.ran)
+    if not steps:
+        return profile
+    rows: dict[str, RowProfile] = {}
+    for row in profile.ran:
+        module = row.module
+        key = module if module in steps else row.name
+        rows[key] = _joined(rows[key], row) if key in rows else row
+    return replace(profile, rows=tuple(rows.values()))
+
+
+def _joined(first: RowProfile, row: RowProfile) -> RowProfile:
+    """Two steps of one row, as one."""
+    norms = [n for n in (first.gradient_norm, row.gradient_norm) if n is not None]
+    broken = RowStatus.NON_FINITE in (first.status, row.status)
+    return first._replace(
+        gradient_norm=math.hypot(*norms) if norms else None,
+        activation_rms=row.activation_rms,
+        input_dependence=row.input_dependence,
+        status=RowStatus.NON_FINITE if broken else RowStatus.OK if norms else row.status,
+    )
+
+
+def _in_step(rows: Sequence[RowProfile]) -> set[str]:
+    """The modules of which each call is one step of a loop over a recurrent cell."""
+    cells = {row.module for row in rows if not RECURRENT_CELLS.isdisjoint(row.contains)}
+    times = Counter(row.module for row in rows)
+    cells = {cell for cell in cells if times[cell] > 1}  # a cell that is called once is no loop
+    if not cells:
+        return set()
+    steps = 0  # calls of those cells so far
+    last: dict[str, int] = {}  # by module: how many there had been when it was called last
+    within_a_step = set()  # modules that are called twice in one step: those calls are depth
+    for row in rows:
+        module = row.module
+        if module in cells:
+            steps += 1
+        elif last.get(module) == steps:
+            within_a_step.add(module)
+        last[module] = steps
+    return {module for module in last if times[module] > 1} - within_a_step

@@ -1,0 +1,152 @@
+"""A subject → a measurement: its profile and, on request, Jacobians and a second look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from gradprobe.errors import ModelError
+from gradprobe.measure.blocks.jacobian import jacobians, take_apart
+from gradprobe.measure.blocks.paths import expand
+from gradprobe.measure.blocks.positions import measure_positions
+from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
+from gradprobe.measure.measurement import Measurement, NoLook, SecondLook
+from gradprobe.measure.obstacles import obstacle
+from gradprobe.measure.one_pass import measure
+from gradprobe.measure.passes import failed
+from gradprobe.measure.profile import GradientProfile
+from gradprobe.measure.second_look import second_look, too_coarse
+from gradprobe.measure.still_zero import with_still_zero
+from gradprobe.measure.undisturbed import undisturbed
+from gradprobe.model.subject import Subject
+from gradprobe.spec.network import CheckSpec
+from gradprobe.spec.options import ProbeOptions
+from gradprobe.theory.moments import Moments
+
+_SECOND_LOOK = 4  # times the weights: they, their gradient, the moved ones, and the gradient there
+_SMALL_WORK = 200_000_000  # multiplications of a forward pass
+
+
+def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None) -> Measurement:
+    """Measure ``subject`` as the options say; it is left as it was.
+
+    Args:
+        check: the spec's own section, which goes on to the verdict.
+
+    Raises:
+        InputError: the subject has no such rows or positions.
+        ModelError: the model failed while it ran.
+    """
+    with _enough_threads(subject):
+        profile = _profile(subject, options)
+        look, no_look = _look(subject, profile) if options.deep else (None, None)
+    config = {
+        "seed": options.seed,
+        "batch_size": options.batch_size,
+        "dtype": options.dtype,
+        "device": options.device,
+        "loss": options.loss,
+        "data": options.data,
+        "level": options.level,
+        "deep": options.deep,
+    }
+    return Measurement(
+        profile=profile,
+        name=subject.name,
+        check=check or CheckSpec(),
+        config=config | dict(subject.told),
+        look=look,
+        no_look=no_look,
+        moments=_moments(subject.args[0]) if options.theory and not subject.drawn else None,
+    )
+
+
+def take_block(subject: Subject, row: str | None = None) -> BlockProfile:
+    """One block with its real numbers: ``row``, or the middle residual block.
+
+    Raises:
+        InputError: there is no such block.
+        ModelError: the model failed while it ran.
+    """
+    with running(subject):
+        return take_apart(subject, row)
+
+
+def take_paths(subject: Subject, max_paths: int | None = None) -> PathProfile:
+    """The gradient at the first row of the trunk as a sum over paths.
+
+    Args:
+        max_paths: leave out paths through more branches.
+
+    Raises:
+        InputError: there are no residual blocks, or they are no chain.
+        ModelError: the model failed while it ran.
+    """
+    first = measure(subject).trunk[0].name
+    with running(subject):
+        return expand(subject, first, max_paths)
+
+
+def _profile(subject: Subject, options: ProbeOptions) -> GradientProfile:
+    if options.by == "position":
+        with running(subject):
+            return measure_positions(subject)
+    profile = with_still_zero(measure(subject, options.level), subject)
+    if not options.blocks:
+        return profile
+    with running(subject):
+        by_row = jacobians(subject)
+    rows = tuple(row._replace(jacobian=by_row.get(row.name)) for row in profile.rows)
+    return replace(profile, rows=rows)
+
+
+def _look(subject: Subject, profile: GradientProfile) -> tuple[SecondLook | None, NoLook | None]:
+    """A second look, or why there is none: a model that cannot be run twice is no failure."""
+    model = subject.model
+    reason = obstacle(profile) or too_coarse(model)
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    if reason is None and _SECOND_LOOK * size > subject.memory:
+        reason = "a second look would need more memory than --max-memory allows"
+    if reason:
+        return None, NoLook(reason)
+    try:
+        return second_look(subject), None
+    except ModelError as error:
+        return None, NoLook(f"the second look failed: {error.message}", failed=True)
+
+
+def _moments(x: Tensor) -> Moments | None:
+    """What theory is told of data: the moments over samples and features, as if all were alike."""
+    if not x.is_floating_point() or x.shape[0] < 2:
+        return None
+    flat = x.double().flatten(1)
+    size, width = flat.shape
+    squares, total = float(flat.square().sum()), float(flat.sum(0).square().sum())
+    product = (total - squares) / (size * (size - 1) * width)
+    return Moments(tuple(x.shape), float(flat.mean()), squares / flat.numel(), product, False)
+
+
+@contextmanager
+def running(subject: Subject) -> Iterator[None]:
+    """Leave the model and the random state as they were; say plainly what failed."""
+    with undisturbed(subject.model), _enough_threads(subject):
+        try:
+            yield
+        except Exception as error:
+            raise failed(error) from error
+
+
+@contextmanager
+def _enough_threads(subject: Subject) -> Iterator[None]:
+    """One thread for a small network: on a busy machine, waiting for a second takes longer."""
+    threads = torch.get_num_threads()
+    if subject.work is not None and subject.work < _SMALL_WORK:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

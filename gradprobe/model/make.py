@@ -1,0 +1,207 @@
+"""A spec → a subject: its network, its batch and its loss, ready to be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradprobe.errors import InputError, ModelError, first_line
+from gradprobe.model import transformers
+from gradprobe.model.batch import Batch, load_batch, random_batch
+from gradprobe.model.build import build
+from gradprobe.model.losses import LOSSES, loss_of
+from gradprobe.model.rows import find_rows
+from gradprobe.model.subject import Loss, Subject, subject_of
+from gradprobe.spec.network import ArchitectureSpec, NetworkSpec
+from gradprobe.spec.options import (
+    ARCHITECTURE_BATCH_SIZE,
+    DEFAULT_BATCH_SIZE,
+    OWN_LOSS,
+    ProbeOptions,
+    choose,
+)
+
+
+def make(
+    spec: NetworkSpec | ArchitectureSpec, options: ProbeOptions, inputs: Tensor | None = None
+) -> Subject:
+    """Build the network of ``spec``, with a batch and a loss.
+
+    Args:
+        inputs: instead of the batch that the options or the spec describe; batch first.
+
+    Raises:
+        InputError: the spec, an option or the data do not fit.
+        ModelError: the network could not be built.
+    """
+    if isinstance(spec, ArchitectureSpec):
+        return _architecture(spec, options)
+    return _layers(spec, options, inputs)
+
+
+def _layers(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None) -> Subject:
+    if options.rows is not None:
+        raise InputError("--rows: a spec's rows are its layers")
+    loss = options.loss or spec.loss
+    choose("--loss", loss, tuple(LOSSES))
+    device, dtype = device_of(options.device), dtype_of(options.dtype)
+    batch = _given_batch(spec, options, inputs)
+    size = options.batch_size or spec.input.batch_size or DEFAULT_BATCH_SIZE
+    if batch is not None:
+        size = batch.inputs.shape[0]
+    try:
+        network = build(
+            spec,
+            seed=options.seed,
+            batch_size=size,
+            dtype=dtype,
+            device=device,
+            limits=options.limits,
+        )
+        # The plan has held its size against the limits by now.
+        drawn = batch or random_batch(spec.input, size, options.seed)
+        x = drawn.inputs.to(device)
+        x = x.to(dtype) if x.is_floating_point() else x
+    except (RuntimeError, MemoryError) as error:
+        raise ModelError(f"the network could not be built: {first_line(error)}") from error
+    return Subject(
+        model=network,
+        args=(x,),
+        kwargs={},
+        loss=loss_of(loss, drawn.labels, options.seed),
+        projection=loss_of("projection", None, options.seed),
+        rows=tuple(network.rows),
+        seed=options.seed,
+        memory=options.limits.memory,
+        name=spec.name,
+        work=network.work,
+        drawn=batch is None,
+        told={"batch_size": size, "dtype": _word(dtype), "loss": loss},
+    )
+
+
+def _architecture(spec: ArchitectureSpec, options: ProbeOptions) -> Subject:
+    if options.data is not None or options.by != "row" or options.theory:
+        raise InputError("--data, --by and --theory are about specs, not Hugging Face models")
+    loss = options.loss or "projection"
+    size = options.batch_size or ARCHITECTURE_BATCH_SIZE
+    dtype = dtype_of(options.dtype)
+    model, inputs = transformers.build(
+        spec,
+        seed=options.seed,
+        batch_size=size,
+        dtype=dtype,
+        device=device_of(options.device),
+        limits=options.limits,
+        own_loss=loss == OWN_LOSS,
+    )
+    own = transformers.own_loss if loss == OWN_LOSS else _main_loss(loss, options.seed)
+    return Subject(
+        model=model,
+        args=(),
+        kwargs=inputs,
+        loss=own,
+        projection=_main_loss("projection", options.seed),
+        rows=tuple(find_rows(model, options.rows)),
+        seed=options.seed,
+        memory=options.limits.memory,
+        name=type(model).__name__,
+        told={"batch_size": size, "dtype": _word(dtype), "loss": loss},
+    )
+
+
+def module_subject(
+    model: nn.Module,
+    inputs: Any,
+    loss: str | Loss | None = None,
+    options: ProbeOptions | None = None,
+) -> Subject:
+    """A module that is there already, in the mode, dtype and on the device that it is in.
+
+    Args:
+        inputs: as ``subject_of`` takes them.
+        loss: the name of a loss of the first floating tensor in the output, or a function from the
+            output to a scalar tensor; by default ``projection``.
+        options: its seed, rows and limits count.
+
+    Raises:
+        InputError: the model has no numbers or nothing to train, or no rows of that name.
+    """
+    options = options or ProbeOptions()
+    _check_trainable(model)
+    parameter = next(model.parameters())
+    if isinstance(loss, str) or loss is None:
+        word, function = loss or "projection", loss_of(loss or "projection", None, options.seed)
+    else:
+        word, function = "custom", loss
+    subject = subject_of(model, inputs, function, seed=options.seed, rows=options.rows)
+    return replace(
+        subject,
+        memory=options.limits.memory,
+        name=type(model).__name__,
+        told={"dtype": _word(parameter.dtype), "device": str(parameter.device), "loss": word},
+    )
+
+
+def _check_trainable(model: nn.Module) -> None:
+    """Refuse a model without numbers, or without any to train."""
+    from torch.nn.parameter import is_lazy
+
+    parameters = list(model.parameters())
+    if any(is_lazy(p) for p in parameters):
+        raise InputError("the model has lazy layers: run it once, so that they know their sizes")
+    if any(p.is_meta for p in parameters):
+        raise InputError("the model is on the meta device: it has no numbers to measure")
+    if not any(p.requires_grad for p in parameters):
+        raise InputError("the model has no trainable parameters")
+
+
+def _main_loss(name: str, seed: int) -> Callable[[Any], Tensor]:
+    """The loss called ``name`` of what a Hugging Face model is for: its main output."""
+    loss = loss_of(name, None, seed)
+    return lambda output: loss(transformers.main_output(output))
+
+
+def _given_batch(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None) -> Batch | None:
+    if inputs is not None:
+        return Batch(inputs)
+    if options.data is None:
+        return None
+    size = options.batch_size or spec.input.batch_size
+    return load_batch(options.data, spec.input, size, options.limits.memory)
+
+
+def device_of(name: str) -> torch.device:
+    """The device called ``name``, which can hold a tensor.
+
+    Raises:
+        InputError: there is none, or it cannot be had here.
+    """
+    try:
+        device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it has no memory to measure in")
+    except RuntimeError as error:
+        raise InputError(
+            f"--device: unknown device '{name}'", hint="cpu, cuda, cuda:1, mps"
+        ) from error
+    try:
+        torch.empty(1, device=device)
+    except Exception as error:
+        reason = first_line(error)
+        raise InputError(f"--device {name} is not to be had here: {reason}") from error
+    return device
+
+
+def dtype_of(name: str | None) -> torch.dtype:
+    """The dtype called ``name``; ``None``: float32."""
+    dtype: torch.dtype = getattr(torch, name or "float32")
+    return dtype
+
+
+def _word(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,87 @@
+"""What a user names → a spec. One table of sources, one way in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from gradprobe.errors import InputError
+from gradprobe.spec.network import (
+    ArchitectureSpec,
+    CodeSpec,
+    NetworkSpec,
+    is_script,
+    is_target,
+)
+from gradprobe.spec.sources import huggingface, python, stack, yaml
+from gradprobe.spec.sources.huggingface import ArchitectureOptions
+from gradprobe.spec.sources.python import CodeOptions
+from gradprobe.spec.sources.stack import STACKS, StackOptions
+
+Target: TypeAlias = NetworkSpec | CodeSpec | ArchitectureSpec
+
+
+@dataclass(frozen=True, slots=True)
+class TargetOptions:
+    """What is said about a target, by the kind of target that it is said about."""
+
+    stack: StackOptions = field(default_factory=StackOptions)
+    code: CodeOptions = field(default_factory=CodeOptions)
+    architecture: ArchitectureOptions = field(default_factory=ArchitectureOptions)
+
+
+class Source(NamedTuple):
+    """One kind of target.
+
+    ``matches`` says by its name alone whether a target is of this kind; ``load`` reads it and
+    raises ``InputError`` where it is wrong.
+    """
+
+    matches: Callable[[str], bool]
+    load: Callable[[str, TargetOptions], Target]
+
+
+def _is_stack(target: str) -> bool:
+    return target in STACKS and not Path(target).is_file()
+
+
+def _spec_file(target: str, options: TargetOptions) -> NetworkSpec | CodeSpec:
+    spec = yaml.load_or_code(target)
+    return python.completed(spec, options.code) if isinstance(spec, CodeSpec) else spec
+
+
+# The first that matches is asked; a spec file is what remains.
+SOURCES: tuple[Source, ...] = (
+    Source(
+        lambda target: is_target(target) or is_script(target),
+        lambda target, options: python.load(target, options.code),
+    ),
+    Source(_is_stack, lambda target, options: stack.load(target, options.stack)),
+    Source(
+        huggingface.is_config,
+        lambda target, options: huggingface.load(target, options.architecture),
+    ),
+    Source(lambda target: True, _spec_file),
+)
+
+
+def load(target: str, options: TargetOptions | None = None) -> Target:
+    """The network that ``target`` names.
+
+    Args:
+        target: a spec file, ``-``, a built-in stack, a Hugging Face ``config.json`` or its folder,
+            or ``package.module:name``.
+
+    Raises:
+        InputError: there is no such target, it is none of these, or an option is not about it.
+    """
+    options = options or TargetOptions()
+    source = next(source for source in SOURCES if source.matches(target))
+    spec = source.load(target, options)
+    if options.architecture.given and not isinstance(spec, ArchitectureSpec):
+        raise InputError("--layers and --set are about a Hugging Face config.json")
+    if options.code.given and isinstance(spec, NetworkSpec):
+        raise InputError(f"{options.code.given} is for Python models, and {target} is a spec")
+    return spec
