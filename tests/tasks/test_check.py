@@ -21,11 +21,14 @@ from helpers.check_specs import (
 )
 from helpers.commands import Result, Run
 
-from gradprobe.spec.options import CheckOptions, Limits, ProbeOptions
-from gradprobe.spec.vocabulary import THRESHOLDS
+from gradprobe.spec.options import CheckOptions, JudgeOptions, Limits, ProbeOptions
+from gradprobe.spec.sources import stack
+from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.tasks.check.cache import key_of
 from gradprobe.tasks.check.discover import discover
-from gradprobe.verdict.calibration import COEFFICIENTS, HARMLESS
+from gradprobe.verdict.calibration import COEFFICIENTS
+from gradprobe.verdict.judge import judge
+from gradprobe.worker.run import measure_target
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 
@@ -680,27 +683,28 @@ OTHERS = {
     "level": "leaves",
     "by": "position",
     "limits": Limits(memory=1),
-    "thresholds": THRESHOLDS | {"vanishing": 1e-9},
 }
 
 
 @pytest.mark.parametrize("field", ProbeOptions.__dataclass_fields__)
 def test_an_option_that_changes_the_numbers_is_another_entry(field: str) -> None:
-    """A threshold changes none."""
     usual = ProbeOptions()
     other = replace(usual, **{field: OTHERS.get(field, "other")})
-    assert (key_of(b"x", other, "1") == key_of(b"x", usual, "1")) == (field == "thresholds")
+    assert key_of(b"x", other, "1") != key_of(b"x", usual, "1")
 
 
-@pytest.mark.parametrize("table", [COEFFICIENTS, HARMLESS])
-def test_another_calibration_is_another_entry(
-    monkeypatch: pytest.MonkeyPatch, table: dict[str, object]
-) -> None:
-    """A measurement has its probabilities beside its signals."""
-    before = key_of(b"x", ProbeOptions(), "1")
+def test_another_calibration_weighs_what_was_kept_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kept measurement has no probability in it: that is made of it when it is judged."""
+    spec = stack.load("plain", StackOptions(depth=3, width=8))
+    measurement = measure_target(spec, ProbeOptions(deep=True))
+    before = judge(measurement, "plain", JudgeOptions()).training
     # The entry is replaced in its place: one taken out and put back would stand last ever after.
-    monkeypatch.setitem(table, "forward_growth", "another")
-    assert key_of(b"x", ProbeOptions(), "1") != before
+    monkeypatch.setitem(COEFFICIENTS, "intercept", (0.0, 0.0))
+    after = judge(measurement, "plain", JudgeOptions()).training
+    assert before
+    assert after
+    assert before.signals == after.signals
+    assert before.probability != after.probability
 
 
 @pytest.mark.parametrize(
