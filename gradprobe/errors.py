@@ -88,7 +88,7 @@ def located(message: str, place: Place | None, lines: Sequence[str], hint: str =
 
 
 def in_own_words(names: Iterable[str]) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """A decorator: errors call an argument ``max_memory``, where a command has ``--max-memory``.
+    """A decorator: errors say ``max_memory`` where a command's say ``--max-memory``.
 
     Args:
         names: of the function's arguments.
