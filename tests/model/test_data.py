@@ -20,7 +20,6 @@ from safetensors.numpy import save_file
 import gradprobe
 from gradprobe.model.batch import INPUT_KEYS, LABEL_KEYS, load_batch, random_batch
 from gradprobe.spec.network import InputSpec
-from gradprobe.spec.options import ProbeOptions
 
 GIB = 2**30
 VECTOR = InputSpec((3,))
@@ -275,9 +274,7 @@ def test_a_probe_of_data_measures_that_data(
 ) -> None:
     data = write(tmp_path / f"b{suffix}", x=X)
     found = answer(run, spec, "--data", data)
-    by_hand = gradprobe.tasks.probe.probe_target(
-        gradprobe.load(spec), ProbeOptions(), torch.from_numpy(X)
-    )
+    by_hand = gradprobe.tasks.probe.probe_target(gradprobe.load(spec), inputs=torch.from_numpy(X))
     assert [row["gradient_norm"] for row in found["rows"]] == [
         row.gradient_norm for row in by_hand.rows
     ]

@@ -192,7 +192,7 @@ def without_places(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: without_places(item) for key, item in value.items()}
     if hasattr(value, "__dataclass_fields__"):
-        left_out = {"place", "lines", "source"}
+        left_out = {"place", "rule_place", "lines", "source"}
         kept = [f.name for f in fields(value) if f.name not in left_out]
         return {name: without_places(getattr(value, name)) for name in kept}
     return value

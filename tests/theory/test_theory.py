@@ -525,7 +525,7 @@ def test_a_disagreement_beyond_finite_width_is_said() -> None:
 def test_data_gives_theory_its_own_moments() -> None:
     spec = stack("plain", depth=3, width=64, activation="tanh", init=InitSpec("xavier_normal"))
     large = 5 * torch.randn(32, 64, generator=torch.Generator().manual_seed(1))
-    report = probe_target(spec, ProbeOptions(theory=True), large)
+    report = probe_target(spec, ProbeOptions(theory=True), inputs=large)
     factors = [row.theory.factor for row in report.rows if row.theory]
     assert factors[1] == pytest.approx(math.sqrt(theory.chi(TANH, 25.0, 1.0)), rel=0.02)
 
@@ -547,7 +547,7 @@ def test_data_s_own_correlation_is_what_batch_norm_divides_by(first: bool, mean:
     variance = square - math.fsum(products) / len(products)
     layers = [{"Linear": {"out_features": 64, "bias": False}}] * first + ["BatchNorm1d", LINEAR]
     report = probe_target(
-        from_layers(layers, width), ProbeOptions(theory=True, batch_size=size), data
+        from_layers(layers, width), ProbeOptions(theory=True, batch_size=size), inputs=data
     )
     found = report.rows[int(first)].theory
     assert found is not None

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from gradprobe.errors import Place
 from gradprobe.measure.blocks.profile import Estimate, JacobianProfile
+from gradprobe.measure.measurement import Measurement, NoLook, SecondLook
 from gradprobe.measure.profile import GradientProfile, RowStatus
 from gradprobe.spec.network import CheckSpec, Ignore
-from gradprobe.verdict.report import Probability, Training
-from gradprobe.verdict.signals import Signals
-from gradprobe.worker.archive import Measurement, decode, encode
+from gradprobe.theory.moments import Moments
+from gradprobe.worker.archive import decode, encode
 
 JACOBIAN = JacobianProfile(Estimate(0.99, 0.01), Estimate(math.inf), Estimate(math.nan, 0.1))
 CHECK = CheckSpec({"vanishing": 1e-6}, (Ignore("GP103", "meant", Place("net.yaml", 3, 5)),))
@@ -32,7 +32,9 @@ FULL = Measurement(
     "a name \udc80\nwith ‮ lines",
     CHECK,
     {"seed": 0, "memory": 2**70, "dtype": "float32", "data": None},
-    Training(Signals(1e-300, 0.0, -0.0, 2.0, 6.0, 0.5, 1.0), Probability(0.0, 1.0), None),
+    SecondLook(1e-300, {"a": -0.0, "b": math.inf}, math.nan, 6),
+    NoLook("no", failed=True),
+    Moments((2, 3), -0.0, 1e-300, math.nan, False),
 )
 
 
@@ -42,7 +44,9 @@ def bits(value: object) -> object:
         return struct.pack("d", value) if value == value else "NaN"
     if isinstance(value, GradientProfile):
         return [bits(getattr(value, name)) for name in value.__dataclass_fields__]
-    return [bits(one) for one in value] if isinstance(value, tuple) else value
+    if isinstance(value, dict):
+        return {key: bits(item) for key, item in value.items()}
+    return [bits(item) for item in value] if isinstance(value, tuple) else value
 
 
 def test_everything_comes_back_bit_for_bit() -> None:
@@ -73,6 +77,7 @@ def corruptions() -> list[str]:
         lambda b: b.__setitem__(1, 7),
         lambda b: b.__setitem__(2, []),
         lambda b: b.__setitem__(3, []),
+        lambda b: b.__setitem__(4, [*b[4][:3], 6, 7]),
     ):
         copy = json.loads(text)
         change(copy)
