@@ -9,12 +9,7 @@ from typing import NamedTuple
 from rich.text import Text
 
 from gradprobe.numbers import name
-from gradprobe.render.canvas import (
-    FAINT,
-    Style,
-    band_colour,
-    wrapped,
-)
+from gradprobe.render.canvas import FAINT, Style, band_colour, wrapped
 from gradprobe.tasks.curves import Point, Sweep
 
 _PLOT_ROWS = 13

@@ -13,16 +13,7 @@ from rich.text import Text
 
 from gradprobe.measure.profile import GradientProfile, RowProfile, RowStatus
 from gradprobe.numbers import fraction, kind, name, number, plural
-from gradprobe.render.canvas import (
-    BAD,
-    FAINT,
-    Style,
-    fold,
-    grid,
-    heat_bar,
-    scale,
-    with_gaps,
-)
+from gradprobe.render.canvas import BAD, FAINT, Style, fold, grid, heat_bar, scale, with_gaps
 from gradprobe.verdict.report import Report, Severity
 
 MOST_ROWS = 24

@@ -24,14 +24,7 @@ from gradprobe.tasks.documents.base import (
     Versions,
     exactly,
 )
-from gradprobe.verdict.report import (
-    Finding,
-    Repeats,
-    Report,
-    Spread,
-    Training,
-    Verdict,
-)
+from gradprobe.verdict.report import Finding, Repeats, Report, Spread, Training, Verdict
 from gradprobe.verdict.signals import Signals
 
 Setting = bool | int | float | str | None

@@ -8,13 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from msgspec import UNSET, Meta, UnsetType
 
 from gradprobe.tasks.curves import Point, Sweep, fit, greatest_healthy
-from gradprobe.tasks.documents.base import (
-    SCHEMA_VERSION,
-    Document,
-    Number,
-    Version,
-    Versions,
-)
+from gradprobe.tasks.documents.base import SCHEMA_VERSION, Document, Number, Version, Versions
 from gradprobe.verdict.report import Verdict
 
 # A point has the values of the axes, as text, under their names: no class has such fields.
