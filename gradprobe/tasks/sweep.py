@@ -18,7 +18,7 @@ from gradprobe.tasks.curves import Point, Sweep
 from gradprobe.tasks.probe import probe_target
 from gradprobe.tasks.targets import load_spec
 from gradprobe.worker import pool
-from gradprobe.worker.archive import Failure
+from gradprobe.worker.exchange import Failure
 from gradprobe.worker.pool import Clock, Lost, import_torch
 
 MAX_POINTS = 10_000

@@ -34,9 +34,7 @@ from gradprobe.model.seeds import derive
 from gradprobe.model.subject import Subject, arguments_of
 from gradprobe.model.tensors import map_tensors
 from gradprobe.spec.network import TensorSpec, is_target, split
-from gradprobe.worker import archive
-from gradprobe.worker.archive import Failure, Reply
-from gradprobe.worker.exchange import Request
+from gradprobe.worker.exchange import Failure, Reply, Request, decode, encode
 from gradprobe.worker.frames import frames_of, users_frame
 from gradprobe.worker.process import Note, serve
 
@@ -50,10 +48,10 @@ def answer(request: bytes, note: Note) -> bytes:
     """An encoded ``Request`` → an encoded ``Reply``."""
     warnings.simplefilter("ignore")  # as in the command itself
     try:
-        replied = reply(archive.decode(Request, request.decode()), note)
+        replied = reply(decode(Request, request.decode()), note)
     except BaseException as error:
         replied = Reply(failure=Failure.of(_blame(error, "probing")))
-    return archive.encode(replied).encode()
+    return encode(replied).encode()
 
 
 def reply(request: Request, note: Note = lambda stage: None) -> Reply:

@@ -1,11 +1,21 @@
-"""What passes between a process and the one that measures for it: a request, and a reply."""
+"""What passes between two processes: a request and its reply, and both as text, exactly.
+
+Every number comes back as it was, NaN and infinity too, from a child process and from the cache.
+Users get ``render/json.py``'s JSON, which has no NaN. Decoding believes nothing: what does not fit
+the types is a ``ValueError``, and nothing but plain values is ever built from it.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import json
+from typing import NamedTuple, TypeVar
 
+from gradprobe.errors import ExitCode, GradprobeError, InputError, ModelError, Place
+from gradprobe.measure.measurement import Measurement
 from gradprobe.spec.network import TensorSpec
 from gradprobe.spec.options import ProbeOptions
+
+T = TypeVar("T")
 
 
 class Request(NamedTuple):
@@ -19,3 +29,66 @@ class Request(NamedTuple):
     mode: str | None
     loss: str
     options: ProbeOptions
+
+
+class Failure(NamedTuple):
+    """Why a target has no measurement: a ``GradprobeError``, as values."""
+
+    exit_code: ExitCode
+    message: str
+    hint: str = ""
+    place: Place | None = None
+    excerpt: str = ""
+
+    @classmethod
+    def of(cls, error: GradprobeError) -> Failure:
+        """``error`` as values."""
+        return cls(
+            exit_code=error.exit_code,
+            message=error.message,
+            hint=error.hint,
+            place=error.place,
+            excerpt=error.excerpt,
+        )
+
+    @property
+    def error(self) -> GradprobeError:
+        """The error that it was made of."""
+        kind = InputError if self.exit_code is ExitCode.USAGE else ModelError
+        return kind(self.message, place=self.place, excerpt=self.excerpt, hint=self.hint)
+
+
+class Reply(NamedTuple):
+    """What was measured, or why it was not."""
+
+    measurement: Measurement | None = None
+    failure: Failure | None = None
+
+    @property
+    def result(self) -> Measurement | Failure | None:
+        """The one that it holds; ``None`` where it holds neither and is no reply."""
+        return self.measurement or self.failure
+
+
+def encode(value: object) -> str:
+    """A value type as one line of JSON (Python's dialect, which has NaN and Infinity).
+
+    msgspec's own formats refuse a lone surrogate, which a file's name or a model's error may hold.
+    """
+    import msgspec
+
+    return json.dumps(msgspec.to_builtins(value), separators=(",", ":"))
+
+
+def decode(kind: type[T], text: str) -> T:
+    """The value of type ``kind`` that ``encode`` made ``text`` of.
+
+    Raises:
+        ValueError: it did not.
+    """
+    import msgspec
+
+    try:
+        return msgspec.convert(json.loads(text), kind)
+    except RecursionError as error:
+        raise ValueError(f"not a {kind.__name__}: {error}") from error

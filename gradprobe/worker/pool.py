@@ -23,7 +23,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, TypeVar
 
 from gradprobe.errors import ExitCode, GradprobeError, first_line
-from gradprobe.worker.archive import Failure
+from gradprobe.worker.exchange import Failure
 
 Clock = Callable[[float], None]  # sets how many seconds the job may still take
 Job = TypeVar("Job")

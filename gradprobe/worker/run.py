@@ -20,9 +20,8 @@ from gradprobe.spec.network import ArchitectureSpec, CodeSpec
 from gradprobe.spec.options import ProbeOptions, RunOptions
 from gradprobe.spec.sources import python
 from gradprobe.spec.sources.table import Target
-from gradprobe.worker import archive, process
-from gradprobe.worker.archive import Failure, Reply
-from gradprobe.worker.exchange import Request
+from gradprobe.worker import process
+from gradprobe.worker.exchange import Failure, Reply, Request, decode, encode
 from gradprobe.worker.frames import dumped_frames, users_frame
 from gradprobe.worker.process import Answer, Ending
 
@@ -63,7 +62,7 @@ def _measure_code(code: CodeSpec, options: ProbeOptions, run: RunOptions) -> Mea
         raise InputError(f"--by {options.by} needs a spec: {code.target} is a Python model")
     request = _request(code, options)
     reply = _run_here(request) if run.in_process else _run_apart(request, run.timeout)
-    answer = reply.found
+    answer = reply.result
     if isinstance(answer, Failure):
         raise answer.error
     if answer is None:
@@ -122,11 +121,11 @@ def _is_own(name: str, folder: Path) -> bool:
 
 
 def _run_apart(request: Request, timeout: float) -> Reply:
-    answer = process.call("gradprobe.worker.child", archive.encode(request).encode(), timeout)
+    answer = process.call("gradprobe.worker.child", encode(request).encode(), timeout)
     if answer.ending is not Ending.ANSWERED:
         raise _unanswered(request.target, answer, timeout)
     try:
-        return archive.decode(Reply, answer.message.decode())
+        return decode(Reply, answer.message.decode())
     except ValueError as error:
         message = f"{request.target}: what its process handed back is no result"
         raise ModelError(message) from error

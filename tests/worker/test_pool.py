@@ -19,7 +19,7 @@ from helpers.processes import BIG, BIG_IS_ALLOWED, limit_memory
 
 from gradprobe.errors import ExitCode, InputError
 from gradprobe.worker import pool
-from gradprobe.worker.archive import Failure
+from gradprobe.worker.exchange import Failure
 from gradprobe.worker.pool import Clock, Lost, default_workers
 
 GOOD = "input: {shape: [8]}\nlayers: [Linear: {out_features: 8}, Tanh, Linear: {out_features: 4}]\n"

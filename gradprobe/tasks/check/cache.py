@@ -17,7 +17,7 @@ from gradprobe._version import __version__
 from gradprobe.files import replace_file
 from gradprobe.measure.measurement import Measurement
 from gradprobe.spec.options import ProbeOptions
-from gradprobe.worker.archive import Failure, Reply, decode
+from gradprobe.worker.exchange import Failure, Reply, decode
 
 NAME = ".gradprobe_cache"
 _FORMAT = "7"  # of the entries
@@ -50,7 +50,7 @@ class Cache:
         if digest != _digest(body):
             raise DamagedError("its checksum does not fit")
         try:
-            entry = decode(Reply, body).found
+            entry = decode(Reply, body).result
         except ValueError as error:
             raise DamagedError(str(error)) from error
         if entry is None:

@@ -12,7 +12,7 @@ from gradprobe.spec.options import ProbeOptions, RunOptions
 from gradprobe.spec.sources.python import CodeOptions, completed
 from gradprobe.spec.sources.yaml import parse_any
 from gradprobe.verdict.rules.table import check_ignores
-from gradprobe.worker.archive import Failure, Reply, encode
+from gradprobe.worker.exchange import Failure, Reply, encode
 from gradprobe.worker.pool import Clock, import_torch
 from gradprobe.worker.run import measure_target
 

@@ -26,7 +26,7 @@ from gradprobe.verdict.report import Finding, Report, Severity
 from gradprobe.verdict.rules.rule import Selection
 from gradprobe.verdict.rules.table import BY_CODE, BY_NAME
 from gradprobe.worker import pool
-from gradprobe.worker.archive import Failure, Reply, decode
+from gradprobe.worker.exchange import Failure, Reply, decode
 
 _ALWAYS = frozenset({"GP901", "GP902"})  # reported whatever is selected
 
@@ -143,7 +143,7 @@ def _measured(
         if isinstance(result, Failure):
             results[where] = result
             continue
-        measurement = decode(Reply, result.body).found
+        measurement = decode(Reply, result.body).result
         assert measurement is not None
         results[where] = measurement
         if cache and result.lasting:

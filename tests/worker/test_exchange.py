@@ -17,7 +17,7 @@ from gradprobe.measure.measurement import Measurement, NoLook, SecondLook
 from gradprobe.measure.profile import GradientProfile, RowStatus
 from gradprobe.spec.network import CheckSpec, Ignore
 from gradprobe.theory.moments import Moments
-from gradprobe.worker.archive import decode, encode
+from gradprobe.worker.exchange import decode, encode
 
 JACOBIAN = JacobianProfile(Estimate(0.99, 0.01), Estimate(math.inf), Estimate(math.nan, 0.1))
 CHECK = CheckSpec({"vanishing": 1e-6}, (Ignore("GP103", "meant", Place("net.yaml", 3, 5)),))
