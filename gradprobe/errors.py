@@ -82,8 +82,7 @@ class ModelError(GradprobeError):
 
 def located(message: str, place: Place | None, lines: Sequence[str], hint: str = "") -> InputError:
     """An ``InputError`` that shows the line of ``place``, one of ``lines``."""
-    known = place is not None and place.line <= len(lines)
-    excerpt = lines[place.line - 1] if known and place else ""
+    excerpt = lines[place.line - 1] if place and place.line <= len(lines) else ""
     return InputError(message, place=place, excerpt=excerpt, hint=hint)
 
 
@@ -121,7 +120,7 @@ def first_line(error: BaseException) -> str:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether the machine had no more of it, by what Python and torch's allocators say."""
-    return isinstance(error, MemoryError) or any("memory" in str(told) for told in error.args)
+    return isinstance(error, MemoryError) or any("memory" in str(word) for word in error.args)
 
 
 def printable(text: str) -> str:
@@ -134,14 +133,14 @@ def printable(text: str) -> str:
     )
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
+def suggestion(word: str, words: Iterable[str]) -> str:
     """``did you mean 'width'?``, or an empty string when nothing known is near."""
-    return suggested(word, {candidate: candidate for candidate in known})
+    return suggested(word, {candidate: candidate for candidate in words})
 
 
-def suggested(word: str, known: Mapping[str, str]) -> str:
+def suggested(word: str, shown: Mapping[str, str]) -> str:
     """What is suggested where the key is near."""
-    lowered = {key.lower(): shown for key, shown in known.items()}
+    lowered = {key.lower(): text for key, text in shown.items()}
     near = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
     return f"did you mean '{lowered[near[0]]}'?" if near else ""
 

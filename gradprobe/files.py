@@ -13,7 +13,7 @@ SPEC_SUFFIXES = (".yaml", ".yml")
 
 
 def near_file(path: Path, *others: str, folders: bool = False) -> str:
-    """The same for a spec that is not there: one beside it of a name like its own, or another word.
+    """``did you mean 'net.yaml'?``: a spec beside a missing one, or another word, of such a name.
 
     ``folders``: or a folder there that is not hidden.
     """
@@ -26,8 +26,8 @@ def near_file(path: Path, *others: str, folders: bool = False) -> str:
         ]
     except (OSError, ValueError):
         beside = []
-    known = {Path(name).stem: str(path.with_name(name)) for name in beside if name != path.name}
-    return suggested(path.stem, {word: word for word in others} | known)
+    near = {Path(name).stem: str(path.with_name(name)) for name in beside if name != path.name}
+    return suggested(path.stem, {word: word for word in others} | near)
 
 
 def write_atomically(path: str, text: str) -> None:

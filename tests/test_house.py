@@ -23,13 +23,14 @@ COMMANDS = "cli/commands/"
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 # Functions of more than 40 lines that read better whole, each with the reason.
-LONG: dict[str, str] = {}
+LONG: dict[str, str] = {
+    "tasks/probe.py:probe": "the library's one public call; its docstring is the reference",
+}
 
 # What is still over a measure, by the measure's name: to be emptied.
 TODO: dict[str, set[str]] = {
     "no file over 350 lines": {
         "cli/options.py",
-        "worker/child.py",
     },
     "no command over 60 lines": {
         "cli/commands/block.py",
@@ -43,7 +44,6 @@ TODO: dict[str, set[str]] = {
     "no function over 40 lines": {
         "cli/commands/check.py:check",
         "cli/commands/probe.py:probe",
-        "tasks/probe.py:probe",
     },
     "no more than 6 parameters": {
         "cli/options.py:probe_options",

@@ -10,7 +10,6 @@ import inspect
 import json
 import os
 import pkgutil
-import random
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,20 +18,20 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils._pytree import tree_map
 
 from gradprobe.errors import GradprobeError, InputError, ModelError, suggestion
-from gradprobe.measure.measurement import Measurement
 from gradprobe.measure.take import take
 from gradprobe.model.batch import load_batch
 from gradprobe.model.losses import loss_of
 from gradprobe.model.make import module_subject
-from gradprobe.model.seeds import derive
+from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject, arguments_of
-from gradprobe.model.tensors import map_tensors
 from gradprobe.spec.network import TensorSpec, is_target, split
 from gradprobe.worker.exchange import Failure, Reply, Request, decode, encode
 from gradprobe.worker.frames import frames_of, users_frame
@@ -48,49 +47,39 @@ def answer(request: bytes, note: Note) -> bytes:
     """An encoded ``Request`` → an encoded ``Reply``."""
     warnings.simplefilter("ignore")  # as in the command itself
     try:
-        replied = reply(decode(Request, request.decode()), note)
+        result = reply(decode(Request, request.decode()), note)
     except BaseException as error:
-        replied = Reply(failure=Failure.of(_blame(error, "probing")))
-    return encode(replied).encode()
+        result = Reply(failure=Failure.of(_blame(error, "probing")))
+    return encode(result).encode()
 
 
 def reply(request: Request, note: Note = lambda stage: None) -> Reply:
-    """The result of ``run``, or the error that it ended in."""
+    """The measurement of the model that ``request`` names, or the error that it ended in."""
     try:
-        return Reply(run(request, note))
+        with _imports_from(request.path):
+            subject = _subject(request, note)
+            with _step(note, "running the model"):
+                return Reply(take(subject, request.options))
     except GradprobeError as error:
         return Reply(failure=Failure.of(error))
-
-
-def run(request: Request, note: Note) -> Measurement:
-    """Build the model that ``request`` names and measure it.
-
-    Raises:
-        InputError: a name, an argument or the inputs do not fit.
-        ModelError: the model's own code raised, at the user's line.
-    """
-    with _imports_from(request.path):
-        subject = _subject(request, note)
-        with _step(note, "running the model"):
-            return take(subject, request.options)
 
 
 def _subject(request: Request, note: Note) -> Subject:
     """The model that ``request`` names, what it is called with, and its loss."""
     model = _adapted(_model(request, note), request)
-    inputs, labels, source = _inputs(model, request, note)
+    inputs, labels = _inputs(model, request, note)
     args, kwargs = arguments_of(_moved(inputs, model, request))
     _check_call(model, args, kwargs)
     loss = _loss(request, labels, note)
     subject = module_subject(model, (tuple(args), kwargs), loss, request.options)
     sizes = [t.shape[0] for t in [*args, *kwargs.values()] if isinstance(t, Tensor) and t.dim()]
-    told = {
+    resolved = {
         "batch_size": sizes[0] if sizes else None,
         "loss": request.loss,
-        "data": source,
+        "data": request.options.data or request.function,
         "mode": "train" if model.training else "eval",
     }
-    return replace(subject, told={**subject.told, **told})
+    return replace(subject, told={**subject.told, **resolved})
 
 
 # ---- the user's names
@@ -109,18 +98,18 @@ def _imports_from(path: str) -> Iterator[None]:
 def _model(request: Request, note: Note) -> nn.Module:
     """The module that the target is, or gives when it is called with the arguments."""
     _seed(request.options.seed)  # a module may be built while its file is imported
-    found = _find(request.target, note)
+    model = _find(request.target, note)
     arguments = json.loads(request.arguments)
-    if isinstance(found, nn.Module):
+    if isinstance(model, nn.Module):
         if arguments:
             raise InputError(f"{request.target} is built already: it takes no --arg")
-        return found
-    if not callable(found):
-        raise InputError(f"{request.target} is {_a(found)}: neither a module nor what makes one")
-    _check_arguments(request.target, found, arguments)
+        return model
+    if not callable(model):
+        raise InputError(f"{request.target} is {_a(model)}: neither a module nor what makes one")
+    _check_arguments(request.target, model, arguments)
     _seed(request.options.seed)
     with _step(note, f"building {request.target}"):
-        model = found(**arguments)
+        model = model(**arguments)
     if not isinstance(model, nn.Module):
         raise InputError(f"{request.target} gives {_a(model)}, not a torch.nn.Module")
     return model
@@ -144,40 +133,35 @@ def _find(target: str, note: Note) -> Any:
                 raise
             hint = suggestion(name, _siblings(name)) or f"--path DIR: where {name} is imported from"
             raise InputError(f"there is no module {missing}", hint=hint) from error
-    found: Any = module
+    value: Any = module
     for part in attribute.split("."):
         with _step(note, f"importing {name}"):
-            known = [word for word in dir(found) if not word.startswith("_")]
-            there = hasattr(found, part)
+            names = [word for word in dir(value) if not word.startswith("_")]
+            there = hasattr(value, part)
         if not there:
             _check_shadowed(module)
-            hint = suggestion(part, known) or f"it has: {', '.join(_models(module)) or 'no model'}"
+            hint = suggestion(part, names) or f"it has: {', '.join(_models(module)) or 'no model'}"
             raise InputError(f"{name} has no {attribute}", hint=hint)
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value
 
 
 def _siblings(name: str) -> list[str]:
     """Full names of the modules that stand where ``name`` was looked for."""
     package, _, _ = name.rpartition(".")
     prefix = f"{package}." if package else ""
-    loaded = sys.modules.get(package)
-    paths = list(getattr(loaded, "__path__", [])) if package else None
-    return [prefix + found.name for found in pkgutil.iter_modules(paths)]
+    paths = list(getattr(sys.modules.get(package), "__path__", [])) if package else None
+    return [prefix + module.name for module in pkgutil.iter_modules(paths)]
 
 
 def _models(module: ModuleType) -> list[str]:
-    """Names of the models that ``module`` itself defines."""
-    return [
-        name
-        for name, value in vars(module).items()
-        if isinstance(value, nn.Module)
-        or (
-            isinstance(value, type)
-            and issubclass(value, nn.Module)
-            and value.__module__ == module.__name__
-        )
-    ][:8]
+    """Names of the models that ``module`` itself defines, at most eight."""
+
+    def defines(value: object) -> bool:
+        is_class = isinstance(value, type) and issubclass(value, nn.Module)
+        return isinstance(value, nn.Module) or (is_class and value.__module__ == module.__name__)
+
+    return [name for name, value in vars(module).items() if defines(value)][:8]
 
 
 def _check_shadowed(module: ModuleType) -> None:
@@ -202,42 +186,34 @@ def _check_arguments(target: str, function: Callable[..., Any], arguments: dict[
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    """Its parameters without annotations; ``None`` where Python cannot tell."""
     try:
-        found = inspect.signature(function)
+        signature = inspect.signature(function)
     except (TypeError, ValueError):
         return None
-    bare = [p.replace(annotation=inspect.Parameter.empty) for p in found.parameters.values()]
-    return found.replace(parameters=bare, return_annotation=inspect.Signature.empty)
+    bare = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
+    return signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)
 
 
 # ---- what goes in
 
 
-class _Given(NamedTuple):
-    """What goes in; ``source`` is where it comes from, unless it is drawn."""
-
-    inputs: Any
-    labels: Tensor | None = None
-    source: str | None = None
-
-
-def _inputs(model: nn.Module, request: Request, note: Note) -> _Given:
-    if request.options.data is not None:
-        batch = load_batch(
-            request.options.data, None, request.options.batch_size, request.options.limits.memory
-        )
-        return _Given(batch.inputs, batch.labels, request.options.data)
+def _inputs(model: nn.Module, request: Request, note: Note) -> tuple[Any, Tensor | None]:
+    """What the model is called with, and labels where a data file has them."""
+    options = request.options
+    if options.data is not None:
+        batch = load_batch(options.data, None, options.batch_size, options.limits.memory)
+        return batch.inputs, batch.labels
     if request.function is not None:
         function = _find(request.function, note)
-        _seed(request.options.seed)
+        _seed(options.seed)
         with _step(note, f"calling {request.function}"):
-            return _Given(function(), None, request.function)
+            return function(), None
     if request.tensors:
-        tensors = [_drawn(spec, i, request.options.seed) for i, spec in enumerate(request.tensors)]
-        return _Given(tuple(tensors))
+        return tuple(_drawn(spec, i, options.seed) for i, spec in enumerate(request.tensors)), None
     signature = _signature(model.forward)
     if signature is not None and not signature.parameters:
-        return _Given(())
+        return (), None
     shown = f"{type(model).__name__}.forward{signature or '(...)'}"
     hint = "--input shape=32,64/dtype=float32, --inputs package.module:function or --data FILE"
     raise InputError(f"{shown} needs inputs: none are given", hint=hint)
@@ -258,13 +234,18 @@ def _moved(value: Any, model: nn.Module, request: Request) -> Any:
     parameter = next(model.parameters(), None)
     if parameter is None:
         return value
-    cast = request.options.dtype is not None or request.options.data is not None
+    numbers = request.options.dtype is not None or request.options.data is not None
 
-    def move(tensor: Tensor) -> Tensor:
-        tensor = tensor.to(parameter.device)
-        return tensor.to(parameter.dtype) if cast and tensor.is_floating_point() else tensor
+    def move(part: Any) -> Any:
+        moved = part
+        if isinstance(part, (Tensor, PackedSequence)):
+            moved = moved.to(parameter.device)
+            cast = numbers and moved.data.is_floating_point()
+            moved = moved.to(parameter.dtype) if cast else moved
+        return moved
 
-    return map_tensors(move, value)
+    # A PackedSequence moves itself: its batch sizes stay on the CPU.
+    return tree_map(move, value, is_leaf=lambda part: isinstance(part, PackedSequence))
 
 
 def _check_call(model: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> None:
@@ -285,12 +266,12 @@ def _check_call(model: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> No
 def _loss(request: Request, labels: Tensor | None, note: Note) -> Callable[[Any], Tensor]:
     if not is_target(request.loss):
         return loss_of(request.loss, labels, request.options.seed)
-    found = _find(request.loss, note)
-    if isinstance(found, type) and issubclass(found, nn.Module):
-        found = found()
-    if not callable(found):
-        raise InputError(f"{request.loss} is {_a(found)}, not a function of the output")
-    function: Callable[[Any], Tensor] = found
+    loss = _find(request.loss, note)
+    if isinstance(loss, type) and issubclass(loss, nn.Module):
+        loss = loss()
+    if not callable(loss):
+        raise InputError(f"{request.loss} is {_a(loss)}, not a function of the output")
+    function: Callable[[Any], Tensor] = loss
     return function
 
 
@@ -358,8 +339,6 @@ def _a(value: object) -> str:
 
 
 def _seed(seed: int) -> None:
-    """Every stream that a model may draw its weights from."""
-    random.seed(seed)
+    """Every stream that a model may draw its weights from, that of an unused GPU too."""
     torch.manual_seed(seed)
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(seed % 2**32)
+    reseed_all(seed)

@@ -49,21 +49,21 @@ def users_frame(frames: Iterable[Frame]) -> Frame | None:
     Where there is none, that of an installed package other than torch; never one of gradprobe's.
     """
     ranked = [(_rank(frame.file), index, frame) for index, frame in enumerate(frames)]
-    found = max(ranked, default=None, key=lambda entry: entry[:2])
-    return found[2] if found and found[0] > 0 else None
+    rank, _, frame = max(ranked, default=(0, 0, None), key=lambda entry: entry[:2])
+    return frame if rank > 0 else None
 
 
 def frames_of(error: BaseException) -> list[Frame]:
     """The frames that ``error`` came through, the innermost last; for a syntax error its place."""
     walked = traceback.walk_tb(error.__traceback__)
     summaries = traceback.extract_tb(error.__traceback__)
-    found = [
+    frames = [
         Frame(frame.f_code.co_filename, line, frame.f_code.co_qualname, _column(summary))
         for (frame, line), summary in zip(walked, summaries, strict=True)
     ]
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
-        found.append(Frame(error.filename, error.lineno, "<module>", error.offset or 1))
-    return found
+        frames.append(Frame(error.filename, error.lineno, "<module>", error.offset or 1))
+    return frames
 
 
 def dumped_frames(dump: str) -> list[Frame]:

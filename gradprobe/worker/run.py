@@ -21,7 +21,7 @@ from gradprobe.spec.options import ProbeOptions, RunOptions
 from gradprobe.spec.sources import python
 from gradprobe.spec.sources.table import Target
 from gradprobe.worker import process
-from gradprobe.worker.exchange import Failure, Reply, Request, decode, encode
+from gradprobe.worker.exchange import Reply, Request, decode, encode
 from gradprobe.worker.frames import dumped_frames, users_frame
 from gradprobe.worker.process import Answer, Ending
 
@@ -62,12 +62,12 @@ def _measure_code(code: CodeSpec, options: ProbeOptions, run: RunOptions) -> Mea
         raise InputError(f"--by {options.by} needs a spec: {code.target} is a Python model")
     request = _request(code, options)
     reply = _run_here(request) if run.in_process else _run_apart(request, run.timeout)
-    answer = reply.result
-    if isinstance(answer, Failure):
-        raise answer.error
-    if answer is None:
+    if reply.failure:
+        raise reply.failure.error
+    if reply.measurement is None:
         raise ModelError(f"{code.target}: what its process handed back is no result")
-    return answer._replace(name=code.name or answer.name, check=code.check)
+    name = code.name or reply.measurement.name
+    return reply.measurement._replace(name=name, check=code.check)
 
 
 def _request(code: CodeSpec, options: ProbeOptions) -> Request:
