@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from gradprobe.measure.blocks.profile import JacobianProfile
-from gradprobe.theory.prediction import RowPrediction
+from gradprobe.theory.moments import RowPrediction
 
 _ROUNDING = 1e-3  # of a factor, in low precision
 

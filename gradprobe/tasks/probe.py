@@ -22,7 +22,7 @@ from gradprobe.spec.options import (
 )
 from gradprobe.spec.sources.table import Target
 from gradprobe.spec.vocabulary import THRESHOLDS
-from gradprobe.theory.prediction import Theory
+from gradprobe.theory.moments import Moments, Theory
 from gradprobe.verdict.judge import judge
 from gradprobe.verdict.report import Report
 from gradprobe.verdict.seeds import repeated
@@ -30,8 +30,6 @@ from gradprobe.worker.run import measure_target
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from gradprobe.theory.moments import Moments
 
 
 def probe_target(

@@ -12,8 +12,7 @@ from gradprobe.spec.vocabulary import layer_arguments
 from gradprobe.theory import mean_field as theory
 from gradprobe.theory.activations import ACTIVATIONS, activation
 from gradprobe.theory.inits import init_moments
-from gradprobe.theory.mean_field import Tangent
-from gradprobe.theory.moments import Gain, Moments, Silent
+from gradprobe.theory.moments import Gain, Moments, Silent, Tangent
 
 _SMALLEST_BATCH = 8  # values per channel, for a BatchNorm that theory can speak of
 # Of product / square of images, at most, for BatchNorm: beyond it the padding's edge shows.

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gradprobe.theory.activations import Activation, Array
+from gradprobe.theory.moments import Tangent
 
 _LARGEST = 1e12  # a length beyond it has diverged
 _SMALLEST = 1e-12  # a length below it has come to 0
@@ -64,14 +65,6 @@ def moments(phi: Activation, variance: float, mean: float = 0.0) -> Moments:
     return Moments(float(weights @ value), float(weights @ value**2), squared, kurtosis)
 
 
-class Tangent(NamedTuple):
-    """A small change ẋ of a signal x, as moments over its units."""
-
-    square: float  # E[ẋ²]
-    along: float  # E[x ẋ]
-    mean: float  # E[ẋ]
-
-
 @lru_cache(maxsize=65536)
 def push(phi: Activation, variance: float, mean: float, tangent: Tangent) -> Tangent:
     """What becomes of ``tangent`` of h ~ N(mean, variance) under φ: ẏ = φ'(h) ḣ.
@@ -90,23 +83,15 @@ def push(phi: Activation, variance: float, mean: float, tangent: Tangent) -> Tan
 
 
 @lru_cache(maxsize=4096)
-def product(
-    phi: Activation,
-    variance: float,
-    correlation: float,
-    mean: float = 0.0,
-    *,
-    of_slopes: bool = False,
-) -> float:
-    """E[φ(h)φ(h')], or of φ' in their place, for h, h' ~ N(mean, variance) of that correlation."""
-    f = phi.slope if of_slopes else phi.f
+def product(phi: Activation, variance: float, correlation: float, mean: float = 0.0) -> float:
+    """E[φ(h)φ(h')] for h, h' ~ N(mean, variance) of that correlation."""
     std = math.sqrt(variance)
     centre = np.array(mean)
     h, weights = _quadrature(phi, centre, std)
     rest = math.sqrt(max(0.0, 1 - correlation * correlation))
     given = centre + correlation * (h - centre)  # E[h' | h]
     other, inner = _quadrature(phi, given, std * rest)
-    return float(weights @ (f(h) * (f(other) * inner).sum(-1)))
+    return float(weights @ (phi.f(h) * (phi.f(other) * inner).sum(-1)))
 
 
 # ---- depth: lengths, correlations, gradients
@@ -151,61 +136,6 @@ def chi(phi: Activation, q: float, weight: float) -> float:
 def chi_fixed(phi: Activation, weight: float, bias: float = 0.0, start: float = 1.0) -> float:
     """χ₁ = χ at the fixed point of the length map."""
     return chi(phi, fixed_length(phi, weight, bias, start), weight)
-
-
-def correlation_map(phi: Activation, c: float, q: float, weight: float, bias: float = 0.0) -> float:
-    """(σ_w² E[φ(h)φ(h')] + σ_b²) / (σ_w² E[φ(h)²] + σ_b²), h and h' of length q, correlation c.
-
-    The correlation of two inputs one layer on (Schoenholz et al. 2017).
-    """
-    return (weight * product(phi, q, c) + bias) / length_map(phi, q, weight, bias)
-
-
-def fixed_correlation(phi: Activation, weight: float, bias: float = 0.0) -> float:
-    """c*, the stable fixed point of the correlation map at q*: 1 in the ordered phase (χ₁ ≤ 1)."""
-    q = fixed_length(phi, weight, bias)
-    if q == 0 or math.isinf(q) or chi(phi, q, weight) <= 1:
-        return 1.0
-    low, high = 0.0, 1.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        if correlation_map(phi, middle, q, weight, bias) > middle:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
-
-
-class DepthScales(NamedTuple):
-    """Layers over which a deviation falls by e; ``inf`` where it does not fall exponentially."""
-
-    length: float  # ξ_q, of q from q*
-    correlation: float  # ξ_c, of c from c*
-    gradient: float  # ξ_∇, of the squared gradient norm; negative where it grows
-
-
-def depth_scales(phi: Activation, weight: float, bias: float = 0.0) -> DepthScales:
-    """ξ_q, ξ_c and ξ_∇ (Schoenholz et al. 2017).
-
-    1/ξ_q = -ln(χ₁ + σ_w² E[φ''φ]), written as -ln(σ_w² E[z φ φ'] / √q*) by Stein's lemma, which
-    needs no second derivative; 1/ξ_c = -ln(σ_w² E[φ'(h)φ'(h')]) at c*; 1/ξ_∇ = -ln χ₁.
-    """
-    q = max(fixed_length(phi, weight, bias), _SMALLEST)
-    if math.isinf(q):
-        return DepthScales(math.inf, math.inf, _scale(chi(phi, q, weight)))
-    h, weights = _quadrature(phi, np.array(0.0), math.sqrt(q))
-    of_length = weight * float(weights @ (h * phi.f(h) * phi.slope(h))) / q
-    c = fixed_correlation(phi, weight, bias)
-    return DepthScales(
-        _scale(of_length),
-        _scale(weight * product(phi, q, c, of_slopes=True)),
-        _scale(chi(phi, q, weight)),
-    )
-
-
-def _scale(factor: float) -> float:
-    logarithm = math.log(factor) if factor > 0 else -math.inf
-    return -1 / logarithm if logarithm else math.inf
 
 
 def edge_of_chaos(phi: Activation, bias: float = 0.0) -> float | None:
@@ -265,14 +195,3 @@ def batch_norm_chi(variance: float, batch: int, eps: float = 1e-5) -> float:
     1902.08129), up to 1/B.
     """
     return (batch - 2) / (batch - 3) / (variance + eps)
-
-
-def batch_norm_plain_chi(phi: Activation) -> float:
-    """E[φ'²] / (E[φ²] - E[φ]²): χ of Linear, BatchNorm, φ in a large batch, whatever the init.
-
-    BatchNorm hands φ a standard normal z for each input; the next Linear gives σ_w² Var[φ(z)]
-    across the batch, by which BatchNorm divides the χ of the layer, σ_w² E[φ'(z)²]. For ReLU
-    π/(π-1), a growth of the norm by 1.211 (Yang et al. 2019, arXiv 1902.08129).
-    """
-    found = moments(phi, 1.0)
-    return found.slope / (found.square - found.mean**2)

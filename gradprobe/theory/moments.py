@@ -1,11 +1,17 @@
-"""What theory knows of a tensor and of a layer, as values."""
+"""What theory knows of a tensor, of a layer and of a network, as values."""
 
 from __future__ import annotations
 
 import math
 from typing import NamedTuple
 
-from gradprobe.theory.mean_field import Tangent
+
+class Tangent(NamedTuple):
+    """A small change ẋ of a signal x, as moments over its units."""
+
+    square: float  # E[ẋ²]
+    along: float  # E[x ẋ]
+    mean: float  # E[ẋ]
 
 
 class Moments(NamedTuple):
@@ -63,3 +69,25 @@ class Silent(Exception):  # noqa: N818  it is no error
 def restarted(moments: Moments) -> Moments:
     """The same with a tangent that begins here: a small change along the signal."""
     return moments._replace(tangent=Tangent(moments.square, moments.square, moments.mean))
+
+
+class RowPrediction(NamedTuple):
+    """What mean-field theory says about one row, before anything is measured.
+
+    ``factor`` is that by which the gradient norm changes across the row, going back; ``None`` where
+    theory has nothing to say, for the ``reason``. ``deviation`` is the standard deviation of the
+    factor's logarithm that a network of finite width has around it.
+    """
+
+    name: str
+    factor: float | None
+    deviation: float = 0.0
+    reason: str | None = None
+
+
+class Theory(NamedTuple):
+    """What stands beside the predicted factors: whose they are, and how they could be nearer 1."""
+
+    about: str  # ReLU, torch's default init
+    alternative: str | None = None  # an init whose factor per row is nearer 1
+    alternative_decay: float | None = None

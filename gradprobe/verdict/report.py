@@ -11,7 +11,7 @@ from statistics import median_low
 from typing import NamedTuple
 
 from gradprobe.measure.profile import GradientProfile, RowProfile
-from gradprobe.theory.prediction import Theory
+from gradprobe.theory.moments import Theory
 from gradprobe.verdict.signals import Signals
 
 

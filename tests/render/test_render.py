@@ -29,7 +29,7 @@ from gradprobe.render.json import render_comparison as json_comparison
 from gradprobe.render.json import render_report as json_report
 from gradprobe.render.rules import render_rule, render_rules
 from gradprobe.render.text import render_report
-from gradprobe.theory.prediction import RowPrediction, Theory
+from gradprobe.theory.moments import RowPrediction, Theory
 from gradprobe.verdict.report import Report, Severity, Verdict
 from gradprobe.verdict.rules.table import RULES
 

@@ -19,6 +19,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.commands import Result
+from helpers.mean_field import (
+    batch_norm_plain_chi,
+    correlation_map,
+    depth_scales,
+    fixed_correlation,
+)
 from jsonschema import Draft7Validator
 from scipy import integrate, special
 from torch import nn
@@ -35,8 +41,8 @@ from gradprobe.tasks.targets import load_spec
 from gradprobe.theory import mean_field as theory
 from gradprobe.theory.activations import ACTIVATIONS, Activation, activation
 from gradprobe.theory.inits import INIT_MOMENTS, init_moments
+from gradprobe.theory.moments import RowPrediction
 from gradprobe.theory.predict import predict
-from gradprobe.theory.prediction import RowPrediction
 from gradprobe.theory.weights import with_init
 from gradprobe.verdict.report import Report
 
@@ -116,7 +122,7 @@ def test_relu_s_products_are_the_arc_cosine_kernels(c: float) -> None:
     first = 2.5 * (math.sin(angle) + (math.pi - angle) * c) / (2 * math.pi)
     assert theory.product(RELU, 2.5, c) == pytest.approx(first, rel=1e-6, abs=1e-9)
     zeroth = (math.pi - angle) / (2 * math.pi)
-    found = theory.product(RELU, 2.5, c, of_slopes=True)
+    found = theory.product(RELU._replace(f=RELU.slope), 2.5, c)
     assert found == pytest.approx(zeroth, rel=1e-6, abs=1e-9)
 
 
@@ -160,9 +166,9 @@ def test_tanh_at_sigma_three_grows_by_1_36() -> None:
 
 def test_batch_norm_and_relu_explode_by_root_pi_over_pi_minus_one() -> None:
     exact = math.sqrt(math.pi / (math.pi - 1))
-    assert math.sqrt(theory.batch_norm_plain_chi(RELU)) == pytest.approx(exact, rel=1e-9)
+    assert math.sqrt(batch_norm_plain_chi(RELU)) == pytest.approx(exact, rel=1e-9)
     assert exact == pytest.approx(1.211, abs=5e-4)
-    assert theory.batch_norm_plain_chi(NONE) == pytest.approx(1.0)
+    assert batch_norm_plain_chi(NONE) == pytest.approx(1.0)
 
 
 def test_edges_of_chaos() -> None:
@@ -241,15 +247,15 @@ def test_fixed_points_and_depth_scales_of_tanh(sigma_w: float, sigma_b: float) -
     for _ in range(300):
         c = min(1.0, (weight * pair_mean(np.tanh, q, c) + bias) / q)
     assert theory.fixed_length(TANH, weight, bias) == pytest.approx(q, rel=1e-5)
-    assert theory.fixed_correlation(TANH, weight, bias) == pytest.approx(c, rel=1e-4)
+    assert fixed_correlation(TANH, weight, bias) == pytest.approx(c, rel=1e-4)
     mapped = (weight * pair_mean(np.tanh, q, 0.3) + bias) / q
-    assert theory.correlation_map(TANH, 0.3, q, weight, bias) == pytest.approx(mapped, rel=1e-5)
+    assert correlation_map(TANH, 0.3, q, weight, bias) == pytest.approx(mapped, rel=1e-5)
 
     chi = weight * gaussian(lambda z: slope(math.sqrt(q) * z) ** 2)
     second = weight * gaussian(  # φ'' φ = -2 tanh² sech²
         lambda z: -2 * math.tanh(math.sqrt(q) * z) ** 2 * slope(math.sqrt(q) * z)
     )
-    scales = theory.depth_scales(TANH, weight, bias)
+    scales = depth_scales(TANH, weight, bias)
     assert scales.length == pytest.approx(-1 / math.log(chi + second), rel=1e-4)
     assert scales.gradient == pytest.approx(-1 / math.log(chi), rel=1e-4)
     along = weight * pair_mean(slope, q, c)
