@@ -76,9 +76,11 @@ class MultiheadAttention(nn.MultiheadAttention):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         mask = _causal_mask(x) if self.causal else None
-        return super().forward(x, x, x, need_weights=False, attn_mask=mask, is_causal=self.causal)[
-            0
-        ]
+        output: Tensor
+        output, _ = super().forward(
+            x, x, x, need_weights=False, attn_mask=mask, is_causal=self.causal
+        )
+        return output
 
 
 class TransformerEncoderLayer(nn.TransformerEncoderLayer):
@@ -93,33 +95,31 @@ class TransformerEncoderLayer(nn.TransformerEncoderLayer):
         return super().forward(x, src_mask=mask, is_causal=self.causal)
 
 
-class RNN(nn.RNN):
-    """``RNN`` that hands on its sequence output."""
+class _Sequence(nn.RNNBase):
+    """A recurrent layer that takes the batch first and hands on its sequence output."""
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(x)[0]
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(batch_first=True, **arguments)
 
-
-class LSTM(nn.LSTM):
-    """``LSTM`` that hands on its sequence output."""
-
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(x)[0]
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = super().forward(x)[0]
+        return output
 
 
-class GRU(nn.GRU):
-    """``GRU`` that hands on its sequence output."""
+class RNN(_Sequence, nn.RNN):  # type: ignore[misc]
+    pass
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(x)[0]
+
+class LSTM(_Sequence, nn.LSTM):  # type: ignore[misc]
+    pass
+
+
+class GRU(_Sequence, nn.GRU):  # type: ignore[misc]
+    pass
 
 
 LAYER_CLASSES: dict[str, Callable[..., nn.Module]] = {
-    "MultiheadAttention": MultiheadAttention,
-    "TransformerEncoderLayer": TransformerEncoderLayer,
-    "RNN": lambda **arguments: RNN(batch_first=True, **arguments),
-    "LSTM": lambda **arguments: LSTM(batch_first=True, **arguments),
-    "GRU": lambda **arguments: GRU(batch_first=True, **arguments),
+    kind.__name__: kind for kind in (MultiheadAttention, TransformerEncoderLayer, RNN, LSTM, GRU)
 }
 
 

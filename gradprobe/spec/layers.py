@@ -71,6 +71,12 @@ _RECURRENT = (
 )
 _CELL = "~input_size:size *hidden_size:size bias:bool"
 
+
+def _in_dimensions(name: str, kind: LayerKind) -> dict[str, LayerKind]:
+    """The same for 1, 2 and 3 dimensions: ``Conv1d``, ``Conv2d``, ``Conv3d``."""
+    return {f"{name}{n}d": kind for n in (1, 2, 3)}
+
+
 LAYERS: dict[str, LayerKind] = {
     # linear
     "Identity": LayerKind("", _ELEMENTWISE),
@@ -84,12 +90,8 @@ LAYERS: dict[str, LayerKind] = {
         "scale_grad_by_freq:bool mode:str padding_idx:int|null"
     ),
     # convolution
-    "Conv1d": LayerKind(_CONV_FORWARD, Trait.WEIGHTED),
-    "Conv2d": LayerKind(_CONV_FORWARD, Trait.WEIGHTED),
-    "Conv3d": LayerKind(_CONV_FORWARD, Trait.WEIGHTED),
-    "ConvTranspose1d": LayerKind(_CONV_TRANSPOSE),
-    "ConvTranspose2d": LayerKind(_CONV_TRANSPOSE),
-    "ConvTranspose3d": LayerKind(_CONV_TRANSPOSE),
+    **_in_dimensions("Conv", LayerKind(_CONV_FORWARD, Trait.WEIGHTED)),
+    **_in_dimensions("ConvTranspose", LayerKind(_CONV_TRANSPOSE)),
     "Fold": LayerKind("*output_size:size|sizes " + _WINDOW),
     "Unfold": LayerKind(_WINDOW),
     # recurrent: hand on their sequence output
@@ -110,12 +112,8 @@ LAYERS: dict[str, LayerKind] = {
         Trait.SEQUENCE,
     ),
     # normalisation
-    "BatchNorm1d": LayerKind(_BATCH_NORM, Trait.NORM),
-    "BatchNorm2d": LayerKind(_BATCH_NORM, Trait.NORM),
-    "BatchNorm3d": LayerKind(_BATCH_NORM, Trait.NORM),
-    "InstanceNorm1d": LayerKind(_BATCH_NORM, Trait.NORM),
-    "InstanceNorm2d": LayerKind(_BATCH_NORM, Trait.NORM),
-    "InstanceNorm3d": LayerKind(_BATCH_NORM, Trait.NORM),
+    **_in_dimensions("BatchNorm", LayerKind(_BATCH_NORM, Trait.NORM)),
+    **_in_dimensions("InstanceNorm", LayerKind(_BATCH_NORM, Trait.NORM)),
     "LayerNorm": LayerKind(
         "~normalized_shape:size|sizes eps:float elementwise_affine:bool bias:bool",
         Trait.SAME_SHAPE | Trait.NORM,
@@ -172,23 +170,15 @@ LAYERS: dict[str, LayerKind] = {
     "AlphaDropout": LayerKind(_DROPOUT, Trait.OFFSET),
     "FeatureAlphaDropout": LayerKind(_DROPOUT, Trait.OFFSET),
     # pooling
-    "MaxPool1d": LayerKind(_MAX_POOL),
-    "MaxPool2d": LayerKind(_MAX_POOL),
-    "MaxPool3d": LayerKind(_MAX_POOL),
+    **_in_dimensions("MaxPool", LayerKind(_MAX_POOL)),
     "AvgPool1d": LayerKind(_AVG_POOL),
     "AvgPool2d": LayerKind(_AVG_POOL_ND),
     "AvgPool3d": LayerKind(_AVG_POOL_ND),
-    "LPPool1d": LayerKind(_LP_POOL),
-    "LPPool2d": LayerKind(_LP_POOL),
-    "LPPool3d": LayerKind(_LP_POOL),
+    **_in_dimensions("LPPool", LayerKind(_LP_POOL)),
     "FractionalMaxPool2d": LayerKind(_FRACTIONAL),
     "FractionalMaxPool3d": LayerKind(_FRACTIONAL),
-    "AdaptiveAvgPool1d": LayerKind(_ADAPTIVE),
-    "AdaptiveAvgPool2d": LayerKind(_ADAPTIVE),
-    "AdaptiveAvgPool3d": LayerKind(_ADAPTIVE),
-    "AdaptiveMaxPool1d": LayerKind(_ADAPTIVE),
-    "AdaptiveMaxPool2d": LayerKind(_ADAPTIVE),
-    "AdaptiveMaxPool3d": LayerKind(_ADAPTIVE),
+    **_in_dimensions("AdaptiveAvgPool", LayerKind(_ADAPTIVE)),
+    **_in_dimensions("AdaptiveMaxPool", LayerKind(_ADAPTIVE)),
     # shape
     "Flatten": LayerKind("start_dim:int end_dim:int"),
     "Unflatten": LayerKind("*dim:int *unflattened_size:ints"),
@@ -202,21 +192,11 @@ LAYERS: dict[str, LayerKind] = {
     "UpsamplingNearest2d": LayerKind("size:size|sizes|null scale_factor:float|floats|null"),
     "UpsamplingBilinear2d": LayerKind("size:size|sizes|null scale_factor:float|floats|null"),
     # padding
-    "ZeroPad1d": LayerKind(_PAD),
-    "ZeroPad2d": LayerKind(_PAD),
-    "ZeroPad3d": LayerKind(_PAD),
-    "ConstantPad1d": LayerKind(_PAD + " *value:float", Trait.OFFSET),
-    "ConstantPad2d": LayerKind(_PAD + " *value:float", Trait.OFFSET),
-    "ConstantPad3d": LayerKind(_PAD + " *value:float", Trait.OFFSET),
-    "ReflectionPad1d": LayerKind(_PAD),
-    "ReflectionPad2d": LayerKind(_PAD),
-    "ReflectionPad3d": LayerKind(_PAD),
-    "ReplicationPad1d": LayerKind(_PAD),
-    "ReplicationPad2d": LayerKind(_PAD),
-    "ReplicationPad3d": LayerKind(_PAD),
-    "CircularPad1d": LayerKind(_PAD),
-    "CircularPad2d": LayerKind(_PAD),
-    "CircularPad3d": LayerKind(_PAD),
+    **_in_dimensions("ZeroPad", LayerKind(_PAD)),
+    **_in_dimensions("ConstantPad", LayerKind(_PAD + " *value:float", Trait.OFFSET)),
+    **_in_dimensions("ReflectionPad", LayerKind(_PAD)),
+    **_in_dimensions("ReplicationPad", LayerKind(_PAD)),
+    **_in_dimensions("CircularPad", LayerKind(_PAD)),
 }
 
 

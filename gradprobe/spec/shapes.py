@@ -7,6 +7,7 @@ each formula against the meta device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -46,19 +47,12 @@ def _recurrent(arguments: Mapping[str, Any], shape: Shape) -> Shape | None:
 
 
 def _flatten(arguments: Mapping[str, Any], shape: Shape) -> Shape | None:
-    if arguments:
-        return None
-    flat = 1
-    for size in shape[1:]:
-        flat *= size
-    return (shape[0], flat)
+    return None if arguments else (shape[0], math.prod(shape[1:]))
 
 
 def _batch_norm(dimensions: tuple[int, ...]) -> Formula:
     def formula(arguments: Mapping[str, Any], shape: Shape) -> Shape | None:
-        values = shape[0]  # per channel: one is refused
-        for size in shape[2:]:
-            values *= size
+        values = shape[0] * math.prod(shape[2:])  # per channel: one is refused
         return shape if len(shape) in dimensions and values > 1 else None
 
     return formula
