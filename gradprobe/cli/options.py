@@ -18,9 +18,9 @@ from gradprobe.spec.options import (
     parse_bytes,
     seeds_in,
 )
-from gradprobe.spec.sources.init import parse_init
 from gradprobe.spec.sources.python import CodeOptions, read_arguments, read_tensor
 from gradprobe.spec.sources.stack import StackOptions
+from gradprobe.spec.sources.yaml import parse_init
 from gradprobe.spec.vocabulary import MODES
 from gradprobe.verdict.report import Report, Severity
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from gradprobe.errors import InputError, ModelError
 from gradprobe.spec.network import InitSpec, LayerSpec, NetworkSpec, check_layer_count
 from gradprobe.spec.options import ProbeOptions
-from gradprobe.spec.sources.init import parse_init
 from gradprobe.spec.sources.stack import STACKS, StackOptions
+from gradprobe.spec.sources.yaml import parse_init
 from gradprobe.spec.vocabulary import ACTIVATIONS as ACTIVATION_WORDS
 from gradprobe.tasks.curves import Point, Sweep
 from gradprobe.tasks.probe import probe_target

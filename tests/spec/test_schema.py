@@ -20,9 +20,9 @@ import gradprobe
 from gradprobe.spec.layers import LAYERS
 from gradprobe.spec.network import LayerSpec, NetworkSpec
 from gradprobe.spec.schema import spec_schema
-from gradprobe.spec.sources.init import parse_init
 from gradprobe.spec.sources.stack import NORMS, StackOptions
 from gradprobe.spec.sources.stack import load as load_stack
+from gradprobe.spec.sources.yaml import parse_init
 from gradprobe.spec.vocabulary import COMBINATORS, INITS
 from gradprobe.spec.write import render_spec
 from gradprobe.verdict.rules.table import RULE_WORDS, check_ignores

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -18,6 +18,8 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from gradprobe.errors import InputError, Place, located, suggestion
 from gradprobe.spec.network import MAX_DEPTH, Value
 from gradprobe.spec.vocabulary import MAX_SIZE, TYPES
+
+T = TypeVar("T")
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 20_000  # with every alias expanded
@@ -64,15 +66,9 @@ class Document:
         return Place(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
 
     def fail(
-        self,
-        message: str,
-        node: Node | None = None,
-        *,
-        mark: Any = None,
-        hint: str = "",
+        self, message: str, node: Node | None = None, *, mark: Any = None, hint: str = ""
     ) -> NoReturn:
-        if node is not None:
-            mark = node.start_mark
+        mark = mark if node is None else node.start_mark
         place = Place(self.file, mark.line + 1, mark.column + 1) if mark else Place(self.file, 1)
         raise located(message, place, self.lines, hint)
 
@@ -186,6 +182,14 @@ class Document:
             found[key] = (key_node, value)
         return found
 
+    def require(
+        self, fields: Mapping[str, Node], keys: Iterable[str], what: str, node: Node, hint: str = ""
+    ) -> None:
+        """Fail at ``node`` where one of ``keys`` is not among the fields."""
+        for key in keys:
+            if key not in fields:
+                self.fail(f"{what}: '{key}' is missing", node, hint=hint)
+
     def sequence(self, node: Node, what: str) -> list[Node]:
         if not isinstance(node, SequenceNode):
             self.fail(f"{what}: expected a list, found {describe(node)}", node)
@@ -274,6 +278,11 @@ class Document:
     def null(self, node: Node, what: str) -> None:
         if not _looks_like(node, "null"):
             self.fail(f"{what}: expected null, found {describe(node)}", node)
+
+
+def optional(read: Callable[[Node, str], T], fields: Mapping[str, Node], key: str) -> T | None:
+    """The field ``key`` as ``read`` reads it; ``None`` where it is left out."""
+    return read(fields[key], key) if key in fields else None
 
 
 _LISTS = {"sizes": "size", "counts": "count", "ints": "int", "floats": "float"}

@@ -13,7 +13,7 @@ from yaml.nodes import Node, ScalarNode, SequenceNode
 from gradprobe.errors import InputError, suggestion
 from gradprobe.spec.network import CodeSpec, TensorSpec, Value, is_target, split
 from gradprobe.spec.options import choose
-from gradprobe.spec.sources.nodes import Document
+from gradprobe.spec.sources.nodes import Document, optional
 from gradprobe.spec.vocabulary import LOSSES, MAX_SIZE, MODES, TENSOR_DTYPES
 
 _INTEGERS = ("int64", "int32", "uint8")
@@ -172,16 +172,15 @@ def read_model(document: Document, node: Node, loss: Node | None) -> CodeSpec:
         InputError: at the place of what is wrong.
     """
     fields = document.mapping(node, "model", ("target", "args", "inputs", "path", "mode"))
-    if "target" not in fields:
-        document.fail("model: 'target' is missing", node, hint="target: package.module:name")
+    document.require(fields, ("target",), "model", node, "target: package.module:name")
     arguments = document.mapping(fields["args"], "args") if "args" in fields else {}
     mode = document.word(fields["mode"], "mode", MODES) if "mode" in fields else None
     folder = Path() if document.file.startswith("<") else Path(document.file).parent
-    path = document.string(fields["path"], "path") if "path" in fields else "."
+    path = optional(document.string, fields, "path")
     return CodeSpec(
         target=_name(document, fields["target"], "target"),
         arguments={key: document.plain(value, key) for key, value in arguments.items()},
-        path=str(folder / path),
+        path=str(folder / (path or ".")),
         inputs=_inputs(document, fields["inputs"]) if "inputs" in fields else None,
         mode=mode,
         loss=_loss(document, loss) if loss is not None else LOSSES[0],
@@ -212,15 +211,14 @@ def _inputs(document: Document, node: Node) -> tuple[TensorSpec, ...] | str:
 
 def _tensor(document: Document, node: Node) -> TensorSpec:
     fields = document.mapping(node, "inputs", ("shape", "dtype", "high"))
-    if "shape" not in fields:
-        document.fail("inputs: 'shape' is missing", node, hint="shape: [32, 64], batch included")
+    document.require(fields, ("shape",), "inputs", node, "shape: [32, 64], batch included")
     sizes = document.sequence(fields["shape"], "shape")
     tensor = TensorSpec(
         shape=tuple(document.integer(size, "shape") for size in sizes),
         dtype=document.word(fields["dtype"], "dtype", tuple(TENSOR_DTYPES))
         if "dtype" in fields
         else "float32",
-        high=document.integer(fields["high"], "high") if "high" in fields else None,
+        high=optional(document.integer, fields, "high"),
     )
     if not sizes:
         document.fail("shape: the list is empty", fields["shape"])

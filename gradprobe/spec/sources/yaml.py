@@ -20,16 +20,19 @@ from gradprobe.spec.network import (
     InputSpec,
     LayerSpec,
     NetworkSpec,
+    Value,
     check_layer_count,
 )
 from gradprobe.spec.options import ascending
-from gradprobe.spec.sources.init import class_inits, parameter_inits, read_arguments
-from gradprobe.spec.sources.nodes import MAX_BYTES, Document, describe
+from gradprobe.spec.sources.nodes import MAX_BYTES, Document, describe, optional
 from gradprobe.spec.sources.python import read_model
 from gradprobe.spec.vocabulary import (
     COMBINATORS,
+    INITS,
     LOSSES,
     THRESHOLDS,
+    Argument,
+    arguments_of,
     layer_arguments,
 )
 
@@ -43,16 +46,16 @@ def load(target: str) -> NetworkSpec:
     Raises:
         InputError: no such file, not a spec, or one that names code; with file, line and column.
     """
-    return parse(*_read(target))
+    return parse(read_bytes(target), _file(target))
 
 
 def load_or_code(target: str) -> NetworkSpec | CodeSpec:
     """Like ``load``, for those that can run the code that a spec may name."""
-    return parse_any(*_read(target))
+    return parse_any(read_bytes(target), _file(target))
 
 
-def _read(target: str) -> tuple[bytes, str]:
-    return read_bytes(target), "<stdin>" if target == "-" else target
+def _file(target: str) -> str:
+    return "<stdin>" if target == "-" else target
 
 
 def read_bytes(target: str) -> bytes:
@@ -105,15 +108,21 @@ def parse_any(data: bytes, file: str) -> NetworkSpec | CodeSpec:
     spec = NetworkSpec(
         input=_input(document, fields["input"]),
         layers=_layers(document, fields["layers"], "layers"),
-        name=document.string(fields["name"], "name") if "name" in fields else None,
+        name=optional(document.string, fields, "name"),
         loss=loss,
-        init=class_inits(document, fields["init"]) if "init" in fields else {},
+        init=_class_inits(document, fields["init"]) if "init" in fields else {},
         check=_check(document, fields["check"]) if "check" in fields else CheckSpec(),
         source=file,
         lines=document.lines,
     )
     check_layer_count(spec)
     return spec
+
+
+def parse_init(text: str) -> InitSpec:
+    """The initialisation that ``--init`` names: ``kaiming_normal``, ``{normal: {std: 0.05}}``."""
+    document = Document(text.encode("utf-8", "replace"), "--init")
+    return _init(document, document.root, "--init")
 
 
 def _code(document: Document, fields: dict[str, Node]) -> CodeSpec:
@@ -123,7 +132,7 @@ def _code(document: Document, fields: dict[str, Node]) -> CodeSpec:
     code = read_model(document, fields["model"], fields.get("loss"))
     return replace(
         code,
-        name=document.string(fields["name"], "name") if "name" in fields else None,
+        name=optional(document.string, fields, "name"),
         check=_check(document, fields["check"]) if "check" in fields else CheckSpec(),
         source=document.file,
         lines=document.lines,
@@ -132,19 +141,19 @@ def _code(document: Document, fields: dict[str, Node]) -> CodeSpec:
 
 def _input(document: Document, node: Node) -> InputSpec:
     fields = document.mapping(node, "input", ("shape", "tokens", "batch_size"))
-    if "shape" not in fields:
-        document.fail("input: 'shape' is missing", node, hint="shape: [64] is one sample, no batch")
+    hint = "shape: [64] is one sample, no batch"
+    document.require(fields, ("shape",), "input", node, hint)
     sizes = document.sequence(fields["shape"], "input shape")
     if not sizes:
         document.fail("input shape: the list is empty", fields["shape"])
-    optional = {
+    counts = {
         key: document.integer(fields[key], f"input {key}") if key in fields else None
         for key in ("tokens", "batch_size")
     }
     return InputSpec(
         shape=tuple(document.integer(size, "input shape") for size in sizes),
-        tokens=optional["tokens"],
-        batch_size=optional["batch_size"],
+        tokens=counts["tokens"],
+        batch_size=counts["batch_size"],
         place=document.place(node),
     )
 
@@ -165,9 +174,7 @@ def _check(document: Document, node: Node) -> CheckSpec:
     ignores = []
     for item in document.sequence(fields["ignore"], "ignore") if "ignore" in fields else []:
         entry = document.mapping(item, "ignore", ("rule", "reason"))
-        for key in ("rule", "reason"):
-            if key not in entry:
-                document.fail(f"ignore: '{key}' is missing", item)
+        document.require(entry, ("rule", "reason"), "ignore", item)
         rule, reason = (document.string(entry[key], key) for key in ("rule", "reason"))
         if not reason.strip():
             document.fail("ignore: the reason is empty", entry["reason"])
@@ -199,37 +206,33 @@ def _layer(document: Document, node: Node) -> LayerSpec:
     elif isinstance(node, MappingNode) and len(node.value) == 1:
         [(kind, (kind_node, body))] = document.items(node, "layer").items()
     else:
-        found = describe(node)
-        if isinstance(node, MappingNode):
-            found = f"{len(node.value)} keys"
+        content = f"{len(node.value)} keys" if isinstance(node, MappingNode) else describe(node)
         hint = "a layer is a name, or one name with its arguments: Linear: {out_features: 64}"
-        document.fail(f"layer: expected one layer, found {found}", node, hint=hint)
+        document.fail(f"layer: expected one layer, found {content}", node, hint=hint)
     if kind in LAYERS:
         return _leaf(document, kind, kind_node, body)
     if kind in COMBINATORS:
         if body is None:
             document.fail(f"{kind}: the layers inside are missing", kind_node)
-        return (_concat if kind == "concat" else _combined)(document, kind, kind_node, body)
-    known = (*LAYERS, *COMBINATORS)
-    hint = suggestion(kind, known) or "a layer is a torch.nn class that takes one tensor"
+        return _combined(document, kind, kind_node, body)
+    hint = (
+        suggestion(kind, (*LAYERS, *COMBINATORS))
+        or "a layer is a torch.nn class that takes one tensor"
+    )
     document.fail(f"unknown layer '{kind}'", kind_node, hint=hint)
 
 
 def _leaf(document: Document, kind: str, kind_node: Node, body: Node | None) -> LayerSpec:
-    if body is None or (isinstance(body, ScalarNode) and body.value == "" and not body.style):
-        fields: dict[str, Node] = {}
-    else:
-        fields = document.mapping(body, kind, (*layer_arguments(kind), "init", "name"))
     known = layer_arguments(kind)
+    fields: dict[str, Node] = {}
+    if body is not None and not (isinstance(body, ScalarNode) and not (body.value or body.style)):
+        fields = document.mapping(body, kind, (*known, "init", "name"))
     init: Mapping[str, InitSpec] = {}
     # PReLU alone has an argument of torch's own that is called init, and it is a number.
     if "init" in fields and ("init" not in known or isinstance(fields["init"], MappingNode)):
-        init = parameter_inits(document, fields.pop("init"))
+        init = _parameter_inits(document, fields.pop("init"))
     name = _name(document, fields)
-    arguments = read_arguments(document, kind, known, fields)
-    for argument in known.values():
-        if argument.required and argument.name not in arguments:
-            document.fail(f"{kind}: '{argument.name}' is missing", kind_node)
+    arguments = _arguments(document, kind, kind_node, known, fields)
     if arguments.get("batch_first") is False:
         document.fail(f"{kind}: here the batch always comes first", fields["batch_first"])
     return LayerSpec(kind, arguments, init=init, name=name, place=document.place(kind_node))
@@ -246,16 +249,20 @@ def _name(document: Document, fields: dict[str, Node]) -> str | None:
 
 
 def _combined(document: Document, kind: str, kind_node: Node, body: Node) -> LayerSpec:
-    """``kind: [layers]``, or ``kind: {layers: […], …}`` with further keys."""
+    """``kind: [layers]``, or ``kind: {layers: […], …}``; a ``concat`` has ``branches`` instead."""
     known = layer_arguments(kind)
+    key = "branches" if kind == "concat" else "layers"
     if isinstance(body, SequenceNode):
-        fields: dict[str, Node] = {"layers": body}
+        fields: dict[str, Node] = {key: body}
     else:
-        inside = ("layers", "shortcut") if kind == "residual" else ("layers",)
+        inside = (key, "shortcut") if kind == "residual" else (key,)
         fields = document.mapping(body, kind, (*inside, *known, "name"))
-    if "layers" not in fields:
-        document.fail(f"{kind}: 'layers' is missing", kind_node)
-    branches = [_layers(document, fields.pop("layers"), f"{kind} layers")]
+    if key not in fields:
+        document.fail(f"{kind}: '{key}' is missing", kind_node)
+    if kind == "concat":
+        branches = _branches(document, fields.pop(key), body)
+    else:
+        branches = [_layers(document, fields.pop(key), f"{kind} layers")]
     if "shortcut" in fields:
         shortcut = fields.pop("shortcut")
         if isinstance(shortcut, SequenceNode):
@@ -263,32 +270,71 @@ def _combined(document: Document, kind: str, kind_node: Node, body: Node) -> Lay
         else:
             branches.append((_layer(document, shortcut),))
     name = _name(document, fields)
-    arguments = read_arguments(document, kind, known, fields)
-    for argument in known.values():
-        if argument.required and argument.name not in arguments:
-            hint = "repeat: {times: 24, layers: […]}" if kind == "repeat" else ""
-            document.fail(f"{kind}: '{argument.name}' is missing", kind_node, hint=hint)
+    hint = "repeat: {times: 24, layers: […]}" if kind == "repeat" else ""
+    arguments = _arguments(document, kind, kind_node, known, fields, hint)
     place = document.place(kind_node)
     return LayerSpec(kind, arguments, tuple(branches), name=name, place=place)
 
 
-def _concat(document: Document, kind: str, kind_node: Node, body: Node) -> LayerSpec:
-    """``concat: [[layers], [layers]]``, or ``{branches: [[…], […]], dim: 1}``."""
-    known = layer_arguments(kind)
-    if isinstance(body, SequenceNode):
-        fields: dict[str, Node] = {"branches": body}
-    else:
-        fields = document.mapping(body, kind, ("branches", *known, "name"))
-    if "branches" not in fields:
-        document.fail(f"{kind}: 'branches' is missing", kind_node)
-    items = document.sequence(fields.pop("branches"), kind)
+def _branches(document: Document, node: Node, body: Node) -> list[tuple[LayerSpec, ...]]:
+    """The branches of a ``concat``; an empty one hands its input on: DenseNet's [x, F(x)]."""
+    items = document.sequence(node, "concat")
     if not items:
-        document.fail(f"{kind}: the list is empty", body)
-    branches = tuple(
-        # an empty branch hands its input on: DenseNet's [x, F(x)]
-        () if isinstance(item, SequenceNode) and not item.value else _layers(document, item, kind)
+        document.fail("concat: the list is empty", body)
+    return [
+        ()
+        if isinstance(item, SequenceNode) and not item.value
+        else _layers(document, item, "concat")
         for item in items
-    )
-    name = _name(document, fields)
-    arguments = read_arguments(document, kind, known, fields)
-    return LayerSpec(kind, arguments, branches, name=name, place=document.place(kind_node))
+    ]
+
+
+# ---- arguments and initialisations
+
+
+def _arguments(
+    document: Document,
+    kind: str,
+    kind_node: Node,
+    known: Mapping[str, Argument],
+    fields: Mapping[str, Node],
+    hint: str = "",
+) -> dict[str, Value]:
+    """The arguments in ``fields``, of which none that is required may be missing."""
+    arguments = {
+        key: document.value(node, f"{kind} {key}", known[key].types) for key, node in fields.items()
+    }
+    required = [argument.name for argument in known.values() if argument.required]
+    document.require(fields, required, kind, kind_node, hint)
+    return arguments
+
+
+def _class_inits(document: Document, node: Node) -> dict[str, Mapping[str, InitSpec]]:
+    inits: dict[str, Mapping[str, InitSpec]] = {}
+    for kind, (key_node, body) in document.items(node, "init").items():
+        if kind not in LAYERS:
+            hint = suggestion(kind, LAYERS)
+            document.fail(f"init: unknown layer '{kind}'", key_node, hint=hint)
+        inits[kind] = _parameter_inits(document, body)
+    return inits
+
+
+def _parameter_inits(document: Document, node: Node) -> dict[str, InitSpec]:
+    if not isinstance(node, MappingNode):
+        hint = "init: {weight: kaiming_normal, bias: zeros}"
+        document.fail(f"init: expected a mapping, found {describe(node)}", node, hint=hint)
+    return {key: _init(document, body, key) for key, body in document.mapping(node, "init").items()}
+
+
+def _init(document: Document, node: Node, what: str) -> InitSpec:
+    if isinstance(node, MappingNode) and len(node.value) == 1:
+        [(name, (name_node, body))] = document.items(node, what).items()
+    else:
+        name, name_node, body = document.string(node, what), node, None
+    if name not in INITS:
+        hint = suggestion(name, INITS) or f"known: {', '.join(INITS)}"
+        document.fail(f"{what}: unknown initialisation '{name}'", name_node, hint=hint)
+    known = arguments_of(INITS[name])
+    fields = {} if body is None else document.mapping(body, name, known)
+    arguments = _arguments(document, name, name_node, known, fields)
+    return InitSpec(name, arguments, document.place(name_node))
