@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gradprobe.errors import InputError
-from gradprobe.spec.network import ArchitectureSpec, CodeSpec, NetworkSpec, is_script, is_target
+from gradprobe.spec.network import ArchitectureSpec, CodeSpec, NetworkSpec
 from gradprobe.spec.sources import table, yaml
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.spec.sources.table import Target, TargetOptions
@@ -43,7 +43,7 @@ def load_network(
     Raises:
         InputError: as ``load_target``, or the target is Python code.
     """
-    if is_target(target) or is_script(target):
+    if table.names_code(target):
         raise InputError(f"{target} is a Python model, which only gradprobe probe takes")
     options = options or TargetOptions()
     spec = load_target(target, replace(options, code=replace(options.code, allow_code=True)))

@@ -1,4 +1,4 @@
-"""A rule is added in one file and a signal in three: it is done, in a copy of the package."""
+"""What CONTRIBUTING.md says to touch is enough: each addition is made, in a copy of the package."""
 
 from __future__ import annotations
 
@@ -54,11 +54,70 @@ print(body["training"]["signals"]["longing"], calibration.verdict(measured))
 print("longs 2.00" in text.render_report(shown))
 """
 
+SOURCE = """\
+from gradprobe.errors import InputError
+from gradprobe.spec.network import InputSpec, LayerSpec, NetworkSpec
 
-def changed(tmp_path: Path, edits: dict[str, list[tuple[str, str]]], program: str) -> list[str]:
+DEPTHS = {"three": 3}
+
+
+def matches(target: str) -> bool:
+    return target.startswith("toy:")
+
+
+def load(target: str) -> NetworkSpec:
+    name = target.removeprefix("toy:")
+    if name not in DEPTHS:
+        raise InputError(f"there is no toy {name}")
+    layers = (LayerSpec("Linear", {"out_features": 4}),) * DEPTHS[name]
+    return NetworkSpec(InputSpec((4,)), layers, source=target)
+"""
+
+RUN = """
+import json
+from gradprobe.cli.main import main
+def run(*words):
+    try:
+        main(words)
+    except SystemExit as end:
+        return end.code
+def answer(*words):
+    assert not run(*words, "--format", "json", "--output", "answer.json", "--seed", "0")
+    return json.load(open("answer.json"))
+"""
+
+WITH_SOURCE = f"""{RUN}
+probe = answer("probe", "toy:three")
+print(probe["target"], [row["kind"] for row in probe["rows"]])
+print([report["target"] for report in answer("compare", "toy:three", "plain")["reports"]])
+print(run("probe", "toy:four"))
+"""
+
+# torch.nn gets the class here, as it does with a new release.
+WITH_ACTIVATION = f"""
+import torch
+class Sine(torch.nn.Module):
+    def forward(self, x):
+        return torch.sin(x)
+torch.nn.Sine = Sine
+{RUN}
+words = "--activation sine --init xavier_normal --width 400 --depth 5 --theory"
+probe = answer("probe", "plain", *words.split())
+print(probe["rows"][2]["kind"], probe["theory"]["about"], probe["theory"]["agrees"])
+"""
+
+
+def changed(
+    tmp_path: Path,
+    edits: dict[str, list[tuple[str, str]]],
+    program: str,
+    added: dict[str, str] | None = None,
+) -> list[str]:
     """What ``program`` prints beside a copy of the package with ``edits``: a text, and the same."""
     copy = tmp_path / "gradprobe"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    for path, text in (added or {}).items():
+        (copy / path).write_text(text, "utf-8")
     for path, replacements in edits.items():
         text = (copy / path).read_text("utf-8")
         for old, new in replacements:
@@ -110,3 +169,25 @@ def test_a_signal_is_three_files(tmp_path: Path) -> None:
     value, shown = changed(tmp_path, edits, WITH_SIGNAL)
     assert value == "2.0 dead"
     assert shown == "True"
+
+
+def test_a_source_is_two_files(tmp_path: Path) -> None:
+    entry = "SOURCES: tuple[Source, ...] = (\n"
+    added = f"{entry}    Source(toy.matches, lambda target, options: toy.load(target)),\n"
+    imports = "from gradprobe.spec.sources import huggingface, python, stack, "
+    edits = {"spec/sources/table.py": [(imports, f"{imports}toy, "), (entry, added)]}
+    lines = changed(tmp_path, edits, WITH_SOURCE, {"spec/sources/toy.py": SOURCE})
+    probed = "toy:three ['Linear', 'Linear', 'Linear']"
+    assert lines == [probed, "['toy:three', 'plain']", "2"]
+
+
+def test_an_activation_is_two_files(tmp_path: Path) -> None:
+    kind, function = '    "Tanh": LayerKind(', '    "Tanh": lambda a:'
+    edits = {
+        "spec/layers.py": [(kind, f'    "Sine": LayerKind("", _ELEMENTWISE),\n{kind}')],
+        "theory/activations.py": [
+            (function, f'    "Sine": lambda a: Activation("Sine", np.sin, np.cos),\n{function}')
+        ],
+    }
+    [line] = changed(tmp_path, edits, WITH_ACTIVATION)
+    assert line == "Linear+Sine Sine, xavier_normal True"

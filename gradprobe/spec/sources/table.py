@@ -52,12 +52,14 @@ def _spec_file(target: str, options: TargetOptions) -> NetworkSpec | CodeSpec:
     return python.completed(spec, options.code) if isinstance(spec, CodeSpec) else spec
 
 
+_PYTHON = Source(
+    lambda target: is_target(target) or is_script(target),
+    lambda target, options: python.load(target, options.code),
+)
+
 # The first that matches is asked; a spec file is what remains.
 SOURCES: tuple[Source, ...] = (
-    Source(
-        lambda target: is_target(target) or is_script(target),
-        lambda target, options: python.load(target, options.code),
-    ),
+    _PYTHON,
     Source(_is_stack, lambda target, options: stack.load(target, options.stack)),
     Source(
         huggingface.is_config,
@@ -78,10 +80,18 @@ def load(target: str, options: TargetOptions | None = None) -> Target:
         InputError: there is no such target, it is none of these, or an option is not about it.
     """
     options = options or TargetOptions()
-    source = next(source for source in SOURCES if source.matches(target))
-    spec = source.load(target, options)
+    spec = _source_of(target).load(target, options)
     if options.architecture.given and not isinstance(spec, ArchitectureSpec):
         raise InputError("--layers and --set are about a Hugging Face config.json")
     if options.code.given and isinstance(spec, NetworkSpec):
         raise InputError(f"{options.code.given} is for Python models, and {target} is a spec")
     return spec
+
+
+def names_code(target: str) -> bool:
+    """Whether ``target`` is the name of Python code, or of a file of it."""
+    return _source_of(target) is _PYTHON
+
+
+def _source_of(target: str) -> Source:
+    return next(source for source in SOURCES if source.matches(target))
