@@ -11,7 +11,7 @@ from pathlib import Path
 import gradprobe
 
 PACKAGE = Path(gradprobe.__file__).parent
-TESTS = Path(__file__).resolve().parent.parent
+TESTS = Path(__file__).resolve().parent
 
 RULE = '''
 def lonely(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
