@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import RenderableType
 from rich.text import Text
 
-from gradprobe.measure.blocks.profile import BlockProfile, Estimate
+from gradprobe.measure.blocks.profile import BlockProfile
 from gradprobe.numbers import name, number
 from gradprobe.render.canvas import FAINT, NOTE, Style, paint, wrapped
 
@@ -46,10 +46,8 @@ def _forward(block: BlockProfile, style: Style) -> list[Text]:
     if block.residual:
         if block.shortcut:
             lines.append(_two("│", "│ shortcut"))
-        lines.append(
-            _two(_padded("│ F(x)", "rms", block.branch_rms), f"│{_value('rms', block.skip_rms)}")
-        )
-        lines.append(_split("+", "┘"))
+        branch = _padded("│ F(x)", "rms", block.branch_rms)
+        lines += [_two(branch, f"│{_value('rms', block.skip_rms)}"), _split("+", "┘")]
     else:
         lines.append("  │")
     lines.append(f"  y{_value('rms', block.output_rms):>{_LEFT - 3}}")
@@ -61,19 +59,17 @@ def _backward(block: BlockProfile, style: Style) -> list[Text]:
     lines = [f"  ∂L/∂y{_value('norm', block.arriving):>{_LEFT - 7}}"]
     if block.residual:
         angle = block.angle
+        branch = _padded("│ through F", "norm", block.branch_part)
         lines += [
             _split("├", "┐"),
-            _two(
-                _padded("│ through F", "norm", block.branch_part),
-                f"│ through the skip{_value('norm', block.skip_part)}",
-            ),
+            _two(branch, f"│ through the skip{_value('norm', block.skip_part)}"),
             _split("+", "┘") + (f"  at {angle:.0f}° to each other" if angle is not None else ""),
         ]
     else:
         lines += ["  │", _padded("  │ through F", "norm", block.branch_part)]
     lines.append(f"  ∂L/∂x{_value('norm', block.total):>{_LEFT - 7}}")
-    told = f"parts - autograd's ∂L/∂x: {number(block.error)} of it"
-    return [*(Text(line) for line in lines), Text(f"  {told}", style=FAINT)]
+    check = f"  parts - autograd's ∂L/∂x: {number(block.error)} of it"
+    return [*(Text(line) for line in lines), Text(check, style=FAINT)]
 
 
 def _jacobian(block: BlockProfile, style: Style) -> list[Text]:
@@ -89,27 +85,22 @@ def _jacobian(block: BlockProfile, style: Style) -> list[Text]:
     )
     lines = []
     for label, estimate, words in rows:
-        line = Text.assemble(f"  {label:8}", (f"{number(estimate.value):>9}", NOTE))
-        line.append(f" {_error(estimate):9}")
-        line.append(f" {words}", style=FAINT)
-        lines.append(line)
+        error = f"±{number(estimate.error)}" if estimate.error else "exact"
+        value = (f"{number(estimate.value):>9}", NOTE)
+        lines.append(Text.assemble(f"  {label:8}", value, f" {error:9}", (f" {words}", FAINT)))
     return lines
 
 
 def _meaning(block: BlockProfile) -> str:
     """One sentence on what the numbers mean for this block."""
     if block.jacobian is None:
-        share = block.total / block.arriving if block.arriving else 0.0
-        return (
-            f"The block changes the shape; its gradient leaves with {number(share)} of the norm "
-            "that arrived."
-        )
+        share = number(block.total / block.arriving if block.arriving else 0.0)
+        leaves = f"its gradient leaves with {share} of the norm that arrived"
+        return f"The block changes the shape; {leaves}."
     gain, highway = block.jacobian.gain.value, block.jacobian.highway.value
-    effect = (
-        "keeps the gradient as it is"
-        if abs(gain - 1) < 0.005
-        else f"makes the gradient {number(gain)} times as large"
-    )
+    effect = f"makes the gradient {number(gain)} times as large"
+    if abs(gain - 1) < 0.005:
+        effect = "keeps the gradient as it is"
     if block.residual and block.jacobian.branch.value == 0:
         return "The branch passes nothing yet: the block is its skip, and depth cannot hurt."
     if not block.residual:
@@ -129,10 +120,6 @@ def _meaning(block: BlockProfile) -> str:
         f"The highway is {number(highway)}, not the skip's {number(block.skip_scale)}: F works "
         f"along or against the skip, and together the block {effect}."
     )
-
-
-def _error(estimate: Estimate) -> str:
-    return f"±{number(estimate.error)}" if estimate.error else "exact"
 
 
 def _value(label: str, value: float) -> str:

@@ -40,7 +40,7 @@ _ASCII_BLOCKS = str.maketrans(dict.fromkeys("█▉▊▋▌", "#") | dict.fromk
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What a renderer is told about the place where its text goes."""
+    """The place where a renderer's text goes."""
 
     width: int = 80
     color: bool = False
@@ -101,9 +101,8 @@ def grid(columns: Sequence[tuple[str | Text, str]]) -> Table:
 
 def wrapped(text: str, style: Style, indent: int, first: str = "") -> list[str]:
     """``text`` in lines within the width, indented; ``first`` stands in the first line's indent."""
-    pad = " " * indent
-    lines = folded(text, max(20, style.width - indent)) or [""]
-    return [(first.ljust(indent) if i == 0 else pad) + line for i, line in enumerate(lines)]
+    head, *rest = folded(text, max(20, style.width - indent)) or [""]
+    return [first.ljust(indent) + head, *(" " * indent + line for line in rest)]
 
 
 def folded(text: str, width: int, later: str = "") -> list[str]:
@@ -131,26 +130,21 @@ def heat_bar(reach: float | None, width: int) -> Text:
         return Text("no gradient" if width >= 11 else "none", style=BAD)
     if not math.isfinite(reach):
         return Text("not finite" if width >= 10 else "NaN", style=BAD)
-    return Text(bar(_filled(reach), width), style=band_colour(reach))
+    filled = (math.log10(reach) - LOW) / (HIGH - LOW) if reach > 0 else 0.0
+    return Text(bar(filled, width), style=band_colour(reach))
 
 
 def scale(width: int) -> str:
     """The header of a heat bar: where 1e-8, 1 and 1e4 stand."""
-    one = round(width * -LOW / (HIGH - LOW)) - 1
     if width < 12:
         return "reach"
-    line = "1e-8".ljust(one) + "1"
-    return line.ljust(width - 3) + "1e4" if width >= one + 6 else line
-
-
-def _filled(reach: float) -> float:
-    if reach <= 0:
-        return 0.0
-    return min(1.0, max(0.0, (math.log10(reach) - LOW) / (HIGH - LOW)))
+    before = round(width * -LOW / (HIGH - LOW)) - 1
+    line = "1e-8".ljust(before) + "1"
+    return line.ljust(width - 3) + "1e4" if width >= before + 6 else line
 
 
 def bar(filled: float, width: int) -> str:
-    """A bar of ``filled`` (0 to 1) of ``width`` cells, to an eighth of a cell."""
+    """A bar of ``filled`` of ``width`` cells, at least 0 and at most 1, to an eighth of a cell."""
     eighths = round(min(1.0, max(0.0, filled)) * width * 8)
     return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip()
 

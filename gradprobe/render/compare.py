@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from rich.cells import cell_len
 from rich.console import RenderableType
@@ -40,7 +41,9 @@ def render_comparison(
         max(len("row"), *(cell_len(style.safe(n)) for n in names)), max(8, style.width // 5)
     )
     most = len(names) if everything else MOST_ROWS
-    shown = fold(len(names), _telling(names, reports), most)
+    named = {finding.row for report in reports for finding in report.findings}
+    telling = [index for index, row in enumerate(names) if row in named]
+    shown = fold(len(names), telling, most)
     footers = [str(read(report)) for report in reports for read in FOOTERS]
     least = max(_LEAST_BAR, *map(len, footers))  # the bars stand above the footers
     each = least + 2 + _REACH + 2
@@ -70,8 +73,8 @@ def _table(
     """Two columns a report, its bars and its reaches; of the lines those that are shown."""
     headers: list[tuple[str | Text, str]] = [("", "left")]
     for report in reports:
-        headers.append((Text(name(style.safe(report.target), bar_width)), "left"))
-        headers.append((" " * _REACH, "right"))
+        target = Text(name(style.safe(report.target), bar_width))
+        headers += [(target, "left"), (" " * _REACH, "right")]
     table = grid(headers)
     table.add_row("row", *[scale(bar_width), "reach"] * len(reports), style="bold")
     for gap, index in with_gaps(shown):
@@ -113,15 +116,8 @@ FOOTERS = (_verdict, _factor, _half_life)
 def align(columns: list[list[RowProfile]]) -> list[list[RowProfile | None]]:
     """By name where one network's rows hold all the others', else by position."""
     longest = max(columns, key=len)
-    known = {row.name for row in longest}
-    if all(row.name in known for column in columns for row in column):
+    names = {row.name for row in longest}
+    if all(row.name in names for column in columns for row in column):
         by_name = [{row.name: row for row in column} for column in columns]
         return [[rows.get(row.name) for rows in by_name] for row in longest]
-    return [
-        [column[i] if i < len(column) else None for column in columns] for i in range(len(longest))
-    ]
-
-
-def _telling(names: list[str], reports: Sequence[Report]) -> list[int]:
-    named = {f.row for report in reports for f in report.findings}
-    return [index for index, row in enumerate(names) if row in named]
+    return [list(line) for line in zip_longest(*columns)]

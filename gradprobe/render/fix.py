@@ -49,8 +49,11 @@ def render_fix(fix: Fix, style: Style | None = None, *, everything: bool = False
     if not fix.diff:
         return above
     diff = "".join(_diff_line(style.safe(line), style) + "\n" for line in fix.diff)
-    below = paint(_lines(_next_step(fix), style), style) if _next_step(fix) else ""
-    return above + "\n" + diff + ("\n" + below if below else "")
+    next_step = f"to apply it: gradprobe fix --write {fix.target}" if fix.writable else ""
+    if fix.written:
+        next_step = f"written to {fix.target}"
+    below = "\n" + paint(_lines(next_step, style), style) if next_step else ""
+    return f"{above}\n{diff}{below}"
 
 
 def _table(fix: Fix, style: Style, everything: bool) -> RenderableType:
@@ -69,8 +72,7 @@ def _table(fix: Fix, style: Style, everything: bool) -> RenderableType:
 
 def _row(table: Any, trial: Trial, width: int, style: Style, weight: str) -> None:
     worst = trial.worst
-    verdict = str(worst.verdict)
-    colour = VERDICT_COLOURS.get(worst.verdict, BAD)
+    verdict, colour = str(worst.verdict), VERDICT_COLOURS.get(worst.verdict, BAD)
     if worst.verdict is Verdict.HEALTHY and not trial.sound:
         verdict, colour = "not enough", VERDICT_COLOURS[Verdict.WEAK]
     table.add_row(
@@ -91,10 +93,8 @@ def _left_alone(fix: Fix) -> str:
 
 def _outcome(fix: Fix) -> str:
     """What came of the trials, and what the numbers of the table are."""
-    if fix.before.worst.verdict is Verdict.HEALTHY:
-        why = f"Its verdict is healthy, but: {fix.before.doubt}. "
-    else:
-        why = ""
+    healthy = fix.before.worst.verdict is Verdict.HEALTHY
+    why = f"Its verdict is healthy, but: {fix.before.doubt}. " if healthy else ""
     if fix.after is None:
         if not fix.tried:
             return f"{why}None of the changes that gradprobe knows fits it."
@@ -105,17 +105,9 @@ def _outcome(fix: Fix) -> str:
     return outcome
 
 
-def _next_step(fix: Fix) -> str:
-    if fix.written:
-        return f"written to {fix.target}"
-    return f"to apply it: gradprobe fix --write {fix.target}" if fix.writable else ""
-
-
 def _seeds(fix: Fix) -> str:
-    seeds = [str(seed) for seed in fix.seeds]
-    if len(seeds) == 1:
-        return f"seed {seeds[0]}"
-    return f"seeds {', '.join(seeds[:-1])} and {seeds[-1]}"
+    *others, last = map(str, fix.seeds)
+    return f"seeds {', '.join(others)} and {last}" if others else f"seed {last}"
 
 
 def _lines(text: str, style: Style, indent: int = 0) -> list[Text]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rich.console import RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from gradprobe.measure.blocks.profile import PathProfile
@@ -24,40 +25,24 @@ def render_paths(
     style = style or Style()
     blocks = f"{paths.blocks} block" + ("" if paths.blocks == 1 else "s")
     head = f"{target}: {blocks}, 2^{paths.blocks} paths to row {paths.row}"
-    parts: list[RenderableType] = [
-        Text(name(style.safe(head), style.width), style="bold"),
-        Text(""),
-    ]
-    parts += [_table(paths, style, everything), Text("")]
+    title = Text(name(style.safe(head), style.width), style="bold")
+    parts = [title, Text(""), _table(paths, style, everything), Text("")]
     if paths.effective is not None:
-        parts += [Text(line) for line in wrapped(_story(paths), style, 0)]
-    parts.append(Text(_check(paths), style=FAINT))
-    return paint(parts, style)
-
-
-def _story(paths: PathProfile) -> str:
-    if paths.effective is None:
-        return ""
-    low, high = paths.effective
-    return (
-        f"The gradient that arrives has gone through {number(paths.mean_length)} of "
-        f"{paths.blocks} branches on average; 95 % of it through {low} to {high}."
-    )
+        low, high = paths.effective
+        story = (
+            f"The gradient that arrives has gone through {number(paths.mean_length)} of "
+            f"{paths.blocks} branches on average; 95 % of it through {low} to {high}."
+        )
+        parts += [Text(line) for line in wrapped(story, style, 0)]
+    return paint([*parts, Text(_check(paths), style=FAINT)], style)
 
 
 def _table(paths: PathProfile, style: Style, everything: bool) -> RenderableType:
     room = style.width - _NUMBERS
     clean = _CLEAN if room >= 8 + len(_CLEAN) else ""
     bar_width = min(40, room - len(clean)) if room >= 8 else 0
-    table = grid(
-        [
-            ("branches", "right"),
-            ("paths", "right"),
-            ("norm", "right"),
-            ("share", "right"),
-            ("", "left"),
-        ]
-    )
+    numbers = [(header, "right") for header in ("branches", "paths", "norm", "share")]
+    table = grid([*numbers, ("", "left")])
     shares = paths.shares
     step, shown = (1, list(range(len(shares)))) if everything else _telling(paths)
     largest = max(shares, default=0.0)
@@ -66,25 +51,20 @@ def _table(paths: PathProfile, style: Style, everything: bool) -> RenderableType
         if j - previous > step:
             _gap(table, paths, previous + 1, j)
         previous = j
-        filled = shares[j] / largest if largest else 0.0
-        table.add_row(
-            str(j),
-            count(paths.paths(j)),
-            number(paths.norms[j]),
-            fraction(shares[j]),
-            Text(
-                bar(filled, bar_width) + (clean if j == 0 else ""), style=GOOD if j == 0 else NOTE
-            ),
-        )
+        drawn = Text(bar(shares[j] / largest if largest else 0.0, bar_width), style=NOTE)
+        if j == 0:
+            drawn = Text(drawn.plain + clean, style=GOOD)
+        cells = count(paths.paths(j)), number(paths.norms[j]), fraction(shares[j])
+        table.add_row(str(j), *cells, drawn)
     if previous < len(shares) - 1:
         _gap(table, paths, previous + 1, len(shares))
     return table
 
 
-def _gap(table: object, paths: PathProfile, start: int, end: int) -> None:
+def _gap(table: Table, paths: PathProfile, start: int, end: int) -> None:
     share = sum(paths.shares[start:end])
     lengths = f"{start}…{end - 1}" if end - start > 1 else str(start)
-    table.add_row(lengths, "⋮", "", fraction(share), style=FAINT)  # type: ignore[attr-defined]
+    table.add_row(lengths, "⋮", "", fraction(share), style=FAINT)
 
 
 def _telling(paths: PathProfile) -> tuple[int, list[int]]:

@@ -88,10 +88,10 @@ def _legend(sweep: Sweep, style: Style) -> list[Text]:
 
 def _between(curve: list[Point], depths: list[float]) -> list[float | None]:
     """log10 of theory's reach at ``depths``; exponential in between, as it is at a fixed point."""
-    known = sorted((p.depth, math.log10(p.theory)) for p in curve if p.theory)
+    points = sorted((p.depth, math.log10(p.theory)) for p in curve if p.theory)
     heights: list[float | None] = []
     for depth in depths:
-        pairs = (pair for pair in pairwise(known) if pair[0][0] <= depth <= pair[1][0])
+        pairs = (pair for pair in pairwise(points) if pair[0][0] <= depth <= pair[1][0])
         (a, low), (b, high) = next(pairs, ((0, math.nan), (1, math.nan)))
         height = low + (high - low) * (depth - a) / (b - a)
         heights.append(None if math.isnan(height) else height)

@@ -92,12 +92,13 @@ def _fits(sweep: Sweep, style: Style) -> RenderableType:
     return table
 
 
-def _fit_story(found: Fit) -> str:
-    if found.kind == "exponential":
-        return f"exponential, ×{number(found.factor)} per block"
-    if found.kind == "polynomial":
-        return f"polynomial, depth^{number(found.power)}"
-    return {"flat": "flat", "none": "too few depths with a reach above 0"}[found.kind]
+def _fit_story(curve: Fit) -> str:
+    return {
+        "exponential": f"exponential, ×{number(curve.factor)} per block",
+        "polynomial": f"polynomial, depth^{number(curve.power)}",
+        "flat": "flat",
+        "none": "too few depths with a reach above 0",
+    }[curve.kind]
 
 
 def _heat_map(sweep: Sweep, target: str, style: Style) -> list[RenderableType]:
@@ -109,20 +110,15 @@ def _heat_map(sweep: Sweep, target: str, style: Style) -> list[RenderableType]:
     cell = max(6, min(8, room))
     fit_columns = columns[: max(1, (style.width - label_width - 2) // cell)]
     head = Text(f"{target}: log10 of the reach, {down} down, {across} across", style="bold")
-    top = Text(
-        " " * (label_width + 2)
-        + "".join(f"{name(style.safe(v), cell - 1):>{cell}}" for v in fit_columns)
-    )
-    lines: list[RenderableType] = [head, top]
+    labels = (f"{name(style.safe(value), cell - 1):>{cell}}" for value in fit_columns)
+    lines: list[RenderableType] = [head, Text(" " * (label_width + 2) + "".join(labels))]
     for row in rows:
         line = Text(f"{name(style.safe(row), label_width):>{label_width}}  ")
         edge = sweep.edges.get((target, row))
-        passed = False
         for column in fit_columns:
             text, colour = _cell(points[(row, column)], cell)
-            if edge is not None and not passed and float(column) >= edge:
-                passed = True
-                text = text.replace(" ", "│", 1)
+            if edge is not None and float(column) >= edge:
+                edge, text = None, text.replace(" ", "│", 1)
             line.append(text, colour)
         lines.append(line)
     if len(fit_columns) < len(columns):
@@ -133,10 +129,10 @@ def _heat_map(sweep: Sweep, target: str, style: Style) -> list[RenderableType]:
 
 
 def _edge_story(sweep: Sweep, target: str) -> str:
-    found = sorted({edge for (of, _), edge in sweep.edges.items() if of == target})
-    if not found:
+    edges = sorted({edge for (of, _), edge in sweep.edges.items() if of == target})
+    if not edges:
         return "theory: no edge of chaos on this map"
-    gains = " to ".join(dict.fromkeys(number(edge) for edge in (found[0], found[-1])))
+    gains = " to ".join(dict.fromkeys(number(edge) for edge in (edges[0], edges[-1])))
     return f"│ theory's edge of chaos, gain {gains}: the gradient decays left of it, grows right"
 
 
@@ -144,8 +140,8 @@ def _cell(point: Point, width: int) -> tuple[str, str]:
     reach = point.reach
     if reach is None or not math.isfinite(reach):
         return f"{'NaN' if point.verdict is Verdict.NON_FINITE else '-':>{width}}", BAD
-    text = "0" if reach == 0 else f"{math.log10(reach):.1f}"
-    return f"{'-inf' if reach == 0 else text:>{width}}", VERDICT_COLOURS.get(point.verdict, BAD)
+    text = "-inf" if reach == 0 else f"{math.log10(reach):.1f}"
+    return f"{text:>{width}}", VERDICT_COLOURS.get(point.verdict, BAD)
 
 
 def render_sweep_json(sweep: Sweep, versions: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.text import Text
 
-from gradprobe.measure.profile import GradientProfile, RowProfile, RowStatus
+from gradprobe.measure.profile import RowProfile, RowStatus
 from gradprobe.numbers import fraction, kind, name, number, plural
 from gradprobe.render.canvas import BAD, FAINT, Style, fold, grid, heat_bar, scale, with_gaps
 from gradprobe.verdict.report import Report, Severity
@@ -54,26 +54,24 @@ def table(report: Report, style: Style, everything: bool) -> RenderableType:
     columns = _columns(report, room)
     room -= sum(column.width + 2 for column in columns)
     bar_width = min(_BAR[1], _BAR[0] + max(0, room))
-    lines = grid(
-        [
-            (profile.unit[:name_width], "left"),
-            ("layer", "left"),
-            ("reach", "right"),
-            (scale(bar_width), "left"),
-        ]
-        + [(column.header, "right") for column in columns]
-    )
+    heads = [(profile.unit[:name_width], "left"), ("layer", "left"), ("reach", "right")]
+    numbers = [(column.header, "right") for column in columns]
+    lines = grid([*heads, (scale(bar_width), "left"), *numbers])
     shown = range(len(rows)) if everything else fold(len(rows), _telling(report), MOST_ROWS)
     for gap, index in with_gaps(shown):
         if gap:
             lines.add_row("⋮", plural(gap, profile.unit), style=FAINT)
         row = rows[index]
         reach = profile.reach_of(row)
+        bar = heat_bar(reach, bar_width)
+        if row.status in (RowStatus.NOT_RUN, RowStatus.NO_TENSOR):
+            bar = Text(row.status.replace("-", " "), style=BAD)
+        indent = _indent(row)
         lines.add_row(
-            Text(_indented(row, name_width, style)),
+            Text(indent + name(style.safe(row.name), name_width - len(indent))),
             Text(kind(style.safe(row.kind), kind_width)),
             Text(number(reach)),
-            _bar(row, reach, bar_width),
+            bar,
             *(Text(column.read(row)) for column in columns),
         )
     return lines
@@ -81,7 +79,7 @@ def table(report: Report, style: Style, everything: bool) -> RenderableType:
 
 def _widths(report: Report, style: Style) -> tuple[int, int]:
     """Of the names and of the kinds: the longest one's, up to a share of the whole width."""
-    names = [("  " * min(row.level, 1)) + style.safe(row.name) for row in report.rows]
+    names = [_indent(row) + style.safe(row.name) for row in report.rows]
     kinds = [style.safe(row.kind) for row in report.rows]
     name_width = max(len(report.profile.unit), *map(cell_len, names))
     kind_width = max(len("layer"), *map(cell_len, kinds))
@@ -90,10 +88,17 @@ def _widths(report: Report, style: Style) -> tuple[int, int]:
 
 def _columns(report: Report, room: int) -> list[Column]:
     """The columns that find room, with those that were asked for first."""
-    asked = _theory_columns(report.profile) if report.theory else ()
-    asked += JACOBIAN_COLUMNS if any(row.jacobian is not None for row in report.rows) else ()
+    requested: list[Column] = []
+    if report.theory:  # the factor across the row, going back, and what it should be
+        factors = report.profile.factors
+        requested += [
+            Column("factor", 7, lambda row: number(factors.get(row.name))),
+            Column("theory", 7, lambda row: number(row.theory and row.theory.factor)),
+        ]
+    if any(row.jacobian is not None for row in report.rows):
+        requested += JACOBIAN_COLUMNS
     columns = []
-    for column in (*asked, *COLUMNS):
+    for column in (*requested, *COLUMNS):
         if room < column.width + 2:
             break
         columns.append(column)
@@ -101,23 +106,8 @@ def _columns(report: Report, room: int) -> list[Column]:
     return columns
 
 
-def _theory_columns(profile: GradientProfile) -> tuple[Column, ...]:
-    """With --theory: the factor across the row, going back, and what it should be."""
-    return (
-        Column("factor", 7, lambda row: number(profile.factors.get(row.name))),
-        Column("theory", 7, lambda row: number(row.theory and row.theory.factor)),
-    )
-
-
-def _bar(row: RowProfile, reach: float | None, width: int) -> Text:
-    if row.status in (RowStatus.NOT_RUN, RowStatus.NO_TENSOR):
-        return Text(row.status.replace("-", " "), style=BAD)
-    return heat_bar(reach, width)
-
-
-def _indented(row: RowProfile, width: int, style: Style) -> str:
-    indent = "  " * min(row.level, 1)
-    return indent + name(style.safe(row.name), width - len(indent))
+def _indent(row: RowProfile) -> str:
+    return "  " * min(row.level, 1)
 
 
 def _telling(report: Report) -> list[int]:
