@@ -104,7 +104,10 @@ def _read_arrays(path: str, max_bytes: int) -> dict[str, Tensor]:
     import numpy  # here, since only --data needs it
 
     try:
-        size = _unpacked_size(path) if suffix == ".npz" else Path(path).stat().st_size
+        size = Path(path).stat().st_size
+        if suffix == ".npz":
+            with zipfile.ZipFile(path) as packed:
+                size = sum(entry.file_size for entry in packed.infolist())
         if size > max_bytes:
             raise InputError(f"{path} holds {size / 2**30:.3g} GiB", hint="see --max-memory")
         if suffix == ".safetensors":
@@ -126,11 +129,6 @@ def _read_arrays(path: str, max_bytes: int) -> dict[str, Tensor]:
         if "pickle" in reason:
             reason = "it holds Python objects, whose reading could run code"
         raise InputError(f"{path} is not a readable {suffix} file: {reason[:120]}") from error
-
-
-def _unpacked_size(path: str) -> int:
-    with zipfile.ZipFile(path) as archive:
-        return sum(entry.file_size for entry in archive.infolist())
 
 
 def _pick(arrays: dict[str, Tensor], keys: tuple[str, ...]) -> Tensor | None:

@@ -49,10 +49,11 @@ def _layers(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None) -> 
     loss = options.loss or spec.loss
     choose("--loss", loss, tuple(LOSSES))
     device, dtype = device_of(options.device), dtype_of(options.dtype)
-    batch = _given_batch(spec, options, inputs)
-    size = options.batch_size or spec.input.batch_size or DEFAULT_BATCH_SIZE
-    if batch is not None:
-        size = batch.inputs.shape[0]
+    size = options.batch_size or spec.input.batch_size
+    batch = None if inputs is None else Batch(inputs)
+    if batch is None and options.data is not None:
+        batch = load_batch(options.data, spec.input, size, options.limits.memory)
+    size = batch.inputs.shape[0] if batch is not None else size or DEFAULT_BATCH_SIZE
     try:
         network = build(
             spec,
@@ -91,13 +92,7 @@ def _architecture(spec: ArchitectureSpec, options: ProbeOptions) -> Subject:
     size = options.batch_size or ARCHITECTURE_BATCH_SIZE
     dtype = dtype_of(options.dtype)
     model, inputs = transformers.build(
-        spec,
-        seed=options.seed,
-        batch_size=size,
-        dtype=dtype,
-        device=device_of(options.device),
-        limits=options.limits,
-        own_loss=loss == OWN_LOSS,
+        spec, options, batch_size=size, dtype=dtype, device=device_of(options.device)
     )
     own = transformers.own_loss if loss == OWN_LOSS else _main_loss(loss, options.seed)
     return Subject(
@@ -164,15 +159,6 @@ def _main_loss(name: str, seed: int) -> Callable[[Any], Tensor]:
     """The loss called ``name`` of what a Hugging Face model is for: its main output."""
     loss = loss_of(name, None, seed)
     return lambda output: loss(transformers.main_output(output))
-
-
-def _given_batch(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None) -> Batch | None:
-    if inputs is not None:
-        return Batch(inputs)
-    if options.data is None:
-        return None
-    size = options.batch_size or spec.input.batch_size
-    return load_batch(options.data, spec.input, size, options.limits.memory)
 
 
 def device_of(name: str) -> torch.device:

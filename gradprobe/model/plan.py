@@ -1,4 +1,4 @@
-"""``NetworkSpec`` → ``Plan``: every size filled in, and what the network costs.
+"""``NetworkSpec`` → ``Planned``: every size filled in, and what the network costs.
 
 Everything happens on the meta device, where tensors have a shape and no memory: sizes that follow
 from the input are filled in, shapes that do not fit are found, and the cost is summed up and held
@@ -10,11 +10,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradprobe.errors import GradprobeError, Place, first_line
 from gradprobe.model.layers import layer_class
@@ -47,18 +46,14 @@ class Planned(NamedTuple):
     activations: int = 0  # elements of all outputs inside, for the whole batch
     work: int = 0  # multiplications of one forward pass, about
 
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A network whose sizes are all known, and what it costs; nothing is allocated yet."""
-
-    layers: tuple[Planned, ...]
-    parameters: int
-    work: int  # multiplications of one forward pass, about
+    @property
+    def layers(self) -> tuple[Planned, ...]:
+        """The layers of the first branch: of a chain all of them."""
+        return self.branches[0]
 
 
-def plan(spec: NetworkSpec, batch_size: int, limits: Limits | None = None) -> Plan:
-    """Fill in every size, on the meta device, and hold the cost against ``limits``.
+def plan(spec: NetworkSpec, batch_size: int, limits: Limits | None = None) -> Planned:
+    """The network as one chain, every size filled in on the meta device, within ``limits``.
 
     Raises:
         InputError: shapes do not fit, an argument is refused by torch, no parameter, too large.
@@ -71,8 +66,8 @@ def plan(spec: NetworkSpec, batch_size: int, limits: Limits | None = None) -> Pl
     with torch.no_grad():
         x = torch.empty(shape, device="meta", dtype=dtype)
         layers, _ = planner.chain(spec.layers, x)
-    parameters = sum(layer.parameters for layer in layers)
-    activations = sum(layer.activations for layer in layers)
+    whole = _combine(LayerSpec("sequential"), (tuple(layers),))
+    parameters = whole.parameters
     if parameters == 0:
         raise spec.error("the network has no trainable parameters", spec.layers[0].place)
     largest = max(layers, key=lambda layer: layer.parameters).spec.place
@@ -83,9 +78,8 @@ def plan(spec: NetworkSpec, batch_size: int, limits: Limits | None = None) -> Pl
     # Each output, and its gradient on the way back.
     what = f"the activations of a batch of {batch_size} need"
     widest = max(layers, key=lambda layer: layer.activations).spec.place
-    _check_bytes(spec, what, 2 * activations + parameters, limits, widest)
-    work = sum(layer.work for layer in layers)
-    return Plan(tuple(layers), parameters, work)
+    _check_bytes(spec, what, 2 * whole.activations + parameters, limits, widest)
+    return whole
 
 
 def _check_bytes(
@@ -125,11 +119,11 @@ class _Planner:
         self.previous: LayerSpec | None = None
 
     def chain(self, layers: tuple[LayerSpec, ...], x: Tensor) -> tuple[list[Planned], Tensor]:
-        planned = []
+        chain = []
         for layer in layers:
-            one, x = self.layer(layer, x)
-            planned.append(one)
-        return planned, x
+            planned, x = self.layer(layer, x)
+            chain.append(planned)
+        return chain, x
 
     def layer(self, layer: LayerSpec, x: Tensor) -> tuple[Planned, Tensor]:
         if layer.is_leaf:
@@ -161,27 +155,21 @@ class _Planner:
         try:
             with torch.device("meta"):
                 module = layer_class(layer.kind)(**arguments)
-            out = self._output(layer, arguments, module, x)
+            fits = x.is_floating_point() != ("Embedding" in layer.kind)
+            shape = output_shape(layer.kind, arguments, tuple(x.shape)) if fits else None
+            out = torch.empty(shape, device="meta", dtype=torch.float32) if shape else module(x)
         except Exception as error:
             self._refuse(layer, x, error)
         if not isinstance(out, Tensor):
             raise self.spec.error(f"{layer.kind} does not return one tensor", layer.place)
         if out.numel() == 0:
-            shape = list(out.shape[1:])
-            raise self.spec.error(f"{layer.kind} gives an empty output, {shape}", layer.place)
+            message = f"{layer.kind} gives an empty output, {list(out.shape[1:])}"
+            raise self.spec.error(message, layer.place)
         parameters = sum(p.numel() for p in module.parameters())
         # Each weight of an output feature is used once for each of that feature's values.
         work = out.numel() * parameters // (arguments.get("out_channels") or out.shape[-1])
         activations = out.numel() + _inside(layer.kind, arguments, x)
         return Planned(layer, arguments, (), parameters, activations, work), out
-
-    @staticmethod
-    def _output(layer: LayerSpec, arguments: dict[str, Any], module: nn.Module, x: Tensor) -> Any:
-        fits = x.is_floating_point() != ("Embedding" in layer.kind)
-        shape = output_shape(layer.kind, arguments, tuple(x.shape)) if fits else None
-        return (
-            module(x) if shape is None else torch.empty(shape, device="meta", dtype=torch.float32)
-        )
 
     def _resolve(self, layer: LayerSpec, x: Tensor) -> dict[str, Any]:
         """The arguments of a leaf, with those that follow from the input filled in."""

@@ -59,12 +59,12 @@ def find_rows(model: nn.Module, pattern: str | None = None) -> list[Row]:
     if not pattern:
         _look_through(model, blocks, opened)
     rows = _distinct(_open("", model, blocks, opened))
-    while not pattern and sum(map(_weighty, rows)) < 3:
-        closed = [r for r in rows if r.module not in blocks and r.module is not model]
-        closed = [r for r in closed if children_of(r.module) and _weighty(r)]
+    while not pattern and sum(holds_weights(row.module) for row in rows) < 3:
+        closed = [r.module for r in rows if r.module not in blocks and r.module is not model]
+        closed = [module for module in closed if children_of(module) and holds_weights(module)]
         if not closed:
             break
-        opened.add(max(closed, key=_size).module)
+        opened.add(max(closed, key=lambda module: sum(p.numel() for p in module.parameters())))
         rows = _distinct(_open("", model, blocks, opened))
     return rows
 
@@ -75,7 +75,7 @@ def with_leaves(rows: list[Row], places: dict[nn.Module, Place] | None = None) -
     seen: set[nn.Module] = set()  # a leaf that several blocks share has one hook
     for row in rows:
         result.append(row)
-        for path, module in _leaf_modules(row.module):
+        for path, module in leaves_of(row.module):
             if path and module not in seen:
                 seen.add(module)
                 place = (places or {}).get(module, row.place)
@@ -105,9 +105,13 @@ def parameters_of(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Par
     return found
 
 
-def leaves_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
+def leaves_of(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The modules that compute by themselves, by path, in the order of their registration."""
-    return list(_leaf_modules(module))
+    children = children_of(module)
+    if not children:
+        yield path, module
+    for name, child in children.items():
+        yield from leaves_of(child, f"{path}.{name}" if path else name)
 
 
 def children_of(module: nn.Module) -> dict[str, nn.Module]:
@@ -183,16 +187,17 @@ def _blocks_of(stage: nn.Module, alone: bool) -> list[nn.Module]:
 def _matching(model: nn.Module, pattern: str) -> set[nn.Module]:
     """The modules whose path matches, without those inside another that does."""
     parts = pattern.split(".")
-    paths = [path for path, _ in model.named_modules() if path]
-    found: dict[str, nn.Module] = {}
-    for path, module in model.named_modules():
+
+    def matches(path: str) -> bool:
         names = path.split(".")
-        if len(names) == len(parts) and all(map(fnmatchcase, names, parts)):
-            found[path] = module
-    if not found:
+        return len(names) == len(parts) and all(map(fnmatchcase, names, parts))
+
+    modules = {module for path, module in model.named_modules() if matches(path)}
+    if not modules:
+        paths = [path for path, _ in model.named_modules() if path]
         near = suggestion(pattern, paths) or f"paths: {', '.join([*paths[:6], '…'])}"
         raise InputError(f"rows: no module matches '{pattern}'", hint=near)
-    return set(found.values())
+    return modules
 
 
 def _above(model: nn.Module, blocks: set[nn.Module]) -> set[nn.Module]:
@@ -231,17 +236,9 @@ def _open(
         yield from _open(f"{name}.{child_name}" if name else child_name, child, blocks, opened)
 
 
-def _distinct(found: Iterable[Row]) -> list[Row]:
+def _distinct(rows: Iterable[Row]) -> list[Row]:
     """A module that is registered twice is one row, by its first name."""
-    return list({row.module: row for row in reversed(list(found))}.values())[::-1]
-
-
-def _weighty(row: Row) -> bool:
-    return holds_weights(row.module)
-
-
-def _size(row: Row) -> int:
-    return sum(p.numel() for p in row.module.parameters())
+    return list({row.module: row for row in reversed(list(rows))}.values())[::-1]
 
 
 def _row(name: str, module: nn.Module) -> Row:
@@ -251,15 +248,6 @@ def _row(name: str, module: nn.Module) -> Row:
 
 def _kinds(of: type[nn.Module]) -> tuple[str, ...]:
     """The name of a class and, where it is a user's own, that of its torch base."""
-    made = (one.__name__ for one in of.__mro__ if one.__module__.startswith("torch.nn.modules."))
-    base = next(made, "Module")
+    torch_bases = (b.__name__ for b in of.__mro__ if b.__module__.startswith("torch.nn.modules."))
+    base = next(torch_bases, "Module")
     return (of.__name__,) if base in ("Module", of.__name__) else (of.__name__, base)
-
-
-def _leaf_modules(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
-    children = children_of(module)
-    if not children:
-        yield path, module
-        return
-    for name, child in children.items():
-        yield from _leaf_modules(child, f"{path}.{name}" if path else name)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from gradprobe.errors import InputError, ModelError, first_line, suggestion
 from gradprobe.model.seeds import derive, reseed
 from gradprobe.spec.network import ArchitectureSpec
-from gradprobe.spec.options import Limits
+from gradprobe.spec.options import OWN_LOSS, Limits, ProbeOptions
 
 TOKENS = 64  # in a sequence, where the model takes as many
 PIXELS = 224  # where the configuration does not say
@@ -27,24 +28,18 @@ SAMPLES = 16_000  # of raw audio: one second
 _MEMORY_PER_WEIGHT = 2  # itself and its gradient
 
 
-class Architecture(NamedTuple):
-    """A model, the keyword arguments of one call, and whether the loss is its own."""
-
-    model: nn.Module
-    inputs: dict[str, Tensor]
-
-
 def build(
     spec: ArchitectureSpec,
+    options: ProbeOptions,
     *,
-    seed: int,
     batch_size: int,
     dtype: torch.dtype,
-    device: Any,
-    limits: Limits,
-    own_loss: bool = False,
-) -> Architecture:
-    """The model of ``spec`` in train mode, with random weights and a random batch.
+    device: torch.device,
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The model of ``spec`` in train mode with random weights, and the arguments of one call.
+
+    Args:
+        options: the seed, the limits, and whether the loss is the model's own, which needs labels.
 
     Raises:
         InputError: transformers is not installed, does not know the architecture, or refuses a
@@ -59,10 +54,13 @@ def build(
             outline = make()
     except Exception as error:
         raise ModelError(f"{spec.source}: the model cannot be built: {_first(error)}") from error
-    _hold_against(outline, limits, dtype)
-    inputs = _inputs(outline, config, batch_size, seed, own_loss)
+    _hold_against(outline, options.limits, dtype)
+    generator = torch.Generator().manual_seed(derive(options.seed, "input"))
+    inputs = _inputs(outline, config, batch_size, generator)
+    if options.loss == OWN_LOSS:
+        inputs |= _labels(outline, config, inputs, generator)
     with torch.random.fork_rng(devices=[]):
-        reseed(derive(seed, "weights"))
+        reseed(derive(options.seed, "weights"))
         try:
             model = make().to(dtype=dtype, device=device)
         except (RuntimeError, MemoryError) as error:
@@ -70,7 +68,7 @@ def build(
             raise ModelError(message) from error
     moved = {key: x.to(device) for key, x in inputs.items()}
     typed = {key: x.to(dtype) if x.is_floating_point() else x for key, x in moved.items()}
-    return Architecture(model, typed)
+    return model, typed
 
 
 def main_output(output: Any) -> Any:
@@ -86,8 +84,8 @@ def own_loss(output: Any) -> Tensor:
     loss = output.get("loss") if isinstance(output, Mapping) else None
     if loss is None:
         raise ModelError("the model gave no loss for its labels")
-    found: Tensor = loss
-    return found
+    own: Tensor = loss
+    return own
 
 
 def _library() -> Any:
@@ -112,13 +110,13 @@ def _library() -> Any:
 def _config(transformers: Any, spec: ArchitectureSpec) -> Any:
     values = dict(spec.values)
     kind = str(values.pop("model_type"))
-    known = transformers.CONFIG_MAPPING
-    if kind not in known:
-        hint = suggestion(kind, known.keys()) or "a newer transformers may know it"
+    classes = transformers.CONFIG_MAPPING
+    if kind not in classes:
+        hint = suggestion(kind, classes.keys()) or "a newer transformers may know it"
         if spec.own_code:
             hint = "its folder brings code of its own, which is not run"
         raise InputError(f"{spec.source}: transformers knows no model_type '{kind}'", hint=hint)
-    default = known[kind]()
+    default = classes[kind]()
     for key in spec.set_keys:
         name = key.partition(".")[0]
         if not hasattr(default, name):
@@ -137,18 +135,14 @@ def _constructor(transformers: Any, spec: ArchitectureSpec, config: Any) -> Call
     """What makes the model: the class in ``architectures``, or the bare model without a head."""
     name = spec.class_name
     if name is None:
-        return lambda: transformers.AutoModel.from_config(config, trust_remote_code=False)
-    found: Any = getattr(transformers, name, None)
-    fits = inspect.isclass(found) and issubclass(found, transformers.PreTrainedModel)
+        return partial(transformers.AutoModel.from_config, config, trust_remote_code=False)
+    kind: Any = getattr(transformers, name, None)
+    fits = inspect.isclass(kind) and issubclass(kind, transformers.PreTrainedModel)
     if not fits:
         hint = suggestion(name, [n for n in dir(transformers) if n[:3] == name[:3]])
         raise InputError(f"{spec.source}: transformers has no architecture '{name}'", hint=hint)
 
-    def make() -> nn.Module:
-        made: nn.Module = found(config)
-        return made
-
-    return make
+    return partial(kind, config)
 
 
 def _hold_against(outline: nn.Module, limits: Limits, dtype: torch.dtype) -> None:
@@ -166,10 +160,9 @@ def _hold_against(outline: nn.Module, limits: Limits, dtype: torch.dtype) -> Non
 
 
 def _inputs(
-    model: nn.Module, config: Any, size: int, seed: int, own_loss: bool
+    model: nn.Module, config: Any, size: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
     taken = inspect.signature(model.forward).parameters
-    generator = torch.Generator().manual_seed(derive(seed, "input"))
     wanted = [str(getattr(model, "main_input_name", "input_ids"))]
     if getattr(config, "vision_config", None) is not None and "pixel_values" in taken:
         wanted.append("pixel_values")
@@ -182,7 +175,7 @@ def _inputs(
         inputs[name] = INPUTS[name](config, size, generator)
     if "input_ids" in inputs and "attention_mask" in taken:
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    return inputs | (_labels(model, config, inputs, generator) if own_loss else {})
+    return inputs
 
 
 def _tokens(config: Any, size: int, generator: torch.Generator) -> Tensor:

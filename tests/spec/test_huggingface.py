@@ -23,7 +23,7 @@ import gradprobe
 from gradprobe.errors import ExitCode, InputError
 from gradprobe.model import transformers as architectures
 from gradprobe.spec.network import ArchitectureSpec, NetworkSpec
-from gradprobe.spec.options import Limits, ProbeOptions
+from gradprobe.spec.options import OWN_LOSS, ProbeOptions
 from gradprobe.spec.sources import huggingface
 from gradprobe.spec.sources.huggingface import ArchitectureOptions
 from gradprobe.spec.sources.table import TargetOptions
@@ -60,16 +60,12 @@ def load(target: str, layers: int, settings: Sequence[str] = ()) -> NetworkSpec 
     return load_network(target, TargetOptions(architecture=options))
 
 
-def built(name: str, own_loss: bool = False, size: int = 3) -> architectures.Architecture:
-    return architectures.build(
-        huggingface.load(config(name)),
-        seed=0,
-        batch_size=size,
-        dtype=torch.float32,
-        device="cpu",
-        limits=Limits(),
-        own_loss=own_loss,
-    )
+def built(
+    name: str, loss: str | None = None, size: int = 3
+) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+    spec, device = huggingface.load(config(name)), torch.device("cpu")
+    options = ProbeOptions(loss=loss)
+    return architectures.build(spec, options, batch_size=size, dtype=torch.float32, device=device)
 
 
 @pytest.fixture
@@ -127,7 +123,7 @@ def test_gradients_are_those_of_backward(name: str) -> None:
 def test_the_model_s_own_loss(name: str) -> None:
     spec = load_network(config(name))
     report = probe_target(spec, ProbeOptions(batch_size=3, loss="own"))
-    model, inputs = built(name, own_loss=True)
+    model, inputs = built(name, OWN_LOSS)
     torch.manual_seed(0)
     classes = 99 if "labels" in inputs and inputs["labels"].dim() == 2 else 2
     # At its start a model knows nothing: its loss is near that of guessing.
