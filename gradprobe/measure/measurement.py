@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from typing import NamedTuple
 
 from gradprobe.measure.profile import GradientProfile
+from gradprobe.numbers import all_finite
 from gradprobe.spec.network import CheckSpec
 from gradprobe.theory.moments import Moments
 
@@ -37,6 +39,66 @@ class NoLook(NamedTuple):
     failed: bool = False  # the look itself: another run may get further
 
 
+class Outcome(StrEnum):
+    """What became of a trial's steps at one rate."""
+
+    LEARNED = "learned"
+    DIVERGED = "diverged"  # or the loss stood above where it began
+    SLOW = "slow"
+    CUT = "cut"  # time ran out
+
+
+class Course(NamedTuple):
+    """The losses at one rate: ``losses[k]`` after ``k`` steps from the weights as they are."""
+
+    optimizer: str  # SGD, whose momentum is 0.9, or Adam
+    rate: float
+    losses: tuple[float, ...]
+    outcome: Outcome
+
+    @property
+    def steps(self) -> int:
+        """How many steps were taken."""
+        return max(0, len(self.losses) - 1)
+
+
+class Trial(NamedTuple):
+    """Whether a network learns one batch by heart, and at which rate: see ``measure.overfit``.
+
+    The courses are in the order in which the rates were tried, which ends where one has learned.
+    """
+
+    courses: tuple[Course, ...] = ()
+    samples: int = 0
+    own: bool = False  # whether loss and data are the user's
+    cut: bool = False  # time ran out before every rate had its say
+    reason: str | None = None  # why there are no courses
+
+    @property
+    def learned(self) -> Course | None:
+        """The course that got there."""
+        return next((c for c in self.courses if c.outcome is Outcome.LEARNED), None)
+
+    @property
+    def failed(self) -> bool:
+        """Whether every rate was tried and none got there."""
+        return bool(self.courses) and not self.cut and self.learned is None
+
+    @property
+    def best(self) -> Course | None:
+        """The course that learned, or else the one whose loss fell furthest."""
+        return self.learned or min(self._finite(), key=lambda c: c.losses[-1], default=None)
+
+    @property
+    def largest(self) -> Course | None:
+        """The largest rate that did not diverge, of SGD where there is one."""
+        stable = (c for c in self.courses if c.outcome is not Outcome.DIVERGED)
+        return next(stable, None)
+
+    def _finite(self) -> Iterator[Course]:
+        return (c for c in self.courses if c.losses and all_finite(c.losses[-1]))
+
+
 class Measurement(NamedTuple):
     """One probe of one target, with what is needed to judge it without reading the target again."""
 
@@ -47,3 +109,4 @@ class Measurement(NamedTuple):
     look: SecondLook | None = None  # on request
     no_look: NoLook | None = None  # why there is none, where it was asked for
     moments: Moments | None = None  # of the given batch, where theory was asked for
+    trial: Trial | None = None  # on request

@@ -16,6 +16,7 @@ from gradprobe.model.build import build
 from gradprobe.model.losses import LOSSES, loss_of
 from gradprobe.model.rows import find_rows
 from gradprobe.model.subject import Loss, Subject, subject_of
+from gradprobe.model.tensors import first_tensor
 from gradprobe.spec.network import ArchitectureSpec, NetworkSpec
 from gradprobe.spec.options import (
     ARCHITECTURE_BATCH_SIZE,
@@ -81,6 +82,7 @@ def _layers(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None) -> 
         name=spec.name,
         work=network.work,
         drawn=batch is None,
+        own_loss=drawn.labels is not None and loss != "projection",
         told={"batch_size": size, "dtype": _word(dtype), "loss": loss},
     )
 
@@ -105,6 +107,8 @@ def _architecture(spec: ArchitectureSpec, options: ProbeOptions) -> Subject:
         seed=options.seed,
         memory=options.limits.memory,
         name=type(model).__name__,
+        drawn=True,
+        main=lambda output: first_tensor(transformers.main_output(output)),
         told={"batch_size": size, "dtype": _word(dtype), "loss": loss},
     )
 
@@ -138,6 +142,7 @@ def module_subject(
         subject,
         memory=options.limits.memory,
         name=type(model).__name__,
+        own_loss=word == "custom",
         told={"dtype": _word(parameter.dtype), "device": str(parameter.device), "loss": word},
     )
 

@@ -12,6 +12,7 @@ from gradprobe.errors import InputError
 from gradprobe.model.build import Network
 from gradprobe.model.losses import loss_of
 from gradprobe.model.rows import Row, find_rows
+from gradprobe.model.tensors import first_tensor
 
 Loss = Callable[[Any], Tensor]
 
@@ -37,6 +38,8 @@ class Subject:
     name: str | None = None  # what the network is called
     work: int | None = None
     drawn: bool = False  # whether the batch was made up here, and not given
+    own_loss: bool = False  # whether the loss is the user's: a function, or with labels of theirs
+    main: Callable[[Any], Tensor | None] = first_tensor  # of the output, what the model is for
     told: Mapping[str, bool | int | float | str | None] = field(default_factory=dict)
 
 
