@@ -29,24 +29,12 @@ LONG: dict[str, str] = {
 
 # What is still over a measure, by the measure's name: to be emptied.
 TODO: dict[str, set[str]] = {
-    "no file over 350 lines": {
-        "cli/options.py",
-    },
     "no command over 60 lines": {
-        "cli/commands/block.py",
-        "cli/commands/check.py",
-        "cli/commands/compare.py",
-        "cli/commands/fix.py",
-        "cli/commands/paths.py",
         "cli/commands/probe.py",
         "cli/commands/sweep.py",
     },
     "no function over 40 lines": {
-        "cli/commands/check.py:check",
-        "cli/commands/probe.py:probe",
-    },
-    "no more than 6 parameters": {
-        "cli/options.py:probe_options",
+        "model/make.py:_layers",
         "model/transformers.py:build",
     },
     "at most 16,500 lines": {

@@ -7,17 +7,51 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TypeVar
 
-from gradprobe.errors import printable
+from gradprobe.errors import ExitCode, printable
 from gradprobe.files import write_atomically
 from gradprobe.render.canvas import Style
+from gradprobe.spec.options import SEVERITIES, Shown, option
+from gradprobe.verdict.report import Report, Severity
 
 Item = TypeVar("Item")
 
 _MARKS = "█▏×→⋮…∂"
 _WIDTHS = (40, 240)
 _PIPED_WIDTH = 80
+
+
+FORMATS = ("text", "json")
+COLORS = ("auto", "always", "never")
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """What is printed, and where."""
+
+    format: str = option("text", Shown("Of the output.", choices=FORMATS))
+    output: str | None = option(None, Shown("Write to FILE.", ("-o", "--output"), metavar="FILE"))
+    everything: bool = option(False, Shown("Show every row.", ("--all",)))
+    color: str = option("auto", Shown("When to colour.", choices=COLORS))
+    fail_on: str | None = option("error", Shown("Least severity for exit 1.", choices=SEVERITIES))
+    exit_zero: bool = option(False, Shown("Exit 0 whatever is found."))
+
+    @property
+    def style(self) -> Style:
+        return style_for(self.color, self.output)
+
+    def emit(self, text: str) -> None:
+        emit(text, self.output)
+
+    def exit_code(self, reports: Iterable[Report]) -> int:
+        """0, or 1 if a finding that counts is at or above ``fail_on``."""
+        if self.exit_zero or self.fail_on is None:
+            return int(ExitCode.OK)
+        severity = Severity[self.fail_on.upper()]
+        failed = any(report.fails(severity) for report in reports)
+        return int(ExitCode.FINDINGS if failed else ExitCode.OK)
 
 
 def style_for(color: str, output: str | None) -> Style:

@@ -6,22 +6,54 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TextIO
 
-from gradprobe.cli.output import emit, style_for, warn
+from gradprobe.cli.output import COLORS, emit, style_for, warn
 from gradprobe.errors import InputError, suggestion
 from gradprobe.render.canvas import ENDLESS, Style
 from gradprobe.render.check.formats import CONCISE, FOR_PEOPLE, FORMATS
 from gradprobe.render.check.github import render_github
 from gradprobe.render.check.markdown import render_markdown
 from gradprobe.render.check.text import summary
+from gradprobe.spec.options import Shown, option
 from gradprobe.tasks.check.result import CheckResult
 
 _SUMMARY_LIMIT = 1 << 20  # bytes that GitHub takes of a step's summary
 
 
-def destinations(outputs: Sequence[str], format: str) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class PublishOptions:
+    """In which formats the result is printed, and where."""
+
+    format: str = option(
+        CONCISE,
+        Shown(
+            f"{', '.join(FORMATS)}.",
+            ("--output-format",),
+            choices=tuple(FORMATS),
+            metavar="FORMAT",
+        ),
+    )
+    outputs: tuple[str, ...] = option(
+        (),
+        Shown(
+            "Write to FILE; may be given several times.",
+            ("-o", "--output"),
+            metavar="[FORMAT=]FILE",
+            read=tuple,
+            kind=list[str],
+        ),
+    )
+    color: str = option("auto", Shown("When to colour.", choices=COLORS))
+    exit_zero: bool = option(False, Shown("Exit 0 whatever is found."))
+
+    @property
+    def files(self) -> dict[str, str]:
+        return _destinations(self.outputs, self.format)
+
+
+def _destinations(outputs: Sequence[str], format: str) -> dict[str, str]:
     """Which format goes to which file: of each ``FILE`` or ``FORMAT=FILE``.
 
     Raises:
@@ -44,8 +76,8 @@ def destinations(outputs: Sequence[str], format: str) -> dict[str, str]:
     return files
 
 
-def publish(result: CheckResult, format: str, outputs: Sequence[str], color: str) -> None:
-    """Write the result to standard output and to every file that ``outputs`` name.
+def publish(result: CheckResult, options: PublishOptions) -> None:
+    """Write the result to standard output and to every file that the options name.
 
     A plain ``-o FILE`` takes the place of standard output. In GitHub Actions annotations and the
     step summary come by themselves.
@@ -53,15 +85,15 @@ def publish(result: CheckResult, format: str, outputs: Sequence[str], color: str
     Raises:
         InputError: a file cannot be written; the others are.
     """
-    files = destinations(outputs, format)
-    if not any(output in files for output in outputs):
-        emit(_rendered(result, format, style_for(color, None), sys.stdout.isatty()))
-    if os.environ.get("GITHUB_ACTIONS") == "true" and format != "github":
-        _show_in_github(result, sys.stdout if format in FOR_PEOPLE else sys.stderr)
+    files, word = options.files, options.format
+    if not any(output in files for output in options.outputs):
+        emit(_rendered(result, word, style_for(options.color, None), sys.stdout.isatty()))
+    if os.environ.get("GITHUB_ACTIONS") == "true" and word != "github":
+        _show_in_github(result, sys.stdout if word in FOR_PEOPLE else sys.stderr)
     failed = []
     for file, word in files.items():
         try:
-            emit(_rendered(result, word, style_for(color, file)), file)
+            emit(_rendered(result, word, style_for(options.color, file)), file)
         except InputError as error:
             failed.append(error)
     if failed:

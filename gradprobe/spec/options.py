@@ -24,9 +24,6 @@ MAX_SEEDS = 1000
 AUTO = "auto"
 AUTO_SEEDS = (3, 30)  # at least, at most
 
-# The panels of --help.
-PROBE, LIMITS, CODE = "Probe", "Limits", "Python models"
-
 _NO_SEEDS = "is not a number of seeds, nor a list of them"
 _SEEDS_HINT = "5, or 3,7,9; gradprobe probe takes auto too"
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -36,16 +33,20 @@ class Shown(NamedTuple):
     """What a command line has to say of an option."""
 
     help: str  # one line
-    panel: str  # the heading under which it is listed
     flags: tuple[str, ...] = ()  # its names; by default the field's
     choices: tuple[str, ...] = ()  # the words that it takes
     metavar: str | None = None
-    read: Callable[[Any], Any] | None = None  # from the text to the value, where they differ
+    read: Callable[[Any], Any] | None = None  # from what is typed to the value, where they differ
     kind: Any = None  # the type of what is typed, where it is not the field's
+    typed: Any = None  # the default as it would be typed, where it is not the field's
+    least: float | None = None
+    most: float | None = None
 
 
 def option(default: Any, shown: Shown) -> Any:
-    """A field of an options dataclass, which a command line can offer."""
+    """A field of an options dataclass, which a command line can offer; a type makes its default."""
+    if isinstance(default, type):
+        return field(default_factory=default, metadata={"shown": shown})
     return field(default=default, metadata={"shown": shown})
 
 
@@ -54,16 +55,16 @@ class Limits:
     """What a network may cost before anything is allocated; the defaults fit a laptop."""
 
     parameters: int = option(
-        1_000_000_000, Shown("Refuse larger networks.", LIMITS, flags=("--max-parameters",))
+        1_000_000_000, Shown("Refuse larger networks.", flags=("--max-parameters",))
     )
     memory: int = option(
         8 * 2**30,
         Shown(
             "Refuse larger networks.",
-            LIMITS,
             flags=("--max-memory",),
             read=lambda text: parse_bytes(text),
             kind=str,
+            typed="8GiB",
         ),
     )  # bytes
 
@@ -76,35 +77,31 @@ class ProbeOptions:
         InputError: a value is out of range or a word is unknown.
     """
 
-    seed: int = option(0, Shown("Of weights, inputs, loss.", PROBE))
-    batch_size: int | None = option(None, Shown("Samples; default the spec's, or 32.", PROBE))
+    seed: int = option(0, Shown("Of weights, inputs, loss."))
+    batch_size: int | None = option(None, Shown("Samples; default the spec's, or 32."))
     dtype: str | None = option(
         None,
         Shown(
             "Of weights and gradients; default float32, or as a Python model has it.",
-            PROBE,
             choices=DTYPES,
         ),
     )
-    device: str = option("cpu", Shown("cpu, cuda, cuda:1, mps.", PROBE))
+    device: str = option("cpu", Shown("cpu, cuda, cuda:1, mps."))
     loss: str | None = option(
         None,
         Shown(
             "projection, cross_entropy, mse; or package.module:function of a Python model's "
             "output. Default: the spec's, or projection.",
-            PROBE,
             metavar="LOSS",
         ),
     )
-    data: str | None = option(None, Shown("A batch: .npy, .npz or .safetensors.", PROBE))
-    level: str = option("blocks", Shown("Rows, or the leaves inside too.", PROBE, choices=LEVELS))
-    by: str = option("row", Shown("Rows, or positions of a sequence.", PROBE, choices=UNITS))
-    rows: str | None = option(
-        None, Shown("The modules that are the blocks.", PROBE, metavar="GLOB")
-    )
-    blocks: bool = option(False, Shown("Show highway, branch and gain.", PROBE))
-    theory: bool = option(False, Shown("Mean-field theory beside it.", PROBE))
-    deep: bool = option(False, Shown("Judge by the chance of training.", PROBE))
+    data: str | None = option(None, Shown("A batch: .npy, .npz or .safetensors."))
+    level: str = option("blocks", Shown("Rows, or the leaves inside too.", choices=LEVELS))
+    by: str = option("row", Shown("Rows, or positions of a sequence.", choices=UNITS))
+    blocks: bool = option(False, Shown("Show highway, branch and gain."))
+    theory: bool = option(False, Shown("Mean-field theory beside it."))
+    rows: str | None = option(None, Shown("The modules that are the blocks.", metavar="GLOB"))
+    deep: bool = option(False, Shown("Judge by the chance of training."))
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -147,12 +144,10 @@ class RunOptions:
         InputError: ``timeout`` is out of range.
     """
 
-    timeout: float = option(120.0, Shown("Seconds that the code may take.", CODE))
+    timeout: float = option(120.0, Shown("Seconds that the code may take."))
     in_process: bool = option(
         False,
-        Shown(
-            "Run it without a process of its own: faster.", CODE, flags=("--trusted-in-process",)
-        ),
+        Shown("Run it without a process of its own: faster.", flags=("--trusted-in-process",)),
     )
 
     def __post_init__(self) -> None:
@@ -184,6 +179,15 @@ class PerFileIgnore:
     reason: str
 
 
+def _listed(default: tuple[str, ...], sentence: str, metavar: str) -> Any:
+    """A field whose option takes words between commas, and may be given several times."""
+
+    def read(texts: list[str]) -> tuple[str, ...]:
+        return tuple(word.strip() for text in texts for word in text.split(",") if word.strip())
+
+    return option(default, Shown(sentence, metavar=metavar, read=read, kind=list[str]))
+
+
 @dataclass(frozen=True, slots=True)
 class CheckOptions:
     """How ``gradprobe check`` checks: the defaults, a configuration file over them, options last.
@@ -191,19 +195,34 @@ class CheckOptions:
     ``origins`` says of each field that is not the default where its value came from.
     """
 
-    select: tuple[str, ...] = ("ALL",)
-    ignore: tuple[str, ...] = ()
+    fail_on: str = option("error", Shown("Least severity for exit 1.", choices=SEVERITIES))
+    select: tuple[str, ...] = _listed(("ALL",), "Rules: codes, names, prefixes.", "RULES")
+    ignore: tuple[str, ...] = _listed((), "Rules to leave out.", "RULES")
+    exclude: tuple[str, ...] = _listed((), "As in a .gitignore.", "PATTERNS")
     per_file_ignores: tuple[PerFileIgnore, ...] = ()
-    exclude: tuple[str, ...] = ()
     thresholds: Mapping[str, float] = field(default_factory=lambda: dict(THRESHOLDS))
-    fail_on: str = "error"
-    regression: float = 3.0  # the factor by which a reach may get worse than the baseline's
-    seeds: tuple[int, ...] = (0,)
-    deep: bool = True  # judge by the probability that it trains: two more passes
-    batch_size: int | None = None
+    seeds: tuple[int, ...] = option(
+        (0,),
+        Shown(
+            "How many, or which: 3 or 5,7.",
+            read=lambda text: choose_seeds(seeds_in(text)).seeds,
+            kind=str,
+        ),
+    )
+    deep: bool = option(  # two more passes
+        True,
+        Shown(
+            "Judge by the chance of training (the default), or by reach alone.",
+            ("--deep/--no-deep",),
+        ),
+    )
+    batch_size: int | None = option(None, Shown("Samples; default the spec's, or 32."))
     max_parameters: int = Limits().parameters
     max_memory: int = Limits().memory  # bytes
-    timeout: float = 120.0  # seconds, of one target
+    timeout: float = option(120.0, Shown("Seconds for one target.", least=0.01))
+    regression: float = option(  # beyond the baseline's
+        3.0, Shown("Factor by which a reach may get worse.", least=1)
+    )
     root: str = "."  # what the patterns of per_file_ignores are relative to
     exclude_root: str = "."  # and those of exclude
     origins: Mapping[str, str] = field(default_factory=dict)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import get_args
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
@@ -21,7 +23,7 @@ from helpers.handmade import HOSTILE, check_result, diagnostic
 from helpers.places import ROOT, TESTS
 from jsonschema import Draft4Validator, Draft7Validator
 
-from gradprobe.cli.options import CheckFormat
+from gradprobe.cli.commands.check import check
 from gradprobe.errors import printable
 from gradprobe.render.canvas import ENDLESS, Style, folded
 from gradprobe.render.check.formats import FORMATS
@@ -43,7 +45,8 @@ def rendered(name: str) -> str:
 
 
 def test_every_format_can_be_asked_for() -> None:
-    assert [str(one) for one in CheckFormat] == list(FORMATS)
+    offered = get_args(inspect.signature(check).parameters["output_format"].annotation)[0]
+    assert list(map(str, offered)) == list(FORMATS)
 
 
 @pytest.mark.parametrize("name", [*FORMATS, "colour", "ascii"])

@@ -8,34 +8,25 @@ from typing import Annotated
 import typer
 
 from gradprobe.cli import options as o
-from gradprobe.cli.output import emit, progress, style_for
+from gradprobe.cli.flatten import flattened
+from gradprobe.cli.output import emit, progress
 from gradprobe.render.block import block_steps
+from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.tasks.take_apart import block as take_apart
 from gradprobe.tasks.targets import load_spec
 
 
+@flattened()
 def block(
     target: o.Target,
+    *,
     row: Annotated[
         str | None, typer.Option("--row", help="Which block; default the middle one.")
     ] = None,
     step: Annotated[bool, typer.Option("--step", help="Wait for a key between steps.")] = False,
-    depth: o.Depth = 20,
-    width: o.Width = 64,
-    activation: o.Activation = "tanh",
-    init: o.Init = None,
-    norm: o.NormOption = o.Norm.NONE,
-    zero_init: o.ZeroInit = False,
-    seed: o.Seed = 0,
-    batch_size: o.BatchSize = None,
-    dtype: o.DtypeOption = o.Dtype.FLOAT64,
-    device: o.Device = "cpu",
-    loss: o.LossOption = None,
-    data: o.Data = None,
-    max_parameters: o.MaxParameters = o.DEFAULT_LIMITS.parameters,
-    max_memory: o.MaxMemory = o.DEFAULT_MEMORY,
-    output: o.Output = None,
-    color: o.ColorOption = o.Color.AUTO,
+    stack: StackOptions,
+    options: o.PreciseProbe,
+    output: o.TextOutput,
 ) -> int:
     """Walk through one block: forward, backward, and its Jacobian taken apart.
 
@@ -43,19 +34,15 @@ def block(
     back the gradient splits the same way: what arrives at x is what the skip brings back plus what
     F brings back.
     """
-    stack = o.stack_options(depth, width, activation, init, norm, zero_init)
-    settings = o.probe_options(
-        seed, batch_size, dtype, device, loss, data, max_parameters, max_memory
-    )
     spec = load_spec(target, stack)
     with progress(f"probing {target}"):
-        taken = take_apart(spec, settings, row)
-    steps = block_steps(taken, target, style_for(color, output))
-    if step and output is None and sys.stdin.isatty() and sys.stdout.isatty():
+        taken = take_apart(spec, options, row)
+    steps = block_steps(taken, target, output.style)
+    if step and output.output is None and sys.stdin.isatty() and sys.stdout.isatty():
         for index, text in enumerate(steps):
             emit(text + "\n")
             if index < len(steps) - 1:
                 input("Enter for the next step ")
     else:
-        emit("\n".join(steps), output)
+        output.emit("\n".join(steps))
     return 0

@@ -6,19 +6,21 @@ from typing import Annotated
 
 import typer
 
-from gradprobe.cli import options as o
-from gradprobe.cli.output import emit, style_for
+from gradprobe.cli.flatten import Fields, flattened
+from gradprobe.cli.output import OutputOptions, emit
 from gradprobe.errors import InputError, suggestion
 from gradprobe.render.rules import render_rule, render_rules
 from gradprobe.verdict.rules.table import BY_CODE, BY_NAME, RULES
 
 
+@flattened()
 def rules(
     code: Annotated[str | None, typer.Argument(help="A code or a name: GP101.")] = None,
-    color: o.ColorOption = o.Color.AUTO,
+    *,
+    output: Annotated[OutputOptions, Fields("color")],
 ) -> int:
     """List the rules, or explain one."""
-    style = style_for(color, None)
+    style = output.style
     if code is None:
         emit(render_rules(RULES, style))
         return 0

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from gradprobe.cli import options as o
-from gradprobe.cli.output import emit
+from gradprobe.cli.flatten import Fields, flattened
+from gradprobe.cli.output import OutputOptions
 from gradprobe.render.json import dump
 from gradprobe.spec.schema import spec_schema
 from gradprobe.verdict.rules.table import RULE_WORDS
@@ -25,17 +25,19 @@ class Of(StrEnum):
     FIX = "fix"
 
 
+@flattened()
 def schema(
     of: Annotated[Of, typer.Argument(help="What to describe.")] = Of.SPEC,
-    output: o.Output = None,
+    *,
+    output: Annotated[OutputOptions, Fields("output")],
 ) -> int:
     """Print a JSON Schema (draft-07): of a spec, for editors to complete and validate with; of the
     JSON of probe (report), check, compare, paths, sweep or fix; or of a line of check's json-lines
     (diagnostic)."""
     if of is Of.SPEC:
-        emit(dump(spec_schema(RULE_WORDS)), output)
+        output.emit(dump(spec_schema(RULE_WORDS)))
         return 0
     from gradprobe.render.schema import output_schema  # msgspec: the spec's does without
 
-    emit(dump(output_schema(of)), output)
+    output.emit(dump(output_schema(of)))
     return 0

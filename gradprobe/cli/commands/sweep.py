@@ -9,41 +9,30 @@ import typer
 
 from gradprobe._version import __version__
 from gradprobe.cli import options as o
-from gradprobe.cli.output import emit, steps, style_for
+from gradprobe.cli.flatten import Fields, flattened
+from gradprobe.cli.output import steps
 from gradprobe.errors import InputError
 from gradprobe.render.sweep import render_sweep, render_sweep_json
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.tasks import sweep as sweeping
 
-_AXES = "Axes: one value, or several separated by commas"
 
-
+@flattened()
 def sweep(
     targets: o.Targets,
-    depth: Annotated[
-        str, typer.Option(help="Blocks.", rich_help_panel=_AXES)
-    ] = "1,2,5,10,20,50,100",
-    width: Annotated[str, typer.Option(help="Units per layer.", rich_help_panel=_AXES)] = "64",
-    activation: Annotated[str, typer.Option(help="Activations.", rich_help_panel=_AXES)] = "tanh",
-    init: Annotated[str | None, typer.Option(help="Weight inits.", rich_help_panel=_AXES)] = None,
+    *,
+    depth: Annotated[str, typer.Option(help="Blocks.")] = "1,2,5,10,20,50,100",
+    width: Annotated[str, typer.Option(help="Units per layer.")] = "64",
+    activation: Annotated[str, typer.Option(help="Activations.")] = "tanh",
+    init: Annotated[str | None, typer.Option(help="Weight inits.")] = None,
     gain: Annotated[
         str | None,
-        typer.Option(help="Weight std * sqrt(fan_in), zero bias.", rich_help_panel=_AXES),
+        typer.Option(help="Weight std * sqrt(fan_in), zero bias."),
     ] = None,
-    norm: o.NormOption = o.Norm.NONE,
-    zero_init: o.ZeroInit = False,
-    seed: o.Seed = 0,
-    batch_size: o.BatchSize = None,
-    dtype: o.DtypeOption = o.Dtype.FLOAT32,
-    device: o.Device = "cpu",
-    loss: o.LossOption = None,
-    theory: o.Theory = False,
-    max_parameters: o.MaxParameters = o.DEFAULT_LIMITS.parameters,
-    max_memory: o.MaxMemory = o.DEFAULT_MEMORY,
+    stack: Annotated[StackOptions, Fields("norm zero_init")],
+    options: o.SweepProbe,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes.")] = 1,
-    format: o.FormatOption = o.Format.TEXT,
-    output: o.Output = None,
-    color: o.ColorOption = o.Color.AUTO,
+    output: o.SweepOutput,
 ) -> int:
     """Probe each target at every depth and show how far the gradient reaches.
 
@@ -58,17 +47,13 @@ def sweep(
     axes |= {"gain": _listed("gain", gain)} if gain else {}
     if init and gain:
         raise InputError("--init and --gain both set the weights: give one")
-    stack = replace(StackOptions(), norm=str(norm), zero_init=zero_init)
-    settings = o.probe_options(
-        seed, batch_size, dtype, device, loss, None, max_parameters, max_memory, theory=theory
-    )
-    todo, empty = sweeping.plan(targets, stack, axes, settings)
+    todo, empty = sweeping.plan(targets, stack, axes, options)
     points = tuple(steps("networks", sweeping.run(todo, jobs), len(todo)))
     done = replace(empty, points=points)
-    if format is o.Format.JSON:
-        emit(render_sweep_json(done, {"gradprobe": __version__}), output)
+    if output.format == "json":
+        output.emit(render_sweep_json(done, {"gradprobe": __version__}))
     else:
-        emit(render_sweep(done, style_for(color, output)), output)
+        output.emit(render_sweep(done, output.style))
     return 0
 
 

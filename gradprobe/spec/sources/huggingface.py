@@ -17,7 +17,6 @@ from gradprobe.spec.network import ArchitectureSpec
 from gradprobe.spec.options import Shown, option
 
 MAX_BYTES = 2**20
-_PANEL = "Hugging Face configurations"
 MOST_LAYERS = 10_000
 
 # How the library's configurations call the number of layers; a list has one number per stage.
@@ -31,9 +30,10 @@ LAYER_KEYS = (
 class ArchitectureOptions:
     """What the command line says about a Hugging Face configuration."""
 
-    layers: int | None = option(None, Shown("Instead of as many as it says.", _PANEL))
+    layers: int | None = option(None, Shown("Instead of as many as it says."))
     settings: tuple[str, ...] = option(
-        (), Shown("Change a value.", _PANEL, flags=("--set",), metavar="KEY=VALUE")
+        (),
+        Shown("Change a value.", ("--set",), metavar="KEY=VALUE", read=tuple, kind=list[str]),
     )
 
     @property

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from yaml.nodes import Node, ScalarNode, SequenceNode
 
 from gradprobe.errors import InputError, suggestion
 from gradprobe.spec.network import CodeSpec, TensorSpec, Value, is_target, split
-from gradprobe.spec.options import choose
+from gradprobe.spec.options import Shown, choose, option
 from gradprobe.spec.sources.nodes import Document, optional
 from gradprobe.spec.vocabulary import LOSSES, MAX_SIZE, MODES, TENSOR_DTYPES
 
@@ -24,12 +24,57 @@ _EXAMPLE = "like shape=32,64/dtype=float32 or shape=8,128/dtype=int64/high=1000"
 class CodeOptions:
     """What the command line says about a Python model; what is ``None`` or empty it leaves open."""
 
-    arguments: Mapping[str, Value] = field(default_factory=dict)
-    path: str | None = None
-    inputs: tuple[TensorSpec, ...] | str | None = None
-    mode: str | None = None
+    arguments: Mapping[str, Value] = option(
+        dict,
+        Shown(
+            "An argument; repeatable.",
+            ("--arg",),
+            metavar="KEY=VALUE",
+            read=lambda texts: read_arguments(texts),
+            kind=list[str],
+        ),
+    )
+    path: str | None = option(None, Shown("Import from here; default .", metavar="DIR"))
+    tensors: tuple[TensorSpec, ...] = option(
+        (),
+        Shown(
+            "shape=32,64/dtype=float32 or shape=8,128/dtype=int64/high=1000, the batch first; "
+            "once for each argument.",
+            ("--input",),
+            metavar="TENSOR",
+            read=lambda texts: tuple(map(read_tensor, texts)),
+            kind=list[str],
+        ),
+    )
+    function: str | None = option(
+        None,
+        Shown(
+            "It gives a tensor, a tuple of arguments, a dict of keywords, or (tuple, dict).",
+            ("--inputs",),
+            metavar="package.module:function",
+        ),
+    )
+    train: bool | None = option(
+        None, Shown("Default: as it was built.", ("--train-mode/--eval-mode",))
+    )
+    allow_code: bool = option(False, Shown("Run what a spec's model: names."))  # of a spec file
     loss: str | None = None
-    allow_code: bool = False  # whether a spec file may name code
+
+    def __post_init__(self) -> None:
+        if self.tensors and self.function:
+            raise InputError("--input and --inputs exclude each other")
+        if self.function:
+            split(self.function)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...] | str | None:
+        """The tensors, or the name of the function that makes them."""
+        return self.function or self.tensors or None
+
+    @property
+    def mode(self) -> str | None:
+        """``train`` or ``eval``, where either is asked for."""
+        return None if self.train is None else MODES[0 if self.train else 1]
 
     @property
     def given(self) -> str | None:
@@ -42,7 +87,7 @@ class CodeOptions:
             "--train-mode, --eval-mode": self.mode,
             f"--loss {loss}": loss,
         }
-        return next((option for option, value in values.items() if value), None)
+        return next((flag for flag, value in values.items() if value), None)
 
 
 def load(target: str, options: CodeOptions) -> CodeSpec:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from gradprobe.errors import InputError, suggestion
 from gradprobe.spec.network import InitSpec, InputSpec, LayerSpec, NetworkSpec, check_layer_count
+from gradprobe.spec.options import Shown, option
+from gradprobe.spec.sources.yaml import parse_init
 from gradprobe.spec.vocabulary import ACTIVATIONS, MAX_SIZE
 
 STACKS = ("plain", "residual")
@@ -17,16 +19,23 @@ NORMS = {"none": None, "batch": "BatchNorm1d", "layer": "LayerNorm", "rms": "RMS
 HEAD_FEATURES = 10
 
 
+def _read_init(text: str) -> InitSpec | None:
+    return None if text == "default" else parse_init(text)
+
+
+_INIT = Shown("Weight init, such as kaiming_normal.", read=_read_init, kind=str)
+
+
 @dataclass(frozen=True, slots=True)
 class StackOptions:
     """What ``--depth --width --activation --init --norm --zero-init`` say."""
 
-    depth: int = 20
-    width: int = 64
-    activation: str = "tanh"
-    init: InitSpec | None = None  # None: torch's own default
-    norm: str = "none"
-    zero_init: bool = False
+    depth: int = option(20, Shown("Blocks."))
+    width: int = option(64, Shown("Units per layer."))
+    activation: str = option("tanh", Shown("tanh, relu, gelu, ... or none."))
+    init: InitSpec | None = option(None, _INIT)  # noqa: RUF009 - frozen; None: torch's own default
+    norm: str = option("none", Shown("Normalisation in each block.", choices=tuple(NORMS)))
+    zero_init: bool = option(False, Shown("Start each branch at zero."))
 
 
 def load(name: str, options: StackOptions) -> NetworkSpec:
@@ -35,9 +44,9 @@ def load(name: str, options: StackOptions) -> NetworkSpec:
     Raises:
         InputError: an option is out of range, or a word is not known.
     """
-    for option, value in (("--depth", options.depth), ("--width", options.width)):
+    for flag, value in (("--depth", options.depth), ("--width", options.width)):
         if not 1 <= value <= MAX_SIZE:
-            raise InputError(f"{option} {value} is out of range (1 to {MAX_SIZE:,})")
+            raise InputError(f"{flag} {value} is out of range (1 to {MAX_SIZE:,})")
     activation = _known("--activation", options.activation, ACTIVATIONS)
     norm = NORMS[_known("--norm", options.norm, {key: key for key in NORMS})]
     if options.zero_init and name == "plain":
@@ -68,10 +77,10 @@ def load(name: str, options: StackOptions) -> NetworkSpec:
     return spec
 
 
-def _known(option: str, word: str, table: dict[str, str]) -> str:
+def _known(flag: str, word: str, table: dict[str, str]) -> str:
     if word in table:
         return table[word]
     if word in table.values():  # the class name itself
         return word
     hint = suggestion(word, table) or f"known: {', '.join(sorted(table))}"
-    raise InputError(f"{option}: unknown word '{word}'", hint=hint)
+    raise InputError(f"{flag}: unknown word '{word}'", hint=hint)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from gradprobe.errors import InputError, suggestion
-from gradprobe.spec.options import MAX_BATCH_SIZE, CheckOptions, choose_seeds, seeds_in
+from gradprobe.spec.options import MAX_BATCH_SIZE, CheckOptions
 from gradprobe.tasks.check.toml import Reader, unknown_rule
 
 FILES = ("gradprobe.toml", "pyproject.toml")  # the first of a directory counts
@@ -65,23 +65,24 @@ def _has_section(path: Path) -> bool:
 
 
 def resolver(
-    config: str | None, isolated: bool, overrides: Mapping[str, object]
+    config: str | None, isolated: bool, overrides: Mapping[str, Any]
 ) -> Callable[[Path], CheckOptions]:
     """A function from a directory to the options for what lies in it.
 
     Args:
         config: a configuration file to use everywhere, instead of the nearest.
         isolated: no configuration file at all.
-        overrides: fields of ``CheckOptions`` that stand above any file; ``None`` for those that
-            do not.
+        overrides: fields of ``CheckOptions`` that stand above any file.
 
     Raises:
-        InputError: both are given, or the file is not there; later, what ``read`` raises.
+        InputError: both are given, or a word of ``overrides`` names no rule; later, what ``read``
+            raises.
     """
+    _check_rules("--select", overrides.get("select"))
+    _check_rules("--ignore", overrides.get("ignore"))
     if config is not None and isolated:
         raise InputError("--config and --isolated contradict each other")
     fixed = Path(config) if config is not None else None
-    above: dict[str, Any] = {key: value for key, value in overrides.items() if value is not None}
     read_once = cache(read)
 
     @cache
@@ -90,10 +91,10 @@ def resolver(
         options = read_once(path) if path else CheckOptions()
         if fixed is not None:  # as in ruff, patterns are relative to where it is called
             options = replace(options, root=".", exclude_root=".")
-        if "exclude" in above:
+        if "exclude" in overrides:
             options = replace(options, exclude_root=".")
-        origins = {key: f"--{key.replace('_', '-')}" for key in above}
-        return replace(options, **above, origins={**options.origins, **origins})
+        origins = {key: f"--{key.replace('_', '-')}" for key in overrides}
+        return replace(options, **overrides, origins={**options.origins, **origins})
 
     return lambda folder: resolve(folder.absolute())
 
@@ -116,32 +117,12 @@ KEYS: dict[str, Callable[[Reader, list[str], Any], Any]] = {
 }
 
 
-def parse_list(
-    option: str, texts: Iterable[str] | None, rules: bool = False
-) -> tuple[str, ...] | None:
-    """The words of ``--select GP1,GP402``, which may be given several times.
-
-    Raises:
-        InputError: one of them names no rule, where they are rules.
-    """
-    if texts is None:
-        return None
-    words = tuple(word.strip() for text in texts for word in text.split(",") if word.strip())
-    if rules and not words:
-        raise InputError(f"{option}: no rule is named")
-    for word in words if rules else ():
+def _check_rules(flag: str, words: tuple[str, ...] | None) -> None:
+    if words == ():
+        raise InputError(f"{flag}: no rule is named")
+    for word in words or ():
         if problem := unknown_rule(word):
-            raise InputError(f"{option}: no rule '{word}'", hint=problem)
-    return words
-
-
-def parse_seeds(text: str | None) -> tuple[int, ...] | None:
-    """The seeds of ``--seeds 3`` (0, 1 and 2) or ``--seeds 5,7``.
-
-    Raises:
-        InputError: not whole numbers, or too many.
-    """
-    return None if text is None else choose_seeds(seeds_in(text)).seeds
+            raise InputError(f"{flag}: no rule '{word}'", hint=problem)
 
 
 def values(options: CheckOptions) -> Iterator[tuple[str, object]]:

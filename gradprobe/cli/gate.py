@@ -1,0 +1,112 @@
+"""The options of ``gradprobe check`` beside those by which targets are judged."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from gradprobe.errors import InputError
+from gradprobe.files import write_atomically
+from gradprobe.spec.options import Shown, option
+from gradprobe.tasks.check import baseline as baselines
+from gradprobe.tasks.check import run as gate
+from gradprobe.tasks.check.cache import NAME, Cache
+from gradprobe.tasks.check.config import nearest
+from gradprobe.tasks.check.discover import OptionsOf
+from gradprobe.tasks.check.result import CheckResult
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigOptions:
+    """Which configuration counts, and for what."""
+
+    force_exclude: bool = option(False, Shown("Also files named outright."))
+    config: str | None = option(None, Shown("Instead of the nearest.", metavar="FILE"))
+    isolated: bool = option(False, Shown("Read no configuration."))
+    show_config: bool = option(False, Shown("Print what is in force."))
+    allow_code: bool = option(False, Shown("Run what a spec's model: names."))
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineOptions:
+    """The findings that are known already.
+
+    Raises:
+        InputError: the options contradict each other.
+    """
+
+    baseline: str | None = option(None, Shown("Known findings pass.", metavar="FILE"))
+    write_baseline: str | None = option(None, Shown("Make today's findings known.", metavar="FILE"))
+    prune_baseline: bool = option(False, Shown("Drop what was mended."))
+
+    def load(self) -> baselines.Baseline | None:
+        """The baseline to hold the result to; a wrong one is told before anything is measured.
+
+        Raises:
+            InputError: the options contradict each other, or the file is no baseline.
+        """
+        if self.baseline and self.write_baseline:
+            raise InputError("--baseline and --write-baseline contradict each other")
+        if self.prune_baseline and not self.baseline:
+            raise InputError("--prune-baseline needs --baseline FILE")
+        return baselines.load(self.baseline) if self.baseline else None
+
+    def hold(
+        self,
+        result: CheckResult,
+        baseline: baselines.Baseline | None,
+        options_of: OptionsOf,
+        first: bool,
+    ) -> CheckResult:
+        """``result`` in the light of the baseline, which is written or pruned where that is asked.
+
+        ``first``: the first shard, which answers for the targets whose files are gone.
+        """
+        file = self.write_baseline or self.baseline
+        if self.write_baseline:
+            baseline = baselines.of(result, self.write_baseline)
+            write_atomically(self.write_baseline, baselines.dump(baseline))
+        elif self.baseline and baseline and self.prune_baseline:
+            baseline = baselines.pruned(
+                baseline, result, lambda path: gate.selection_of(options_of, path)
+            )
+            write_atomically(self.baseline, baselines.dump(baseline))
+        if not file or not baseline:
+            return result
+        return gate.hold(result, baseline, file, options_of, first)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise InputError(f"--shard {text}: not K/N with K from 1 to N", hint="--shard 2/4")
+    return number, count
+
+
+@dataclass(frozen=True, slots=True)
+class WorkOptions:
+    """How the work is done: by how many processes, which part of it, and what is remembered."""
+
+    jobs: int | None = option(None, Shown("Processes.", ("-j", "--jobs"), least=1, most=256))
+    shard: tuple[int, int] = option(
+        (1, 1), Shown("The K-th of N parts.", metavar="K/N", read=_shard, kind=str, typed="1/1")
+    )
+    no_cache: bool = option(False, Shown("Measure everything anew."))
+    cache_dir: str | None = option(None, Shown("Default .gradprobe_cache.", metavar="DIR"))
+
+    @property
+    def cache(self) -> Cache | None:
+        """The cache, by default beside the configuration that counts here."""
+        if self.no_cache:
+            return None
+        if self.cache_dir:
+            return Cache(Path(self.cache_dir))
+        path = nearest(Path.cwd())
+        return Cache((path.parent if path else Path.cwd()) / NAME)
+
+
+def folder_of(path: str) -> Path:
+    """The folder whose configuration counts for ``path``."""
+    return Path(path) if Path(path).is_dir() else Path(path).parent
