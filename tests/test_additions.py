@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from helpers.documents import ADDITIONS
+
 import gradprobe
 
 PACKAGE = Path(gradprobe.__file__).parent
@@ -109,11 +111,17 @@ print(probe["rows"][2]["kind"], probe["theory"]["about"], probe["theory"]["agree
 
 def changed(
     tmp_path: Path,
+    what: str,
     edits: dict[str, list[tuple[str, str]]],
     program: str,
     added: dict[str, str] | None = None,
 ) -> list[str]:
-    """What ``program`` prints beside a copy of the package with ``edits``: a text, and the same."""
+    """What ``program`` prints beside a copy of the package with what CONTRIBUTING.md says to touch.
+
+    ``edits`` replace a text by another, file by file; ``added`` are new files.
+    """
+    files, _ = ADDITIONS[what]
+    assert sorted([*edits, *(added or {})]) == sorted(files)
     copy = tmp_path / "gradprobe"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     for path, text in (added or {}).items():
@@ -142,7 +150,7 @@ def test_a_rule_is_one_file(tmp_path: Path) -> None:
     entry = '    Rule("GP404", "unseen"'
     added = f'    Rule("GP499", "lonely", Severity.WARNING, lonely),\n{entry}'
     edits = {"verdict/rules/notes.py": [("RULES = (", f"{RULE}RULES = ("), (entry, added)]}
-    found, silent, head, *rest = changed(tmp_path, edits, WITH_RULE)
+    found, silent, head, *rest = changed(tmp_path, "a rule", edits, WITH_RULE)
     assert found == "healthy ['lonely'] ['3 steps']"
     assert silent == "()"
     assert head.startswith("GP499 lonely  warning")
@@ -166,17 +174,18 @@ def test_a_signal_is_three_files(tmp_path: Path) -> None:
         "verdict/calibration.py": [("}\n# to here", '    "longing": (-9.0, -9.0),\n}\n# to here')],
         "verdict/causes.py": [("CAUSES = {\n", cause)],
     }
-    value, shown = changed(tmp_path, edits, WITH_SIGNAL)
+    value, shown = changed(tmp_path, "a signal of the probability", edits, WITH_SIGNAL)
     assert value == "2.0 dead"
     assert shown == "True"
 
 
 def test_a_source_is_two_files(tmp_path: Path) -> None:
     entry = "SOURCES: tuple[Source, ...] = (\n"
-    added = f"{entry}    Source(toy.matches, lambda target, options: toy.load(target)),\n"
+    with_toy = f"{entry}    Source(toy.matches, lambda target, options: toy.load(target)),\n"
     imports = "from gradprobe.spec.sources import huggingface, python, stack, "
-    edits = {"spec/sources/table.py": [(imports, f"{imports}toy, "), (entry, added)]}
-    lines = changed(tmp_path, edits, WITH_SOURCE, {"spec/sources/toy.py": SOURCE})
+    edits = {"spec/sources/table.py": [(imports, f"{imports}toy, "), (entry, with_toy)]}
+    added = {"spec/sources/toy.py": SOURCE}
+    lines = changed(tmp_path, "a source of targets", edits, WITH_SOURCE, added)
     probed = "toy:three ['Linear', 'Linear', 'Linear']"
     assert lines == [probed, "['toy:three', 'plain']", "2"]
 
@@ -189,5 +198,5 @@ def test_an_activation_is_two_files(tmp_path: Path) -> None:
             (function, f'    "Sine": lambda a: Activation("Sine", np.sin, np.cos),\n{function}')
         ],
     }
-    [line] = changed(tmp_path, edits, WITH_ACTIVATION)
+    [line] = changed(tmp_path, "an activation", edits, WITH_ACTIVATION)
     assert line == "Linear+Sine Sine, xavier_normal True"
