@@ -180,8 +180,9 @@ def _uses_of(modules: list[nn.Module], called: set[nn.Module]) -> dict[int, Use]
     uses = {id(p): Use.UNCALLED for m in holders for p in m.parameters() if m not in called}
     for module in modules:
         if isinstance(module, nn.ModuleList):
-            awake = {type(e) for e in module if not called.isdisjoint(modules_of(e))}
-            for element in module:
+            elements = [element for element in module if element is not None]
+            awake = {type(e) for e in elements if not called.isdisjoint(modules_of(e))}
+            for element in elements:
                 if type(element) in awake and called.isdisjoint(modules_of(element)):
                     uses |= {id(p): Use.IDLE for p in element.parameters()}
     return {key: use for key, use in uses.items() if key not in used}

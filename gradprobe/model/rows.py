@@ -136,7 +136,7 @@ def _repeated(model: nn.Module) -> set[nn.Module]:
     stack = [model]
     while stack:
         module = stack.pop()
-        run = _run(module)
+        run = _run(module) or _in_lists(module)
         found.update(_stages(run))
         stack += [child for child in children_of(module).values() if child not in run]
     return found
@@ -150,13 +150,35 @@ def _run(module: nn.Module, least: int = 2) -> list[nn.Module]:
     """
     if not isinstance(module, _CONTAINERS):
         return []
-    by_class: dict[type, list[nn.Module]] = {}
+    by_kind: dict[object, list[nn.Module]] = {}
     for child in children_of(module).values():
         if children_of(child) and type(child) not in _CONTAINERS:
-            by_class.setdefault(type(child), []).append(child)
-    run = max(by_class.values(), key=len, default=[])
+            by_kind.setdefault(type(child), []).append(child)
+        elif _is_block(child):
+            by_kind.setdefault(tuple(p.shape for p in child.parameters()), []).append(child)
+    run = max(by_kind.values(), key=len, default=[])
     alone = isinstance(module, nn.ModuleList) and len(module) == 1
     return run if len(run) >= least or alone else []
+
+
+def _is_block(module: nn.Module) -> bool:
+    """Whether a bare ``nn.Sequential`` may be a block: a skip or the like stands in it, once."""
+    inside = children_of(module).values()
+    return type(module) is nn.Sequential and any(map(children_of, inside)) and not _run(module)
+
+
+def _in_lists(module: nn.Module) -> list[nn.Module]:
+    """The modules in the lists of a list, as in ``[[attention, feed-forward], …]``.
+
+    A ``ModuleList`` cannot be called, so what stands in it is called by itself.
+    """
+    if not isinstance(module, nn.ModuleList) or len(module) < 2:
+        return []
+    lists = list(children_of(module).values())
+    if not all(type(inner) in (nn.ModuleList, nn.ModuleDict) for inner in lists):
+        return []
+    inside = [child for inner in lists for child in children_of(inner).values()]
+    return [child for child in inside if children_of(child) and type(child) not in _CONTAINERS]
 
 
 def _stages(run: list[nn.Module]) -> list[nn.Module]:
@@ -174,6 +196,9 @@ def _stages(run: list[nn.Module]) -> list[nn.Module]:
 
 def _blocks_of(stage: nn.Module, alone: bool) -> list[nn.Module]:
     """The blocks in the lists of what may be a stage; none if it computes with more than those."""
+    if isinstance(stage, nn.Sequential):  # a class of its own that is nothing but a list
+        run = _run(stage, least=1)
+        return run if run and len(run) == len(children_of(stage)) else []
     blocks: list[nn.Module] = []
     for child in children_of(stage).values():
         run = _run(child, least=1)
