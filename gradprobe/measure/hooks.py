@@ -22,8 +22,9 @@ from gradprobe.measure.passes import Pass, RowPass, edge_of, failed, scalar
 from gradprobe.measure.profile import RowStatus, call_name
 from gradprobe.measure.recorder import Arguments, Recorder
 from gradprobe.model.rows import Row, holds_weights
+from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import first_tensor, map_tensors, tensors_in
+from gradprobe.model.tensors import first_tensor, fresh, map_tensors, tensors_in, with_tensor
 
 _LARGE = 1 << 15  # elements: from here a gradient is reduced as soon as it is made
 
@@ -112,8 +113,12 @@ class _Outputs(Recorder):
     def before(self, row: Row, args: Any, kwargs: Any) -> tuple[Any, Arguments | None]:
         return (args, kwargs), None
 
-    def after(self, row: Row, note: Any, output: Any) -> None:
+    def after(self, row: Row, note: Any, output: Any) -> Any:
+        """A view is handed on as a copy: where the model overwrites a view, autograd forgets it."""
         tensor = first_tensor(output)
+        plain = tensor is not None and not is_functorch_wrapped_tensor(tensor)
+        if tensor is not None and plain and tensor.requires_grad and tensor._is_view():
+            output = with_tensor(output, tensor, tensor := tensor.clone())
         if tensor is None:
             self.calls.append(_Call(row, (len(self.calls), 0)))
         elif _is_beside(row, note, tensor):
@@ -122,6 +127,7 @@ class _Outputs(Recorder):
             self.transformed.append(row)
         else:
             self.calls.append(self._call(row, tensor, output))
+        return output
 
     def _call(self, row: Row, tensor: Tensor, output: Any) -> _Call:
         own = isinstance(tensor, nn.Parameter)
@@ -181,7 +187,15 @@ def _forward(subject: Subject, outputs: _Outputs) -> tuple[Tensor, list[Tensor]]
     leaves: list[Tensor] = []
     args, kwargs = _prepared((subject.args, dict(subject.kwargs)), leaves)
     try:
-        return scalar(subject.loss(subject.model(*args, **kwargs))), leaves
+        try:
+            return scalar(subject.loss(subject.model(*args, **kwargs))), leaves
+        except RuntimeError as error:
+            if "requires_grad flags" not in str(error) or outputs.calls:
+                raise
+        # A forward that differentiates with respect to its input takes that for a leaf.
+        args, kwargs = fresh((subject.args, dict(subject.kwargs)))
+        reseed_all(derive(subject.seed, "forward"))
+        return scalar(subject.loss(subject.model(*args, **kwargs))), []
     except Exception as error:
         ran = [call.row for call in outputs.calls if call.row.level == 0]
         row = outputs.running[-1][0] if outputs.running else None
@@ -235,11 +249,10 @@ def _passes(calls: list[_Call], sizes: Mapping[_Key, float]) -> list[RowPass]:
     passes = []
     for index, call in enumerate(calls):
         stats = call.stats if call.copy is None else next(small)
-        norm = sizes.get(call.main)
-        if norm is None:  # nothing reads the main output: what arrives at the others
-            keys = [(index, k) for k in range(1, len(call.spare) + 1)]
-            others = [sizes[key] for key in keys if key in sizes]
-            norm = math.hypot(*others) if others else None
+        # What arrives at all that the row hands out: two streams, or an LSTM's last states.
+        keys = [call.main, *((index, k) for k in range(1, len(call.spare) + 1))]
+        arriving = [sizes[key] for key in keys if key in sizes]
+        norm = math.hypot(*arriving) if arriving else None
         status = RowStatus.OK if norm is not None else RowStatus.NO_GRADIENT
         if stats is None:
             status = RowStatus.NO_TENSOR

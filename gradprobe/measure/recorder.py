@@ -35,8 +35,8 @@ class Recorder:
         """A note on a call that begins, and the arguments that it gets instead, if any."""
         return None, None
 
-    def after(self, row: Row, note: Any, output: Any) -> None:
-        """The same call has ended."""
+    def after(self, row: Row, note: Any, output: Any) -> Any:
+        """The same call has ended; what is returned, if anything, is handed on as its output."""
 
     def until_exit(self, handle: RemovableHandle) -> None:
         """Remove this hook at the end as well."""
@@ -59,10 +59,10 @@ class Recorder:
         self.running.append((row, note))
         return arguments
 
-    def _end(self, row: Row, module: nn.Module, args: Any, output: Any) -> None:
+    def _end(self, row: Row, module: nn.Module, args: Any, output: Any) -> Any:
         # Calls that ended by an exception have not been taken off.
         while self.recording and self.running:
             begun, note = self.running.pop()
             if begun is row:
-                self.after(row, note, output)
-                return
+                return self.after(row, note, output)
+        return None

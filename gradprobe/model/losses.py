@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradprobe.errors import InputError, ModelError
 from gradprobe.model.seeds import derive
-from gradprobe.model.tensors import first_tensor
+from gradprobe.model.tensors import tensors_in
 
 
 def projection(output: Tensor, labels: Tensor | None, seed: int) -> Tensor:
@@ -69,12 +69,19 @@ LOSSES: dict[str, Callable[[Tensor, Tensor | None, int], Tensor]] = {
 
 
 def loss_of(name: str, labels: Tensor | None, seed: int) -> Callable[[Any], Tensor]:
-    """The loss called ``name`` of the first floating tensor in what a model gives."""
+    """The loss called ``name`` of what a model gives: of the first floating tensor in it.
+
+    ``projection`` reads every floating tensor, each in a direction of norm 1 of its own, so that no
+    output is left out and none drowns the others.
+    """
 
     def of(output: Any) -> Tensor:
-        tensor = first_tensor(output)
-        if tensor is None:
+        tensors = list({id(t): t for t in tensors_in(output) if t.is_floating_point()}.values())
+        if not tensors:
             raise ModelError("the model's output holds no floating point tensor")
-        return LOSSES[name](tensor, labels, seed)
+        loss = LOSSES[name](tensors[0], labels, seed)
+        for index, tensor in enumerate(tensors[1:] if name == "projection" else (), 1):
+            loss = loss + projection(tensor, None, derive(seed, f"output/{index}")).to(loss)
+        return loss
 
     return of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from gradprobe.model.build import build
 from gradprobe.model.losses import LOSSES, loss_of
 from gradprobe.model.rows import find_rows
 from gradprobe.model.subject import Loss, Subject, subject_of
-from gradprobe.model.tensors import first_tensor
+from gradprobe.model.tensors import first_tensor, tensors_in
 from gradprobe.spec.network import ArchitectureSpec, NetworkSpec
 from gradprobe.spec.options import (
     ARCHITECTURE_BATCH_SIZE,
@@ -123,8 +124,7 @@ def module_subject(
 
     Args:
         inputs: as ``subject_of`` takes them.
-        loss: the name of a loss of the first floating tensor in the output, or a function from the
-            output to a scalar tensor; by default ``projection``.
+        loss: as ``gradprobe.probe`` takes it; by default ``projection``.
         options: its seed, rows and limits count.
 
     Raises:
@@ -133,11 +133,10 @@ def module_subject(
     options = options or ProbeOptions()
     _check_trainable(model)
     parameter = next(model.parameters())
-    if isinstance(loss, str) or loss is None:
-        word, function = loss or "projection", loss_of(loss or "projection", None, options.seed)
-    else:
-        word, function = "custom", loss
+    word, function, inputs = _loss_and_inputs(loss, inputs, options.seed)
     subject = subject_of(model, inputs, function, seed=options.seed, rows=options.rows)
+    if any(t.dim() and not len(t) for t in tensors_in([subject.args, dict(subject.kwargs)])):
+        raise InputError("inputs: the batch holds no samples")
     return replace(
         subject,
         memory=options.limits.memory,
@@ -145,6 +144,39 @@ def module_subject(
         own_loss=word == "custom",
         told={"dtype": _word(parameter.dtype), "device": str(parameter.device), "loss": word},
     )
+
+
+def _loss_and_inputs(loss: str | Loss | None, inputs: Any, seed: int) -> tuple[str, Loss, Any]:
+    """What the report calls the loss, the loss of the output alone, and what the model takes.
+
+    A loss of (output, target), such as ``nn.CrossEntropyLoss()``, has its target beside the input:
+    ``(x, target)`` or ``[x, target]``, as a DataLoader gives them.
+    """
+    if loss is None or isinstance(loss, str):
+        word = loss or "projection"
+        if word == OWN_LOSS:
+            return word, transformers.own_loss, inputs
+        choose("--loss", word, (*LOSSES, OWN_LOSS))
+        return word, loss_of(word, None, seed), inputs
+    if not _takes_target(loss):
+        return "custom", loss, inputs
+    with_target: Callable[..., Tensor] = loss
+    match inputs:
+        case (x, Tensor() as target):
+            return "custom", lambda output: with_target(output, target), x
+    hint = "inputs=(x, target), or a function of the output alone"
+    raise InputError("the loss takes an output and a target, and there is no target", hint=hint)
+
+
+def _takes_target(loss: Loss) -> bool:
+    """Whether the loss has to be given two things."""
+    function = loss.forward if isinstance(loss, nn.Module) else loss
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    needed = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    return len([p for p in needed if p.kind is not p.VAR_POSITIONAL]) == 2
 
 
 def _check_trainable(model: nn.Module) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from gradprobe.errors import InputError
 from gradprobe.model.build import Network
@@ -55,7 +56,7 @@ def subject_of(
     """A module with its inputs, as a subject.
 
     Args:
-        inputs: a tensor (batch first), a tuple of positional arguments, a dict of keyword
+        inputs: a tensor (batch first), a tuple of positional arguments, a mapping of keyword
             arguments, or both as ``((...), {...})``.
         loss: from the model's output to a scalar.
         projection: as the subject's; left out, of the first floating tensor in the output.
@@ -82,10 +83,13 @@ def subject_of(
 def arguments_of(inputs: Any) -> tuple[list[Any], dict[str, Any]]:
     """Positional and keyword arguments from what ``subject_of`` takes as ``inputs``."""
     match inputs:
-        case (tuple() | list() as args, dict() as kwargs) if isinstance(inputs, tuple):
-            return list(args), kwargs
+        case (tuple() | list() as args, Mapping() as kwargs) if isinstance(inputs, tuple):
+            return list(args), dict(kwargs)
         case tuple():
             return list(inputs), {}
-        case dict():
-            return [], inputs
+        case Mapping():  # a tokenizer's BatchEncoding is no dict
+            return [], dict(inputs)
+        case DataLoader():
+            hint = "next(iter(loader)) is a batch; of [x, y] the model takes x"
+            raise InputError("inputs: a DataLoader is no batch", hint=hint)
     return [inputs], {}

@@ -71,9 +71,10 @@ def probe(
         model: the module; or a spec from ``gradprobe.load``, which needs no inputs.
         inputs: a tensor (batch first), a tuple of positional arguments, a dict of keyword
             arguments, or both as ``((...), {...})``.
-        loss: ``projection`` (a fixed random direction; the default, unless a spec says otherwise),
-            ``cross_entropy`` or ``mse`` of the first floating tensor in the output, or a function
-            from the output to a scalar tensor.
+        loss: ``projection`` (a fixed random direction of every output; the default, unless a spec
+            says otherwise), ``cross_entropy`` or ``mse`` of the first floating tensor in the
+            output, ``own`` for the loss that a Hugging Face model puts out, a function from the
+            output to a scalar tensor, or one of (output, target) with ``inputs=(x, target)``.
         seed: of the loss's direction, and of what the forward pass draws; default 0.
         level: ``blocks`` (the default), or ``leaves`` for the layers inside them too.
         rows: a glob over ``named_modules()`` paths that says which modules are the blocks, where
