@@ -108,6 +108,38 @@ probe = answer("probe", "plain", *words.split())
 print(probe["rows"][2]["kind"], probe["theory"]["about"], probe["theory"]["agrees"])
 """
 
+WITH_OPTION = f"""{RUN}
+import gradprobe
+run("probe", "--help")
+print(len(answer("probe", "plain", "--depth", "2")["rows"]))
+print(len(answer("probe", "plain", "--depth", "2", "--fine")["rows"]))
+run("probe", "plain", "--depth", "2", "--emit-spec", "-o", "net.yaml")
+spec = gradprobe.load("net.yaml")
+print(len(gradprobe.probe(spec).profile.rows), len(gradprobe.probe(spec, fine=True).profile.rows))
+print(len(gradprobe.assert_healthy(spec, fine=True, ignore=["GP"]).profile.rows))
+run("check", "net.yaml", "--fine", "--no-cache", "--output-format", "json", "-o", "fine.json")
+print(len(json.load(open("fine.json"))["targets"][0]["report"]["rows"]))
+open("gradprobe.toml", "w").write("fine = true")
+run("check", "net.yaml", "--show-config")
+"""
+
+FORMAT = """\
+from gradprobe.render.canvas import Style
+from gradprobe.tasks.check.result import CheckResult
+
+
+def render_loud(result: CheckResult, style: Style) -> str:
+    return " ".join(outcome.path.upper() for outcome in result.outcomes) + chr(10)
+"""
+
+WITH_FORMAT = f"""{RUN}
+run("probe", "plain", "--depth", "2", "--emit-spec", "-o", "net.yaml")
+run("check", "net.yaml", "--no-cache", "--output-format", "loud")
+run("check", "net.yaml", "--no-cache", "-o", "loud=loud.txt", "--exit-zero")
+print(open("loud.txt").read() == "NET.YAML" + chr(10))
+run("check", "--help")
+"""
+
 
 def changed(
     tmp_path: Path,
@@ -200,3 +232,49 @@ def test_an_activation_is_two_files(tmp_path: Path) -> None:
     }
     [line] = changed(tmp_path, "an activation", edits, WITH_ACTIVATION)
     assert line == "Linear+Sine Sine, xavier_normal True"
+
+
+def test_an_option_that_reaches_the_measurement_is_two_files_and_in_check_three(
+    tmp_path: Path,
+) -> None:
+    deep = '    deep: bool = option(False, Shown("Judge by the chance of training."))\n'
+    keyword, passed = "    deep: bool\n", "deep=self.deep,"
+    check = "    deep: bool = option(  # two more passes\n"
+    fine = '    fine: bool = option(False, Shown("The leaves too."))\n'
+    profile, key = "profile = _profile(subject, options)\n", '    "deep": Reader.boolean,\n'
+    leaves = 'options = replace(options, level="leaves") if options.fine else options\n        '
+    edits = {
+        "spec/options.py": [
+            (deep, f"{fine}{deep}"),
+            (keyword, f"    fine: bool\n{keyword}"),
+            (check, f"{fine}{check}"),
+            (passed, f"{passed} fine=self.fine,"),
+        ],
+        "measure/take.py": [(profile, f"{leaves}{profile}")],
+        "tasks/check/config.py": [(key, f'    "fine": Reader.boolean,\n{key}')],
+    }
+    lines = changed(tmp_path, edits, WITH_OPTION)
+    [shown] = [line for line in lines if "--fine" in line]
+    assert shown.endswith("The leaves too.")
+    [config] = [line for line in lines if line.startswith("fine ")]
+    assert config.split() == ["fine", "true", "gradprobe.toml:1"]
+    rows, leaves, library, asserted, checked = (
+        line for line in lines if line and set(line) <= set("0123456789 ")
+    )
+    assert int(leaves) > int(rows)
+    assert library.split() == [rows, leaves]
+    assert asserted == checked == leaves
+
+
+def test_a_format_is_two_files(tmp_path: Path) -> None:
+    entry = '    "concise": render_concise,\n'
+    text = "from gradprobe.render.check.text"
+    imports = f"from gradprobe.render.check.loud import render_loud\n{text}"
+    edits = {
+        "render/check/formats.py": [(entry, f'{entry}    "loud": render_loud,\n'), (text, imports)]
+    }
+    printed, _, written, *shown = changed(
+        tmp_path, edits, WITH_FORMAT, {"render/check/loud.py": FORMAT}
+    )
+    assert (printed, written) == ("NET.YAML", "True")
+    assert "concise, loud, full" in "\n".join(shown)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from gradprobe.cli.flatten import Fields
 from gradprobe.cli.output import FORMATS, OutputOptions
+from gradprobe.spec.network import is_target
 from gradprobe.spec.options import (
     AUTO,
     DTYPES,
@@ -20,6 +22,7 @@ from gradprobe.spec.options import (
     option,
     seeds_in,
 )
+from gradprobe.spec.sources.table import TargetOptions
 from gradprobe.spec.vocabulary import LOSSES
 
 Target = Annotated[str, typer.Argument(help="A spec file, -, plain, residual or a config.json.")]
@@ -27,6 +30,7 @@ Targets = Annotated[list[str], typer.Argument(help="Spec files, -, plain, residu
 AnyTarget = Annotated[
     str, typer.Argument(help="A spec file, -, plain, residual, or package.module:name.")
 ]
+EmitSpec = Annotated[bool, typer.Option("--emit-spec", help="Print the stack as YAML.")]
 FirstSeed = Annotated[
     int | None, typer.Option("--seed", help="Of weights, inputs, loss; default 0.")
 ]
@@ -80,6 +84,21 @@ CompareOutput = Annotated[
         },
     ),
 ]
+
+
+# What ``gradprobe probe --help`` lists after an option, where it is not the classes' order.
+PROBE_ORDER = {
+    "blocks": "arg path input inputs train_mode",
+    "timeout": "allow_code",
+    "trusted_in_process": "theory rows layers set deep max_parameters max_memory",
+}
+
+
+def with_loss(about: TargetOptions, options: ProbeOptions) -> tuple[TargetOptions, ProbeOptions]:
+    """``--loss`` for both: code takes any, and a loss that is code is for code alone."""
+    loss = options.loss
+    about = replace(about, code=replace(about.code, loss=loss))
+    return about, replace(options, loss=None if loss and is_target(loss) else loss)
 
 
 def seeds_of(text: str | None, first: int | None) -> Seeds | None:

@@ -7,8 +7,21 @@ from typing import Any
 
 import yaml
 
-from gradprobe.errors import printable
-from gradprobe.spec.network import InitSpec, LayerSpec, NetworkSpec
+from gradprobe.errors import InputError, printable
+from gradprobe.spec.network import ArchitectureSpec, CodeSpec, InitSpec, LayerSpec, NetworkSpec
+
+
+def render_target(target: NetworkSpec | CodeSpec | ArchitectureSpec) -> str:
+    """What ``--emit-spec`` prints of a target.
+
+    Raises:
+        InputError: no spec describes it.
+    """
+    if isinstance(target, CodeSpec):
+        raise InputError(f"--emit-spec: {target.source} is code, which no spec describes")
+    if isinstance(target, ArchitectureSpec):
+        raise InputError("--emit-spec prints a spec, and this is no spec")
+    return render_spec(target)
 
 
 def render_spec(spec: NetworkSpec) -> str:

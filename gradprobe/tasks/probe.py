@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 from gradprobe.errors import InputError, in_own_words
 from gradprobe.measure.profile import GradientProfile, from_one
-from gradprobe.spec.network import InitSpec, NetworkSpec
+from gradprobe.spec.network import ArchitectureSpec, InitSpec, NetworkSpec
 from gradprobe.spec.options import (
     JudgeOptions,
     Limits,
     ProbeKeywords,
     ProbeOptions,
     RunOptions,
+    Seeds,
     ascending,
     choose,
     choose_seeds,
@@ -57,6 +59,32 @@ def probe_target(
     assert isinstance(size, int)
     profile, theory = _beside_theory(report.profile, spec, size, measurement.moments)
     return replace(report, profile=profile, theory=theory)
+
+
+def probe_seeds(
+    spec: Target,
+    options: ProbeOptions,
+    seeds: Seeds | None,
+    run: RunOptions,
+    progress: Callable[[str], AbstractContextManager[None]],
+) -> Report:
+    """The report of ``options.seed``; or a typical one of ``seeds``, all in its ``repeats``.
+
+    Args:
+        progress: is entered while a seed is probed; it gets the words that tell it from others.
+
+    Raises:
+        InputError, ModelError: as ``probe_target``.
+    """
+
+    def probe_at(seed: int) -> Report:
+        with progress(f", seed {seed}" if seeds else ""):
+            return probe_target(spec, replace(options, seed=seed), run=run)
+
+    if seeds is None:
+        return probe_at(options.seed)
+    ignores = () if isinstance(spec, ArchitectureSpec) else spec.check.ignore
+    return repeated(probe_at, seeds, ignores)
 
 
 @in_own_words(ProbeKeywords.__annotations__)
@@ -126,15 +154,14 @@ def _options(keywords: ProbeKeywords) -> tuple[ProbeOptions, JudgeOptions]:
     if unknown:
         raise TypeError(f"probe() got an unexpected keyword argument '{unknown}'")
     loss = keywords.get("loss")
-    options = ProbeOptions(
-        seed=keywords.get("seed", 0),
-        level=keywords.get("level", "blocks"),
-        rows=keywords.get("rows"),
-        blocks=keywords.get("blocks", False),
-        deep=keywords.get("deep", False),
-        loss=loss if isinstance(loss, str) else None,
-        limits=Limits(memory=keywords.get("max_memory", Limits().memory)),
-    )
+    measured: dict[str, Any] = {
+        field.name: keywords[field.name]  # type: ignore[literal-required]
+        for field in fields(ProbeOptions)
+        if field.name in keywords
+    }
+    measured["loss"] = loss if isinstance(loss, str) else None
+    limits = Limits(memory=keywords.get("max_memory", Limits().memory))
+    options = ProbeOptions(**measured, limits=limits)
     return options, JudgeOptions(_thresholds(keywords.get("thresholds") or {}))
 
 

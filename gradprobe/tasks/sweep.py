@@ -49,6 +49,27 @@ AXES: dict[str, Callable[[StackOptions, str], StackOptions]] = {
 }
 
 
+def listed(name: str, text: str) -> list[str]:
+    """The values between the commas that stand outside of braces, of the option ``--name``.
+
+    Raises:
+        InputError: a value is empty, or stands twice.
+    """
+    values, depth = [""], 0
+    for character in text:
+        depth += (character in "{[(") - (character in "}])")
+        if character == "," and depth == 0:
+            values.append("")
+        else:
+            values[-1] += character
+    values = [value.strip() for value in values]
+    if not all(values):
+        raise InputError(f"--{name}: an empty value in '{text}'")
+    if len(set(values)) < len(values):
+        raise InputError(f"--{name}: a value stands twice in '{text}'")
+    return values
+
+
 def plan(
     targets: list[str], stack: StackOptions, axes: dict[str, list[str]], options: ProbeOptions
 ) -> tuple[list[Job], Sweep]:

@@ -3,48 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
-
-import typer
 
 from gradprobe.cli import options as o
 from gradprobe.cli.flatten import flattened
 from gradprobe.cli.output import OutputOptions, progress
-from gradprobe.errors import InputError
 from gradprobe.render.json import render_report as render_json
 from gradprobe.render.text import render_report as render_text
-from gradprobe.spec.network import ArchitectureSpec, CodeSpec, NetworkSpec, is_target
 from gradprobe.spec.options import ProbeOptions, RunOptions
-from gradprobe.spec.sources.huggingface import ArchitectureOptions
-from gradprobe.spec.sources.python import CodeOptions
-from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.spec.sources.table import TargetOptions
-from gradprobe.spec.write import render_spec
-from gradprobe.tasks.probe import probe_target
+from gradprobe.spec.write import render_target
+from gradprobe.tasks.probe import probe_seeds
 from gradprobe.tasks.targets import load_target
-from gradprobe.verdict.report import Report
-from gradprobe.verdict.seeds import repeated
 
 
-@flattened(
-    follow={
-        "timeout": "allow_code",
-        "trusted_in_process": "theory rows layers set deep max_parameters max_memory",
-    }
-)
+@flattened(follow=o.PROBE_ORDER)
 def probe(
     target: o.AnyTarget,
     *,
-    stack: StackOptions,
-    emit_spec: Annotated[
-        bool, typer.Option("--emit-spec", help="Print the stack as YAML.")
-    ] = False,
+    about: TargetOptions,
+    emit_spec: o.EmitSpec = False,
     seed: o.FirstSeed = None,
     seeds: o.SeveralSeeds = None,
     options: ProbeOptions,
-    code: CodeOptions,
     run: RunOptions,
-    architecture: ArchitectureOptions,
     output: OutputOptions,
 ) -> int:
     """Run one backward pass and show where the gradient goes.
@@ -61,27 +42,14 @@ def probe(
     a process of its own and needs --input, --inputs or --data.
     """
     several = o.seeds_of(seeds, seed)
-    own_loss = options.loss is not None and is_target(options.loss)
-    code = replace(code, loss=options.loss)
-    first = replace(options, seed=seed or 0, loss=None if own_loss else options.loss)
-    spec = load_target(target, TargetOptions(stack, code, architecture))
+    about, options = o.with_loss(about, replace(options, seed=seed or 0))
+    spec = load_target(target, about)
     if emit_spec:
-        if isinstance(spec, CodeSpec):
-            raise InputError(f"--emit-spec: {target} is code, which no spec describes")
-        if not isinstance(spec, NetworkSpec):
-            raise InputError("--emit-spec prints a spec, and this is no spec")
-        output.emit(render_spec(spec))
+        output.emit(render_target(spec))
         return 0
-
-    def probe_at(seed: int) -> Report:
-        with progress(f"probing {target}, seed {seed}" if several else f"probing {target}"):
-            return probe_target(spec, replace(first, seed=seed), run=run)
-
-    if several is None:
-        report = probe_at(first.seed)
-    else:
-        ignores = () if isinstance(spec, ArchitectureSpec) else spec.check.ignore
-        report = repeated(probe_at, several, ignores)
+    report = probe_seeds(
+        spec, options, several, run, lambda which: progress(f"probing {target}{which}")
+    )
     if output.format == "json":
         output.emit(render_json(report))
     else:

@@ -41,10 +41,12 @@ def sweep(
     """
     if "-" in targets:
         raise InputError("a sweep reads its targets several times: '-' cannot be one")
-    axes = {"depth": _listed("depth", depth), "width": _listed("width", width)}
-    axes["activation"] = _listed("activation", activation)
-    axes |= {"init": _listed("init", init)} if init else {}
-    axes |= {"gain": _listed("gain", gain)} if gain else {}
+    texts = {"depth": depth, "width": width, "activation": activation, "init": init, "gain": gain}
+    axes = {
+        name: sweeping.listed(name, text or "")
+        for name, text in texts.items()
+        if text or name not in ("init", "gain")
+    }
     if init and gain:
         raise InputError("--init and --gain both set the weights: give one")
     todo, empty = sweeping.plan(targets, stack, axes, options)
@@ -55,20 +57,3 @@ def sweep(
     else:
         output.emit(render_sweep(done, output.style))
     return 0
-
-
-def _listed(name: str, text: str) -> list[str]:
-    """The values between the commas that stand outside of braces."""
-    values, depth = [""], 0
-    for character in text:
-        depth += (character in "{[(") - (character in "}])")
-        if character == "," and depth == 0:
-            values.append("")
-        else:
-            values[-1] += character
-    values = [value.strip() for value in values]
-    if not all(values):
-        raise InputError(f"--{name}: an empty value in '{text}'")
-    if len(set(values)) < len(values):
-        raise InputError(f"--{name}: a value stands twice in '{text}'")
-    return values
