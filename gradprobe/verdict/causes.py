@@ -52,8 +52,7 @@ def row_at_fault(profile: GradientProfile) -> RowProfile:
 def _recurrent_row(profile: GradientProfile) -> RowProfile:
     """The first of the trunk with a recurrent layer or cell."""
     names = kinds(Trait.RECURRENT) | RECURRENT_CELLS
-    recurrent = (row for row in profile.trunk if names & set(row.contains))
-    return next(recurrent, profile.trunk[0])
+    return next((row for row in profile.trunk if names & set(row.contains)), profile.trunk[0])
 
 
 def shrinks(profile: GradientProfile) -> str:
@@ -73,8 +72,7 @@ def _where(profile: GradientProfile) -> str:
     """``50 rows, ×0.577 per row``, or the one row across which most of it happens."""
     unit = profile.unit
     rows = f"{profile.steps} {unit}s" if profile.steps != 1 else f"one {unit}"
-    culprit = _culprit(profile)
-    if culprit:
+    if culprit := _culprit(profile):
         return f"{rows}, most of it across {unit} {culprit.row.name} (×{number(culprit.factor)})"
     decay = profile.decay
     return f"{rows}, ×{number(decay)} per {unit}" if decay and profile.steps > 1 else rows
@@ -129,8 +127,7 @@ def _advice_for_shattered(profile: GradientProfile, signals: Signals) -> str:
 
 
 def _advice_for_forgotten(profile: GradientProfile, signals: Signals) -> str:
-    inside = _kinds(profile)
-    if inside & {"LSTM", "GRU"}:
+    if _kinds(profile) & {"LSTM", "GRU"}:
         return "read every position, shorten the sequence, or raise the forget gate's bias"
     return "use LSTM or GRU, an orthogonal recurrent matrix, or read every position"
 

@@ -54,12 +54,11 @@ def diagnose(
 
 def _clues(
     rule: Rule, profile: GradientProfile, limits: Thresholds, training: Training | None
-) -> Iterator[Clue]:
+) -> Iterable[Clue]:
     """What a rule finds; by ``weigh`` after a second look, but for bands that decide themselves."""
     if training and rule.weigh and (not rule.find or decides(training, limits)):
-        yield from rule.weigh(profile, training)
-    elif rule.find:
-        yield from rule.find(profile, limits)
+        return rule.weigh(profile, training)
+    return rule.find(profile, limits) if rule.find else ()
 
 
 def diagnose_seeds(

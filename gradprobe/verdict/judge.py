@@ -9,10 +9,13 @@ from importlib import metadata
 from gradprobe._version import __version__
 from gradprobe.measure.measurement import Measurement
 from gradprobe.spec.options import JudgeOptions
+from gradprobe.verdict.calibration import outlook, probability
 from gradprobe.verdict.diagnose import diagnose
-from gradprobe.verdict.report import Report
+from gradprobe.verdict.report import Report, Training
 from gradprobe.verdict.rules.rule import Selection
-from gradprobe.verdict.training import weigh
+from gradprobe.verdict.signals import signals
+
+_NORMALISED = 32  # values a channel: what the calibration's networks had, and fewer shatter
 
 
 def judge(measurement: Measurement, target: str, options: JudgeOptions) -> Report:
@@ -39,6 +42,26 @@ def judge(measurement: Measurement, target: str, options: JudgeOptions) -> Repor
         name=measurement.name,
         training=training,
     )
+
+
+def weigh(measurement: Measurement) -> Training | None:
+    """How likely the network is to train, or why that is not known.
+
+    ``None`` where nobody asked for a second look.
+    """
+    if measurement.no_look:
+        return Training(reason=measurement.no_look.reason, failed=measurement.no_look.failed)
+    look = measurement.look
+    if look is None:
+        return None
+    if look.normalised is not None and look.normalised < _NORMALISED:
+        few = f"BatchNorm has {look.normalised} values a channel, too few to tell"
+        return Training(reason=f"{few} ({_NORMALISED} do: --batch-size)")
+    weighed = signals(measurement.profile, look.coherence, look.highways, look.lost_past)
+    if weighed is None:
+        return Training(reason="no weight has a finite gradient that is not zero")
+    chance = probability(weighed)
+    return Training(weighed, chance, outlook(chance).margin)
 
 
 def versions() -> dict[str, str]:

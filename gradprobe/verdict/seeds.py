@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
 
+from gradprobe.numbers import finite
 from gradprobe.spec.network import Ignore
 from gradprobe.spec.options import AUTO_SEEDS, Seeds
 from gradprobe.spec.vocabulary import THRESHOLDS
@@ -76,7 +77,7 @@ def typical(reports: Sequence[Report]) -> Report:
     """Of the reports with the most common verdict, the graver one of equals, the median reach's."""
     verdict = next(iter(tally(report.verdict for report in reports)))
     alike = [report for report in reports if report.verdict is verdict]
-    alike.sort(key=lambda report: _or_infinite(report.reach))
+    alike.sort(key=lambda r: math.inf if (reach := finite(r.reach)) is None else reach)
     return alike[(len(alike) - 1) // 2]
 
 
@@ -126,7 +127,3 @@ def majority(count: int, n: int) -> float:
     under a uniform prior, is above 1/2: that of at most ``count`` heads in ``n + 1`` tosses.
     """
     return sum(math.comb(n + 1, j) for j in range(count + 1)) / (1 << (n + 1))
-
-
-def _or_infinite(reach: float | None) -> float:
-    return reach if reach is not None and math.isfinite(reach) else math.inf

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 
 from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
 from gradprobe.verdict.report import Severity, Verdict
@@ -16,6 +17,8 @@ from gradprobe.verdict.rules.rule import (
     ran,
     underflow,
 )
+
+Owned = tuple[RowProfile | None, ParameterProfile]  # a parameter, with its row if it has one
 
 
 def dead(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -63,18 +66,15 @@ def disconnected(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]
         "look for detach(), .data, no_grad() or argmax between them and the loss, or for an "
         "output that nothing reads"
     )
-    yield from _without_gradient(profile, _is_cut, "the graph is cut", advice)
-    message, advice = "never used in the forward pass", "delete them, freeze them, or use them"
-    yield from _without_gradient(profile, _is_unused, message, advice)
+    lost = [(row, p) for row, p in _lost(profile) if p.use is not Use.IDLE]
+    cut = [(row, p) for row, p in lost if not _is_unused(row, p)]
+    yield from _without_gradient(cut, "the graph is cut", advice)
+    unused = [(row, p) for row, p in lost if _is_unused(row, p)]
+    advice = "delete them, freeze them, or use them"
+    yield from _without_gradient(unused, "never used in the forward pass", advice)
 
 
-def _without_gradient(
-    profile: GradientProfile,
-    chosen: Callable[[RowProfile | None, ParameterProfile], bool],
-    reason: str,
-    advice: str,
-) -> Iterator[Clue]:
-    parameters = [(row, p) for row, p in _lost(profile) if chosen(row, p)]
+def _without_gradient(parameters: list[Owned], reason: str, advice: str) -> Iterator[Clue]:
     if parameters:
         row = next((row for row, _ in parameters if row), None)
         yield Clue(f"no gradient, {reason}: {_by_module(parameters)}", advice, row)
@@ -106,9 +106,7 @@ def idle(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         yield Clue(message, advice, parameters[0][0])
 
 
-def _lost(
-    profile: GradientProfile,
-) -> Iterator[tuple[RowProfile | None, ParameterProfile]]:
+def _lost(profile: GradientProfile) -> Iterator[Owned]:
     """Trained parameters without a path from the loss, with their rows."""
     for row, parameters in owners(profile):
         if row is None or not row.level:
@@ -126,23 +124,16 @@ def _is_unused(row: RowProfile | None, parameter: ParameterProfile) -> bool:
     return any(_home(p) == home for p in beside)
 
 
-def _is_cut(row: RowProfile | None, parameter: ParameterProfile) -> bool:
-    return parameter.use is Use.CALLED and not _is_unused(row, parameter)
-
-
 def _home(parameter: ParameterProfile) -> str:
     """The path of the module that holds it."""
     return parameter.name.rpartition(".")[0]
 
 
-def _by_module(parameters: list[tuple[RowProfile | None, ParameterProfile]]) -> str:
+def _by_module(parameters: list[Owned]) -> str:
     """``encoder (12 parameters), head.norm (weight, bias), scale``: by row where the whole row is
     meant, else by the module that holds them."""
     groups: dict[str, list[str]] = {}
-    rows: dict[str, int] = {}
-    for row, _ in parameters:
-        if row:
-            rows[row.name] = rows.get(row.name, 0) + 1
+    rows = Counter(row.name for row, _ in parameters if row)
     for row, p in parameters:
         whole = row is not None and len(row.parameters) == rows[row.name]
         home = row.name if whole and row else _home(p)

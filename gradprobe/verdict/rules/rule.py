@@ -106,16 +106,11 @@ def cut_row(profile: GradientProfile) -> RowProfile | None:
         if row.gradient_norm == 0 and after.gradient_norm:
             if after.gradient_norm < underflow(profile):
                 return None
-            hides = any(p.wakes_up for p in after.parameters)
-            return _cut_after_a_step(profile) if hides else after
-    return None
-
-
-def _cut_after_a_step(profile: GradientProfile) -> RowProfile | None:
-    """The row that still passes nothing on when no weight is zero any more."""
-    for after, row in pairwise(reversed(ran(profile))):
-        if row.name in (profile.still_zero or ()):
-            return after
+            if not any(p.wakes_up for p in after.parameters):
+                return after
+            # The row that still passes nothing on when no weight is zero any more.
+            still, steps = profile.still_zero or (), pairwise(reversed(ran(profile)))
+            return next((above for above, below in steps if below.name in still), None)
     return None
 
 
