@@ -165,10 +165,10 @@ def _options(keywords: ProbeKeywords) -> tuple[ProbeOptions, JudgeOptions]:
     return options, JudgeOptions(_thresholds(keywords.get("thresholds") or {}))
 
 
-def _thresholds(given: Mapping[str, float]) -> dict[str, float]:
-    for name in given:
+def _thresholds(own: Mapping[str, float]) -> dict[str, float]:
+    for name in own:
         choose("thresholds", name, tuple(THRESHOLDS))
-    thresholds = {**THRESHOLDS, **given}
+    thresholds = {**THRESHOLDS, **own}
     if not ascending(thresholds):
         raise InputError(f"thresholds must ascend: {', '.join(thresholds)}")
     return thresholds

@@ -6,6 +6,7 @@ It holds what the table shows, not all that was measured: of a row's parameters 
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from gradprobe.errors import InputError
@@ -71,7 +72,7 @@ def _documents(body: Any) -> list[ReportDocument]:
 
 def _report(document: ReportDocument) -> Report:
     profile = GradientProfile(
-        rows=tuple(_row(row) for row in document.rows),
+        rows=tuple(map(_row, document.rows)),
         parameters=document.parameters,
         loss=_or_nan(document.loss),
         smallest_gradient=0.0,
@@ -80,7 +81,7 @@ def _report(document: ReportDocument) -> Report:
     return Report(
         target=document.target,
         profile=profile,
-        findings=tuple(_finding(finding) for finding in document.findings),
+        findings=tuple(map(_finding, document.findings)),
         verdict=document.verdict,
         config=document.config,
         versions=document.versions,
@@ -89,19 +90,8 @@ def _report(document: ReportDocument) -> Report:
 
 
 def _finding(document: FindingDocument) -> Finding:
-    return Finding(
-        rule=document.rule,
-        name=document.name,
-        severity=Severity[document.severity.upper()],
-        message=document.message,
-        advice=document.advice,
-        row=document.row,
-        line=document.line,
-        column=document.column,
-        value=document.value,
-        threshold=document.threshold,
-        ignored=document.ignored,
-    )
+    own = {field.name: getattr(document, field.name) for field in fields(Finding)}
+    return Finding(**{**own, "severity": Severity[document.severity.upper()]})
 
 
 def _row(document: RowDocument) -> RowProfile:

@@ -66,8 +66,8 @@ def load(file: str) -> Baseline:
 def dump(baseline: Baseline) -> str:
     """The baseline as its file's text, sorted, one finding a line: made for a diff."""
     targets = {
-        path: {"reach": known.reach, "findings": list(known.findings)}
-        for path, known in sorted(baseline.targets.items())
+        path: {"reach": entry.reach, "findings": list(entry.findings)}
+        for path, entry in sorted(baseline.targets.items())
     }
     body = {"schema_version": SCHEMA_VERSION, "targets": targets}
     return json.dumps(body, indent=2, allow_nan=False) + "\n"
@@ -94,17 +94,17 @@ def compare(
     Known ones are marked, a reach that got worse by more than ``factor`` is one more, and so is
     each known finding that is not there any more, if its rule was asked.
     """
-    known = baseline.targets.get(baseline.path(outcome.path))
-    if known is None or outcome.report is None:
+    before = baseline.targets.get(baseline.path(outcome.path))
+    if before is None or outcome.report is None:
         return outcome.diagnostics
     names = _names(outcome.diagnostics)
     marked = tuple(
-        replace(one, known=name in known.findings)
-        for one, name in zip(outcome.diagnostics, names, strict=True)
+        replace(diagnostic, known=name in before.findings)
+        for diagnostic, name in zip(outcome.diagnostics, names, strict=True)
     )
-    missing = [name for name in known.findings if name not in names]
-    stale = [name for name in missing if _asked(name, selection, outcome.report)]
-    worse = _regression(outcome, outcome.report, known, factor)
+    missing = [name for name in before.findings if name not in names]
+    stale = [name for name in missing if _looked_for(name, selection, outcome.report)]
+    worse = _regression(outcome, outcome.report, before, factor)
     return (*marked, *worse, *(_stale(outcome.path, name) for name in stale))
 
 
@@ -112,7 +112,7 @@ def gone(baseline: Baseline, file: str) -> tuple[Diagnostic, ...]:
     """A diagnostic for each target of the baseline whose file is not there any more."""
     return tuple(
         _stale(file, f"{path}, which is gone,")
-        for path, known in sorted(baseline.targets.items())
+        for path in sorted(baseline.targets)
         if not os.path.exists(os.path.join(baseline.root, path))
     )
 
@@ -123,8 +123,8 @@ def pruned(baseline: Baseline, result: CheckResult, selection_of: SelectionOf) -
     ``selection_of`` a target's path: a rule that was not asked has mended nothing.
     """
     targets = {
-        path: known
-        for path, known in baseline.targets.items()
+        path: entry
+        for path, entry in baseline.targets.items()
         if os.path.exists(os.path.join(baseline.root, path))
     }
     for outcome in result.outcomes:
@@ -133,25 +133,28 @@ def pruned(baseline: Baseline, result: CheckResult, selection_of: SelectionOf) -
             continue
         now, old = _seen(outcome, outcome.report), targets[path]
         better = from_one(now.reach) < from_one(old.reach)
-        asked = selection_of(outcome.path)
-        found = now.findings
-        left = tuple(n for n in old.findings if n in found or not _asked(n, asked, outcome.report))
+        selection = selection_of(outcome.path)
+        left = tuple(
+            name
+            for name in old.findings
+            if name in now.findings or not _looked_for(name, selection, outcome.report)
+        )
         targets[path] = Known(now.reach if better else old.reach, left)
     return replace(baseline, targets=targets)
 
 
 def _seen(outcome: Outcome, report: Report) -> Known:
-    counted = [one for one in outcome.diagnostics if one.ignored is None]
-    return Known(finite(report.reach), tuple(n for n in _names(counted) if n[:5] not in _NEVER))
+    names = [name for name in _names(outcome.diagnostics) if name and name[:5] not in _NEVER]
+    return Known(finite(report.reach), tuple(names))
 
 
 def _names(diagnostics: Iterable[Diagnostic]) -> list[str]:
     """``GP201 1.3``, and ``GP201 1.3 #2`` for a second one; an empty name for what is ignored."""
     seen: Counter[str] = Counter()
     names = []
-    for one in diagnostics:
-        name = f"{one.rule} {one.row}" if one.row else one.rule
-        if one.ignored is not None:
+    for diagnostic in diagnostics:
+        name = f"{diagnostic.rule} {diagnostic.row}" if diagnostic.row else diagnostic.rule
+        if diagnostic.ignored is not None:
             names.append("")
             continue
         seen[name] += 1
@@ -160,16 +163,16 @@ def _names(diagnostics: Iterable[Diagnostic]) -> list[str]:
 
 
 def _regression(
-    outcome: Outcome, report: Report, known: Known, factor: float
+    outcome: Outcome, report: Report, entry: Known, factor: float
 ) -> tuple[Diagnostic, ...]:
-    before, now = from_one(known.reach), from_one(report.reach)
+    before, now = from_one(entry.reach), from_one(report.reach)
     if not math.isfinite(before) or now - before <= math.log(factor):
         return ()
     times = number(math.exp(min(700.0, now - before)))
     first = report.profile.trunk[0]
     rule = BY_NAME["regression"]
     message = (
-        f"the reach was {number(known.reach)} and is {number(report.reach)}: {times} times "
+        f"the reach was {number(entry.reach)} and is {number(report.reach)}: {times} times "
         f"further from 1, {number(factor)} are allowed"
     )
     advice = "undo what strangles the gradient, or accept it: --write-baseline"
@@ -177,17 +180,11 @@ def _regression(
     return (Diagnostic(outcome.path, rule.code, rule.name, rule.severity, message, advice, *place),)
 
 
-def _asked(name: str, selection: Selection, report: Report) -> bool:
+def _looked_for(name: str, selection: Selection, report: Report) -> bool:
     """Whether the rule was selected, and what it takes to find it was measured."""
     rule = BY_CODE.get(name[:5])
-    if rule is None:
-        return True
-    looked = rule.find or not rule.weigh or report.training
-    return selection.holds(rule) and bool(looked)
-
-
-def _is_reach(value: object) -> bool:
-    return isinstance(value, float | int) and not isinstance(value, bool) and 0 < value < 1e300
+    measured = rule is None or rule.find or not rule.weigh or report.training
+    return rule is None or (selection.holds(rule) and bool(measured))
 
 
 def _stale(path: str, name: str) -> Diagnostic:
@@ -197,9 +194,10 @@ def _stale(path: str, name: str) -> Diagnostic:
 
 
 def _known(file: str, path: str, entry: Any) -> Known:
-    reach: Any = entry.get("reach") if isinstance(entry, dict) else ""
-    findings = entry.get("findings") if isinstance(entry, dict) else None
-    if not (reach is None or _is_reach(reach)) or not isinstance(findings, list):
+    entry = entry if isinstance(entry, dict) else {}
+    reach, findings = entry.get("reach"), entry.get("findings")
+    is_number = isinstance(reach, float | int) and not isinstance(reach, bool)
+    if not (reach is None or (is_number and 0 < reach < 1e300)) or not isinstance(findings, list):
         raise InputError(f"{file} is not a baseline: '{path}' needs a reach and findings")
     if not all(isinstance(name, str) for name in findings):
         raise InputError(f"{file} is not a baseline: the findings of '{path}' are not words")

@@ -88,8 +88,7 @@ def check(
         except InputError as error:
             outcomes.append(_failed(path, Failure.of(error)))
     measured = _measured(targets, run, warn, track)
-    for target, results in zip(targets, measured, strict=True):
-        outcomes.append(_outcome(target, results))
+    outcomes += map(_outcome, targets, measured)
     outcomes.sort(key=lambda outcome: outcome.path)
     return CheckResult(tuple(outcomes), __version__)
 
@@ -173,20 +172,17 @@ def _outcome(target: _Target, results: Sequence[Measurement | Failure]) -> Outco
     lines = target.data.decode("utf-8", "replace").splitlines()
     if failures:
         return _failed(target.path, failures[0], lines)
+    measurements = [result for result in results if isinstance(result, Measurement)]
     options = target.options
-    selection = _selection(options)
     ignores = [
         Ignore(ignore.rule, ignore.reason)
         for ignore in options.per_file_ignores
         if matches([ignore.pattern], options.root, target.path)
     ]
-    reports = [
-        judge(result, target.path, options.judge(ignores))
-        for result in results
-        if isinstance(result, Measurement)
-    ]
-    own = next(result.check.ignore for result in results if isinstance(result, Measurement))
-    among = diagnose_seeds(reports, (*own, *ignores), selection)
+    judging = options.judge(ignores)
+    reports = [judge(measurement, target.path, judging) for measurement in measurements]
+    own = measurements[0].check.ignore
+    among = diagnose_seeds(reports, (*own, *ignores), _selection(options))
     reports.sort(key=_badness, reverse=True)  # stable: the first seed of equals comes first
     report = reports[0]
     findings = (*_findings(reports), *among)

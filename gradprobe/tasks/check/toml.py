@@ -58,8 +58,8 @@ class Reader:
         line = column = 1
         lines = self.text.splitlines()
         start = 0
-        section = [word for word in self.section.split(".") if word]
-        if section:
+        if self.section:
+            section = self.section.split(".")
             header = re.compile(r"\s*\[\s*" + r"\s*\.\s*".join(map(_key, section)) + r"\b")
             start = next((i for i, text in enumerate(lines) if header.match(text)), 0)
         for key in keys:
@@ -189,8 +189,7 @@ def unknown_rule(word: str) -> str:
     """What to say of a word that names no rule; an empty string where it names one."""
     if any(rule.named(word) for rule in RULES):
         return ""
-    names = [rule.name for rule in RULES]
-    return suggestion(word, names) or "gradprobe rules lists them"
+    return suggestion(word, [rule.name for rule in RULES]) or "gradprobe rules lists them"
 
 
 def _key(word: str) -> str:
@@ -199,11 +198,6 @@ def _key(word: str) -> str:
 
 
 def _without_comment(line: str) -> str:
-    return line if "#" not in line else line[: _comment(line)]
-
-
-def _comment(line: str) -> int:
-    """Where the comment of a line begins; its length where there is none."""
     quote = ""
     for index, character in enumerate(line):
         if quote:
@@ -211,5 +205,5 @@ def _comment(line: str) -> int:
         elif character in "\"'":
             quote = character
         elif character == "#":
-            return index
-    return len(line)
+            return line[:index]
+    return line

@@ -26,11 +26,6 @@ class Wrap(NamedTuple):
     arguments: Mapping[str, Value]
     norm: str | None = None
 
-    @property
-    def words(self) -> tuple[str, ...]:
-        norm = (f"{self.norm} in front",) if self.norm else ()
-        return ("skip", *_argument_words(self.arguments), *norm)
-
 
 class Insert(NamedTuple):
     """A layer without arguments in front of layer ``at`` of the branch of ``owner``."""
@@ -38,10 +33,6 @@ class Insert(NamedTuple):
     owner: Place | None
     at: int
     kind: str
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        return (self.kind,)
 
 
 class Rename(NamedTuple):
@@ -51,20 +42,12 @@ class Rename(NamedTuple):
     before: str
     kind: str
 
-    @property
-    def words(self) -> tuple[str, ...]:
-        return (f"{self.before} → {self.kind}",)
-
 
 class SetArguments(NamedTuple):
     """Arguments of a ``residual``."""
 
     place: Place
     arguments: Mapping[str, Value]
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        return _argument_words(self.arguments)
 
 
 class SetInit(NamedTuple):
@@ -73,19 +56,11 @@ class SetInit(NamedTuple):
     place: Place
     init: Mapping[str, InitSpec]
 
-    @property
-    def words(self) -> tuple[str, ...]:
-        return (_init_words(self.init),)
-
 
 class SetClassInit(NamedTuple):
     """Initialisations by class, in the spec's ``init`` section."""
 
     init: Mapping[str, Mapping[str, InitSpec]]
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        return tuple(_init_words(inits) for inits in self.init.values())
 
 
 Change: TypeAlias = Wrap | Insert | Rename | SetArguments | SetInit | SetClassInit
@@ -93,7 +68,25 @@ Change: TypeAlias = Wrap | Insert | Rename | SetArguments | SetInit | SetClassIn
 
 def label(changes: Iterable[Change]) -> str:
     """The changes in one line, each word once: ``init kaiming_normal + skip``."""
-    return " + ".join(dict.fromkeys(word for change in changes for word in change.words))
+    return " + ".join(dict.fromkeys(word for change in changes for word in words(change)))
+
+
+def words(change: Change) -> tuple[str, ...]:
+    """A change in a few words."""
+    match change:
+        case Wrap():
+            norm = (f"{change.norm} in front",) if change.norm else ()
+            return ("skip", *_argument_words(change.arguments), *norm)
+        case Insert():
+            return (change.kind,)
+        case Rename():
+            return (f"{change.before} → {change.kind}",)
+        case SetArguments():
+            return _argument_words(change.arguments)
+        case SetInit():
+            return (_init_words(change.init),)
+        case SetClassInit():
+            return tuple(map(_init_words, change.init.values()))
 
 
 def _argument_words(arguments: Mapping[str, Value]) -> tuple[str, ...]:
@@ -112,11 +105,9 @@ def _init_words(inits: Mapping[str, InitSpec]) -> str:
 def apply(spec: NetworkSpec, changes: Iterable[Change]) -> NetworkSpec:
     """The spec with the changes made; nothing else differs."""
     todo = tuple(changes)
-    init = {kind: dict(inits) for kind, inits in spec.init.items()}
-    for change in todo:
-        if isinstance(change, SetClassInit):
-            for kind, inits in change.init.items():
-                init[kind] = {**init.get(kind, {}), **inits}
+    init = dict(spec.init)
+    for by_class in (change.init for change in todo if isinstance(change, SetClassInit)):
+        init |= {kind: {**init.get(kind, {}), **inits} for kind, inits in by_class.items()}
     return replace(spec, layers=_listed(spec.layers, None, 0, todo), init=init)
 
 
@@ -144,14 +135,13 @@ def _changed(layer: LayerSpec, todo: tuple[Change, ...]) -> LayerSpec:
     )
     layer = replace(layer, branches=branches)
     for change in todo:
-        if isinstance(change, (Rename, SetArguments, SetInit)) and change.place == layer.place:
-            match change:
-                case Rename():
-                    layer = replace(layer, kind=change.kind)
-                case SetArguments():
-                    layer = replace(layer, arguments={**layer.arguments, **change.arguments})
-                case SetInit():
-                    layer = replace(layer, init={**layer.init, **change.init})
+        match change:
+            case Rename(place=layer.place):
+                layer = replace(layer, kind=change.kind)
+            case SetArguments(place=layer.place):
+                layer = replace(layer, arguments={**layer.arguments, **change.arguments})
+            case SetInit(place=layer.place):
+                layer = replace(layer, init={**layer.init, **change.init})
     return layer
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gradprobe.errors import Place
 from gradprobe.spec.layers import Trait, kinds
@@ -51,20 +51,13 @@ def recipes() -> list[Recipe]:
 
     One change comes before two; of as many, those further up in ``CHOICES`` come first.
     """
-    ranked = [
-        (rank, field, value)
-        for rank, (field, value) in enumerate(
-            (field, value) for field, values in CHOICES.items() for value in values
-        )
-    ]
+    choices = [(field, value) for field, values in CHOICES.items() for value in values]
     candidates: list[tuple[int, int, Recipe]] = []
     for count in range(1, MOST_CHOICES + 1):
-        for chosen in itertools.combinations(ranked, count):
-            fields = {field: value for _, field, value in chosen}
+        for ranks in itertools.combinations(range(len(choices)), count):
+            fields: dict[str, Any] = dict(choices[rank] for rank in ranks)
             if len(fields) == count and (count < MOST_CHOICES or "skip" in fields):
-                intrusion = sum(rank for rank, _, _ in chosen)
-                recipe = Recipe(**fields)  # type: ignore[arg-type]
-                candidates.append((count, intrusion, recipe))
+                candidates.append((count, sum(ranks), Recipe(**fields)))
     return [recipe for _, _, recipe in sorted(candidates, key=lambda entry: entry[:2])]
 
 
@@ -142,7 +135,7 @@ def _repeated(layers: tuple[LayerSpec, ...]) -> Iterator[Segment]:
 def _unrolled(layers: tuple[LayerSpec, ...]) -> Iterator[Segment]:
     """From one layer with weights to the next, where both are as wide; never the last, the head."""
     weighty = [index for index, layer in enumerate(layers) if layer.kind in WIDTHS]
-    inner = list(zip(weighty, weighty[1:], weighty[2:], strict=False))
+    inner = zip(weighty, weighty[1:], weighty[2:], strict=False)
     equal = [(i, stop) for before, i, stop in inner if _width(layers[before]) == _width(layers[i])]
     for start, stop in equal:
         yield Segment(None, start, stop, layers, len(equal))
@@ -163,10 +156,10 @@ def _skips(spec: NetworkSpec, recipe: Recipe, segments: list[Segment]) -> list[C
     changes: list[Change] = []
     for segment in segments:
         norm = None
-        if recipe.norm and not _normalised(segment.inside):
+        if recipe.norm:
             norm = _norm(spec, recipe.norm, segment.inside)
-        if recipe.norm and norm is None:
-            return []
+            if norm is None or _normalised(segment.inside):
+                return []
         changes.append(Wrap(segment.owner, segment.start, segment.stop, arguments, norm))
     return changes
 
@@ -174,7 +167,7 @@ def _skips(spec: NetworkSpec, recipe: Recipe, segments: list[Segment]) -> list[C
 def _scales(recipe: Recipe, blocks: int) -> dict[str, Value]:
     arguments: dict[str, Value] = {}
     if recipe.scale:
-        arguments["branch_scale"] = _rounded(1 / math.sqrt(max(1, blocks)))
+        arguments["branch_scale"] = float(f"{1 / math.sqrt(max(1, blocks)):.2g}")
     if recipe.zero:
         arguments["zero_init"] = True
     return arguments
@@ -278,8 +271,3 @@ def _weight_init(recipe: Recipe, leaves: list[LayerSpec], scale: float) -> InitS
 
 def _same(init: InitSpec, other: InitSpec) -> bool:
     return init.name == other.name and dict(init.arguments) == dict(other.arguments)
-
-
-def _rounded(value: float) -> float:
-    """The value to two significant digits, as a person would write it."""
-    return float(f"{value:.2g}")

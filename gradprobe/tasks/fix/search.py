@@ -17,17 +17,15 @@ from gradprobe.spec.sources import huggingface
 from gradprobe.spec.sources import yaml as yaml_source
 from gradprobe.spec.sources.stack import STACKS, StackOptions
 from gradprobe.spec.write import render_spec
-from gradprobe.tasks.fix.changes import Change, apply, label
+from gradprobe.tasks.fix.changes import Change, apply, label, words
 from gradprobe.tasks.fix.edit import edit
 from gradprobe.tasks.fix.layout import CannotEditError
 from gradprobe.tasks.fix.recipes import Recipe, changes_for, recipes
 from gradprobe.tasks.fix.trials import (
-    MENDED,
     Fix,
     Probed,
     Trial,
-    doubt,
-    is_sound,
+    failing,
     measurement,
     needs_mending,
 )
@@ -136,11 +134,6 @@ def _judged(name: str, measured: list[Probed], reason: Callable[[Probed], str]) 
     return Trial(name, tuple(measured), not any(doubts), next(filter(None, doubts), ""))
 
 
-def _failing(measured: Probed) -> str:
-    """Why a changed network is not sound, or an empty string."""
-    return "" if is_sound(measured) else doubt(measured, MENDED) or str(measured.verdict)
-
-
 def _try(name: str, spec: NetworkSpec, probes: tuple[ProbeOptions, ...]) -> Trial | None:
     """A trial that ends at the first seed that fails; ``None`` where the change does not fit."""
     measured: list[Probed] = []
@@ -149,9 +142,9 @@ def _try(name: str, spec: NetworkSpec, probes: tuple[ProbeOptions, ...]) -> Tria
             measured.append(_measure(spec, probe))
         except GradprobeError:
             return None
-        if not is_sound(measured[-1]):
+        if failing(measured[-1]):
             break
-    return _judged(name, measured, _failing)
+    return _judged(name, measured, failing)
 
 
 def _tuned(spec: NetworkSpec, recipe: Recipe, probe: ProbeOptions) -> tuple[Change, ...]:
@@ -184,8 +177,7 @@ def _tuned(spec: NetworkSpec, recipe: Recipe, probe: ProbeOptions) -> tuple[Chan
 def _with_diff(
     fix: Fix, spec: NetworkSpec, text: str, trial: Trial, changes: tuple[Change, ...]
 ) -> Fix:
-    steps = tuple(dict.fromkeys(_in_words(change) for change in changes))
-    fix = replace(fix, after=trial, steps=steps)
+    fix = replace(fix, after=trial, steps=tuple(dict.fromkeys(map(_in_words, changes))))
     try:
         edited = edit(text, spec, changes)
     except CannotEditError as error:
@@ -210,5 +202,4 @@ def _lines(text: str) -> list[str]:
 
 def _in_words(change: Change) -> str:
     place = getattr(change, "place", None) or getattr(change, "owner", None)
-    words = ", ".join(change.words)
-    return f"line {place.line}: {words}" if place else words
+    return (f"line {place.line}: " if place else "") + ", ".join(words(change))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gradprobe.measure.profile import GradientProfile, RowProfile, from_one
+from gradprobe.measure.profile import from_one
 from gradprobe.verdict.report import Report, Severity, Verdict
 
 _INFORMING = "GP4"  # the rules below this code make the verdict, the others inform
+_SKIPS = frozenset({"residual", "concat", "TransformerEncoderLayer"})  # kinds of layer with one
 DEEP = 30  # a stack with more rows of weights without a skip is hard to train
 MOST_PLAIN = 50  # a stack with more of them is never called mended
 
@@ -96,8 +97,9 @@ class Fix:
 
 def measurement(report: Report) -> Probed:
     """The numbers of a report by which a fix is judged."""
-    weighty = _weight_rows(report.profile)
-    skips = sum(_has_skip(row) for row in weighty)
+    trunk = report.profile.trunk
+    weighty = [row for row in trunk if any(p.dimensions > 1 for p in row.parameters)]
+    skips = sum(not _SKIPS.isdisjoint(row.contains) for row in weighty)
     plain = len(weighty) - skips
     path = "skip" if skips > plain else ("deep" if plain > DEEP else "plain")
     dependence = weighty[-1].input_dependence if weighty else None
@@ -116,9 +118,10 @@ def needs_mending(measured: Probed) -> str:
     return doubt(measured, LEFT_ALONE)
 
 
-def is_sound(measured: Probed) -> bool:
-    """Whether a change may be called a fix: healthy, and by the stricter bars as well."""
-    return measured.verdict is Verdict.HEALTHY and not doubt(measured, MENDED)
+def failing(measured: Probed) -> str:
+    """Why a change is no fix, or an empty string: healthy, and by the stricter bars as well."""
+    healthy = measured.verdict is Verdict.HEALTHY
+    return doubt(measured, MENDED) or ("" if healthy else str(measured.verdict))
 
 
 def doubt(measured: Probed, bars: dict[str, Bar]) -> str:
@@ -136,12 +139,3 @@ def doubt(measured: Probed, bars: dict[str, Bar]) -> str:
 
 def _deep(measured: Probed) -> str:
     return f", with {measured.plain_rows} rows without a skip" if measured.path == "deep" else ""
-
-
-def _weight_rows(profile: GradientProfile) -> list[RowProfile]:
-    """Rows of the trunk that hold weight matrices."""
-    return [row for row in profile.trunk if any(p.dimensions > 1 for p in row.parameters)]
-
-
-def _has_skip(row: RowProfile) -> bool:
-    return bool({"residual", "concat", "TransformerEncoderLayer"} & set(row.contains))
