@@ -124,6 +124,6 @@ def _diff_line(line: str, style: Style) -> str:
 
 def render_fix_json(fix: Fix, versions: Mapping[str, str]) -> str:
     """The fix as one JSON object; ``null`` for what is missing or not finite."""
-    from gradprobe.tasks.documents.fix import FixDocument
+    from gradprobe.tasks.documents.commands import FixDocument
 
     return written(FixDocument.of(fix, versions))

@@ -36,14 +36,14 @@ def render_comparison(reports: Sequence[Report]) -> str:
 
 def render_check(result: CheckResult) -> str:
     """Every target with its report and its diagnostics, and a summary."""
-    from gradprobe.tasks.documents.check import CheckDocument
+    from gradprobe.tasks.documents.commands import CheckDocument
 
     return written(CheckDocument.of(result))
 
 
 def render_lines(result: CheckResult) -> str:
     """One diagnostic a line, as an object of its own."""
-    from gradprobe.tasks.documents.check import DiagnosticDocument
+    from gradprobe.tasks.documents.commands import DiagnosticDocument
 
     lines = [written(DiagnosticDocument.of(each), indent=None) for each in result.diagnostics]
     return "".join(lines)

@@ -87,6 +87,6 @@ def _check(paths: PathProfile) -> str:
 
 def render_paths_json(paths: PathProfile, target: str, versions: Mapping[str, str]) -> str:
     """The same as one JSON object."""
-    from gradprobe.tasks.documents.paths import PathsDocument
+    from gradprobe.tasks.documents.commands import PathsDocument
 
     return written(PathsDocument.of(paths, target, versions))

@@ -6,22 +6,18 @@ from typing import Any
 
 from msgspec.json import schema_components
 
+from gradprobe.tasks.documents import commands, report
 from gradprobe.tasks.documents.base import Document
-from gradprobe.tasks.documents.check import CheckDocument, DiagnosticDocument
-from gradprobe.tasks.documents.fix import FixDocument
-from gradprobe.tasks.documents.paths import PathsDocument
-from gradprobe.tasks.documents.report import CompareDocument, ReportDocument
-from gradprobe.tasks.documents.sweep import SweepDocument
 
 # By what ``gradprobe schema`` calls it: the command, or what it prints.
 OUTPUTS: dict[str, type[Document]] = {
-    "report": ReportDocument,  # probe --format json
-    "check": CheckDocument,  # check --output-format json
-    "diagnostic": DiagnosticDocument,  # one line of check --output-format json-lines
-    "compare": CompareDocument,  # and of the others --format json
-    "paths": PathsDocument,
-    "sweep": SweepDocument,
-    "fix": FixDocument,
+    "report": report.ReportDocument,  # probe --format json
+    "check": commands.CheckDocument,  # check --output-format json
+    "diagnostic": commands.DiagnosticDocument,  # one line of check --output-format json-lines
+    "compare": report.CompareDocument,  # and of the others --format json
+    "paths": commands.PathsDocument,
+    "sweep": commands.SweepDocument,
+    "fix": commands.FixDocument,
 }
 
 

@@ -29,6 +29,9 @@ from gradprobe.verdict.diagnose import decides
 from gradprobe.verdict.report import Finding, Repeats, Report, Spread
 from gradprobe.verdict.signals import Signals
 
+_FAR = 1000.0  # the calibration has not seen enough to tell larger factors of the odds apart
+_WEIGHTY = -0.5  # of log odds: what takes less is not told
+
 
 def render_report(report: Report, style: Style | None = None, *, everything: bool = False) -> str:
     """The report as text: header, table with heat bars, verdict, findings.
@@ -88,9 +91,8 @@ def theory_lines(report: Report, style: Style) -> list[str]:
             story += f"; at {theory.alternative} ×{number(theory.alternative_decay)}"
     elif silent and silent.theory:
         story = f"theory ends at row {silent.name}: {silent.theory.reason}"
-    lines = wrapped(style.safe(story), style, 0) if story else []
-    parted = _parted(profile)
-    return lines + (wrapped(style.safe(parted), style, 0) if parted else [])
+    stories = filter(None, (story, _parted(profile)))
+    return [line for each in stories for line in wrapped(style.safe(each), style, 0)]
 
 
 def _parted(profile: GradientProfile) -> str:
@@ -99,13 +101,13 @@ def _parted(profile: GradientProfile) -> str:
     if whole:
         where, (apart, allowed) = "over the trunk", whole
     else:
-        rows = [(found, row) for row in profile.ran[1:] if (found := profile.disagreement(row))]
+        rows = [(ratio, row) for row in profile.ran[1:] if (ratio := profile.disagreement(row))]
         if not rows:
             return ""
-        (apart, allowed), row = max(rows, key=lambda one: one[0][0] / one[0][1])
+        (apart, allowed), row = max(rows, key=lambda entry: entry[0][0] / entry[0][1])
         where = f"at row {row.name}"
-    told = f"measured and theory differ by ×{number(apart)} {where}"
-    return f"{told}: finite width explains up to ×{number(allowed)}"
+    story = f"measured and theory differ by ×{number(apart)} {where}"
+    return f"{story}: finite width explains up to ×{number(allowed)}"
 
 
 def training_lines(report: Report, style: Style) -> list[Text]:
@@ -119,8 +121,8 @@ def training_lines(report: Report, style: Style) -> list[Text]:
         story = f"no probability that it trains: {training.reason}"
         return [Text(line, style=FAINT) for line in wrapped(style.safe(story), style, 0)]
     sgd, adam = training.probability
-    told = f"{fraction(sgd)} under SGD, {fraction(adam)} under SGD or Adam"
-    lines = [Text(line) for line in wrapped(f"{told} (of small networks like it)", style, 8)]
+    story = f"{fraction(sgd)} under SGD, {fraction(adam)} under SGD or Adam"
+    lines = [Text(line) for line in wrapped(f"{story} (of small networks like it)", style, 8)]
     fails, trains, margin = outlook(training.probability)
     colour = BAD if fails else GOOD if trains else DOUBTFUL
     lines[0] = Text("trains  ", style=f"bold {colour}") + lines[0][8:]
@@ -128,23 +130,13 @@ def training_lines(report: Report, style: Style) -> list[Text]:
     if isinstance(limits, Mapping) and not decides(training, limits):
         notes = ["not what decides here: a threshold was set"]
     else:
-        notes = [f"odds ×{_factor(margin)} from the nearest boundary"]
+        factor = math.exp(margin)
+        far = number(factor) if factor < _FAR else f"{_FAR:g} or more"
+        notes = [f"odds ×{far} from the nearest boundary"]
     if against := _against(training.signals):
         notes.append(f"against it: {', '.join(against)}")
     faint = [line for note in notes for line in wrapped(style.safe(note), style, 8)]
     return lines + [Text(line, style=FAINT) for line in faint]
-
-
-_FAR = 1000.0
-
-
-def _factor(margin: float) -> str:
-    """Of the odds; the calibration has not seen enough to tell more than ``_FAR`` apart."""
-    factor = math.exp(margin)
-    return number(factor) if factor < _FAR else f"{_FAR:g} or more"
-
-
-_WEIGHTY = -0.5  # of log odds: what takes less is not told
 
 
 def _against(signals: Signals) -> list[str]:
@@ -159,11 +151,11 @@ def seeds_lines(report: Report, style: Style) -> list[Text]:
     repeats = report.repeats
     if repeats is None:
         return []
-    told = [_verdicts(repeats)]
+    stories = [_verdicts(repeats)]
     if repeats.reach:
-        told.append(f"reach {_spread(repeats.reach, number)}")
-    whole = "; ".join(told)
-    stories = [whole] if len(whole) <= style.width - 8 else told
+        stories.append(f"reach {_spread(repeats.reach, number)}")
+    whole = "; ".join(stories)
+    stories = [whole] if len(whole) <= style.width - 8 else stories
     if repeats.chances:
         sgd, adam = (_spread(chance, fraction) for chance in repeats.chances)
         stories.append(f"{sgd} under SGD, {adam} under SGD or Adam")
@@ -177,9 +169,9 @@ def seeds_lines(report: Report, style: Style) -> list[Text]:
 def _verdicts(repeats: Repeats) -> str:
     """``healthy at 4 of 7, weak at 3, not settled``"""
     common, *others = repeats.counts
-    told = [f"{common} at {repeats.counts[common]} of {len(repeats.seeds)}"]
-    told += [f"{verdict} at {repeats.counts[verdict]}" for verdict in others]
-    return ", ".join([*told, "settled" if repeats.settled else "not settled"])
+    shares = [f"{common} at {repeats.counts[common]} of {len(repeats.seeds)}"]
+    shares += [f"{verdict} at {repeats.counts[verdict]}" for verdict in others]
+    return ", ".join([*shares, "settled" if repeats.settled else "not settled"])
 
 
 def _spread(spread: Spread, write: Callable[[float | None], str]) -> str:
@@ -191,30 +183,23 @@ def _spread(spread: Spread, write: Callable[[float | None], str]) -> str:
 def _header(report: Report, style: Style) -> list[Text]:
     config = report.config
     rows = [row for row in report.rows if row.level == 0]
+    size, data = config.get("batch_size"), config.get("data")
+    source = f" of {style.safe(str(data))}" if data else ""
     facts = [
         plural(len(rows), report.profile.unit),
         plural(report.profile.parameters, "parameter"),
         f"{config.get('loss')} loss",
-        _batch(report, style),
+        f"batch {size}{source}" if size else "",
         f"seed {config.get('seed')}",
         f"{config.get('dtype')}",
     ]
     line = ", ".join(fact for fact in facts if fact)
-    title = style.safe(f"{report.target}: {report.name}" if report.name else report.target)
-    heads = [title]
-    if cell_len(title) > style.width:
-        heads = [
-            name(style.safe(report.target), style.width),
-            *wrapped(style.safe(report.name or ""), style, 0),
-        ]
+    target, title = style.safe(report.target), style.safe(report.name or "")
+    heads = [f"{target}: {title}" if title else target]
+    if cell_len(heads[0]) > style.width:
+        heads = [name(target, style.width), *wrapped(title, style, 0)]
     faint = [Text(part, style=FAINT) for part in wrapped(line, style, 0)]
     return [*(Text(head, style="bold") for head in heads if head), *faint]
-
-
-def _batch(report: Report, style: Style) -> str:
-    size, data = report.config.get("batch_size"), report.config.get("data")
-    source = f" of {style.safe(str(data))}" if data else ""
-    return f"batch {size}{source}" if size else ""
 
 
 def _finding(finding: Finding, unit: str, style: Style) -> list[Text]:
@@ -229,6 +214,6 @@ def _finding(finding: Finding, unit: str, style: Style) -> list[Text]:
     lines = [Text.assemble((head, f"bold {colour}"), (name(place, style.width - len(head)), FAINT))]
     lines += [Text(line) for line in wrapped(style.safe(finding.message), style, 6)]
     if finding.ignored is not None:
-        told = wrapped(f"ignored: {style.safe(finding.ignored)}", style, 6)
-        return lines + [Text(line, style=FAINT) for line in told]
+        reason = wrapped(f"ignored: {style.safe(finding.ignored)}", style, 6)
+        return lines + [Text(line, style=FAINT) for line in reason]
     return lines + [Text(line) for line in wrapped(style.safe(finding.advice), style, 6, "    →")]

@@ -54,7 +54,7 @@ def _documents(body: Any) -> list[ReportDocument]:
     """Those in what a file holds; none where it holds an empty list of them."""
     from msgspec import ValidationError, convert
 
-    from gradprobe.tasks.documents.check import CheckDocument
+    from gradprobe.tasks.documents.commands import CheckDocument
     from gradprobe.tasks.documents.report import CompareDocument, ReportDocument
 
     lists = [key for key in ("targets", "reports") if isinstance(body, dict) and key in body]

@@ -13,20 +13,20 @@ _PROPERTY = _DATA | {":": "%3A", ",": "%2C"}
 
 def render_github(result: CheckResult) -> str:
     """One ``::error file=…,line=…,col=…,title=…::message`` for each finding that counts."""
-    return "".join(_command(one) for one in result.diagnostics if one.counts)
+    return "".join(_command(diagnostic) for diagnostic in result.diagnostics if diagnostic.counts)
 
 
-def _command(one: Diagnostic) -> str:
+def _command(diagnostic: Diagnostic) -> str:
     properties = {
-        "file": printable(one.path),
-        "line": str(one.line),
-        "col": str(one.column),
-        "title": f"gradprobe {one.rule} {one.name}",
+        "file": printable(diagnostic.path),
+        "line": str(diagnostic.line),
+        "col": str(diagnostic.column),
+        "title": f"gradprobe {diagnostic.rule} {diagnostic.name}",
     }
-    told = ",".join(f"{key}={_escaped(value, _PROPERTY)}" for key, value in properties.items())
-    advice = f"\n→ {printable(one.advice)}" if one.advice else ""
-    message = _escaped(printable(one.message) + advice, _DATA)
-    return f"::{_COMMANDS[one.severity]} {told}::{message}\n"
+    place = ",".join(f"{key}={_escaped(value, _PROPERTY)}" for key, value in properties.items())
+    advice = f"\n→ {printable(diagnostic.advice)}" if diagnostic.advice else ""
+    message = _escaped(printable(diagnostic.message) + advice, _DATA)
+    return f"::{_COMMANDS[diagnostic.severity]} {place}::{message}\n"
 
 
 def _escaped(text: str, table: dict[str, str]) -> str:

@@ -14,13 +14,13 @@ def render_gitlab(result: CheckResult) -> str:
     return dump(
         [
             {
-                "description": f"{one.rule} {one.name}: {one.message}",
-                "check_name": one.rule,
-                "fingerprint": one.fingerprint,
-                "severity": _SEVERITIES[one.severity],
-                "location": {"path": one.path, "lines": {"begin": one.line}},
+                "description": f"{diagnostic.rule} {diagnostic.name}: {diagnostic.message}",
+                "check_name": diagnostic.rule,
+                "fingerprint": diagnostic.fingerprint,
+                "severity": _SEVERITIES[diagnostic.severity],
+                "location": {"path": diagnostic.path, "lines": {"begin": diagnostic.line}},
             }
-            for one in result.diagnostics
-            if one.counts
+            for diagnostic in result.diagnostics
+            if diagnostic.counts
         ]
     )

@@ -25,11 +25,12 @@ def render_junit(result: CheckResult) -> str:
 
 def _cases(outcome: Outcome, suite: ET.Element) -> None:
     seen: Counter[str] = Counter()
-    for one in outcome.diagnostics:
-        name = f"{one.rule} {one.name}" + (f" ({one.unit} {one.row})" if one.row else "")
+    for diagnostic in outcome.diagnostics:
+        row = f" ({diagnostic.unit} {diagnostic.row})" if diagnostic.row else ""
+        name = f"{diagnostic.rule} {diagnostic.name}{row}"
         seen[name] += 1
         case = _case(suite, outcome.path, name if seen[name] == 1 else f"{name} #{seen[name]}")
-        _result(outcome, one, case)
+        _result(outcome, diagnostic, case)
     if not outcome.diagnostics:
         _case(suite, outcome.path, "gradient")
 
@@ -38,17 +39,17 @@ def _case(suite: ET.Element, path: str, name: str) -> ET.Element:
     return ET.SubElement(suite, "testcase", classname=printable(path), name=printable(name))
 
 
-def _result(outcome: Outcome, one: Diagnostic, case: ET.Element) -> None:
-    message = printable(one.message)
-    text = f"{printable(one.path)}:{one.line}:{one.column}: {message}"
-    if one.advice:
-        text += f"\n→ {printable(one.advice)}"
-    if not one.counts:
-        reason = one.ignored if one.ignored is not None else "in the baseline"
+def _result(outcome: Outcome, diagnostic: Diagnostic, case: ET.Element) -> None:
+    message = printable(diagnostic.message)
+    text = f"{printable(diagnostic.path)}:{diagnostic.line}:{diagnostic.column}: {message}"
+    if diagnostic.advice:
+        text += f"\n→ {printable(diagnostic.advice)}"
+    if not diagnostic.counts:
+        reason = diagnostic.ignored if diagnostic.ignored is not None else "in the baseline"
         ET.SubElement(case, "skipped", message=printable(reason))
     elif outcome.exit_code >= ExitCode.USAGE:
-        ET.SubElement(case, "error", message=message, type=one.name).text = text
-    elif outcome.fails(one):
-        ET.SubElement(case, "failure", message=message, type=one.name).text = text
+        ET.SubElement(case, "error", message=message, type=diagnostic.name).text = text
+    elif outcome.fails(diagnostic):
+        ET.SubElement(case, "failure", message=message, type=diagnostic.name).text = text
     else:
         ET.SubElement(case, "system-out").text = text

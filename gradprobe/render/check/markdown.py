@@ -21,8 +21,12 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", "#": "&#35;"}
 def render_markdown(result: CheckResult) -> str:
     """A heading with the summary, and a table of the findings that count."""
     lines = [f"### gradprobe: {summary(result)}"]
-    found = [(outcome, one) for outcome in result.outcomes for one in outcome.diagnostics]
-    rows = [_row(outcome, one) for outcome, one in found if one.counts]
+    rows = [
+        _row(outcome, diagnostic)
+        for outcome in result.outcomes
+        for diagnostic in outcome.diagnostics
+        if diagnostic.counts
+    ]
     if rows:
         lines += ["", *_table(["spec", "verdict", "reach", "finding", "what to do"], rows)]
     return "\n".join(lines) + "\n"
@@ -45,15 +49,15 @@ def render_comparison(reports: Sequence[Report]) -> str:
     return "\n".join(_table(heads, rows)) + "\n"
 
 
-def _row(outcome: Outcome, one: Diagnostic) -> list[str]:
+def _row(outcome: Outcome, diagnostic: Diagnostic) -> list[str]:
     report = outcome.report
     reach = report.reach if report else None
     return [
-        f"{escaped(one.path)}:{one.line}",
+        f"{escaped(diagnostic.path)}:{diagnostic.line}",
         str(report.verdict) if report else "none",
         number(reach) if reach is not None and math.isfinite(reach) else "",
-        f"**{one.rule} {escaped(one.name)}** {escaped(one.message)}",
-        escaped(one.advice),
+        f"**{diagnostic.rule} {escaped(diagnostic.name)}** {escaped(diagnostic.message)}",
+        escaped(diagnostic.advice),
     ]
 
 

@@ -16,6 +16,7 @@ _SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 )
 _LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
+_PROBLEMS = {**_LEVELS, Severity.INFO: "recommendation"}  # GitHub's words
 _INDEX = {rule.code: index for index, rule in enumerate(RULES)}
 
 
@@ -31,7 +32,7 @@ def render_sarif(result: CheckResult) -> str:
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
         "invocations": [{"executionSuccessful": code < ExitCode.USAGE, "exitCode": int(code)}],
-        "results": [_result(one) for one in result.diagnostics],
+        "results": [_result(diagnostic) for diagnostic in result.diagnostics],
     }
     return dump({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]})
 
@@ -46,40 +47,35 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "fullDescription": {"text": text},
         "help": {"text": rule.explanation, "markdown": rule.explanation},
         "defaultConfiguration": {"level": _LEVELS[rule.severity]},
-        "properties": {"tags": ["gradient flow"], "problem.severity": _problem(rule)},
+        "properties": {"tags": ["gradient flow"], "problem.severity": _PROBLEMS[rule.severity]},
     }
 
 
-def _problem(rule: Rule) -> str:
-    """GitHub's word for the severity."""
-    return "recommendation" if rule.severity is Severity.INFO else str(rule.severity)
-
-
-def _result(one: Diagnostic) -> dict[str, Any]:
-    advice = f"\n{printable(one.advice)}" if one.advice else ""
+def _result(diagnostic: Diagnostic) -> dict[str, Any]:
+    advice = f"\n{printable(diagnostic.advice)}" if diagnostic.advice else ""
     location: dict[str, Any] = {
         "physicalLocation": {
-            "artifactLocation": {"uri": quote(one.path, errors="surrogateescape")},
-            "region": {"startLine": one.line, "startColumn": one.column},
+            "artifactLocation": {"uri": quote(diagnostic.path, errors="surrogateescape")},
+            "region": {"startLine": diagnostic.line, "startColumn": diagnostic.column},
         }
     }
-    if one.row:
-        location["logicalLocations"] = [{"name": one.row, "kind": "element"}]
+    if diagnostic.row:
+        location["logicalLocations"] = [{"name": diagnostic.row, "kind": "element"}]
     return {
-        "ruleId": one.rule,
-        "ruleIndex": _INDEX[one.rule],
-        "level": _LEVELS[one.severity],
-        "message": {"text": printable(one.message) + advice},
+        "ruleId": diagnostic.rule,
+        "ruleIndex": _INDEX[diagnostic.rule],
+        "level": _LEVELS[diagnostic.severity],
+        "message": {"text": printable(diagnostic.message) + advice},
         "locations": [location],
         "partialFingerprints": {
-            "gradprobe/v1": one.fingerprint,
-            "primaryLocationLineHash": f"{one.fingerprint[:16]}:1",
+            "gradprobe/v1": diagnostic.fingerprint,
+            "primaryLocationLineHash": f"{diagnostic.fingerprint[:16]}:1",
         },
-        **({} if one.counts else {"suppressions": [_suppression(one)]}),
+        **({} if diagnostic.counts else {"suppressions": [_suppression(diagnostic)]}),
     }
 
 
-def _suppression(one: Diagnostic) -> dict[str, str]:
-    if one.ignored is not None:
-        return {"kind": "inSource", "justification": printable(one.ignored)}
+def _suppression(diagnostic: Diagnostic) -> dict[str, str]:
+    if diagnostic.ignored is not None:
+        return {"kind": "inSource", "justification": printable(diagnostic.ignored)}
     return {"kind": "external", "justification": "in the baseline"}

@@ -25,7 +25,7 @@ def render_concise(result: CheckResult, style: Style) -> str:
 
     Where the style is narrower than a finding, it goes on in the next line, indented.
     """
-    heads = [_head(one, style) for one in result.diagnostics if one.counts]
+    heads = [_head(diagnostic, style) for diagnostic in result.diagnostics if diagnostic.counts]
     lines = [line for head in heads for line in _folded(head, style)]
     return paint([*lines, _summary(result, style)], style)
 
@@ -33,16 +33,16 @@ def render_concise(result: CheckResult, style: Style) -> str:
 def render_full(result: CheckResult, style: Style) -> str:
     """Each finding with its line of the file, a caret, and what to do about it."""
     parts: list[Text] = []
-    for one in result.diagnostics:
-        if not one.counts:
+    for diagnostic in result.diagnostics:
+        if not diagnostic.counts:
             continue
-        parts.append(_head(one, style, message=False))
-        if one.excerpt:
-            place = Place(one.path, one.line, one.column)
-            parts += [Text(style.safe(line), FAINT) for line in caret_lines(one.excerpt, place)]
-        parts += [Text(line) for line in wrapped(style.safe(one.message), style, 4)]
-        if one.advice:
-            parts += [Text(line) for line in wrapped(style.safe(one.advice), style, 4, "  →")]
+        place = Place(diagnostic.path, diagnostic.line, diagnostic.column)
+        carets = caret_lines(diagnostic.excerpt, place) if diagnostic.excerpt else []
+        message = wrapped(style.safe(diagnostic.message), style, 4)
+        advice = diagnostic.advice and wrapped(style.safe(diagnostic.advice), style, 4, "  →")
+        parts.append(_head(diagnostic, style, message=False))
+        parts += [Text(style.safe(line), FAINT) for line in carets]
+        parts += [Text(line) for line in (*message, *advice)]
         parts.append(Text(""))
     return paint([*parts, _summary(result, style)], style)
 
@@ -55,15 +55,14 @@ def _folded(text: Text, style: Style) -> list[Text]:
     return [text[: len(first)], *map(Text, rest)]
 
 
-def _head(one: Diagnostic, style: Style, message: bool = True) -> Text:
-    rule = f"{one.rule} {one.name}"
-    row = f", {one.unit} {name(style.safe(one.row), 24)}" if one.row else ""
-    told = f": {style.safe(one.message)}" if message else row
+def _head(diagnostic: Diagnostic, style: Style, message: bool = True) -> Text:
+    rule = f"{diagnostic.rule} {diagnostic.name}"
+    row = f", {diagnostic.unit} {name(style.safe(diagnostic.row), 24)}" if diagnostic.row else ""
     return Text.assemble(
-        (style.safe(printable(one.path)), "bold"),
-        (f":{one.line}:{one.column}: ", FAINT),
-        (rule, SEVERITY_COLOURS[one.severity]),
-        told,
+        (style.safe(printable(diagnostic.path)), "bold"),
+        (f":{diagnostic.line}:{diagnostic.column}: ", FAINT),
+        (rule, SEVERITY_COLOURS[diagnostic.severity]),
+        f": {style.safe(diagnostic.message)}" if message else row,
     )
 
 
@@ -77,8 +76,8 @@ def summary(result: CheckResult) -> str:
     counts = result.counts
     checked = sum(outcome.report is not None for outcome in result.outcomes)
     words = {"error": counts.errors, "warning": counts.warnings, "note": counts.infos}
-    found = ", ".join(plural(number, noun) for noun, number in words.items() if number)
+    findings = ", ".join(plural(number, noun) for noun, number in words.items() if number)
     aside = {"ignored": counts.ignored, "in the baseline": counts.known}
     apart = "".join(f"; {number} {what}" for what, number in aside.items() if number)
     nothing = "all passed" if result.outcomes else "none in this shard"
-    return f"{plural(checked, 'spec')} checked: {found or nothing}{apart}"
+    return f"{plural(checked, 'spec')} checked: {findings or nothing}{apart}"

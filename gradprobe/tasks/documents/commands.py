@@ -1,0 +1,247 @@
+"""The JSON of ``check``, ``paths``, ``sweep`` and ``fix``; that of a report is ``report.py``'s."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from msgspec import UNSET, Meta, UnsetType
+
+from gradprobe.measure.blocks.profile import PathProfile
+from gradprobe.tasks.check.result import CheckResult, Diagnostic, Outcome
+from gradprobe.tasks.curves import Point, Sweep, fit, greatest_healthy
+from gradprobe.tasks.documents.base import (
+    SCHEMA_VERSION,
+    Code,
+    Count,
+    Document,
+    Number,
+    Position,
+    SeverityWord,
+    Version,
+    Versions,
+)
+from gradprobe.tasks.documents.report import ReportDocument
+from gradprobe.tasks.fix.trials import Fix, Trial
+from gradprobe.verdict.report import Verdict
+
+# ---- check: every target with its report and its diagnostics, and a summary
+
+
+class DiagnosticDocument(Document):
+    path: str
+    line: Position
+    column: Position
+    rule: Annotated[str, Meta(pattern="^GP[0-9]{3}$")]
+    name: str
+    severity: SeverityWord
+    row: str | None
+    message: str
+    advice: str
+    ignored: str | None
+    known: bool
+    fingerprint: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+
+    @classmethod
+    def of(cls, diagnostic: Diagnostic) -> Self:
+        return cls.taken(diagnostic, severity=str(diagnostic.severity))
+
+
+class SummaryDocument(Document):
+    targets: Count
+    errors: Count
+    warnings: Count
+    infos: Count
+    ignored: Count
+    known: Count
+
+
+class TargetDocument(Document):
+    path: str
+    exit_code: Code
+    diagnostics: list[DiagnosticDocument]
+    report: ReportDocument | None
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Self:
+        return cls.taken(
+            outcome,
+            diagnostics=[DiagnosticDocument.of(diagnostic) for diagnostic in outcome.diagnostics],
+            report=ReportDocument.of(outcome.report) if outcome.report else None,
+        )
+
+
+class CheckDocument(Document):
+    schema_version: Version
+    gradprobe: str
+    exit_code: Code
+    summary: SummaryDocument
+    targets: list[TargetDocument]
+
+    @classmethod
+    def of(cls, result: CheckResult) -> Self:
+        return cls.taken(
+            result,
+            schema_version=SCHEMA_VERSION,
+            gradprobe=result.version,
+            summary=SummaryDocument.taken(result.counts, targets=len(result.outcomes)),
+            targets=[TargetDocument.of(outcome) for outcome in result.outcomes],
+        )
+
+
+# ---- paths: how much of the gradient comes through paths of each length
+
+
+class GroupDocument(Document):
+    branches: Count
+    paths: Count
+    norm: Number
+    share: Number
+
+
+class PathsDocument(Document):
+    schema_version: Version
+    target: str
+    row: str
+    blocks: Count
+    gradient_norm: Number
+    mean_length: Number
+    effective: Annotated[list[Count], Meta(min_length=2, max_length=2)] | None
+    error: Number
+    left_out: Number
+    groups: list[GroupDocument]
+    versions: Versions
+
+    @classmethod
+    def of(cls, paths: PathProfile, target: str, versions: Mapping[str, str]) -> Self:
+        return cls.taken(
+            paths,
+            schema_version=SCHEMA_VERSION,
+            target=target,
+            gradient_norm=paths.total,
+            effective=list(paths.effective) if paths.effective else None,
+            groups=[
+                GroupDocument(branches, paths.paths(branches), norm, share)
+                for branches, (norm, share) in enumerate(
+                    zip(paths.norms, paths.shares, strict=True)
+                )
+            ],
+            versions=dict(versions),
+        )
+
+
+# ---- sweep: a curve a target
+
+# A point has the values of the axes, as text, under their names: no class has such fields.
+_POINT: dict[str, Any] = {
+    "properties": {
+        "depth": {"type": "integer", "minimum": 0},
+        "reach": {"type": ["number", "null"]},
+        "theory": {"type": ["number", "null"]},
+        "verdict": {"enum": [str(verdict) for verdict in Verdict]},
+    },
+    "required": ["depth", "reach", "verdict"],
+    "additionalProperties": {"type": "string"},
+}
+
+
+class FitDocument(Document):
+    kind: Literal["exponential", "polynomial", "flat", "none"]
+    factor: Number
+    power: Number
+
+
+class CurveDocument(Document, kw_only=True):
+    target: str
+    points: list[Annotated[dict[str, Any], Meta(extra_json_schema=_POINT)]]
+    edges: dict[str, float] | UnsetType = UNSET  # with --theory
+    healthy_up_to: int | None
+    fit: FitDocument | None
+
+    @classmethod
+    def of(cls, sweep: Sweep, target: str) -> Self:
+        curve = sweep.curve(target)
+        over_depth = sweep.axes[0][0] == "depth" and len(sweep.axes) == 1
+        edges = {value: edge for (of, value), edge in sweep.edges.items() if of == target}
+        return cls(
+            target=target,
+            points=[_point(sweep, point) for point in curve],
+            edges=edges if sweep.edges else UNSET,
+            healthy_up_to=greatest_healthy(curve) if over_depth else None,
+            fit=FitDocument.taken(fit(curve)) if over_depth else None,
+        )
+
+
+class SweepDocument(Document):
+    schema_version: Version
+    curves: list[CurveDocument]
+    versions: Versions
+
+    @classmethod
+    def of(cls, sweep: Sweep, versions: Mapping[str, str]) -> Self:
+        curves = [CurveDocument.of(sweep, target) for target in sweep.targets]
+        return cls(SCHEMA_VERSION, curves, dict(versions))
+
+
+def _point(sweep: Sweep, point: Point) -> dict[str, Any]:
+    return {
+        **dict(zip([axis for axis, _ in sweep.axes], point.at, strict=True)),
+        "depth": point.depth,
+        "reach": point.reach,
+        **({"theory": point.theory} if sweep.theory else {}),
+        "verdict": str(point.verdict),
+    }
+
+
+# ---- fix: the network as it came, every change that was tried, and what came of it
+
+
+class MeasuredDocument(Document):
+    verdict: Verdict
+    reach: Number
+    input_dependence: Number
+
+
+class TrialDocument(Document):
+    name: str
+    sound: bool
+    doubt: str | None
+    measured: list[MeasuredDocument]
+
+    @classmethod
+    def of(cls, trial: Trial) -> Self:
+        return cls.taken(
+            trial,
+            doubt=trial.doubt or None,
+            measured=[
+                MeasuredDocument(probed.verdict, probed.reach, probed.dependence)
+                for probed in trial.measured
+            ],
+        )
+
+
+class FixDocument(Document):
+    schema_version: Version
+    target: str
+    status: Literal["healthy", "written", "found", "by-hand", "not-found"]
+    seeds: list[Count]
+    before: TrialDocument
+    after: TrialDocument | None
+    steps: list[str]
+    diff: list[str] | None
+    obstacle: str | None
+    tried: list[TrialDocument]
+    versions: Versions
+
+    @classmethod
+    def of(cls, fix: Fix, versions: Mapping[str, str]) -> Self:
+        return cls.taken(
+            fix,
+            schema_version=SCHEMA_VERSION,
+            before=TrialDocument.of(fix.before),
+            after=TrialDocument.of(fix.after) if fix.after else None,
+            diff=fix.diff or None,
+            obstacle=fix.obstacle or None,
+            tried=[TrialDocument.of(trial) for trial in fix.tried],
+            versions=dict(versions),
+        )
