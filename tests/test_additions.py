@@ -227,7 +227,7 @@ def test_an_activation_is_two_files(tmp_path: Path) -> None:
     edits = {
         "spec/layers.py": [(kind, f'    "Sine": LayerKind("", _ELEMENTWISE),\n{kind}')],
         "theory/activations.py": [
-            (function, f'    "Sine": lambda a: Activation("Sine", np.sin, np.cos),\n{function}')
+            (function, f'    "Sine": lambda a: Activation(np.sin, np.cos),\n{function}')
         ],
     }
     [line] = changed(tmp_path, "an activation", edits, WITH_ACTIVATION)

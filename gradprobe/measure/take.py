@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 
 import torch
@@ -17,11 +18,11 @@ from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
 from gradprobe.measure.measurement import Measurement, NoLook, SecondLook
 from gradprobe.measure.obstacles import obstacle
 from gradprobe.measure.one_pass import measure
-from gradprobe.measure.passes import failed
+from gradprobe.measure.passes import failed, scalar
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.measure.second_look import second_look, too_coarse
-from gradprobe.measure.still_zero import with_still_zero
 from gradprobe.measure.undisturbed import undisturbed
+from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject
 from gradprobe.spec.network import CheckSpec
 from gradprobe.spec.options import ProbeOptions
@@ -29,6 +30,7 @@ from gradprobe.theory.moments import Moments
 
 _SECOND_LOOK = 4  # times the weights: they, their gradient, the moved ones, and the gradient there
 _SMALL_WORK = 200_000_000  # multiplications of a forward pass
+_STEP = 0.01  # of a parameter's own norm; of 1 where that is zero
 
 
 def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None) -> Measurement:
@@ -95,7 +97,7 @@ def _profile(subject: Subject, options: ProbeOptions) -> GradientProfile:
     if options.by == "position":
         with running(subject):
             return measure_positions(subject)
-    profile = with_still_zero(measure(subject, options.level), subject)
+    profile = _with_still_zero(measure(subject, options.level), subject)
     if not options.blocks:
         return profile
     with running(subject):
@@ -150,3 +152,53 @@ def _enough_threads(subject: Subject) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+# ---- what is still zero after one step
+
+
+def _with_still_zero(profile: GradientProfile, subject: Subject) -> GradientProfile:
+    """``profile`` with ``still_zero``, where there is a zero, and a weight that may explain it.
+
+    A zero head, branch or LoRA matrix gives a gradient of zero to everything upstream of it, at the
+    first step only. Whether it is only that shows after one step, which a copy of the model takes.
+    """
+    parameters = [p for row in profile.rows if not row.level for p in row.parameters]
+    hidden = _zeros(profile)
+    if not hidden or not any(p.wakes_up for p in parameters):
+        return profile
+    try:
+        with undisturbed(subject.model):
+            again = measure(_stepped(subject))
+    except Exception:
+        return profile  # a model that cannot be copied: it is not known what the step would bring
+    return replace(profile, still_zero=tuple(sorted(hidden & _zeros(again))))
+
+
+def _zeros(profile: GradientProfile) -> set[str]:
+    """The rows of level 0 and the weights whose gradient is exactly zero."""
+    rows = [row for row in profile.rows if not row.level]
+    weights = [p for row in rows for p in row.parameters if p.dimensions > 1]
+    cold_rows = {row.name for row in rows if row.gradient_norm == 0}
+    return cold_rows | {p.name for p in weights if p.gradient_norm == 0}
+
+
+def _stepped(subject: Subject) -> Subject:
+    """The same with a copy of the model after one step of gradient descent."""
+    with torch.inference_mode(False), torch.enable_grad():
+        moved = deepcopy(subject.model)
+        trained = [p for p in moved.parameters() if p.requires_grad]
+        reseed_all(derive(subject.seed, "forward"))
+        output = moved(*deepcopy(subject.args), **deepcopy(dict(subject.kwargs)))
+        value = scalar(subject.loss(output))
+        gradients = torch.autograd.grad(value, trained, allow_unused=True)
+    with torch.no_grad():
+        for parameter, gradient in zip(trained, gradients, strict=True):
+            size = float(torch.linalg.vector_norm(gradient)) if gradient is not None else 0.0
+            if gradient is not None and size > 0:
+                own = float(torch.linalg.vector_norm(parameter)) or 1.0
+                parameter.sub_(gradient.to_dense() * (_STEP * own / size))
+    paths = {module: path for path, module in subject.model.named_modules()}
+    copies = dict(moved.named_modules())
+    rows = tuple(row._replace(module=copies[paths[row.module]]) for row in subject.rows)
+    return replace(subject, model=moved, rows=rows)

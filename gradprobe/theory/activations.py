@@ -17,7 +17,6 @@ Function = Callable[[Array], Array]
 class Activation(NamedTuple):
     """φ, its derivative as autograd has it, and where the two are not smooth."""
 
-    name: str
     f: Function
     slope: Function
     kinks: tuple[float, ...] = ()
@@ -34,30 +33,28 @@ def _between(h: Array, low: float, high: float) -> Array:
     return np.where((h > low) & (h < high), 1.0, 0.0)
 
 
-def _clamped(name: str, low: float, high: float) -> Activation:
+def _clamped(low: float, high: float) -> Activation:
     """clip(h, low, high): Hardtanh, ReLU6"""
     return Activation(
-        name, lambda h: np.clip(h, low, high), lambda h: _between(h, low, high), (low, high)
+        lambda h: np.clip(h, low, high), lambda h: _between(h, low, high), (low, high)
     )
 
 
-def _leaky(name: str, slope: float) -> Activation:
+def _leaky(slope: float) -> Activation:
     return Activation(
-        name,
         lambda h: np.where(h > 0, h, slope * h),
         lambda h: np.where(h > 0, 1.0, slope),
         (0.0,),
     )
 
 
-def _elu(name: str, alpha: float, scale: float = 1.0, rate: float = 1.0) -> Activation:
+def _elu(alpha: float, scale: float = 1.0, rate: float = 1.0) -> Activation:
     """scale · (h for h > 0, alpha (exp(h / rate) - 1) below): ELU, SELU, CELU"""
 
     def below(h: Array) -> Array:
         return np.minimum(h, 0.0) / rate
 
     return Activation(
-        name,
         lambda h: scale * np.where(h > 0, h, alpha * np.expm1(below(h))),
         lambda h: scale * np.where(h > 0, 1.0, alpha / rate * np.exp(below(h))),
         (0.0,),
@@ -72,7 +69,6 @@ def _gelu(approximate: str) -> Activation:
             return np.tanh(a * (h + b * h**3))
 
         return Activation(
-            "GELU",
             lambda h: 0.5 * h * (1 + bell(h)),
             lambda h: 0.5 * (1 + bell(h)) + 0.5 * h * (1 - bell(h) ** 2) * a * (1 + 3 * b * h * h),
         )
@@ -81,7 +77,6 @@ def _gelu(approximate: str) -> Activation:
         return np.asarray(0.5 * (1 + _erf(h / math.sqrt(2))))
 
     return Activation(
-        "GELU",
         lambda h: h * share(h),
         lambda h: share(h) + h * np.exp(-0.5 * h * h) / math.sqrt(2 * math.pi),
     )
@@ -92,7 +87,6 @@ def _mish() -> Activation:
         return np.tanh(np.logaddexp(0.0, h))
 
     return Activation(
-        "Mish",
         lambda h: h * inner(h),
         lambda h: inner(h) + h * (1 - inner(h) ** 2) * _sigmoid(h),
     )
@@ -101,7 +95,6 @@ def _mish() -> Activation:
 def _softplus(beta: float, threshold: float) -> Activation:
     """log(1 + exp(βh)) / β, and h where βh > threshold"""
     return Activation(
-        "Softplus",
         lambda h: np.where(beta * h > threshold, h, np.logaddexp(0.0, beta * h) / beta),
         lambda h: np.where(beta * h > threshold, 1.0, _sigmoid(beta * h)),
         (threshold / beta, 0.0) if beta > 0 else (0.0,),
@@ -112,12 +105,11 @@ def _hardshrink(lambd: float) -> Activation:
     def outside(h: Array) -> Array:
         return np.where(np.abs(h) > lambd, 1.0, 0.0)
 
-    return Activation("Hardshrink", lambda h: h * outside(h), outside, (-lambd, lambd))
+    return Activation(lambda h: h * outside(h), outside, (-lambd, lambd))
 
 
 def _softshrink(lambd: float) -> Activation:
     return Activation(
-        "Softshrink",
         lambda h: np.sign(h) * np.maximum(np.abs(h) - lambd, 0.0),
         lambda h: np.where(np.abs(h) > lambd, 1.0, 0.0),
         (-lambd, lambd),
@@ -126,7 +118,6 @@ def _softshrink(lambd: float) -> Activation:
 
 def _threshold(threshold: float, value: float) -> Activation:
     return Activation(
-        "Threshold",
         lambda h: np.where(h > threshold, h, value),
         lambda h: np.where(h > threshold, 1.0, 0.0),
         (threshold,),
@@ -137,48 +128,41 @@ _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 # By the name of the torch.nn class, from its arguments.
 ACTIVATIONS: dict[str, Callable[[Mapping[str, Any]], Activation]] = {
-    "Identity": lambda a: Activation("Identity", lambda h: h, np.ones_like),
-    "ReLU": lambda a: _leaky("ReLU", 0.0),
-    "ReLU6": lambda a: _clamped("ReLU6", 0.0, 6.0),
-    "LeakyReLU": lambda a: _leaky("LeakyReLU", a.get("negative_slope", 0.01)),
-    "PReLU": lambda a: _leaky("PReLU", a.get("init", 0.25)),
-    "ELU": lambda a: _elu("ELU", a.get("alpha", 1.0)),
-    "CELU": lambda a: _elu("CELU", a.get("alpha", 1.0), 1.0, a.get("alpha", 1.0)),
-    "SELU": lambda a: _elu("SELU", _SELU_ALPHA, _SELU_SCALE),
+    "Identity": lambda a: Activation(lambda h: h, np.ones_like),
+    "ReLU": lambda a: _leaky(0.0),
+    "ReLU6": lambda a: _clamped(0.0, 6.0),
+    "LeakyReLU": lambda a: _leaky(a.get("negative_slope", 0.01)),
+    "PReLU": lambda a: _leaky(a.get("init", 0.25)),
+    "ELU": lambda a: _elu(a.get("alpha", 1.0)),
+    "CELU": lambda a: _elu(a.get("alpha", 1.0), 1.0, a.get("alpha", 1.0)),
+    "SELU": lambda a: _elu(_SELU_ALPHA, _SELU_SCALE),
     "GELU": lambda a: _gelu(a.get("approximate", "none")),
     "SiLU": lambda a: Activation(
-        "SiLU",
         lambda h: h * _sigmoid(h),
         lambda h: _sigmoid(h) * (1 + h * (1 - _sigmoid(h))),
     ),
     "Mish": lambda a: _mish(),
-    "Tanh": lambda a: Activation("Tanh", np.tanh, lambda h: 1 - np.tanh(h) ** 2),
-    "Sigmoid": lambda a: Activation("Sigmoid", _sigmoid, lambda h: _sigmoid(h) * (1 - _sigmoid(h))),
-    "LogSigmoid": lambda a: Activation(
-        "LogSigmoid", lambda h: -np.logaddexp(0.0, -h), lambda h: _sigmoid(-h)
-    ),
+    "Tanh": lambda a: Activation(np.tanh, lambda h: 1 - np.tanh(h) ** 2),
+    "Sigmoid": lambda a: Activation(_sigmoid, lambda h: _sigmoid(h) * (1 - _sigmoid(h))),
+    "LogSigmoid": lambda a: Activation(lambda h: -np.logaddexp(0.0, -h), lambda h: _sigmoid(-h)),
     "Softplus": lambda a: _softplus(a.get("beta", 1.0), a.get("threshold", 20.0)),
     "Softsign": lambda a: Activation(
-        "Softsign", lambda h: h / (1 + np.abs(h)), lambda h: (1 + np.abs(h)) ** -2.0, (0.0,)
+        lambda h: h / (1 + np.abs(h)), lambda h: (1 + np.abs(h)) ** -2.0, (0.0,)
     ),
     "Softshrink": lambda a: _softshrink(a.get("lambd", 0.5)),
     "Hardshrink": lambda a: _hardshrink(a.get("lambd", 0.5)),
     "Hardsigmoid": lambda a: Activation(
-        "Hardsigmoid",
         lambda h: np.clip(h / 6 + 0.5, 0.0, 1.0),
         lambda h: _between(h, -3.0, 3.0) / 6,
         (-3.0, 3.0),
     ),
     "Hardswish": lambda a: Activation(
-        "Hardswish",
         lambda h: h * np.clip(h / 6 + 0.5, 0.0, 1.0),
         lambda h: np.where(h >= 3, 1.0, _between(h, -3.0, 3.0) * (h / 3 + 0.5)),
         (-3.0, 3.0),
     ),
-    "Hardtanh": lambda a: _clamped("Hardtanh", a.get("min_val", -1.0), a.get("max_val", 1.0)),
-    "Tanhshrink": lambda a: Activation(
-        "Tanhshrink", lambda h: h - np.tanh(h), lambda h: np.tanh(h) ** 2
-    ),
+    "Hardtanh": lambda a: _clamped(a.get("min_val", -1.0), a.get("max_val", 1.0)),
+    "Tanhshrink": lambda a: Activation(lambda h: h - np.tanh(h), lambda h: np.tanh(h) ** 2),
     "Threshold": lambda a: _threshold(a["threshold"], a["value"]),
 }
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import gradprobe
-from gradprobe.measure.blocks.calls import recorded
+from gradprobe.measure.blocks.chain import recorded
 from gradprobe.measure.profile import RowStatus
 from gradprobe.measure.take import take_paths
 from gradprobe.model.build import build

@@ -128,7 +128,7 @@ def test_relu_s_products_are_the_arc_cosine_kernels(c: float) -> None:
 
 def test_erf_s_products_are_the_arc_sine_kernel() -> None:
     # Williams 1997: E[erf(h) erf(h')] = 2/π · asin(2 q c / (1 + 2 q))
-    phi = Activation("erf", special.erf, lambda h: 2 / math.sqrt(math.pi) * np.exp(-h * h))
+    phi = Activation(special.erf, lambda h: 2 / math.sqrt(math.pi) * np.exp(-h * h))
     for q, c in ((0.1, 0.3), (1.0, -0.8), (30.0, 0.95)):
         exact = 2 / math.pi * math.asin(2 * q * c / (1 + 2 * q))
         assert theory.product(phi, q, c) == pytest.approx(exact, rel=1e-7)

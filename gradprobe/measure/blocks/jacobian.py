@@ -14,8 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.errors import InputError
-from gradprobe.measure.blocks.calls import recorded
-from gradprobe.measure.blocks.chain import Element, as_leaf, elements_of, rows_of, trace
+from gradprobe.measure.blocks.chain import (
+    Element,
+    as_leaf,
+    elements_of,
+    recorded,
+    rows_of,
+    trace,
+)
 from gradprobe.measure.blocks.profile import BlockProfile, BranchLayer, Estimate, JacobianProfile
 from gradprobe.measure.norms import activation_stats, norms
 from gradprobe.model.build import Network
