@@ -59,7 +59,10 @@ def measure(subject: Subject, level: str = "blocks") -> GradientProfile:
     inputs = [t for t in tensors_in([subject.args, subject.kwargs]) if t.is_floating_point()]
     finite = all(bool(torch.isfinite(t).all()) for t in inputs)
     with _no_collection():
-        return _profile(model, own, result, _Parameters.of(model, modules, result), finite)
+        useless = _biases_before_norm(model, modules, result.parameters)
+        uses = {} if result.called is None else _uses_of(modules, result.called)
+        parameters = _Parameters(result.parameters, useless, uses)
+        return _profile(model, own, result, parameters, finite)
 
 
 class _Parameters(NamedTuple):
@@ -68,12 +71,6 @@ class _Parameters(NamedTuple):
     norms: ParameterNorms
     before_norm: set[int]
     uses: Mapping[int, Use]
-
-    @classmethod
-    def of(cls, model: nn.Module, modules: list[nn.Module], result: Pass) -> _Parameters:
-        useless = _biases_before_norm(model, modules, result.parameters)
-        uses = {} if result.called is None else _uses_of(modules, result.called)
-        return cls(result.parameters, useless, uses)
 
     def profile(self, name: str, parameter: nn.Parameter) -> ParameterProfile:
         key = id(parameter)

@@ -30,6 +30,7 @@ from gradprobe.theory.moments import Moments
 
 _SECOND_LOOK = 4  # times the weights: they, their gradient, the moved ones, and the gradient there
 _SMALL_WORK = 200_000_000  # multiplications of a forward pass
+_SHOWN = ("seed", "batch_size", "dtype", "device", "loss", "data", "level", "deep")
 _STEP = 0.01  # of a parameter's own norm; of 1 where that is zero
 
 
@@ -46,16 +47,7 @@ def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None
     with _enough_threads(subject):
         profile = _profile(subject, options)
         look, no_look = _look(subject, profile) if options.deep else (None, None)
-    config = {
-        "seed": options.seed,
-        "batch_size": options.batch_size,
-        "dtype": options.dtype,
-        "device": options.device,
-        "loss": options.loss,
-        "data": options.data,
-        "level": options.level,
-        "deep": options.deep,
-    }
+    config = {option: getattr(options, option) for option in _SHOWN}
     return Measurement(
         profile=profile,
         name=subject.name,

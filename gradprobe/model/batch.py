@@ -52,9 +52,8 @@ def load_batch(path: str, spec: InputSpec | None, size: int | None, max_bytes: i
         [inputs] = arrays.values()
     shape = tuple(inputs.shape)
     if spec is not None and (shape[1:] != spec.shape or not shape):
-        raise InputError(
-            f"{path}: samples have shape {list(shape[1:])}, the spec's input {list(spec.shape)}"
-        )
+        wanted = f"the spec's input {list(spec.shape)}"
+        raise InputError(f"{path}: samples have shape {list(shape[1:])}, {wanted}")
     if not shape:
         raise InputError(f"{path}: one number is no batch of samples")
     size = min(size or DEFAULT_BATCH_SIZE, shape[0])
@@ -75,15 +74,13 @@ def _as_input(inputs: Tensor, path: str, spec: InputSpec | None) -> Tensor:
         return inputs.long()
     if spec is not None and spec.tokens is not None:
         if inputs.is_floating_point():
-            raise InputError(
-                f"{path}: the spec takes integer tokens, the file holds {inputs.dtype}"
-            )
+            held = f"the file holds {inputs.dtype}"
+            raise InputError(f"{path}: the spec takes integer tokens, {held}")
         inputs = inputs.long()
         low, high = int(inputs.min()), int(inputs.max())
         if low < 0 or high >= spec.tokens:
-            raise InputError(
-                f"{path}: tokens from {low} to {high}, the spec has 0 to {spec.tokens - 1}"
-            )
+            wanted = f"the spec has 0 to {spec.tokens - 1}"
+            raise InputError(f"{path}: tokens from {low} to {high}, {wanted}")
         return inputs
     if inputs.is_complex():
         raise InputError(f"{path}: samples are complex: a spec takes real numbers")

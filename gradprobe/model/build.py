@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from gradprobe.errors import Place, first_line, out_of_memory
 from gradprobe.model.layers import Concat, Residual, layer_class
 from gradprobe.model.plan import Planned, plan
-from gradprobe.model.rows import Row
+from gradprobe.model.rows import Row, holds_weights
 from gradprobe.model.seeds import derive
 from gradprobe.spec.layers import Trait, kinds
 from gradprobe.spec.network import InitSpec, NetworkSpec, walk
@@ -42,9 +43,7 @@ class Network(nn.Sequential):
         places: dict[nn.Module, Place],
         work: int,
     ) -> None:
-        super().__init__()
-        for name, layer in layers.items():
-            self.add_module(name, layer)
+        super().__init__(OrderedDict(layers))
         self.spec = spec
         self.rows = rows
         self.places = places
@@ -132,7 +131,7 @@ class _Builder:
         """One layer stands for itself, so that a repeat's body of one layer adds no level."""
         if len(layers) == 1 and layers[0].spec.name is None:
             return self.module(layers[0], path)
-        return _sequential(self.children(layers, path))
+        return nn.Sequential(OrderedDict(self.children(layers, path)))
 
     def module(self, layer: Planned, path: str) -> nn.Module:
         kind = layer.spec.kind
@@ -140,13 +139,13 @@ class _Builder:
             return self.leaf(layer, path)
         if kind == "repeat":
             blocks = {str(i): self.chain(b, f"{path}.{i}") for i, b in enumerate(layer.branches)}
-            return _sequential(blocks)
+            return nn.Sequential(OrderedDict(blocks))
         if kind == "concat":
             chains = [self.chain(b, f"{path}.{i}") for i, b in enumerate(layer.branches)]
             return Concat(chains, layer.arguments.get("dim", 1))
         if kind == "residual":
             return self.residual(layer, path)
-        return _sequential(self.children(layer.branches[0], path))
+        return nn.Sequential(OrderedDict(self.children(layer.branches[0], path)))
 
     def leaf(self, layer: Planned, path: str) -> nn.Module:
         torch.default_generator.manual_seed(derive(self.seed, path))
@@ -165,10 +164,10 @@ class _Builder:
                         break
         for key in layer.spec.init:
             if key not in used:
-                known = ", ".join(name for name, _ in module.named_parameters()) or "none"
+                names = ", ".join(name for name, _ in module.named_parameters()) or "none"
                 message = f"init: {layer.spec.kind} has no parameter '{key}'"
                 place = layer.spec.init[key].place
-                raise self.spec.error(message, place, f"its parameters: {known}")
+                raise self.spec.error(message, place, f"its parameters: {names}")
         return module
 
     def initialise(self, parameter: Tensor, init: InitSpec, path: str) -> None:
@@ -202,11 +201,10 @@ class _Builder:
             index
             for index, leaf in enumerate(leaves)
             # A PReLU of slope 0 is a ReLU, and lets half of its input through.
-            if any(True for _ in leaf.parameters()) and not isinstance(leaf, nn.PReLU)
+            if holds_weights(leaf) and not isinstance(leaf, nn.PReLU)
         ]
         if not holders:
-            message = "zero_init: the branch has no parameters"
-            raise self.spec.error(message, layer.spec.place)
+            raise self.spec.error("zero_init: the branch has no parameters", layer.spec.place)
         last = leaves[holders[-1]]
         with torch.no_grad():
             for name, parameter in last.named_parameters():
@@ -229,13 +227,6 @@ class _Builder:
             for (index, block), inside in zip(blocks, layer.branches, strict=True):
                 rows.append(_row(f"{name}.{index}", block, inside))
         return rows
-
-
-def _sequential(children: Mapping[str, nn.Module]) -> nn.Sequential:
-    chain = nn.Sequential()
-    for name, child in children.items():
-        chain.add_module(name, child)
-    return chain
 
 
 def _leaves(module: nn.Module) -> Iterator[nn.Module]:

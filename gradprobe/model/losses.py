@@ -37,10 +37,8 @@ def cross_entropy(output: Tensor, labels: Tensor | None, seed: int) -> Tensor:
         labels = torch.randint(classes, (logits.shape[0],), generator=generator)
     labels = labels.reshape(-1)
     if labels.is_floating_point() or labels.numel() != logits.shape[0]:
-        raise InputError(
-            f"cross_entropy needs {logits.shape[0]} integer labels; the data has "
-            f"{labels.numel()} of {labels.dtype}"
-        )
+        data = f"the data has {labels.numel()} of {labels.dtype}"
+        raise InputError(f"cross_entropy needs {logits.shape[0]} integer labels; {data}")
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise InputError(f"a label is outside the {classes} classes that the network gives")
     loss: Tensor = F.cross_entropy(logits, labels.long().to(logits.device))
@@ -53,10 +51,8 @@ def mse(output: Tensor, labels: Tensor | None, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(derive(seed, "loss"))
         labels = torch.randn(output.shape, generator=generator, dtype=torch.float32)
     if labels.numel() != output.numel():
-        raise InputError(
-            f"mse needs targets of shape {list(output.shape[1:])}, the data has "
-            f"{list(labels.shape[1:])}"
-        )
+        data = f"the data has {list(labels.shape[1:])}"
+        raise InputError(f"mse needs targets of shape {list(output.shape[1:])}, {data}")
     loss: Tensor = F.mse_loss(output, labels.reshape(output.shape).to(output))
     return loss
 

@@ -209,9 +209,8 @@ def device_of(name: str) -> torch.device:
         if device.type == "meta":
             raise RuntimeError("it has no memory to measure in")
     except RuntimeError as error:
-        raise InputError(
-            f"--device: unknown device '{name}'", hint="cpu, cuda, cuda:1, mps"
-        ) from error
+        hint = "cpu, cuda, cuda:1, mps"
+        raise InputError(f"--device: unknown device '{name}'", hint=hint) from error
     try:
         torch.empty(1, device=device)
     except Exception as error:

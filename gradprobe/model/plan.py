@@ -118,6 +118,9 @@ class _Planner:
         self.known: dict[tuple[Any, ...], tuple[Planned, Tensor]] = {}
         self.previous: LayerSpec | None = None
 
+    def fail(self, layer: LayerSpec, message: str, hint: str = "") -> NoReturn:
+        raise self.spec.error(message, layer.place, hint)
+
     def chain(self, layers: tuple[LayerSpec, ...], x: Tensor) -> tuple[list[Planned], Tensor]:
         chain = []
         for layer in layers:
@@ -137,21 +140,19 @@ class _Planner:
 
     def _leaf(self, layer: LayerSpec, x: Tensor) -> tuple[Planned, Tensor]:
         if not x.is_floating_point() and "Embedding" not in layer.kind:
-            message = f"{layer.kind} takes floating point input, not tokens"
             hint = "begin with Embedding: {embedding_dim: 64}"
-            raise self.spec.error(message, layer.place, hint)
+            self.fail(layer, f"{layer.kind} takes floating point input, not tokens", hint)
         if layer.kind in kinds(Trait.SEQUENCE) and x.dim() != 3:
-            message = f"{layer.kind} takes a sequence, [positions, features], and gets {_shape(x)}"
-            raise self.spec.error(message, layer.place)
+            wanted = "a sequence, [positions, features],"
+            self.fail(layer, f"{layer.kind} takes {wanted} and gets {_shape(x)}")
         spatial = _SPATIAL.fullmatch(layer.kind)
         if spatial and x.dim() != int(spatial[1]) + 2:  # torch would take the batch for channels
-            message = f"{layer.kind} takes {_IMAGES[spatial[1]]} and gets {_shape(x)}"
-            message += f" from {self._source()}"
-            raise self.spec.error(message, layer.place)
+            gets = f"{_shape(x)} from {self._source()}"
+            self.fail(layer, f"{layer.kind} takes {_IMAGES[spatial[1]]} and gets {gets}")
         arguments = self._resolve(layer, x)
         if _mixes_samples(layer.kind, arguments, x.dim()):
             message = f"{layer.kind} acts across the samples of the batch, dimension 0"
-            raise self.spec.error(message, layer.place, "give it a dim of 1 or more")
+            self.fail(layer, message, "give it a dim of 1 or more")
         try:
             with torch.device("meta"):
                 module = layer_class(layer.kind)(**arguments)
@@ -161,10 +162,9 @@ class _Planner:
         except Exception as error:
             self._refuse(layer, x, error)
         if not isinstance(out, Tensor):
-            raise self.spec.error(f"{layer.kind} does not return one tensor", layer.place)
+            self.fail(layer, f"{layer.kind} does not return one tensor")
         if out.numel() == 0:
-            message = f"{layer.kind} gives an empty output, {list(out.shape[1:])}"
-            raise self.spec.error(message, layer.place)
+            self.fail(layer, f"{layer.kind} gives an empty output, {list(out.shape[1:])}")
         parameters = sum(p.numel() for p in module.parameters())
         # Each weight of an output feature is used once for each of that feature's values.
         work = out.numel() * parameters // (arguments.get("out_channels") or out.shape[-1])
@@ -184,28 +184,24 @@ class _Planner:
             if argument.inferred:
                 name = argument.name
                 inferred = self._inferred(layer, name, x)
-                given = arguments.setdefault(name, inferred)
-                last = given[-1] if isinstance(given, list) else given
+                value = arguments.setdefault(name, inferred)
+                last = value[-1] if isinstance(value, list) else value
                 # A vocabulary may be larger than the tokens that this input draws from.
                 if last < inferred if name == "num_embeddings" else last != inferred:
-                    message = (
-                        f"{layer.kind}: {name} is {last}, but {self._source()} gives {inferred}"
-                    )
+                    gives = f"{self._source()} gives {inferred}"
                     hint = f"leave '{name}' out: it follows from the input"
-                    raise self.spec.error(message, layer.place, hint)
+                    self.fail(layer, f"{layer.kind}: {name} is {last}, but {gives}", hint)
         return arguments
 
     def _inferred(self, layer: LayerSpec, name: str, x: Tensor) -> int:
         if name == "num_embeddings":
             if self.spec.input.tokens is None:
                 hint = "say how many there are: input: {shape: [128], tokens: 50257}"
-                message = f"{layer.kind} needs integer tokens for input"
-                raise self.spec.error(message, layer.place, hint)
+                self.fail(layer, f"{layer.kind} needs integer tokens for input", hint)
             return self.spec.input.tokens
         inferred = INFERENCES[name](x)
         if inferred is None:
-            message = f"{layer.kind}: '{name}' does not follow from {_shape(x)}"
-            raise self.spec.error(message, layer.place)
+            self.fail(layer, f"{layer.kind}: '{name}' does not follow from {_shape(x)}")
         return inferred
 
     def _source(self) -> str:
@@ -225,9 +221,8 @@ class _Planner:
             message = f"{layer.kind} needs more than 8 EiB"
             raise self.spec.error(message, layer.place, "see --max-memory") from error
         if "more than 1 value per channel" in reason:
-            message = (
-                f"{layer.kind} needs more than one value per channel; the batch has one sample"
-            )
+            message = f"{layer.kind} needs more than one value per channel"
+            message += "; the batch has one sample"
             raise self.spec.error(message, layer.place, "use --batch-size 2 or more") from error
         message = f"{layer.kind} cannot take the output of {self._source()}, {_shape(x)}: "
         raise self.spec.error(message + reason[:200], layer.place) from error
@@ -259,7 +254,7 @@ class _Planner:
         if skip.shape != out.shape:
             ends = f"{_kind(last)} ends in {_shape(out)}, the skip in {_shape(skip)}"
             hint = "make them equal, or give the residual a 'shortcut' that changes the shape"
-            raise self.spec.error(f"residual: the branch's {ends}", layer.place, hint)
+            self.fail(layer, f"residual: the branch's {ends}", hint)
         self.previous = layer
         return _combine(layer, tuple(branches)), out
 
@@ -277,8 +272,7 @@ class _Planner:
         rests = {(*out.shape[:across], *out.shape[across + 1 :]) for out in outputs}
         if not 0 < across < len(first) or len(rests) > 1:
             shapes = ", ".join(str(list(out.shape[1:])) for out in outputs)
-            message = f"concat: outputs of shapes {shapes} cannot be joined along dim {dim}"
-            raise self.spec.error(message, layer.place)
+            self.fail(layer, f"concat: outputs of shapes {shapes} cannot be joined along dim {dim}")
         first[across] = sum(out.shape[across] for out in outputs)
         joined = torch.empty(first, device="meta", dtype=outputs[0].dtype)
         self.previous = layer

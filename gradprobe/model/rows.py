@@ -86,23 +86,23 @@ def with_leaves(rows: list[Row], places: dict[nn.Module, Place] | None = None) -
 
 def modules_of(model: nn.Module) -> list[nn.Module]:
     """Every module inside, itself included, each once; ``Module.modules()`` without its cost."""
-    found: dict[nn.Module, None] = {}
+    modules: dict[nn.Module, None] = {}
     stack = [model]
     while stack:
         module = stack.pop()
-        if module not in found:
-            found[module] = None
+        if module not in modules:
+            modules[module] = None
             stack += [child for child in module._modules.values() if child is not None]
-    return list(found)
+    return list(modules)
 
 
 def parameters_of(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Parameter]]:
     """Names, behind ``prefix``, and parameters, shared ones as often as they are registered."""
-    found = [(prefix + name, p) for name, p in module._parameters.items() if p is not None]
+    parameters = [(prefix + name, p) for name, p in module._parameters.items() if p is not None]
     for name, child in module._modules.items():
         if child is not None:
-            found += parameters_of(child, f"{prefix}{name}.")
-    return found
+            parameters += parameters_of(child, f"{prefix}{name}.")
+    return parameters
 
 
 def leaves_of(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -132,14 +132,14 @@ def holds_weights(module: nn.Module) -> bool:
 
 def _repeated(model: nn.Module) -> set[nn.Module]:
     """The blocks of every list that stands in no block itself; stages are opened."""
-    found: set[nn.Module] = set()
+    blocks: set[nn.Module] = set()
     stack = [model]
     while stack:
         module = stack.pop()
         run = _run(module) or _in_lists(module)
-        found.update(_stages(run))
+        blocks.update(_stages(run))
         stack += [child for child in children_of(module).values() if child not in run]
-    return found
+    return blocks
 
 
 def _run(module: nn.Module, least: int = 2) -> list[nn.Module]:
@@ -227,18 +227,18 @@ def _matching(model: nn.Module, pattern: str) -> set[nn.Module]:
 
 def _above(model: nn.Module, blocks: set[nn.Module]) -> set[nn.Module]:
     """The modules that hold a block somewhere inside."""
-    found: set[nn.Module] = set()
+    above: set[nn.Module] = set()
 
     def holds(module: nn.Module) -> bool:
         if module in blocks:
             return True
         inside = [holds(child) for child in children_of(module).values()]
         if any(inside):
-            found.add(module)
+            above.add(module)
         return any(inside)
 
     holds(model)
-    return found
+    return above
 
 
 def _look_through(model: nn.Module, blocks: set[nn.Module], opened: set[nn.Module]) -> None:

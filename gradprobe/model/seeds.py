@@ -11,10 +11,8 @@ import torch
 
 def derive(seed: int, path: str) -> int:
     """A 63-bit seed for the thing at ``path``, the same on every machine."""
-    digest = hashlib.blake2b(
-        f"{seed}/{path}".encode("utf-8", "surrogatepass"), digest_size=8
-    ).digest()
-    return int.from_bytes(digest) >> 1
+    data = f"{seed}/{path}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest()) >> 1
 
 
 def reseed(seed: int) -> None:

@@ -196,9 +196,9 @@ def split(target: str) -> tuple[str, str]:
     """
     if not is_target(target):
         hint = ""
-        if found := _SCRIPT.fullmatch(target):
-            folder = f" with --path {found[1]}" if found[1] else ""
-            hint = f"name the module and not its file: {found[2]}:{found[3]}{folder}"
+        if script := _SCRIPT.fullmatch(target):
+            folder = f" with --path {script[1]}" if script[1] else ""
+            hint = f"name the module and not its file: {script[2]}:{script[3]}{folder}"
         raise InputError(f"'{target}' is not of the form package.module:name", hint=hint)
     module, _, name = target.partition(":")
     return module, name

@@ -105,11 +105,7 @@ def _model() -> dict[str, Any]:
 
 
 def _object(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
-    schema: dict[str, Any] = {
-        "type": "object",
-        "properties": properties,
-        "additionalProperties": False,
-    }
+    schema = {"type": "object", "properties": properties, "additionalProperties": False}
     return schema | ({"required": required} if required else {})
 
 
@@ -118,7 +114,7 @@ def _one_key(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _layer() -> dict[str, Any]:
-    bare = [kind for kind in LAYERS if not any(a.required for a in layer_arguments(kind).values())]
+    bare = [kind for kind in LAYERS if not _required(layer_arguments(kind))]
     bodies: dict[str, Any] = {kind: _leaf(kind) for kind in LAYERS}
     bodies |= {kind: _combination(kind) for kind in COMBINATORS}
     return {"anyOf": [{"enum": bare}, _one_key(bodies)]}
@@ -161,11 +157,9 @@ def _check(rules: Sequence[str]) -> dict[str, Any]:
 
 
 def _init() -> dict[str, Any]:
-    bare = [n for n, e in INITS.items() if not any(a.required for a in arguments_of(e).values())]
-    bodies = {}
-    for name, entry in INITS.items():
-        arguments = arguments_of(entry)
-        bodies[name] = _object(_properties(arguments), _required(arguments))
+    bare = [name for name, entry in INITS.items() if not _required(arguments_of(entry))]
+    arguments = {name: arguments_of(entry) for name, entry in INITS.items()}
+    bodies = {name: _object(_properties(a), _required(a)) for name, a in arguments.items()}
     return {"anyOf": [{"enum": bare}, _one_key(bodies)]}
 
 

@@ -23,31 +23,11 @@ def output_shape(kind: str, arguments: Mapping[str, Any], shape: Shape) -> Shape
     return formula(arguments, shape) if formula and len(shape) > 1 else None
 
 
-def _same(arguments: Mapping[str, Any], shape: Shape) -> Shape:
-    return shape
-
-
-def _sequence(arguments: Mapping[str, Any], shape: Shape) -> Shape | None:
-    return shape if len(shape) == 3 else None
-
-
-def _linear(arguments: Mapping[str, Any], shape: Shape) -> Shape:
-    return (*shape[:-1], arguments["out_features"])
-
-
-def _embedding(arguments: Mapping[str, Any], shape: Shape) -> Shape:
-    return (*shape, arguments["embedding_dim"])
-
-
 def _recurrent(arguments: Mapping[str, Any], shape: Shape) -> Shape | None:
     if len(shape) != 3:
         return None
     width = arguments.get("proj_size") or arguments["hidden_size"]
     return (*shape[:2], width * (2 if arguments.get("bidirectional") else 1))
-
-
-def _flatten(arguments: Mapping[str, Any], shape: Shape) -> Shape | None:
-    return None if arguments else (shape[0], math.prod(shape[1:]))
 
 
 def _batch_norm(dimensions: tuple[int, ...]) -> Formula:
@@ -98,15 +78,15 @@ def _each(value: Any, dimensions: int) -> Shape | None:
 
 
 FORMULAS: dict[str, Formula] = {
-    **dict.fromkeys(kinds(Trait.SAME_SHAPE), _same),
-    "Linear": _linear,
-    "Embedding": _embedding,
+    **dict.fromkeys(kinds(Trait.SAME_SHAPE), lambda arguments, shape: shape),
+    "Linear": lambda arguments, shape: (*shape[:-1], arguments["out_features"]),
+    "Embedding": lambda arguments, shape: (*shape, arguments["embedding_dim"]),
     "RNN": _recurrent,
     "LSTM": _recurrent,
     "GRU": _recurrent,
-    "MultiheadAttention": _sequence,
-    "TransformerEncoderLayer": _sequence,
-    "Flatten": _flatten,
+    "MultiheadAttention": lambda arguments, shape: shape if len(shape) == 3 else None,
+    "TransformerEncoderLayer": lambda arguments, shape: shape if len(shape) == 3 else None,
+    "Flatten": lambda arguments, shape: None if arguments else (shape[0], math.prod(shape[1:])),
     "BatchNorm1d": _batch_norm((2, 3)),
     "BatchNorm2d": _batch_norm((4,)),
     "BatchNorm3d": _batch_norm((5,)),

@@ -110,11 +110,11 @@ ACTIVATIONS: dict[str, str] = {
 @cache
 def arguments_of(entry: str) -> dict[str, Argument]:
     """The arguments that a table entry lists, by name."""
-    found: dict[str, Argument] = {}
+    arguments: dict[str, Argument] = {}
     for word in entry.split():
         name, types = word.lstrip("*~").split(":")
-        found[name] = Argument(name, tuple(types.split("|")), word[0] == "*", word[0] == "~")
-    return found
+        arguments[name] = Argument(name, tuple(types.split("|")), word[0] == "*", word[0] == "~")
+    return arguments
 
 
 def layer_arguments(kind: str) -> dict[str, Argument]:

@@ -34,7 +34,7 @@ def render_spec(spec: NetworkSpec) -> str:
             body["input"][key] = value
     if spec.init:
         body["init"] = {kind: _inits(inits) for kind, inits in spec.init.items()}
-    body["layers"] = _layers(spec.layers)
+    body["layers"] = list(map(_layer, spec.layers))
     body["loss"] = spec.loss
     if spec.check.thresholds or spec.check.ignore:
         ignore = [{"rule": i.rule, "reason": i.reason} for i in spec.check.ignore]
@@ -45,18 +45,14 @@ def render_spec(spec: NetworkSpec) -> str:
     return yaml.safe_dump(body, sort_keys=False, width=100)  # ASCII: the rest as escapes
 
 
-def _layers(layers: tuple[LayerSpec, ...]) -> list[Any]:
-    return [_layer(layer) for layer in layers]
-
-
 def _layer(layer: LayerSpec) -> Any:
     body = {key: _plain(value) for key, value in layer.arguments.items()}
     if layer.kind == "concat":
-        body["branches"] = [_layers(branch) for branch in layer.branches]
+        body["branches"] = [list(map(_layer, branch)) for branch in layer.branches]
     elif layer.branches:
-        body["layers"] = _layers(layer.branches[0])
+        body["layers"] = list(map(_layer, layer.branches[0]))
         if len(layer.branches) > 1:
-            body["shortcut"] = _layers(layer.branches[1])
+            body["shortcut"] = list(map(_layer, layer.branches[1]))
     if layer.init:
         body["init"] = _inits(layer.init)
     if layer.name is not None:

@@ -188,8 +188,7 @@ def _beside_theory(
     nearer than the spec's own.
     """
 
-    from gradprobe.theory.predict import predict
-    from gradprobe.theory.weights import about, with_init
+    from gradprobe.theory.predict import about, predict, with_init
 
     def predicted(of: NetworkSpec) -> GradientProfile:
         by_name = {row.name: row for row in predict(of, batch_size, moments)}

@@ -178,8 +178,8 @@ def _rms_norm(leaf: Leaf, moments: Moments) -> tuple[Gain, Moments]:
 
 def _normalised(leaf: Leaf, moments: Moments) -> int:
     """How many numbers each sample's moments are taken over; they must span the features."""
-    given = leaf.arguments.get("normalized_shape", moments.shape[-1])
-    sizes = given if isinstance(given, tuple) else (given,)
+    shape = leaf.arguments.get("normalized_shape", moments.shape[-1])
+    sizes = shape if isinstance(shape, tuple) else (shape,)
     if moments.features is not None and moments.features < len(moments.shape) - len(sizes):
         raise Silent(f"{leaf.kind} does not normalise over the channels")
     return math.prod(cast(tuple[int, ...], sizes))

@@ -89,8 +89,8 @@ def product(phi: Activation, variance: float, correlation: float, mean: float = 
     centre = np.array(mean)
     h, weights = _quadrature(phi, centre, std)
     rest = math.sqrt(max(0.0, 1 - correlation * correlation))
-    given = centre + correlation * (h - centre)  # E[h' | h]
-    other, inner = _quadrature(phi, given, std * rest)
+    expected = centre + correlation * (h - centre)  # E[h' | h]
+    other, inner = _quadrature(phi, expected, std * rest)
     return float(weights @ (phi.f(h) * (phi.f(other) * inner).sum(-1)))
 
 
@@ -176,14 +176,14 @@ def layer_norm_chi(variance: float, features: int, eps: float = 1e-5) -> float:
     ``variance`` of the features of a sample, s² = variance + eps. With eps the direction of y is
     not lost wholly (the derivative, by hand).
     """
-    kept = eps / (variance + eps)
-    return (1 - (2 - kept**2) / features) / (variance + eps)
+    share = eps / (variance + eps)
+    return (1 - (2 - share**2) / features) / (variance + eps)
 
 
 def rms_norm_chi(square: float, features: int, eps: float = 1e-5) -> float:
     """As ``layer_norm_chi``, with the mean square in place of the variance: one direction less."""
-    kept = eps / (square + eps)
-    return (1 - (1 - kept**2) / features) / (square + eps)
+    share = eps / (square + eps)
+    return (1 - (1 - share**2) / features) / (square + eps)
 
 
 def batch_norm_chi(variance: float, batch: int, eps: float = 1e-5) -> float:

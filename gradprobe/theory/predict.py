@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
-from gradprobe.spec.network import LayerSpec, NetworkSpec, walk
+from gradprobe.spec.layers import Trait, kinds
+from gradprobe.spec.network import InitSpec, LayerSpec, NetworkSpec, walk
 from gradprobe.spec.options import DEFAULT_BATCH_SIZE
 from gradprobe.theory import mean_field as theory
+from gradprobe.theory.activations import ACTIVATIONS
 from gradprobe.theory.leaves import RULES, Leaf
 from gradprobe.theory.moments import Gain, Moments, RowPrediction, Silent, Tangent, restarted
 
 _ASTRAY = 0.5  # a tangent with a smaller share along the signal is given up
+_WEIGHTED = kinds(Trait.WEIGHTED)
+_DECISIVE = ACTIVATIONS.keys() - {"Identity"} | (kinds(Trait.NORM) & RULES.keys())
 
 
 def predict(
@@ -116,8 +121,7 @@ class _Walker:
 
     def __init__(self, spec: NetworkSpec) -> None:
         self.spec = spec
-        kinds = {layer.kind for layer, _ in walk(spec.layers)}
-        self.correlated = any(kind.startswith("BatchNorm") for kind in kinds)
+        self.correlated = any(layer.kind.startswith("BatchNorm") for layer, _ in walk(spec.layers))
 
     def chain(self, layers: tuple[LayerSpec, ...], moments: Moments) -> tuple[Gain, Moments]:
         """The gain of ``layers`` one after another, and the moments behind them.
@@ -150,21 +154,21 @@ class _Walker:
         itself = Leaf(layer, {}, self.correlated)
         s, b = itself.number("skip_scale", 1.0), itself.number("branch_scale", 1.0)
         skip, branch = Gain(), Gain(0.0, mixes=True)
-        kept = moments
+        skipped = moments
         if len(layer.branches) > 1:
-            skip, kept = self.chain(layer.branches[1], moments)
+            skip, skipped = self.chain(layer.branches[1], moments)
         nothing = Tangent(0.0, 0.0, 0.0)
-        moved = kept._replace(mean=0.0, square=0.0, product=0.0, tangent=nothing)  # F = 0
+        moved = skipped._replace(mean=0.0, square=0.0, product=0.0, tangent=nothing)  # F = 0
         if not layer.arguments.get("zero_init"):
             branch, moved = self.chain(layer.branches[0], moments)
         if not (skip.mixes or branch.mixes):
             raise Silent("neither way through the residual holds random weights")
         chi = theory.residual_chi(branch.chi, s, b, skip.chi)
         ways = (s * s * skip.chi, b * b * branch.chi)
-        width = max(1, min(kept.width, moments.width))
+        width = max(1, min(skipped.width, moments.width))
         spread = ways[0] ** 2 * skip.variance + ways[1] ** 2 * branch.variance
         spread += 4 * ways[0] * ways[1] / width
-        return Gain(chi, spread / chi**2 if chi else 0.0, True), _sum(kept, s, moved, b)
+        return Gain(chi, spread / chi**2 if chi else 0.0, True), _sum(skipped, s, moved, b)
 
 
 def _sum(skip: Moments, s: float, branch: Moments, b: float) -> Moments:
@@ -185,3 +189,35 @@ def _sum(skip: Moments, s: float, branch: Moments, b: float) -> Moments:
         ),
         gaussian=skip.gaussian and branch.gaussian,
     )
+
+
+# ---- the weights, in words and others
+
+
+def about(spec: NetworkSpec) -> str:
+    """``ReLU, BatchNorm1d, torch's default init``: what decides over the factors."""
+    layers = [layer for layer, _ in walk(spec.layers)]
+    decisive = [k for k in dict.fromkeys(layer.kind for layer in layers) if k in _DECISIVE]
+    weighted = [layer for layer in layers if layer.kind in _WEIGHTED]
+    inits = {_init_words(spec, layer) for layer in weighted}
+    return ", ".join([*decisive, *(inits if len(inits) == 1 else ["several inits"])])
+
+
+def _init_words(spec: NetworkSpec, layer: LayerSpec) -> str:
+    init = {**spec.init.get(layer.kind, {}), **layer.init}.get("weight")
+    if init is None:
+        return "torch's default init"
+    return " ".join([init.name, *(f"{key} {value}" for key, value in init.arguments.items())])
+
+
+def with_init(spec: NetworkSpec, weight: InitSpec) -> NetworkSpec:
+    """``spec`` with all Linear and convolution weights drawn by ``weight``, and zero biases."""
+
+    def changed(layer: LayerSpec) -> LayerSpec:
+        branches = tuple(tuple(map(changed, branch)) for branch in layer.branches)
+        init = {} if layer.kind in _WEIGHTED else layer.init
+        return replace(layer, branches=branches, init=init)
+
+    new = {"weight": weight, "bias": InitSpec("zeros")}
+    init = {**spec.init, **dict.fromkeys(_WEIGHTED, new)}
+    return replace(spec, layers=tuple(map(changed, spec.layers)), init=init)

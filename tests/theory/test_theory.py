@@ -42,8 +42,7 @@ from gradprobe.theory import mean_field as theory
 from gradprobe.theory.activations import ACTIVATIONS, Activation, activation
 from gradprobe.theory.inits import INIT_MOMENTS, init_moments
 from gradprobe.theory.moments import RowPrediction
-from gradprobe.theory.predict import predict
-from gradprobe.theory.weights import with_init
+from gradprobe.theory.predict import predict, with_init
 from gradprobe.verdict.report import Report
 
 RELU, TANH, NONE = activation("ReLU"), activation("Tanh"), activation("Identity")

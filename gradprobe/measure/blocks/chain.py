@@ -129,16 +129,9 @@ class _Calls(Recorder):
 
     def after(self, row: Row, note: Any, output: Any) -> None:
         self.counts[row.name] += 1
-        args, kwargs = note
-        x = _main_input(note, first_tensor(output))
-        if x is not None:
+        y = first_tensor(output)
+        floating = [t for t in tensors_in(note) if t.is_floating_point()]
+        x = next((t for t in floating if y is not None and t.shape == y.shape), None)
+        if x is not None and x.dim() > 1:
             name = call_name(row.name, self.counts[row.name])
-            self.calls.append(Call(name, row.module, x, args, kwargs))
-
-
-def _main_input(arguments: Arguments, output: Tensor | None) -> Tensor | None:
-    """The first floating tensor among the arguments with the shape of ``output``."""
-    if output is None or output.dim() < 2:
-        return None
-    tensors = [t for t in tensors_in(arguments) if t.is_floating_point()]
-    return next((t for t in tensors if t.shape == output.shape), None)
+            self.calls.append(Call(name, row.module, x, *note))

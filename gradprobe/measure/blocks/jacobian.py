@@ -7,7 +7,6 @@ its skip, plus what comes back through its branch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -43,20 +42,18 @@ def jacobians(subject: Subject) -> dict[str, JacobianProfile]:
 
     Each call of a row is differentiated alone; further calls of one row are numbered.
     """
-    return {e.name: jacobian(e, x, subject.seed) for e, x in _square(subject)}
-
-
-def _square(subject: Subject) -> Iterator[tuple[Element, Tensor]]:
-    """The rows that keep their input's shape, each with its input."""
     if not isinstance(subject.model, Network):
-        for i, call in enumerate(recorded(subject)):
-            yield Element(call.name, i, call.module, call), call.x
-        return
-    rows = rows_of(subject)
-    values = trace(rows, subject.args[0], subject.seed)
-    for row, x, out in zip(rows, values, values[1:], strict=False):
-        if x.shape == out.shape and x.is_floating_point() and x.dim() > 1:
-            yield row, x
+        calls = enumerate(recorded(subject))
+        square = [(Element(call.name, i, call.module, call), call.x) for i, call in calls]
+    else:
+        rows = rows_of(subject)
+        values = trace(rows, subject.args[0], subject.seed)
+        square = [
+            (row, x)
+            for row, x, out in zip(rows, values, values[1:], strict=False)
+            if x.shape == out.shape and x.is_floating_point() and x.dim() > 1
+        ]
+    return {element.name: jacobian(element, x, subject.seed) for element, x in square}
 
 
 def jacobian(element: Element, x: Tensor, seed: int) -> JacobianProfile:
@@ -76,9 +73,7 @@ def jacobian(element: Element, x: Tensor, seed: int) -> JacobianProfile:
         highway = float(diagonal.mean())
         gain = float(pulled.square().sum((0, 2)).mean() / features)
         branch = float((pulled - scale * eye).square().sum((0, 2)).mean() / features)
-        return JacobianProfile(
-            Estimate(highway), Estimate(math.sqrt(branch)), Estimate(math.sqrt(gain))
-        )
+        return JacobianProfile(*map(Estimate, (highway, math.sqrt(branch), math.sqrt(gain))))
     generator = torch.Generator().manual_seed(derive(seed, f"jacobian/{element.name}"))
     leaf = as_leaf(x)
     with torch.enable_grad():
@@ -238,15 +233,12 @@ def _block(subject: Subject, element: Element, value: Tensor, arriving: Tensor) 
 def _branch(element: Element, leaf: Tensor) -> tuple[tuple[BranchLayer, ...], Tensor]:
     """The layers of F with the RMS of their outputs, and F(x)."""
     module = element.module
+    chain, scale = [("", module)], 1.0
     if isinstance(module, Residual):
         names = [name for name, child in module.named_children() if child is not module.shortcut]
-        chain = list(zip(names, module.branch, strict=True))
-        scale = module.branch_scale
-    else:
-        children = list(module.named_children())
-        opened = type(module) is nn.Sequential
-        chain = children if opened else [("", module)]
-        scale = 1.0
+        chain, scale = list(zip(names, module.branch, strict=True)), module.branch_scale
+    elif type(module) is nn.Sequential:
+        chain = list(module.named_children())
     x = leaf.clone()
     layers = []
     for name, layer in chain:

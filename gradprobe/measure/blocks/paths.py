@@ -52,8 +52,7 @@ def expand(subject: Subject, first: str, max_paths: int | None = None) -> PathPr
 
 def _profile_of(groups: Tensor, total: Tensor, blocks: int, first_row: str) -> PathProfile:
     sizes = norms([group.contiguous() for group in groups.unbind(0)])
-    rest = total - groups.sum(0)
-    whole, missing = norms([total, rest])
+    whole, missing = norms([total, total - groups.sum(0)])
     complete = len(sizes) == blocks + 1
     return PathProfile(
         blocks=blocks,
@@ -84,10 +83,9 @@ def _expand_module(subject: Subject, first_row: str, max_paths: int | None) -> P
         behind = names.index(first_row) if first_row in names else 0
         blocks = _residual_blocks(subject, recorder.calls, behind)
         if not blocks:
-            raise InputError(
-                f"no block y = x + F(x) stands behind row {first_row}: there is one path",
-                hint="--rows GLOB says which modules are the blocks",
-            )
+            hint = "--rows GLOB says which modules are the blocks"
+            message = f"no block y = x + F(x) stands behind row {first_row}: there is one path"
+            raise InputError(message, hint=hint)
         row, start = _start(blocks[0], recorder.outputs[behind:])
         (total, gradient) = torch.autograd.grad(
             value, [start, blocks[-1].output], retain_graph=True, allow_unused=True
@@ -185,10 +183,8 @@ def _between(block: _Call, end: GradientEdge, name: str, groups: Tensor) -> Tens
         return groups
     carried = _vjp_of(block.input, end, groups)
     if carried is None:
-        raise InputError(
-            f"block {block.name} does not read what {name} puts out: they are no chain",
-            hint="--rows GLOB chooses the blocks of one chain",
-        )
+        message = f"block {block.name} does not read what {name} puts out: they are no chain"
+        raise InputError(message, hint="--rows GLOB chooses the blocks of one chain")
     return carried
 
 
@@ -210,10 +206,9 @@ def expand_groups(
     seed = subject.seed
     before, behind = _split(subject, first)
     if not any(element.residual is not None for element in behind):
-        raise InputError(
-            "the network has no residual block behind its first row: there is one path",
-            hint="gradprobe paths residual, or a spec with residual: […] blocks",
-        )
+        hint = "gradprobe paths residual, or a spec with residual: […] blocks"
+        message = "the network has no residual block behind its first row: there is one path"
+        raise InputError(message, hint=hint)
     start = trace(before, subject.args[0], seed)[-1]
     inputs, gradient, total = _whole(behind, start, subject.loss, seed)
     groups = gradient[None]  # at the output: one group, of no branches

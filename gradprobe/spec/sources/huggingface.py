@@ -81,9 +81,8 @@ def load(target: str, options: ArchitectureOptions | None = None) -> Architectur
         values = _with_layers(values, layers)
     for setting in settings:
         _set(values, setting)
-    kept = {key: value for key, value in values.items() if key != "auto_map"}
     return ArchitectureSpec(
-        kept,
+        {key: value for key, value in values.items() if key != "auto_map"},
         class_name=first if isinstance(first, str) else None,
         set_keys=tuple(setting.partition("=")[0] for setting in settings),
         own_code="auto_map" in values,

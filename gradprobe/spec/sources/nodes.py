@@ -109,7 +109,7 @@ class Document:
     def _walk_events(self, text: str) -> None:
         """Limits on count, depth and expansion; no tags, no second document, no undefined alias."""
         loader = yaml.SafeLoader(text)
-        known: dict[str, _Extent] = {}  # of each anchor
+        extents: dict[str, _Extent] = {}  # of each anchor
         opened: list[tuple[str | None, int, int]] = []  # anchor, nodes before it, depth inside it
         count = documents = 0
         while loader.check_event():
@@ -122,22 +122,22 @@ class Document:
             elif isinstance(event, yaml.AliasEvent):
                 if any(anchor == event.anchor for anchor, _, _ in opened):
                     self.fail(f"alias '{event.anchor}' contains itself", mark=event.start_mark)
-                if event.anchor not in known:
+                if event.anchor not in extents:
                     self.fail(f"undefined alias '{event.anchor}'", mark=event.start_mark)
-                count += known[event.anchor].nodes
-                deep = known[event.anchor].depth
+                count += extents[event.anchor].nodes
+                deep = extents[event.anchor].depth
             elif isinstance(event, yaml.NodeEvent):
                 count += 1
                 self._refuse_tag(event)
                 if isinstance(event, yaml.CollectionStartEvent):
                     opened.append((event.anchor, count - 1, 0))
                 elif event.anchor is not None:
-                    known[event.anchor] = _Extent(1, 0)
+                    extents[event.anchor] = _Extent(1, 0)
             elif isinstance(event, yaml.CollectionEndEvent):
                 anchor, before, inside = opened.pop()
                 deep = inside + 1
                 if anchor is not None:
-                    known[anchor] = _Extent(count - before, deep)
+                    extents[anchor] = _Extent(count - before, deep)
             if opened and deep > opened[-1][2]:
                 opened[-1] = (*opened[-1][:2], deep)
             if len(opened) + deep > MAX_DEPTH:
@@ -154,33 +154,33 @@ class Document:
 
     # ---- collections
 
-    def mapping(self, node: Node, what: str, known: Iterable[str] | None = None) -> dict[str, Node]:
-        """The values of a mapping by key; with ``known``, any other key is an error."""
-        return {key: value for key, (_, value) in self.items(node, what, known).items()}
+    def mapping(self, node: Node, what: str, keys: Iterable[str] | None = None) -> dict[str, Node]:
+        """The values of a mapping by key; with ``keys``, any other key is an error."""
+        return {key: value for key, (_, value) in self.items(node, what, keys).items()}
 
     def items(
-        self, node: Node, what: str, known: Iterable[str] | None = None
+        self, node: Node, what: str, keys: Iterable[str] | None = None
     ) -> dict[str, tuple[Node, Node]]:
         """Like ``mapping``, with the key's node beside the value's."""
         if not isinstance(node, MappingNode):
             self.fail(f"{what}: expected a mapping, found {describe(node)}", node)
-        found: dict[str, tuple[Node, Node]] = {}
-        names = None if known is None else list(known)
+        pairs: dict[str, tuple[Node, Node]] = {}
+        names = None if keys is None else list(keys)
         for key_node, value in node.value:
             if not isinstance(key_node, ScalarNode):
                 self.fail(f"{what}: a key must be a word, found {describe(key_node)}", key_node)
             key = key_node.value
             if key == "<<" and not key_node.style:
                 self.fail("merge keys ('<<') are not supported", key_node)
-            if key in found:
-                first = found[key][0].start_mark.line + 1
+            if key in pairs:
+                first = pairs[key][0].start_mark.line + 1
                 line = key_node.start_mark.line + 1
                 self.fail(f"'{key}' stands twice: on line {first} and on line {line}", key_node)
             if names is not None and key not in names:
                 hint = suggestion(key, names) or f"known: {', '.join(names)}"
                 self.fail(f"{what}: unknown key '{key}'", key_node, hint=hint)
-            found[key] = (key_node, value)
-        return found
+            pairs[key] = (key_node, value)
+        return pairs
 
     def require(
         self, fields: Mapping[str, Node], keys: Iterable[str], what: str, node: Node, hint: str = ""
@@ -256,13 +256,13 @@ class Document:
             return bool(node.value == "true")
         self.fail(f"{what}: expected true or false, found {describe(node)}", node)
 
-    def word(self, node: Node, what: str, known: Sequence[str]) -> str:
-        """One of the words in ``known``."""
-        found = self.string(node, what)
-        if found not in known:
-            hint = suggestion(found, known) or f"known: {', '.join(known)}"
-            self.fail(f"{what}: unknown {what} '{found}'", node, hint=hint)
-        return found
+    def word(self, node: Node, what: str, words: Sequence[str]) -> str:
+        """One of ``words``."""
+        word = self.string(node, what)
+        if word not in words:
+            hint = suggestion(word, words) or f"known: {', '.join(words)}"
+            self.fail(f"{what}: unknown {what} '{word}'", node, hint=hint)
+        return word
 
     def plain(self, node: Node, what: str) -> Value:
         """A value whose type nobody states, by its form: null, boolean, number, string or list.

@@ -155,12 +155,12 @@ def read_arguments(texts: Sequence[str]) -> dict[str, Value]:
     Raises:
         InputError: not of the form, or the same name twice.
     """
-    found: dict[str, Value] = {}
+    arguments: dict[str, Value] = {}
     for key, value in map(read_argument, texts):
-        if key in found:
+        if key in arguments:
             raise InputError(f"--arg: '{key}' is given twice")
-        found[key] = value
-    return found
+        arguments[key] = value
+    return arguments
 
 
 def read_tensor(text: str) -> TensorSpec:

@@ -223,16 +223,16 @@ def _layer(document: Document, node: Node) -> LayerSpec:
 
 
 def _leaf(document: Document, kind: str, kind_node: Node, body: Node | None) -> LayerSpec:
-    known = layer_arguments(kind)
+    signature = layer_arguments(kind)
     fields: dict[str, Node] = {}
     if body is not None and not (isinstance(body, ScalarNode) and not (body.value or body.style)):
-        fields = document.mapping(body, kind, (*known, "init", "name"))
+        fields = document.mapping(body, kind, (*signature, "init", "name"))
     init: Mapping[str, InitSpec] = {}
     # PReLU alone has an argument of torch's own that is called init, and it is a number.
-    if "init" in fields and ("init" not in known or isinstance(fields["init"], MappingNode)):
+    if "init" in fields and ("init" not in signature or isinstance(fields["init"], MappingNode)):
         init = _parameter_inits(document, fields.pop("init"))
     name = _name(document, fields)
-    arguments = _arguments(document, kind, kind_node, known, fields)
+    arguments = _arguments(document, kind, kind_node, signature, fields)
     if arguments.get("batch_first") is False:
         document.fail(f"{kind}: here the batch always comes first", fields["batch_first"])
     return LayerSpec(kind, arguments, init=init, name=name, place=document.place(kind_node))
@@ -250,13 +250,13 @@ def _name(document: Document, fields: dict[str, Node]) -> str | None:
 
 def _combined(document: Document, kind: str, kind_node: Node, body: Node) -> LayerSpec:
     """``kind: [layers]``, or ``kind: {layers: […], …}``; a ``concat`` has ``branches`` instead."""
-    known = layer_arguments(kind)
+    signature = layer_arguments(kind)
     key = "branches" if kind == "concat" else "layers"
     if isinstance(body, SequenceNode):
         fields: dict[str, Node] = {key: body}
     else:
         inside = (key, "shortcut") if kind == "residual" else (key,)
-        fields = document.mapping(body, kind, (*inside, *known, "name"))
+        fields = document.mapping(body, kind, (*inside, *signature, "name"))
     if key not in fields:
         document.fail(f"{kind}: '{key}' is missing", kind_node)
     if kind == "concat":
@@ -271,7 +271,7 @@ def _combined(document: Document, kind: str, kind_node: Node, body: Node) -> Lay
             branches.append((_layer(document, shortcut),))
     name = _name(document, fields)
     hint = "repeat: {times: 24, layers: […]}" if kind == "repeat" else ""
-    arguments = _arguments(document, kind, kind_node, known, fields, hint)
+    arguments = _arguments(document, kind, kind_node, signature, fields, hint)
     place = document.place(kind_node)
     return LayerSpec(kind, arguments, tuple(branches), name=name, place=place)
 
@@ -296,15 +296,16 @@ def _arguments(
     document: Document,
     kind: str,
     kind_node: Node,
-    known: Mapping[str, Argument],
+    signature: Mapping[str, Argument],
     fields: Mapping[str, Node],
     hint: str = "",
 ) -> dict[str, Value]:
     """The arguments in ``fields``, of which none that is required may be missing."""
     arguments = {
-        key: document.value(node, f"{kind} {key}", known[key].types) for key, node in fields.items()
+        key: document.value(node, f"{kind} {key}", signature[key].types)
+        for key, node in fields.items()
     }
-    required = [argument.name for argument in known.values() if argument.required]
+    required = [argument.name for argument in signature.values() if argument.required]
     document.require(fields, required, kind, kind_node, hint)
     return arguments
 
@@ -334,7 +335,7 @@ def _init(document: Document, node: Node, what: str) -> InitSpec:
     if name not in INITS:
         hint = suggestion(name, INITS) or f"known: {', '.join(INITS)}"
         document.fail(f"{what}: unknown initialisation '{name}'", name_node, hint=hint)
-    known = arguments_of(INITS[name])
-    fields = {} if body is None else document.mapping(body, name, known)
-    arguments = _arguments(document, name, name_node, known, fields)
+    signature = arguments_of(INITS[name])
+    fields = {} if body is None else document.mapping(body, name, signature)
+    arguments = _arguments(document, name, name_node, signature, fields)
     return InitSpec(name, arguments, document.place(name_node))
