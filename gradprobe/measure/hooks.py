@@ -52,9 +52,7 @@ def measure_hooked(subject: Subject, rows: list[Row], modules: list[nn.Module]) 
         modules: every module inside.
 
     Raises:
-        InputError: the loss is no scalar.
-        ModelError: the model, the loss or the backward pass raised, or a block runs inside a
-            transform alone.
+        InputError, ModelError: as ``measure``; a block that runs inside a transform alone, too.
     """
     parameters = list(subject.model.parameters())
     with _Outputs(rows, modules, parameters) as outputs:
@@ -167,11 +165,7 @@ def _is_beside(row: Row, arguments: Any, output: Tensor) -> bool:
 
 
 def _unseen(outputs: _Outputs) -> set[str]:
-    """The rows that ran inside a transform alone.
-
-    Raises:
-        ModelError: one of them is a block.
-    """
+    """The rows that ran inside a transform alone, of which none may be a block."""
     seen = {call.row.name for call in outputs.calls}
     unseen = [row for row in outputs.transformed if row.name not in seen]
     for row in unseen:

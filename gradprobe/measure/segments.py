@@ -41,8 +41,7 @@ def measure_chain(rows: list[Row], owned: Own, x: Tensor, loss: Loss) -> Pass:
     """One pass through rows of which each takes what the one before puts out.
 
     Raises:
-        InputError: the loss is no scalar.
-        ModelError: a row, the loss or the backward pass raised.
+        InputError, ModelError: as ``measure``.
     """
     own = [[p for _, p in owned[row.module]] for row in rows]
     # The input needs a gradient only if a row before the first trained weights is to have one.

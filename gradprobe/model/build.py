@@ -153,15 +153,15 @@ class _Builder:
         if layer.spec.place:
             self.places[module] = layer.spec.place
         inits = {**self.spec.init.get(layer.spec.kind, {}), **layer.spec.init}
+        longest_first = sorted(inits, key=len, reverse=True)
         used = set()
         with torch.no_grad():
             for name, parameter in module.named_parameters():
-                for key in sorted(inits, key=len, reverse=True):
-                    if _names(key, name):
-                        used.add(key)
-                        self.used_inits.add(id(inits[key]))
-                        self.initialise(parameter, inits[key], f"{path}.{name}")
-                        break
+                key = next((key for key in longest_first if _names(key, name)), None)
+                if key is not None:
+                    used.add(key)
+                    self.used_inits.add(id(inits[key]))
+                    self.initialise(parameter, inits[key], f"{path}.{name}")
         for key in layer.spec.init:
             if key not in used:
                 names = ", ".join(name for name, _ in module.named_parameters()) or "none"

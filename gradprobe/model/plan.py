@@ -252,7 +252,8 @@ class _Planner:
             shortcut, skip = self.chain(layer.branches[1], x)
             branches.append(tuple(shortcut))
         if skip.shape != out.shape:
-            ends = f"{_kind(last)} ends in {_shape(out)}, the skip in {_shape(skip)}"
+            kind = last.kind if last else "input"
+            ends = f"{kind} ends in {_shape(out)}, the skip in {_shape(skip)}"
             hint = "make them equal, or give the residual a 'shortcut' that changes the shape"
             self.fail(layer, f"residual: the branch's {ends}", hint)
         self.previous = layer
@@ -316,7 +317,3 @@ def _combine(layer: LayerSpec, branches: tuple[tuple[Planned, ...], ...]) -> Pla
 
 def _shape(x: Tensor) -> str:
     return f"shape {list(x.shape[1:])}"
-
-
-def _kind(layer: LayerSpec | None) -> str:
-    return layer.kind if layer else "input"

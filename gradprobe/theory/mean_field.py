@@ -10,6 +10,7 @@ Gauss-Legendre quadrature between the kinks of the activation, to 1e-7 or better
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -116,12 +117,14 @@ def fixed_length(phi: Activation, weight: float, bias: float = 0.0, start: float
             return math.inf
         if outside < _SMALLEST:
             return 0.0
-    for _ in range(50):
+    return _border(lambda q: grows(q) == up, inside, outside, 50)
+
+
+def _border(holds: Callable[[float], bool], inside: float, outside: float, halvings: int) -> float:
+    """Where between ``inside``, where it holds, and ``outside`` it ends, by geometric means."""
+    for _ in range(halvings):
         middle = math.sqrt(inside * outside)
-        if grows(middle) == up:
-            inside = middle
-        else:
-            outside = middle
+        inside, outside = (middle, outside) if holds(middle) else (inside, middle)
     return math.sqrt(inside * outside)
 
 
@@ -150,10 +153,7 @@ def edge_of_chaos(phi: Activation, bias: float = 0.0) -> float | None:
     low, high = 0.05, 20.0
     if chaotic(low) or not chaotic(high):
         return None
-    for _ in range(30):
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if chaotic(middle) else (middle, high)
-    return math.sqrt(low * high)
+    return _border(lambda sigma: not chaotic(sigma), low, high, 30)
 
 
 # ---- blocks and normalisations: factors of the squared gradient norm

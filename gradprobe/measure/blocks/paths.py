@@ -70,9 +70,6 @@ def _expand_module(subject: Subject, first_row: str, max_paths: int | None) -> P
     The repeated modules are tried, or, where nothing is repeated, all rows that hold others. One
     counts as such a block where its output has its input's shape and its highway, tr(J)/n, lies
     within 1/2 of 1. What stands between two blocks hands every group on unchanged.
-
-    Raises:
-        InputError: there is no such block, or one does not read what the one before it puts out.
     """
     with torch.enable_grad():
         reseed(derive(subject.seed, "forward"))

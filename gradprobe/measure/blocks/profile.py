@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 
@@ -120,9 +121,5 @@ class PathProfile:
 
 
 def _quantile(shares: Sequence[float], level: float) -> int:
-    total = 0.0
-    for j, share in enumerate(shares):
-        total += share
-        if total >= level:
-            return j
-    return len(shares) - 1
+    totals = enumerate(accumulate(shares))
+    return next((j for j, total in totals if total >= level), len(shares) - 1)

@@ -43,10 +43,6 @@ class Source(NamedTuple):
     load: Callable[[str, TargetOptions], Target]
 
 
-def _is_stack(target: str) -> bool:
-    return target in STACKS and not Path(target).is_file()
-
-
 def _spec_file(target: str, options: TargetOptions) -> NetworkSpec | CodeSpec:
     spec = yaml.load_or_code(target)
     return python.completed(spec, options.code) if isinstance(spec, CodeSpec) else spec
@@ -60,7 +56,10 @@ _PYTHON = Source(
 # The first that matches is asked; a spec file is what remains.
 SOURCES: tuple[Source, ...] = (
     _PYTHON,
-    Source(_is_stack, lambda target, options: stack.load(target, options.stack)),
+    Source(
+        lambda target: target in STACKS and not Path(target).is_file(),
+        lambda target, options: stack.load(target, options.stack),
+    ),
     Source(
         huggingface.is_config,
         lambda target, options: huggingface.load(target, options.architecture),
