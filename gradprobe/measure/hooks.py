@@ -101,7 +101,8 @@ class _Outputs(Recorder):
         super().__enter__()
         for module in self.modules:
             if module._parameters:
-                self.until_exit(module.register_forward_pre_hook(self._note))
+                note = module.register_forward_pre_hook(lambda module, _: self.called.add(module))
+                self.until_exit(note)
         for parameter in self.parameters:
             if parameter.requires_grad and parameter.numel() >= _LARGE:
                 shrink = partial(self._shrink, _key_of(parameter))
@@ -138,9 +139,6 @@ class _Outputs(Recorder):
             self.until_exit(tensor.register_hook(reduce))  # type: ignore[no-untyped-call]
         [stats] = activation_stats([tensor.detach()])
         return _Call(row, main, stats=stats, spare=spare)
-
-    def _note(self, module: nn.Module, args: Any) -> None:
-        self.called.add(module)
 
     def _reduce(self, key: _Key, gradient: Tensor) -> None:
         self.reduced[key] = norms([gradient.detach()])[0]

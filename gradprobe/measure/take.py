@@ -146,9 +146,6 @@ def _enough_threads(subject: Subject) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-# ---- what is still zero after one step
-
-
 def _with_still_zero(profile: GradientProfile, subject: Subject) -> GradientProfile:
     """``profile`` with ``still_zero``, where there is a zero, and a weight that may explain it.
 

@@ -127,9 +127,6 @@ def holds_weights(module: nn.Module) -> bool:
     return any(True for _ in module.parameters())
 
 
-# ---- which modules are the blocks
-
-
 def _repeated(model: nn.Module) -> set[nn.Module]:
     """The blocks of every list that stands in no block itself; stages are opened."""
     blocks: set[nn.Module] = set()
@@ -255,7 +252,10 @@ def _open(
     children = children_of(module)
     goes_in = module in opened or type(module) in _CONTAINERS
     if not children or module in blocks or not goes_in:
-        yield _row(name or "(model)", module)._replace(is_block=module in blocks)
+        kinds = {kind for of in set(map(type, module.modules())) for kind in _kinds(of)}
+        contains, is_block = tuple(sorted(kinds)), module in blocks
+        kind = type(module).__name__
+        yield Row(name or "(model)", kind, module, contains=contains, is_block=is_block)
         return
     for child_name, child in children.items():
         yield from _open(f"{name}.{child_name}" if name else child_name, child, blocks, opened)
@@ -264,11 +264,6 @@ def _open(
 def _distinct(rows: Iterable[Row]) -> list[Row]:
     """A module that is registered twice is one row, by its first name."""
     return list({row.module: row for row in reversed(list(rows))}.values())[::-1]
-
-
-def _row(name: str, module: nn.Module) -> Row:
-    kinds = {kind for of in set(map(type, module.modules())) for kind in _kinds(of)}
-    return Row(name, type(module).__name__, module, contains=tuple(sorted(kinds)))
 
 
 def _kinds(of: type[nn.Module]) -> tuple[str, ...]:

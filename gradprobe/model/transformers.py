@@ -67,8 +67,7 @@ def build(
             message = f"{spec.source}: the model cannot be built: {_first(error)}"
             raise ModelError(message) from error
     moved = {key: x.to(device) for key, x in inputs.items()}
-    typed = {key: x.to(dtype) if x.is_floating_point() else x for key, x in moved.items()}
-    return model, typed
+    return model, {k: x.to(dtype) if x.is_floating_point() else x for k, x in moved.items()}
 
 
 def main_output(output: Any) -> Any:
@@ -212,16 +211,12 @@ def _audio_features(config: Any, size: int, generator: torch.Generator) -> Tenso
     return torch.randn(size, config.num_mel_bins, frames, generator=generator)
 
 
-def _audio(config: Any, size: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(size, SAMPLES, generator=generator)
-
-
 INPUTS: dict[str, Callable[[Any, int, torch.Generator], Tensor]] = {
     "input_ids": _tokens,
     "decoder_input_ids": _tokens,
     "pixel_values": _pixels,
     "input_features": _audio_features,
-    "input_values": _audio,
+    "input_values": lambda _, size, generator: torch.randn(size, SAMPLES, generator=generator),
 }
 
 

@@ -126,7 +126,10 @@ def _leaf(kind: str) -> dict[str, Any]:
     properties = _properties(arguments)
     properties["init"] = {"anyOf": [properties["init"], inits]} if "init" in properties else inits
     properties["name"] = _NAME
-    return _nullable(_object(properties, _required(arguments)), arguments)
+    required = _required(arguments)
+    schema = _object(properties, required)
+    # ``- Linear:`` with nothing behind it is a layer without arguments.
+    return schema if required else {"anyOf": [{"type": "null"}, schema]}
 
 
 def _combination(kind: str) -> dict[str, Any]:
@@ -174,8 +177,3 @@ def _type(types: tuple[str, ...]) -> dict[str, Any]:
 
 def _required(arguments: dict[str, Argument]) -> list[str]:
     return [name for name, argument in arguments.items() if argument.required]
-
-
-def _nullable(schema: dict[str, Any], arguments: dict[str, Argument]) -> dict[str, Any]:
-    """``- Linear:`` with nothing behind it is a layer without arguments, if none is required."""
-    return schema if _required(arguments) else {"anyOf": [{"type": "null"}, schema]}

@@ -116,14 +116,6 @@ def _softshrink(lambd: float) -> Activation:
     )
 
 
-def _threshold(threshold: float, value: float) -> Activation:
-    return Activation(
-        lambda h: np.where(h > threshold, h, value),
-        lambda h: np.where(h > threshold, 1.0, 0.0),
-        (threshold,),
-    )
-
-
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 # By the name of the torch.nn class, from its arguments.
@@ -163,7 +155,11 @@ ACTIVATIONS: dict[str, Callable[[Mapping[str, Any]], Activation]] = {
     ),
     "Hardtanh": lambda a: _clamped(a.get("min_val", -1.0), a.get("max_val", 1.0)),
     "Tanhshrink": lambda a: Activation(lambda h: h - np.tanh(h), lambda h: np.tanh(h) ** 2),
-    "Threshold": lambda a: _threshold(a["threshold"], a["value"]),
+    "Threshold": lambda a: Activation(
+        lambda h: np.where(h > a["threshold"], h, a["value"]),
+        lambda h: np.where(h > a["threshold"], 1.0, 0.0),
+        (a["threshold"],),
+    ),
 }
 
 

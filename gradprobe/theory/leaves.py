@@ -258,10 +258,6 @@ def _dropout(leaf: Leaf, moments: Moments) -> tuple[Gain, Moments]:
     )
 
 
-def _flatten(leaf: Leaf, moments: Moments) -> tuple[Gain, Moments]:
-    return Gain(), moments._replace(shape=leaf.shape(moments), features=1)
-
-
 def _inside(leaf: Leaf, shape: tuple[int, ...], out: tuple[int, ...]) -> float:
     """The share of a convolution's taps that meet the input and not its zero padding."""
     dimensions = len(shape) - 2
@@ -295,5 +291,8 @@ RULES: dict[str, Rule] = {
     "RMSNorm": _rms_norm,
     **{f"BatchNorm{n}d": _batch_norm for n in (1, 2, 3)},
     **dict.fromkeys(("Dropout", "Dropout1d", "Dropout2d", "Dropout3d"), _dropout),
-    "Flatten": _flatten,
+    "Flatten": lambda leaf, moments: (
+        Gain(),
+        moments._replace(shape=leaf.shape(moments), features=1),
+    ),
 }

@@ -113,9 +113,6 @@ def _rows(layers: tuple[LayerSpec, ...]) -> Iterator[tuple[str, tuple[LayerSpec,
             yield name, (layer,)
 
 
-# ---- the moments, carried through the layers
-
-
 class _Walker:
     """Carries moments through the layers of one network."""
 
@@ -189,9 +186,6 @@ def _sum(skip: Moments, s: float, branch: Moments, b: float) -> Moments:
         ),
         gaussian=skip.gaussian and branch.gaussian,
     )
-
-
-# ---- the weights, in words and others
 
 
 def about(spec: NetworkSpec) -> str:

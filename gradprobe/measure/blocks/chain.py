@@ -105,9 +105,6 @@ def as_leaf(x: Tensor) -> Tensor:
     return x.detach().clone().requires_grad_(x.is_floating_point())
 
 
-# ---- the calls of any module's rows
-
-
 def recorded(subject: Subject) -> list[Call]:
     """Each call of a row whose output has its input's shape, in order, from one forward pass.
 

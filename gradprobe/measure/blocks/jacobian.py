@@ -7,7 +7,6 @@ its skip, plus what comes back through its branch.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -138,9 +137,6 @@ def _root(square: Estimate) -> Estimate:
     return Estimate(value, square.error / (2 * value) if value else 0.0)
 
 
-# ---- one block, step by step
-
-
 def take_apart(subject: Subject, row: str | None = None) -> BlockProfile:
     """One block with its real numbers: the one called ``row``, else the middle residual block,
     else the middle row that holds weights.
@@ -161,19 +157,17 @@ def take_apart(subject: Subject, row: str | None = None) -> BlockProfile:
     return _block(subject, elements[index], values[index], arriving)
 
 
-class _Parts(NamedTuple):
-    """A block run forward and backward, its skip and its branch each alone."""
-
-    layers: tuple[BranchLayer, ...]
-    branch: Tensor
-    skip: Tensor  # zero where there is none
-    output: Tensor
-    through_branch: Tensor  # the gradient that comes back through the branch
-    through_skip: Tensor
-    total: Tensor  # autograd's own
+_Three = tuple[Tensor, Tensor, Tensor]
 
 
-def _parts(element: Element, leaf: Tensor, arriving: Tensor, seed: int) -> _Parts:
+def _parts(
+    element: Element, leaf: Tensor, arriving: Tensor, seed: int
+) -> tuple[tuple[BranchLayer, ...], _Three, _Three]:
+    """A block run forward and backward, its skip and its branch each alone.
+
+    Returns the layers of the branch, the outputs of branch, skip (zero where there is none) and
+    block, and the gradients that come back through branch and skip, and autograd's own.
+    """
     with torch.enable_grad():
         y = element.run(leaf.clone(), seed)
         (total,) = torch.autograd.grad(y, leaf, arriving)
@@ -185,29 +179,19 @@ def _parts(element: Element, leaf: Tensor, arriving: Tensor, seed: int) -> _Part
         (through_branch,) = torch.autograd.grad(branch, leaf, arriving)
         if element.residual is not None:
             (through_skip,) = torch.autograd.grad(skip, leaf, arriving)
-    return _Parts(
-        layers=layers,
-        branch=branch,
-        skip=skip,
-        output=y,
-        through_branch=through_branch,
-        through_skip=through_skip,
-        total=total,
-    )
+    return layers, (branch, skip, y), (through_branch, through_skip, total)
 
 
 def _block(subject: Subject, element: Element, value: Tensor, arriving: Tensor) -> BlockProfile:
     residual, leaf = element.residual, as_leaf(value)
     if not leaf.requires_grad:
         raise InputError(f"row {element.name} takes tokens: no gradient leaves it")
-    parts = _parts(element, leaf, arriving, subject.seed)
-    skip, branch, total = parts.through_skip, parts.through_branch, parts.total
+    layers, outputs, (branch, skip, total) = _parts(element, leaf, arriving, subject.seed)
     gradients = [arriving, skip, branch, total, skip + branch - total]
     sizes = norms([t.contiguous() for t in gradients])
     a, b = skip.double().flatten(), branch.double().flatten()
-    outputs = [leaf, parts.branch, parts.skip, parts.output]
-    rms = [stats.rms for stats in activation_stats([t.detach() for t in outputs])]
-    row, square = subject.rows[element.row], parts.output.shape == value.shape
+    rms = [stats.rms for stats in activation_stats([t.detach() for t in (leaf, *outputs)])]
+    row, square = subject.rows[element.row], outputs[-1].shape == value.shape
     return BlockProfile(
         name=element.name,
         kind=row.kind if row.name == element.name else type(element.module).__name__.lower(),
@@ -215,7 +199,7 @@ def _block(subject: Subject, element: Element, value: Tensor, arriving: Tensor) 
         skip_scale=residual.skip_scale if residual is not None else 0.0,
         branch_scale=residual.branch_scale if residual is not None else 1.0,
         shortcut=residual is not None and residual.shortcut is not None,
-        layers=parts.layers,
+        layers=layers,
         input_rms=rms[0],
         branch_rms=rms[1],
         skip_rms=rms[2],

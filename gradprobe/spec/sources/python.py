@@ -131,9 +131,6 @@ def require_allowed(code: CodeSpec, allowed: bool) -> None:
         raise code.error(f"this spec runs code: {code.target}", code.place, hint)
 
 
-# ---- options
-
-
 def read_argument(text: str) -> tuple[str, Value]:
     """Name and value of ``--arg key=value``; the value is read as a spec's.
 
@@ -205,9 +202,6 @@ def _misfit(tensor: TensorSpec) -> str:
     if tensor.dtype == "uint8" and (tensor.high or 0) > 256:
         return f"uint8 holds 0 to 255, not {tensor.high} values"
     return ""
-
-
-# ---- a spec's own section
 
 
 def read_model(document: Document, node: Node, loss: Node | None) -> CodeSpec:

@@ -183,9 +183,6 @@ def _check(document: Document, node: Node) -> CheckSpec:
     return CheckSpec(thresholds=thresholds, ignore=tuple(ignores))
 
 
-# ---- layers
-
-
 def _layers(document: Document, node: Node, what: str) -> tuple[LayerSpec, ...]:
     items = document.sequence(node, what)
     if not items:
@@ -287,9 +284,6 @@ def _branches(document: Document, node: Node, body: Node) -> list[tuple[LayerSpe
         else _layers(document, item, "concat")
         for item in items
     ]
-
-
-# ---- arguments and initialisations
 
 
 def _arguments(
