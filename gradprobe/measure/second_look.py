@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from statistics import quantiles
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ from gradprobe.model.tensors import first_tensor, map_tensors, with_tensor
 
 # Of each weight's RMS singular value; benchmarks/trainability/steps.py compares others.
 STEP = 0.003
+_PART = 1 << 20  # numbers of a weight that are compared at once
 _COARSE = 1e-4  # a dtype's relative spacing, above which the step drowns in rounding
 
 
@@ -74,8 +76,7 @@ def second_look(subject: Subject, step: float = STEP) -> SecondLook:
             moved = _moved(weights, before, step)
             # Until the backward pass is over: a checkpointed layer runs again in it.
             with undisturbed(subject.model), _standing_at(weights, moved):
-                after = _gradients(subject, _output(subject), weights) if moved else {}
-            alike = [_alike(before[name], after[name]) for name in moved if name in after]
+                alike = _compared(subject, {name: weights[name] for name in moved}, before)
         except Exception as error:
             raise failed(error) from error
     return look._replace(coherence=_lower_quartile(alike))
@@ -125,6 +126,29 @@ def _gradients(subject: Subject, output: Any, of: Mapping[str, Tensor]) -> dict[
     return {n: (g.to_dense() if g.is_sparse else g).detach() for n, g in pairs if g is not None}
 
 
+def _compared(
+    subject: Subject, weights: Mapping[str, Tensor], before: Mapping[str, Tensor]
+) -> list[float]:
+    """How alike each weight's gradient is to that before, which is gone once it was compared."""
+    alike: dict[str, float] = {}
+
+    def compare(name: str, gradient: Tensor) -> Tensor:
+        alike[name] = _alike(before[name], gradient.to_dense())
+        if gradient.is_sparse:
+            return torch.zeros_like(gradient)
+        return gradient.new_zeros(()).expand(gradient.shape)
+
+    if not weights:
+        return []
+    with ExitStack() as hooks:
+        for name, weight in weights.items():
+            hook = weight.register_hook(partial(compare, name))  # type: ignore[no-untyped-call]
+            hooks.callback(hook.remove)
+        loss = subject.projection(_output(subject))
+        torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+    return [alike[name] for name in weights if name in alike]
+
+
 def _lower_quartile(values: Sequence[float]) -> float | None:
     """``None`` of nothing, and where one is not finite."""
     if not values or not all(map(math.isfinite, values)):
@@ -157,21 +181,34 @@ def _moved(
         if size and length:
             weight = weights[name].detach()
             rank = min(len(weight), weight[0].numel())
-            # In float64: a gradient of 1e-40 and 1 ÷ its norm are both at float32's end.
-            shift = gradients[name].double() * (step * size / math.sqrt(rank) / length)
-            moved[name] = (weight.double() - shift).to(weight.dtype)
+            factor = step * size / math.sqrt(rank) / length
+            moved[name] = torch.empty_like(weight, memory_format=torch.contiguous_format)
+            parts = zip(_parts(moved[name]), _parts(weight), _parts(gradients[name]), strict=True)
+            for new, old, gradient in parts:
+                # In float64: a gradient of 1e-40 and 1 ÷ its norm are both at float32's end.
+                new.copy_(old.double() - gradient.double() * factor)
     return moved
+
+
+def _parts(tensor: Tensor) -> Sequence[Tensor]:
+    """The tensor's numbers in parts that are small in float64 as well."""
+    return torch.split(tensor.reshape(-1), _PART)
 
 
 def _alike(a: Tensor, b: Tensor) -> float:
     """1 - ‖a - b‖ / (‖a‖ + ‖b‖): of two gradients, not both zero."""
-    a, b = a.double().flatten(), b.double().flatten()
-    lengths = [float(torch.linalg.vector_norm(x)) for x in (a, b)]
+    lengths = [_length(part.double() for part in _parts(x)) for x in (a, b)]
     most = max(lengths)
     if not math.isfinite(most):
         return math.nan
-    apart = float(torch.linalg.vector_norm(a / most - b / most))
+    pairs = zip(_parts(a), _parts(b), strict=True)
+    apart = _length(x.double() / most - y.double() / most for x, y in pairs)
     return 1 - apart / (sum(lengths) / most)
+
+
+def _length(parts: Iterable[Tensor]) -> float:
+    """The 2-norm of a vector that comes in parts."""
+    return math.hypot(*(float(torch.linalg.vector_norm(part)) for part in parts))
 
 
 class _Crossing(NamedTuple):

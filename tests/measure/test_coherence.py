@@ -629,3 +629,16 @@ def test_a_buffer_that_a_forward_pass_changes_is_what_it_was_in_the_second() -> 
             return out / self.mean
 
     assert coherence(Averaged(), [normal(4, 6)]) == pytest.approx(1, abs=1e-2)
+
+
+def test_a_look_in_small_parts_sees_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large weight is compared part by part, so that no copy of it in float64 is made whole."""
+    torch.manual_seed(5)
+    tied = nn.Linear(9, 9)
+    model = nn.Sequential(tied, nn.Tanh(), nn.Linear(9, 9), nn.Tanh(), tied, nn.Linear(9, 4))
+    x = torch.randn(6, 9)
+    whole = look(model, (x,))
+    monkeypatch.setattr("gradprobe.measure.second_look._PART", 7)
+    parts = look(model, (x,))
+    assert parts.highways == whole.highways
+    assert parts.coherence == pytest.approx(whole.coherence, rel=1e-12)
