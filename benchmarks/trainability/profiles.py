@@ -54,8 +54,8 @@ def gradprobe_signals(subject: Subject) -> dict[str, Any]:
     found = signals(profile, look.coherence, look.highways, look.lost_past)
     verdict = diagnose(profile, THRESHOLDS)[1]
     return {
-        "signals": found and {k: _short(v) for k, v in found._asdict().items()},
-        "reach": _short(profile.reach),
+        "signals": found and {k: short(v) for k, v in found._asdict().items()},
+        "reach": short(profile.reach),
         "verdict": str(verdict),  # by the bands of reach
     }
 
@@ -78,16 +78,16 @@ def peer_statistics(spec: NetworkSpec, data: tuple[Tensor, Tensor]) -> dict[str,
     # Units of which fewer than 1 % of the outputs are active, as a share of a layer.
     silent = [float(((out > 0).double().mean(0) < 0.01).double().mean()) for out in outputs]
     return {
-        "mean": [_short(min(mean)), _short(max(mean))],
-        "rms": [_short(min(rms)), _short(max(rms))],
-        "norm_first": _short(float(flat[0].norm())),
-        "norm_last": _short(float(flat[-1].norm())),
-        "zeros": _short(sum(float((g == 0).sum()) for g in flat) / sum(g.numel() for g in flat)),
-        "silent": _short(max(silent, default=0.0)),
+        "mean": [short(min(mean)), short(max(mean))],
+        "rms": [short(min(rms)), short(max(rms))],
+        "norm_first": short(float(flat[0].norm())),
+        "norm_last": short(float(flat[-1].norm())),
+        "zeros": short(sum(float((g == 0).sum()) for g in flat) / sum(g.numel() for g in flat)),
+        "silent": short(max(silent, default=0.0)),
     }
 
 
-def _short(value: float | None) -> float | None:
+def short(value: float | None) -> float | None:
     value = finite(value)
     return None if value is None else float(f"{value:.4g}")
 

@@ -11,6 +11,8 @@ from gradprobe.numbers import all_finite
 from gradprobe.spec.network import CheckSpec
 from gradprobe.theory.moments import Moments
 
+STEPS = 60  # of a trial, at one rate at most
+
 
 class SecondLook(NamedTuple):
     """What two more passes tell.

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradprobe.errors import ModelError
-from gradprobe.measure.measurement import Course, Outcome, Trial
+from gradprobe.measure.measurement import STEPS, Course, Outcome, Trial
 from gradprobe.measure.passes import failed, scalar
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.seeds import derive, reseed_all
@@ -31,7 +31,6 @@ RATES: Mapping[str, Sequence[float]] = {
     "Adam": (1e-2, 1e-3),
 }
 SAMPLES = 16  # of a batch that is drawn
-STEPS = 60  # at one rate
 SOUNDING = 10  # steps after which a rate goes on only if it is on its way
 LEARNED = 0.1  # of the first loss
 KNOWN = 0.9  # share of the labels that are right, which is as good

@@ -1,9 +1,9 @@
-"""How likely a network is to train, from its signals: two models and their one table.
+"""How likely a network is to train: from its signals, and after a trial from what it saw too.
 
 "To train" means what ``benchmarks/trainability/train.py`` measures: at least 90 % training accuracy
 on scikit-learn's digits after 300 steps, under the best of five learning rates of SGD (``sgd``), or
-of those and three of Adam (``adam``). Each follows from a weighted sum of the signals, the score.
-The table of weights is written by
+of those and three of Adam (``adam``). Each follows from a weighted sum of the signals, the score,
+which after a trial on one batch is weighed anew beside what that saw. The tables are written by
 
     python benchmarks/trainability/fit.py
 
@@ -31,6 +31,12 @@ COEFFICIENTS: dict[str, tuple[float, float]] = {
     "lost_past": (-0.958, -0.573),
     "shattering": (-3.22, -1.05),
     "coherence": (6.72, 7.56),
+}
+COEFFICIENTS_WITH_TRIAL: dict[str, tuple[float, float]] = {
+    # of the score by the table above, and of the effort
+    "intercept": (2.22, 1.51),
+    "score": (0.544, 0.709),
+    "effort": (-3.08, -1.98),
 }
 # to here
 
@@ -85,17 +91,39 @@ def outlook(p: Probability, adams: Callable[[float], float] = log_odds) -> Outlo
     return Outlook(low < 0, high >= 0, margin)
 
 
-def probability(signals: Signals) -> Probability:
+def probability(signals: Signals, effort: float | None = None) -> Probability:
     """Under SGD 1 / (1 + exp(-score)); under the better of the two exp(-exp(-score)).
 
     That is the logistic link and the log-log one, in which each signal multiplies the hazard of
-    failing (McCullagh and Nelder 1989, section 4.3).
+    failing (McCullagh and Nelder 1989, section 4.3). After a trial both are logistic.
 
     What SGD trains is trained by the better of the two, so ``adam`` is at least ``sgd``.
+
+    Args:
+        effort: that of a trial, if there was one: ``signals.effort``.
     """
-    sgds, adams = (math.fsum(terms) for terms in zip(*contributions(signals).values(), strict=True))
-    sgd, adam = 1 / (1 + math.exp(-sgds)), math.exp(-math.exp(-max(adams, LEAST)))
+    sgds, adams = scores(signals)
+    if effort is None:
+        sgd, adam = _logistic(sgds), math.exp(-math.exp(-max(adams, LEAST)))
+    else:
+        sgd, adam = _logistic(_after(sgds, effort, 0)), _logistic(_after(adams, effort, 1))
     return Probability(sgd, max(sgd, adam))
+
+
+def _logistic(score: float) -> float:
+    return 1 / (1 + math.exp(-score))
+
+
+def scores(signals: Signals) -> tuple[float, float]:
+    """Before any trial, under SGD and under the better of the two."""
+    sgd, adam = (math.fsum(terms) for terms in zip(*contributions(signals).values(), strict=True))
+    return sgd, adam
+
+
+def _after(score: float, effort: float, model: int) -> float:
+    """The score after a trial."""
+    values = {"intercept": 1.0, "score": score, "effort": effort}
+    return math.fsum(both[model] * values[name] for name, both in COEFFICIENTS_WITH_TRIAL.items())
 
 
 def counted(signals: Signals) -> Signals:

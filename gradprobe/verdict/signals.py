@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from gradprobe.measure.measurement import STEPS, Course, Outcome, Trial
 from gradprobe.measure.obstacles import obstacle, without_time
 from gradprobe.measure.profile import GradientProfile
 
@@ -77,6 +78,24 @@ def signals(
         coherence=coherence,
     )
     return Signals(*map(_between, measured, CAPS))
+
+
+def effort(trial: Trial) -> float | None:
+    """What a trial adds to the signals: 0 where it learns at once, to 2 where no loss falls.
+
+    Of the rate that did best: where it learned, its steps ÷ ``STEPS``; else 1 and the part of the
+    decade to go that its loss did not come. ``None`` where time cut the trial, or there was none.
+    """
+    if trial.cut or not trial.courses:
+        return None
+    return min(map(_effort, trial.courses))
+
+
+def _effort(course: Course) -> float:
+    if course.outcome is Outcome.LEARNED:
+        return course.steps / STEPS
+    share = course.losses[-1] / course.losses[0]
+    return 1 + (_between(1 + math.log10(share), 1.0) if share and math.isfinite(share) else 1.0)
 
 
 def _mean_highway(profile: GradientProfile, highways: Mapping[str, float]) -> float:

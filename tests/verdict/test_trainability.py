@@ -16,10 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from gradprobe.measure.measurement import Course, Outcome, Trial
 from gradprobe.model.build import build
 from gradprobe.spec.sources.yaml import parse
-from gradprobe.verdict.calibration import COEFFICIENTS, counted, probability
-from gradprobe.verdict.signals import Signals
+from gradprobe.verdict.calibration import (
+    COEFFICIENTS,
+    COEFFICIENTS_WITH_TRIAL,
+    counted,
+    probability,
+    scores,
+)
+from gradprobe.verdict.signals import Signals, effort
 
 HOME = ROOT / "benchmarks" / "trainability"
 if not HOME.is_dir():
@@ -161,6 +168,51 @@ def test_the_table_is_what_fit_writes() -> None:
     ]
     rows = zip(*columns, strict=True)
     assert dict(zip(["intercept", *Signals._fields], rows, strict=True)) == COEFFICIENTS
+
+
+def test_the_table_after_a_trial_is_what_fit_writes() -> None:
+    x, targets = fit.seen_tried(profiles.load(profiles.GIVEN) + profiles.load(profiles.FIT))
+    columns = [
+        fit.three_digits(regression.fit(x[name], y, fit.TRIED_SIGNS, fit.TRIED_LINK))
+        for name, y in targets.items()
+    ]
+    rows = zip(*columns, strict=True)
+    written = dict(zip(["intercept", *fit.TRIED_NAMES], rows, strict=True))
+    assert written == COEFFICIENTS_WITH_TRIAL
+
+
+efforts = st.floats(0, 2)
+
+
+@given(any_signals(), efforts)
+def test_after_a_trial_the_score_is_weighed_beside_its_effort(found: Signals, took: float) -> None:
+    columns = np.array(list(COEFFICIENTS_WITH_TRIAL.values())).T
+    sgd, adam = (
+        regression.predict(w, np.array([[score, took]]), fit.TRIED_LINK)[0]
+        for w, score in zip(columns, scores(found), strict=True)
+    )
+    assert probability(found, took) == pytest.approx((sgd, max(sgd, adam)), abs=1e-8)
+
+
+@given(any_signals(), efforts, efforts)
+def test_more_effort_never_makes_training_likelier(found: Signals, a: float, b: float) -> None:
+    likelier, other = probability(found, min(a, b)), probability(found, max(a, b))
+    assert all(p >= q for p, q in zip(likelier, other, strict=True))
+
+
+def course(optimizer: str, steps: int, last: float, outcome: Outcome) -> Course:
+    return Course(optimizer, 0.1, (2.0,) * steps + (last,), outcome)
+
+
+def test_a_trials_effort_is_that_of_its_best_rate() -> None:
+    slow = course("SGD", 60, 2.0 * 10**-0.25, Outcome.SLOW)
+    diverged = course("SGD", 3, math.nan, Outcome.DIVERGED)
+    learned = course("Adam", 15, 1.9, Outcome.LEARNED)  # nine labels of ten, whatever the loss
+    assert effort(Trial((slow, diverged))) == pytest.approx(1.75)
+    assert effort(Trial((slow, learned))) == 0.25
+    assert effort(Trial((diverged,))) == 2.0
+    assert effort(Trial((slow,), cut=True)) is None
+    assert effort(Trial(reason="too large")) is None
 
 
 @given(any_signals())
