@@ -137,6 +137,19 @@ class GradientProfile:
         trunk = self.trunk
         return self.reach_of(trunk[0]) if trunk else None
 
+    @property
+    def growth(self) -> float | None:
+        """The reach, without what a first row of small numbers adds to it.
+
+        An embedding of ±1e-4 in front of a normalisation has a gradient of 1e4 times what arrives
+        behind the norm, and takes steps of the same share of its size: the gradient times the RMS
+        of the row's output is what no scale changes.
+        """
+        if self.reach is None:
+            return None
+        rms = self.trunk[0].activation_rms
+        return self.reach * (1.0 if rms is None else min(1.0, rms))
+
     def reach_of(self, row: RowProfile) -> float | None:
         """Gradient norm of ``row`` / gradient norm of the trunk's last row."""
         trunk = self.trunk

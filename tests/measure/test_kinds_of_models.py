@@ -247,3 +247,29 @@ def test_what_does_not_fit_is_told(inputs: Any, options: Any, told: str) -> None
 def test_a_model_without_a_loss_of_its_own_is_told() -> None:
     with pytest.raises(gradprobe.ModelError, match="the model gave no loss"):
         gradprobe.probe(Embedded(), IDS, loss="own")
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e-3, 1.0])
+def test_a_small_embedding_in_front_of_a_norm_does_not_explode(size: float) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(20, 8)
+            self.blocks = nn.Sequential(
+                *[Skip(nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8))) for _ in range(4)]
+            )
+            self.norm, self.out = nn.LayerNorm(8, eps=1e-30), nn.Linear(8, 20)
+            nn.init.normal_(self.embedding.weight, std=size)
+            for layer in self.blocks.modules():
+                if isinstance(layer, nn.LayerNorm):
+                    layer.eps = 1e-30
+                    nn.init.constant_(layer.weight, size)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            out: Tensor = self.out(self.norm(self.blocks(self.embedding(ids))))
+            return out
+
+    torch.manual_seed(4)
+    report = gradprobe.probe(Net(), torch.randint(20, (4, 5)))
+    assert report.verdict is gradprobe.Verdict.HEALTHY
+    assert report.reach == pytest.approx(1 / size, rel=9)

@@ -57,10 +57,10 @@ def exploding(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     Mend it where the factor per row is above 1: a smaller init, a normalisation in front of each
     branch, or a branch scaled by 1/sqrt(depth). A skip alone does not help: it adds to the factor.
     """
-    reach = profile.reach
-    if reach is None or not all_finite(profile.trunk[0].gradient_norm):  # another rule's
+    growth = profile.growth
+    if growth is None or not all_finite(profile.trunk[0].gradient_norm):  # another rule's
         return
-    if reach > limits["exploding"]:
+    if growth > limits["exploding"]:
         yield _too_large(profile, limits["exploding"])
 
 
@@ -76,12 +76,12 @@ def weak(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     decides instead: neither is it likely to fail, below 40 % under SGD or Adam, nor to train, 80 %
     or more under SGD.
     """
-    reach = profile.reach
-    if reach is None or not math.isfinite(reach):
+    reach, growth = profile.reach, profile.growth
+    if reach is None or growth is None or not math.isfinite(reach):
         return
     if limits["vanishing"] <= reach < limits["weak_low"]:
         yield _too_small(profile, limits["weak_low"])
-    elif limits["weak_high"] < reach <= limits["exploding"]:
+    elif limits["weak_high"] < growth <= limits["exploding"]:
         yield _too_large(profile, limits["weak_high"])
 
 
