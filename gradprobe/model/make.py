@@ -17,7 +17,7 @@ from gradprobe.model.build import build
 from gradprobe.model.losses import LOSSES, loss_of
 from gradprobe.model.rows import find_rows
 from gradprobe.model.subject import Loss, Subject, subject_of
-from gradprobe.model.tensors import first_tensor, tensors_in
+from gradprobe.model.tensors import first_tensor, placed, tensors_in
 from gradprobe.spec.network import ArchitectureSpec, NetworkSpec
 from gradprobe.spec.options import (
     ARCHITECTURE_BATCH_SIZE,
@@ -51,11 +51,9 @@ def _layers(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None) -> 
     loss = options.loss or spec.loss
     choose("--loss", loss, tuple(LOSSES))
     device, dtype = device_of(options.device), dtype_of(options.dtype)
-    size = options.batch_size or spec.input.batch_size
-    batch = None if inputs is None else Batch(inputs)
-    if batch is None and options.data is not None:
-        batch = load_batch(options.data, spec.input, size, options.limits.memory)
-    size = batch.inputs.shape[0] if batch is not None else size or DEFAULT_BATCH_SIZE
+    batch = _batch_at_hand(spec, options, inputs)
+    size = options.batch_size or spec.input.batch_size or DEFAULT_BATCH_SIZE
+    size = size if batch is None else batch.inputs.shape[0]
     try:
         network = build(
             spec,
@@ -67,8 +65,7 @@ def _layers(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None) -> 
         )
         # The plan has held its size against the limits by now.
         drawn = batch or random_batch(spec.input, size, options.seed)
-        x = drawn.inputs.to(device)
-        x = x.to(dtype) if x.is_floating_point() else x
+        x = placed(drawn.inputs, device, dtype)
     except (RuntimeError, MemoryError) as error:
         raise ModelError(f"the network could not be built: {first_line(error)}") from error
     return Subject(
@@ -86,6 +83,13 @@ def _layers(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None) -> 
         own_loss=drawn.labels is not None and loss != "projection",
         told={"batch_size": size, "dtype": _word(dtype), "loss": loss},
     )
+
+
+def _batch_at_hand(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None) -> Batch | None:
+    if inputs is None and options.data is not None:
+        size = options.batch_size or spec.input.batch_size
+        return load_batch(options.data, spec.input, size, options.limits.memory)
+    return None if inputs is None else Batch(inputs)
 
 
 def _architecture(spec: ArchitectureSpec, options: ProbeOptions) -> Subject:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -38,6 +39,12 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     ``ModelOutput``, are made anew; any other object is handed on as it is.
     """
     return tree_map(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, value)
+
+
+def placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """``tensor`` on ``device``, and in ``dtype`` where it is floating."""
+    moved = tensor.to(device)
+    return moved.to(dtype) if moved.is_floating_point() else moved
 
 
 def with_tensor(value: Any, old: Tensor, new: Tensor) -> Any:

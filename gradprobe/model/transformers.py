@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from gradprobe.errors import InputError, ModelError, first_line, suggestion
 from gradprobe.model.seeds import derive, reseed
+from gradprobe.model.tensors import placed
 from gradprobe.spec.network import ArchitectureSpec
 from gradprobe.spec.options import OWN_LOSS, Limits, ProbeOptions
 
@@ -66,8 +67,7 @@ def build(
         except (RuntimeError, MemoryError) as error:
             message = f"{spec.source}: the model cannot be built: {_first(error)}"
             raise ModelError(message) from error
-    moved = {key: x.to(device) for key, x in inputs.items()}
-    return model, {k: x.to(dtype) if x.is_floating_point() else x for k, x in moved.items()}
+    return model, {key: placed(x, device, dtype) for key, x in inputs.items()}
 
 
 def main_output(output: Any) -> Any:
