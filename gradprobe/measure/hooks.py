@@ -156,7 +156,6 @@ def _key_of(parameter: Tensor) -> _Key:
 
 
 def _is_beside(row: Row, arguments: Any, output: Tensor) -> bool:
-    """Whether no gradient has to do with the row."""
     if output.requires_grad or holds_weights(row.module):
         return False
     return not any(tensor.requires_grad for tensor in tensors_in(arguments))
@@ -218,7 +217,6 @@ def _spare(output: Any, first: Tensor) -> tuple[GradientEdge, ...]:
 
 
 def _wanted(calls: list[_Call], parameters: list[nn.Parameter]) -> dict[_Key, Any]:
-    """What the gradient is asked for."""
     wanted: dict[_Key, Any] = {call.main: call.edge for call in calls if call.edge is not None}
     wanted |= {_key_of(p): p for p in parameters if p.requires_grad}
     for index, call in enumerate(calls):
@@ -229,14 +227,12 @@ def _wanted(calls: list[_Call], parameters: list[nn.Parameter]) -> dict[_Key, An
 def _sizes(
     keys: Iterable[_Key], gradients: Sequence[Tensor | None], reduced: Container[_Key]
 ) -> dict[_Key, float]:
-    """The norms of the gradients that are there and have not been reduced."""
     pairs = zip(keys, gradients, strict=False)
     small = {key: g for key, g in pairs if g is not None and key not in reduced}
     return dict(zip(small, norms(list(small.values())), strict=True))
 
 
 def _passes(calls: list[_Call], sizes: Mapping[_Key, float]) -> list[RowPass]:
-    """What was measured of each call."""
     small = iter(activation_stats([call.copy for call in calls if call.copy is not None]))
     passes = []
     for index, call in enumerate(calls):

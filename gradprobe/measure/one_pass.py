@@ -66,8 +66,6 @@ def measure(subject: Subject, level: str = "blocks") -> GradientProfile:
 
 
 class _Parameters(NamedTuple):
-    """What is known of the parameters, by their ids."""
-
     norms: ParameterNorms
     before_norm: set[int]
     uses: Mapping[int, Use]

@@ -165,7 +165,6 @@ def _with_still_zero(profile: GradientProfile, subject: Subject) -> GradientProf
 
 
 def _zeros(profile: GradientProfile) -> set[str]:
-    """The rows of level 0 and the weights whose gradient is exactly zero."""
     rows = [row for row in profile.rows if not row.level]
     weights = [p for row in rows for p in row.parameters if p.dimensions > 1]
     cold_rows = {row.name for row in rows if row.gradient_norm == 0}

@@ -230,7 +230,6 @@ class _Builder:
 
 
 def _leaves(module: nn.Module) -> Iterator[nn.Module]:
-    """The layers of a spec inside ``module``, in the order of their registration."""
     if type(module) in (nn.Sequential, Residual, Concat):
         for child in module.children():
             yield from _leaves(child)

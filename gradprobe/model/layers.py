@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 
 def _overwrites(module: nn.Module) -> bool:
-    """Whether a layer inside may write its output over its input."""
     return any(getattr(layer, "inplace", False) for layer in module.modules())
 
 
@@ -67,15 +66,23 @@ class Concat(nn.Module):
         return torch.cat(outputs, dim=self.dim)
 
 
-class MultiheadAttention(nn.MultiheadAttention):
-    """``MultiheadAttention`` of a sequence with itself; ``causal`` hides the positions to come."""
+class _SelfAttention(nn.Module):
+    """Of a sequence with itself, batch first; ``causal`` hides the positions to come."""
 
     def __init__(self, *, causal: bool = False, **arguments: Any) -> None:
         super().__init__(**arguments, batch_first=True)
         self.causal = causal
 
+    def mask_of(self, x: Tensor) -> Tensor | None:
+        if not self.causal:
+            return None
+        length = x.shape[1]
+        return torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
+
+
+class MultiheadAttention(_SelfAttention, nn.MultiheadAttention):
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        mask = _causal_mask(x) if self.causal else None
+        mask = self.mask_of(x)
         output: Tensor
         output, _ = super().forward(
             x, x, x, need_weights=False, attn_mask=mask, is_causal=self.causal
@@ -83,16 +90,9 @@ class MultiheadAttention(nn.MultiheadAttention):
         return output
 
 
-class TransformerEncoderLayer(nn.TransformerEncoderLayer):
-    """``TransformerEncoderLayer``; ``causal`` hides the positions to come."""
-
-    def __init__(self, *, causal: bool = False, **arguments: Any) -> None:
-        super().__init__(**arguments, batch_first=True)
-        self.causal = causal
-
+class TransformerEncoderLayer(_SelfAttention, nn.TransformerEncoderLayer):
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        mask = _causal_mask(x) if self.causal else None
-        return super().forward(x, src_mask=mask, is_causal=self.causal)
+        return super().forward(x, src_mask=self.mask_of(x), is_causal=self.causal)
 
 
 class _Sequence(nn.RNNBase):
@@ -126,8 +126,3 @@ LAYER_CLASSES: dict[str, Callable[..., nn.Module]] = {
 def layer_class(kind: str) -> Callable[..., nn.Module]:
     """The class that a layer's name stands for."""
     return LAYER_CLASSES.get(kind) or getattr(nn, kind)
-
-
-def _causal_mask(x: Tensor) -> Tensor:
-    length = x.shape[1]
-    return torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)

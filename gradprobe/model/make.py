@@ -173,7 +173,6 @@ def _loss_and_inputs(loss: str | Loss | None, inputs: Any, seed: int) -> tuple[s
 
 
 def _takes_target(loss: Loss) -> bool:
-    """Whether the loss has to be given two things."""
     function = loss.forward if isinstance(loss, nn.Module) else loss
     try:
         parameters = inspect.signature(function).parameters.values()
@@ -184,7 +183,6 @@ def _takes_target(loss: Loss) -> bool:
 
 
 def _check_trainable(model: nn.Module) -> None:
-    """Refuse a model without numbers, or without any to train."""
     from torch.nn.parameter import is_lazy
 
     parameters = list(model.parameters())

@@ -207,7 +207,6 @@ def _blocks_of(stage: nn.Module, alone: bool) -> list[nn.Module]:
 
 
 def _matching(model: nn.Module, pattern: str) -> set[nn.Module]:
-    """The modules whose path matches, without those inside another that does."""
     parts = pattern.split(".")
 
     def matches(path: str) -> bool:

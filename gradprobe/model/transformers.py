@@ -223,7 +223,6 @@ INPUTS: dict[str, Callable[[Any, int, torch.Generator], Tensor]] = {
 def _labels(
     model: nn.Module, config: Any, inputs: Mapping[str, Tensor], generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Random labels of the form that the model's class asks for."""
     name = type(model).__name__
     ids = inputs.get("decoder_input_ids", inputs.get("input_ids"))
     size = next(iter(inputs.values())).shape[0]

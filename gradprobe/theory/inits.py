@@ -19,7 +19,6 @@ def init_moments(init: InitSpec, size: tuple[int, ...]) -> tuple[float, float] |
 
 
 def _fans(size: tuple[int, ...]) -> tuple[int, int]:
-    """fan_in and fan_out, as torch counts them."""
     field = math.prod(size[2:])
     return size[1] * field, size[0] * field
 

@@ -114,8 +114,6 @@ def _rows(layers: tuple[LayerSpec, ...]) -> Iterator[tuple[str, tuple[LayerSpec,
 
 
 class _Walker:
-    """Carries moments through the layers of one network."""
-
     def __init__(self, spec: NetworkSpec) -> None:
         self.spec = spec
         self.correlated = any(layer.kind.startswith("BatchNorm") for layer, _ in walk(spec.layers))

@@ -194,7 +194,6 @@ def size_in_bytes(tensor: TensorSpec) -> int:
 
 
 def _misfit(tensor: TensorSpec) -> str:
-    """Why shape, dtype and ``high`` do not go together; empty where they do."""
     if tensor.dtype in _INTEGERS and tensor.high is None:
         return f"{tensor.dtype} needs 'high': what is drawn lies between 0 and high - 1"
     if tensor.dtype not in _INTEGERS and tensor.high is not None:
