@@ -234,9 +234,7 @@ def test_an_activation_is_two_files(tmp_path: Path) -> None:
     assert line == "Linear+Sine Sine, xavier_normal True"
 
 
-def test_an_option_that_reaches_the_measurement_is_two_files_and_in_check_three(
-    tmp_path: Path,
-) -> None:
+def test_an_option_is_two_files_and_in_check_three(tmp_path: Path) -> None:
     deep = '    deep: bool = option(False, Shown("Judge by the chance of training."))\n'
     keyword, passed = "    deep: bool\n", "deep=self.deep,"
     check = "    deep: bool = option(  # two more passes\n"
@@ -253,7 +251,7 @@ def test_an_option_that_reaches_the_measurement_is_two_files_and_in_check_three(
         "measure/take.py": [(profile, f"{leaves}{profile}")],
         "tasks/check/config.py": [(key, f'    "fine": Reader.boolean,\n{key}')],
     }
-    lines = changed(tmp_path, edits, WITH_OPTION)
+    lines = changed(tmp_path, "an option that reaches the measurement", edits, WITH_OPTION)
     [shown] = [line for line in lines if "--fine" in line]
     assert shown.endswith("The leaves too.")
     [config] = [line for line in lines if line.startswith("fine ")]
@@ -274,7 +272,7 @@ def test_a_format_is_two_files(tmp_path: Path) -> None:
         "render/check/formats.py": [(entry, f'{entry}    "loud": render_loud,\n'), (text, imports)]
     }
     printed, _, written, *shown = changed(
-        tmp_path, edits, WITH_FORMAT, {"render/check/loud.py": FORMAT}
+        tmp_path, "a format of the check", edits, WITH_FORMAT, {"render/check/loud.py": FORMAT}
     )
     assert (printed, written) == ("NET.YAML", "True")
     assert "concise, loud, full" in "\n".join(shown)
