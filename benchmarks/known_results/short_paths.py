@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gradprobe.measure.blocks.profile import PathProfile
 from gradprobe.spec.options import ProbeOptions
-from gradprobe.tasks.take_apart import paths as expand
+from gradprobe.tasks.probe import paths as expand
 from gradprobe.tasks.targets import load_spec
 
 RESNET = str(Path(__file__).parents[2] / "model_specs" / "resnet110_cifar.yaml")

@@ -12,11 +12,6 @@ from gradprobe.render.canvas import FAINT, NOTE, Style, paint, wrapped
 _LEFT, _GAP = 38, 4  # columns of the branch, and between it and the skip
 
 
-def render_block(block: BlockProfile, target: str, style: Style | None = None) -> str:
-    """All steps, one below the other."""
-    return "\n".join(block_steps(block, target, style or Style()))
-
-
 def block_steps(block: BlockProfile, target: str, style: Style) -> list[str]:
     """The steps, each as text that ends in a newline."""
     steps: list[list[RenderableType]] = [

@@ -1,4 +1,6 @@
-"""What ``gradprobe probe`` and ``gradprobe.probe`` do: a target is measured, then judged."""
+"""A target is measured, then judged, or taken apart: ``gradprobe.probe``, and the commands probe,
+block and paths.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 from gradprobe.errors import InputError, in_own_words
+from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
 from gradprobe.measure.profile import GradientProfile, from_one
 from gradprobe.spec.network import ArchitectureSpec, InitSpec, NetworkSpec
 from gradprobe.spec.options import (
@@ -172,6 +175,41 @@ def _thresholds(own: Mapping[str, float]) -> dict[str, float]:
     if not ascending(thresholds):
         raise InputError(f"thresholds must ascend: {', '.join(thresholds)}")
     return thresholds
+
+
+# ---- one network taken apart
+
+
+def block(spec: NetworkSpec, options: ProbeOptions, row: str | None) -> BlockProfile:
+    """One block of the network of ``spec`` with its real numbers.
+
+    Args:
+        row: its name; by default the middle residual block, or the middle row with weights.
+
+    Raises:
+        InputError, ModelError: as ``probe_target``; there is no such block.
+    """
+    from gradprobe.measure.take import take_block
+    from gradprobe.model.make import make
+
+    return take_block(make(spec, options), row)
+
+
+def paths(
+    spec: NetworkSpec | ArchitectureSpec, options: ProbeOptions, max_paths: int | None
+) -> PathProfile:
+    """The gradient at the first row of the trunk as a sum over paths.
+
+    Args:
+        max_paths: leave out paths through more branches.
+
+    Raises:
+        InputError, ModelError: as ``probe_target``; there is no residual block.
+    """
+    from gradprobe.measure.take import take_paths
+    from gradprobe.model.make import make
+
+    return take_paths(make(spec, options), max_paths)
 
 
 # ---- theory beside a measurement

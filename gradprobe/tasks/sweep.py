@@ -33,11 +33,6 @@ class Job(NamedTuple):
     spec: NetworkSpec
     options: ProbeOptions
 
-    @property
-    def name(self) -> str:
-        """What an error calls it: ``plain at 100, 64``."""
-        return f"{self.target} at {', '.join(self.at)}"
-
 
 # What a value on each axis does to the options of a stack.
 AXES: dict[str, Callable[[StackOptions, str], StackOptions]] = {
@@ -119,7 +114,8 @@ def run(jobs: list[Job], workers: int) -> Iterator[Point]:
         while done in results:
             point = results.pop(done)
             if isinstance(point, Lost):
-                raise ModelError(f"{jobs[done].name}: {point.message}", hint=point.hint)
+                name = f"{jobs[done].target} at {', '.join(jobs[done].at)}"
+                raise ModelError(f"{name}: {point.message}", hint=point.hint)
             if isinstance(point, Failure):
                 raise point.error
             yield point

@@ -26,7 +26,7 @@ from gradprobe.model.seeds import derive
 from gradprobe.model.subject import subject_of
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
-from gradprobe.tasks.take_apart import block as take_apart
+from gradprobe.tasks.probe import block as take_apart
 from gradprobe.tasks.targets import load_spec
 
 FLOAT64 = ProbeOptions(dtype="float64", batch_size=4)

@@ -37,7 +37,7 @@ from gradprobe.model.build import Network
 from gradprobe.model.make import make
 from gradprobe.model.subject import subject_of
 from gradprobe.spec.options import ProbeOptions
-from gradprobe.tasks.take_apart import paths as expand
+from gradprobe.tasks.probe import paths as expand
 
 BATCH = 4
 FLOAT64 = ProbeOptions(dtype="float64", batch_size=BATCH)

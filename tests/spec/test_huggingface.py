@@ -161,7 +161,7 @@ def test_pre_norm_and_post_norm_as_xiong_et_al_have_them() -> None:
 
 
 def test_paths_of_a_transformer_add_up() -> None:
-    from gradprobe.tasks.take_apart import paths as expand
+    from gradprobe.tasks.probe import paths as expand
 
     for name, blocks in (("gpt2", 3), ("bert", 3), ("resnet", 4)):
         options = ProbeOptions(batch_size=2, dtype="float64")

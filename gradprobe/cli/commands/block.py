@@ -12,7 +12,7 @@ from gradprobe.cli.flatten import flattened
 from gradprobe.cli.output import emit, progress
 from gradprobe.render.block import block_steps
 from gradprobe.spec.sources.stack import StackOptions
-from gradprobe.tasks.take_apart import block as take_apart
+from gradprobe.tasks.probe import block as take_apart
 from gradprobe.tasks.targets import load_spec
 
 

@@ -14,7 +14,7 @@ from gradprobe.render.paths import render_paths, render_paths_json
 from gradprobe.spec.sources.huggingface import ArchitectureOptions
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.spec.sources.table import TargetOptions
-from gradprobe.tasks.take_apart import paths as expand
+from gradprobe.tasks.probe import paths as expand
 from gradprobe.tasks.targets import load_network
 
 

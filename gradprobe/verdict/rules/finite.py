@@ -30,8 +30,7 @@ _BACKWARD = "look for a square root or a logarithm near 0, or try --dtype float6
 
 def _parameters(profile: GradientProfile) -> Iterator[Clue]:
     for owner, parameters in owners(profile):
-        broken = [p.name for p in parameters if not math.isfinite(p.norm)]
-        if broken:
+        if broken := [p.name for p in parameters if not math.isfinite(p.norm)]:
             message = f"parameters hold NaN or infinity: {listed(broken)}"
             yield Clue(message, _FORWARD, owner, math.nan)
 
@@ -69,8 +68,7 @@ def _gradients(profile: GradientProfile) -> Iterator[Clue]:
 
 def _parameters_gradients(profile: GradientProfile) -> Iterator[Clue]:
     for owner, parameters in owners(profile):
-        broken = [p.name for p in parameters if not all_finite(p.gradient_norm)]
-        if broken:
+        if broken := [p.name for p in parameters if not all_finite(p.gradient_norm)]:
             message = f"the gradient holds NaN or infinity: {listed(broken)}"
             yield Clue(message, _BACKWARD, owner, math.nan)
 
