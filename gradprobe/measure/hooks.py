@@ -9,18 +9,22 @@ import math
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
-from torch.autograd.graph import GradientEdge
+from torch.autograd.graph import GradientEdge, Node
 
 from gradprobe.errors import ModelError
+from gradprobe.measure.checkpoints import without_reentrant
+from gradprobe.measure.graph import Call, Reads, reads
 from gradprobe.measure.norms import ActivationStats, activation_stats, norms
 from gradprobe.measure.passes import Pass, RowPass, edge_of, failed, scalar
 from gradprobe.measure.profile import RowStatus, call_name
 from gradprobe.measure.recorder import Arguments, Recorder
+from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.rows import Row, holds_weights
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject
@@ -42,6 +46,8 @@ class _Call(NamedTuple):
     copy: Tensor | None = None  # of a small output: an in-place layer may overwrite the original
     stats: ActivationStats | None = None  # of a large output
     spare: tuple[GradientEdge, ...] = ()  # of what else it hands out: an LSTM's last states
+    node: Node | None = None  # that made the main output
+    arguments: tuple[tuple[Node | None, int], ...] = ()  # who made each, and where it lies
 
 
 def measure_hooked(subject: Subject, rows: list[Row], modules: list[nn.Module]) -> Pass:
@@ -54,11 +60,27 @@ def measure_hooked(subject: Subject, rows: list[Row], modules: list[nn.Module]) 
     Raises:
         InputError, ModelError: as ``measure``; a block that runs inside a transform alone, too.
     """
+    with without_reentrant() as checkpoints:
+        result = _measure(subject, rows, modules)
+        if not checkpoints:
+            return result
+        # What a reentrant checkpoint passes on depends on whether its input requires a gradient.
+        checkpoints.clear()
+        with undisturbed(subject.model, modules):
+            result = _measure(subject, rows, modules, from_inputs=False)
+        return result._replace(cut_checkpoint=not all(checkpoints))
+
+
+def _measure(
+    subject: Subject, rows: list[Row], modules: list[nn.Module], from_inputs: bool = True
+) -> Pass:
+    """One pass, in which the inputs require a gradient or do not."""
     parameters = list(subject.model.parameters())
     with _Outputs(rows, modules, parameters) as outputs:
-        value, leaves = _forward(subject, outputs)
+        value, leaves = _forward(subject, outputs, from_inputs)
         outputs.recording = False
         beside = outputs.beside | _unseen(outputs)
+        read = _reads(outputs.calls, leaves)
         wanted = _wanted(outputs.calls, parameters)
         gradients: Sequence[Tensor | None] = [None] * len(wanted)
         if value.requires_grad and (wanted or leaves):
@@ -69,7 +91,7 @@ def measure_hooked(subject: Subject, rows: list[Row], modules: list[nn.Module]) 
             except Exception as error:
                 raise failed(error, None, rows) from error
     sizes = outputs.reduced | _sizes(wanted, gradients, outputs.reduced)
-    passes = _passes(outputs.calls, sizes)
+    passes = _passes(outputs.calls, sizes, read)
     on_the_way = _on_the_way(passes)
     beside |= {p.row.name for p in passes} - {p.row.name for p in on_the_way}
     own = norms([p.detach() for p in parameters])
@@ -125,20 +147,22 @@ class _Outputs(Recorder):
         elif is_functorch_wrapped_tensor(tensor):
             self.transformed.append(row)
         else:
-            self.calls.append(self._call(row, tensor, output))
+            made = self._call(row, tensor, output)
+            self.calls.append(made._replace(arguments=_arguments(note)))
         return output
 
     def _call(self, row: Row, tensor: Tensor, output: Any) -> _Call:
         own = isinstance(tensor, nn.Parameter)
         main = _key_of(tensor) if own else (len(self.calls), 0)
-        spare = _spare(output, tensor)
+        spare, edge = _spare(output, tensor), edge_of(tensor)
+        node = edge.node if edge else None
         if tensor.numel() < _LARGE:
-            return _Call(row, main, edge_of(tensor), tensor.detach().clone(), spare=spare)
+            return _Call(row, main, edge, tensor.detach().clone(), spare=spare, node=node)
         if tensor.requires_grad and not own:
             reduce = partial(self._reduce, main)
             self.until_exit(tensor.register_hook(reduce))  # type: ignore[no-untyped-call]
         [stats] = activation_stats([tensor.detach()])
-        return _Call(row, main, stats=stats, spare=spare)
+        return _Call(row, main, stats=stats, spare=spare, node=node)
 
     def _reduce(self, key: _Key, gradient: Tensor) -> None:
         self.reduced[key] = norms([gradient.detach()])[0]
@@ -149,6 +173,12 @@ class _Outputs(Recorder):
         if gradient.is_sparse:
             return torch.zeros_like(gradient)
         return gradient.new_zeros(()).expand(gradient.shape)
+
+
+def _arguments(arguments: Any) -> tuple[tuple[Node | None, int], ...]:
+    """Of each tensor: the node that made it, and where it lies in memory."""
+    seen = (t for t in tensors_in(arguments) if not is_functorch_wrapped_tensor(t))
+    return tuple((t.grad_fn, t.data_ptr()) for t in islice(seen, 4) if t.layout is torch.strided)
 
 
 def _key_of(parameter: Tensor) -> _Key:
@@ -173,10 +203,11 @@ def _unseen(outputs: _Outputs) -> set[str]:
     return {row.name for row in unseen}
 
 
-def _forward(subject: Subject, outputs: _Outputs) -> tuple[Tensor, list[Tensor]]:
+def _forward(subject: Subject, outputs: _Outputs, from_inputs: bool) -> tuple[Tensor, list[Tensor]]:
     """The loss, and the inputs that a gradient comes back to."""
     leaves: list[Tensor] = []
-    args, kwargs = _prepared((subject.args, dict(subject.kwargs)), leaves)
+    arguments = (subject.args, dict(subject.kwargs))
+    args, kwargs = _prepared(arguments, leaves) if from_inputs else fresh(arguments)
     try:
         try:
             return scalar(subject.loss(subject.model(*args, **kwargs))), leaves
@@ -232,7 +263,22 @@ def _sizes(
     return dict(zip(small, norms(list(small.values())), strict=True))
 
 
-def _passes(calls: list[_Call], sizes: Mapping[_Key, float]) -> list[RowPass]:
+def _reads(calls: list[_Call], leaves: list[Tensor]) -> dict[int, Reads]:
+    """By index, what each call of a row of level 0 reads."""
+    outer = [index for index, call in enumerate(calls) if call.row.level == 0]
+    chosen = [calls[index] for index in outer]
+    seen = reads([Call(call.row.module, call.node, call.arguments) for call in chosen], leaves)
+    return {
+        index: of._replace(feeders=tuple(outer[i] if i >= 0 else i for i in of.feeders))
+        if of.feeders is not None
+        else of
+        for index, of in zip(outer, seen, strict=True)
+    }
+
+
+def _passes(
+    calls: list[_Call], sizes: Mapping[_Key, float], read: Mapping[int, Reads]
+) -> list[RowPass]:
     small = iter(activation_stats([call.copy for call in calls if call.copy is not None]))
     passes = []
     for index, call in enumerate(calls):
@@ -244,7 +290,7 @@ def _passes(calls: list[_Call], sizes: Mapping[_Key, float]) -> list[RowPass]:
         status = RowStatus.OK if norm is not None else RowStatus.NO_GRADIENT
         if stats is None:
             status = RowStatus.NO_TENSOR
-        passes.append(RowPass(call.row, status, stats, norm))
+        passes.append(RowPass(call.row, status, stats, norm, index, read.get(index, Reads())))
     return passes
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from gradprobe.measure.profile import GradientProfile, RowProfile, RowStatus
 from gradprobe.spec.layers import RECURRENT_CELLS
+
+_LOOP = 3  # as many calls in turn may be steps of a loop
 
 # Why there is nothing to weigh: the first reason that holds is the one given.
 OBSTACLES: dict[str, Callable[[GradientProfile], bool]] = {
@@ -46,15 +48,51 @@ def without_time(profile: GradientProfile) -> GradientProfile:
     as a layer is one row with all its positions. Such a row's gradient is that of all calls, and
     its activations are the last one's. What is lost from step to step is ``lost_past``.
     """
-    steps = _in_step(profile.ran)
+    return _merged(profile, _in_step(profile.ran))
+
+
+def without_alternation(profile: GradientProfile) -> GradientProfile:
+    """The same for a recurrent cell that somebody wrote: modules that are called in turn.
+
+    Each turn has to get an input of its own, as each step through time does and no repeated layer.
+    """
+    return _merged(profile, _in_turn(profile.ran))
+
+
+def _merged(profile: GradientProfile, steps: set[str]) -> GradientProfile:
+    """All calls of each module in ``steps`` as one row."""
     if not steps:
         return profile
+    names = {row.name: row.module if row.module in steps else row.name for row in profile.rows}
     rows: dict[str, RowProfile] = {}
-    for row in profile.ran:
-        module = row.module
-        key = module if module in steps else row.name
+    sizes: dict[str, list[float | None]] = {}  # RMS of each call
+    for row in profile.rows:
+        if row.level and any(row.name.startswith(f"{step} (") for step in steps):
+            continue  # a leaf of a later call
+        key = names[row.name]
+        sizes.setdefault(key, []).append(row.activation_rms)
+        row = row._replace(feeders=_renamed(row.feeders, names, key))
         rows[key] = _joined(rows[key], row) if key in rows else row
-    return replace(profile, rows=tuple(rows.values()))
+    merged = [row._replace(state_growth=_growth(sizes[key])) for key, row in rows.items()]
+    return replace(profile, rows=tuple(merged))
+
+
+def _renamed(
+    feeders: tuple[str, ...] | None, names: Mapping[str, str], own: str
+) -> tuple[str, ...] | None:
+    if feeders is None:
+        return None
+    merged = dict.fromkeys(names.get(name, name) for name in feeders)
+    return tuple(name for name in merged if name != own)
+
+
+def _growth(sizes: Sequence[float | None]) -> float | None:
+    """The largest of several RMS ÷ the first that is not 0, infinite where one is no number."""
+    present = [size for size in sizes if size]
+    if len(sizes) < _LOOP or not present or not math.isfinite(present[0]):
+        return None
+    largest = max(size if math.isfinite(size) else math.inf for size in present)
+    return largest / present[0]
 
 
 def _joined(first: RowProfile, row: RowProfile) -> RowProfile:
@@ -66,7 +104,31 @@ def _joined(first: RowProfile, row: RowProfile) -> RowProfile:
         activation_rms=row.activation_rms,
         input_dependence=row.input_dependence,
         status=RowStatus.NON_FINITE if broken else RowStatus.OK if norms else row.status,
+        feeders=None
+        if first.feeders is None
+        else tuple(dict.fromkeys((*first.feeders, *(row.feeders or ())))),
     )
+
+
+def _in_turn(rows: Sequence[RowProfile]) -> set[str]:
+    """The modules of a recurrent cell that somebody wrote: each step calls each of them once."""
+    calls: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        calls.setdefault(row.module, []).append(index)
+    loops = {module: places for module, places in calls.items() if len(places) >= _LOOP}
+    result: set[str] = set()
+    for module, places in loops.items():
+        together = [
+            other
+            for other in loops.values()
+            if len(other) == len(places) and other[0] <= places[-1] and places[0] <= other[-1]
+        ]
+        turns = list(zip(*sorted(together), strict=True))
+        order = [place for turn in turns for place in turn]
+        fed = sum(any(rows[place].new_input for place in turn) for turn in turns)
+        if order == sorted(order) and fed >= len(turns) - 1:
+            result.add(module)
+    return result
 
 
 def _in_step(rows: Sequence[RowProfile]) -> set[str]:

@@ -17,7 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from gradprobe.measure.graph import names_of
 from gradprobe.measure.hooks import measure_hooked
+from gradprobe.measure.obstacles import without_alternation
 from gradprobe.measure.passes import ParameterNorms, Pass, RowPass
 from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
 from gradprobe.measure.segments import Own, can_be_cut, measure_chain
@@ -62,7 +64,7 @@ def measure(subject: Subject, level: str = "blocks") -> GradientProfile:
         useless = _biases_before_norm(model, modules, result.parameters)
         uses = {} if result.called is None else _uses_of(modules, result.called)
         parameters = _Parameters(result.parameters, useless, uses)
-        return _profile(model, own, result, parameters, finite)
+        return without_alternation(_profile(model, own, result, parameters, finite))
 
 
 class _Parameters(NamedTuple):
@@ -89,6 +91,7 @@ def _profile(
     model: nn.Module, own: Own, result: Pass, parameters: _Parameters, finite: bool
 ) -> GradientProfile:
     rows: list[RowProfile] = []
+    names = {measured.position: measured.row.name for measured in result.rows}
     seen: set[nn.Module] = set()
     owned: dict[int, nn.Parameter] = {}  # by id: a shared parameter counts once
     for measured in result.rows:
@@ -101,7 +104,9 @@ def _profile(
                 continue  # it only lends its weights to rows that ran
             owned |= {key: p for key, (_, p) in named.items()}
         profiles = tuple([parameters.profile(name, p) for name, p in named.values()])
-        rows.append(_row_profile(measured, profiles))
+        feeders = names_of(measured.reads.feeders, names)
+        made = _row_profile(measured, profiles)
+        rows.append(made._replace(feeders=feeders, new_input=measured.reads.new))
     orphans: list[ParameterProfile] = []
     if len(owned) < len(result.parameters):
         others = {id(p): (n, p) for n, p in parameters_of(model) if id(p) not in owned}
@@ -115,12 +120,13 @@ def _profile(
         smallest_gradient=max(torch.finfo(dtype).tiny for dtype in dtypes),
         orphans=tuple(orphans),
         input_finite=finite,
+        cut_checkpoint=result.cut_checkpoint,
     )
 
 
 def _row_profile(measured: RowPass, parameters: tuple[ParameterProfile, ...]) -> RowProfile:
-    row, status, stats, gradient_norm = measured
-    rms, dependence, zeros = stats or (None, None, None)
+    row, gradient_norm = measured.row, measured.gradient_norm
+    rms, dependence, zeros = measured.stats or (None, None, None)
     norms = [norm for p in parameters for norm in (p.norm, p.gradient_norm)]
     finite = all_finite(rms, gradient_norm, *norms)
     return RowProfile(
@@ -128,7 +134,7 @@ def _row_profile(measured: RowPass, parameters: tuple[ParameterProfile, ...]) ->
         kind=row.kind,
         level=row.level,
         line=row.line,
-        status=status if finite else RowStatus.NON_FINITE,
+        status=measured.status if finite else RowStatus.NON_FINITE,
         size=sum([p.size for p in parameters]),
         gradient_norm=gradient_norm,
         activation_rms=rms,

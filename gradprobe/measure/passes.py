@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from gradprobe.errors import GradprobeError, InputError, ModelError
+from gradprobe.measure.graph import Reads
 from gradprobe.measure.norms import ActivationStats
 from gradprobe.measure.profile import RowStatus
 from gradprobe.model.rows import Row
@@ -18,12 +19,17 @@ ParameterNorms = dict[int, tuple[float, float | None]]
 
 
 class RowPass(NamedTuple):
-    """What was measured of one call of one row."""
+    """What was measured of one call of one row.
+
+    ``position`` is its index among the calls, and ``reads`` has such indices.
+    """
 
     row: Row
     status: RowStatus
     stats: ActivationStats | None = None
     gradient_norm: float | None = None
+    position: int = -1
+    reads: Reads = Reads()
 
 
 class Pass(NamedTuple):
@@ -36,6 +42,7 @@ class Pass(NamedTuple):
     parameters: ParameterNorms
     loss: float
     called: set[nn.Module] | None = None
+    cut_checkpoint: bool = False  # a reentrant checkpoint got no input that requires a gradient
 
 
 def scalar(value: Any) -> Tensor:

@@ -84,6 +84,12 @@ class RowProfile(NamedTuple):
     column: int | None = None  # beside ``line``, both from 1
     theory: RowPrediction | None = None  # predicted on request
     call: int = 1  # which call of its module; the name shows it from the second on
+    # The rows whose outputs it reads, "" for the inputs; ``None`` where that is not known.
+    feeders: tuple[str, ...] | None = None
+    # Whether an argument is new to its module and follows from no earlier call of it.
+    new_input: bool = False
+    # Largest RMS of a call ÷ that of the first, of a row that stands for the steps of a loop.
+    state_growth: float | None = None
 
     @property
     def module(self) -> str:
@@ -115,6 +121,7 @@ class GradientProfile:
     # Rows and weights whose gradient is exactly zero, also after one small step; ``None`` where no
     # zero-initialised weight gave a reason to try.
     still_zero: tuple[str, ...] | None = None
+    cut_checkpoint: bool = False  # a reentrant checkpoint got no input that requires a gradient
     unit: str = "row"  # what one row stands for: a layer, or a position of a sequence
 
     @cached_property

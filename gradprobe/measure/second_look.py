@@ -21,6 +21,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from gradprobe.measure.blocks.chain import as_leaf
+from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.measurement import SecondLook
 from gradprobe.measure.norms import norms
 from gradprobe.measure.passes import failed
@@ -70,7 +71,7 @@ def second_look(subject: Subject, step: float = STEP) -> SecondLook:
         for name, p in subject.model.named_parameters()
         if p.dim() > 1 and p.requires_grad and p.is_floating_point()
     }
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), without_reentrant():
         try:
             look, before = _first_pass(subject, weights)
             moved = _moved(weights, before, step)

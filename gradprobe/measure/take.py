@@ -15,6 +15,7 @@ from gradprobe.measure.blocks.jacobian import jacobians, take_apart
 from gradprobe.measure.blocks.paths import expand
 from gradprobe.measure.blocks.positions import measure_positions
 from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
+from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.measurement import Measurement, NoLook, SecondLook
 from gradprobe.measure.obstacles import obstacle
 from gradprobe.measure.one_pass import measure
@@ -31,6 +32,7 @@ from gradprobe.theory.moments import Moments
 _SECOND_LOOK = 4  # times the weights: they, their gradient, the moved ones, and the gradient there
 _SMALL_WORK = 200_000_000  # multiplications of a forward pass
 _SHOWN = ("seed", "batch_size", "dtype", "device", "loss", "data", "level", "deep")
+_STEPS = 3
 _STEP = 0.01  # of a parameter's own norm; of 1 where that is zero
 
 
@@ -127,7 +129,7 @@ def _moments(x: Tensor) -> Moments | None:
 @contextmanager
 def running(subject: Subject) -> Iterator[None]:
     """Leave the model and the random state as they were; say plainly what failed."""
-    with undisturbed(subject.model), _enough_threads(subject):
+    with undisturbed(subject.model), _enough_threads(subject), without_reentrant():
         try:
             yield
         except Exception as error:
@@ -150,7 +152,8 @@ def _with_still_zero(profile: GradientProfile, subject: Subject) -> GradientProf
     """``profile`` with ``still_zero``, where there is a zero, and a weight that may explain it.
 
     A zero head, branch or LoRA matrix gives a gradient of zero to everything upstream of it, at the
-    first step only. Whether it is only that shows after one step, which a copy of the model takes.
+    first step only. Whether it is only that shows after a step, which a copy of the model takes; of
+    zero weights behind one another, each step wakes one.
     """
     parameters = [p for row in profile.rows if not row.level for p in row.parameters]
     hidden = _zeros(profile)
@@ -158,10 +161,14 @@ def _with_still_zero(profile: GradientProfile, subject: Subject) -> GradientProf
         return profile
     try:
         with undisturbed(subject.model):
-            again = measure(_stepped(subject))
+            for _ in range(_STEPS):
+                subject = _stepped(subject)
+                hidden &= _zeros(measure(subject))
+                if not hidden:
+                    break
     except Exception:
         return profile  # a model that cannot be copied: it is not known what the step would bring
-    return replace(profile, still_zero=tuple(sorted(hidden & _zeros(again))))
+    return replace(profile, still_zero=tuple(sorted(hidden)))
 
 
 def _zeros(profile: GradientProfile) -> set[str]:
@@ -173,7 +180,7 @@ def _zeros(profile: GradientProfile) -> set[str]:
 
 def _stepped(subject: Subject) -> Subject:
     """The same with a copy of the model after one step of gradient descent."""
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), without_reentrant():
         moved = deepcopy(subject.model)
         trained = [p for p in moved.parameters() if p.requires_grad]
         reseed_all(derive(subject.seed, "forward"))

@@ -15,7 +15,7 @@ from helpers.handmade import chain, near, profile, row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
 import gradprobe
 from gradprobe.measure.one_pass import measure
@@ -711,10 +711,45 @@ def test_a_checkpointed_block_measures_as_the_bare_one(level: str) -> None:
     assert again.rows[1].weight_gradient_norm == pytest.approx(bare.rows[1].weight_gradient_norm)
 
 
-def test_a_reentrant_checkpoint_is_refused_with_torch_s_reason() -> None:
-    model = nn.Sequential(nn.Linear(4, 6), Checkpointed(Block(), True), nn.Linear(6, 2))
-    with pytest.raises(gradprobe.ModelError, match="use_reentrant"):
-        gradprobe.probe(model, torch.randn(3, 4))
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_reentrant_checkpoint_measures_as_the_bare_block(deep: bool) -> None:
+    torch.manual_seed(0)
+    block, stem, head = Block().to(F64), nn.Linear(4, 6).to(F64), nn.Linear(6, 2).to(F64)
+    x = torch.randn(5, 4, dtype=F64)
+    bare = gradprobe.probe(nn.Sequential(stem, block, head), x, deep=deep)
+    apply = vars(CheckpointFunction).get("apply")
+    again = gradprobe.probe(nn.Sequential(stem, Checkpointed(block, True), head), x, deep=deep)
+    assert gradients(again.profile) == pytest.approx(gradients(bare.profile), rel=1e-13)
+    assert [again.training, again.verdict] == [bare.training, bare.verdict]
+    assert vars(CheckpointFunction).get("apply") is apply
+
+
+class Adapted(nn.Module):
+    """A frozen layer with a trained one beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base, self.adapter = nn.Linear(6, 6).requires_grad_(False), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.base(x) + self.adapter(x))
+
+
+@pytest.mark.parametrize("stem", [nn.Linear(4, 6), nn.Sequential(nn.Linear(4, 6), nn.Tanh())])
+@pytest.mark.parametrize(("reentrant", "wakes"), [(True, False), (True, True), (False, False)])
+def test_a_reentrant_checkpoint_behind_what_is_frozen_cuts_the_graph(
+    stem: nn.Module, reentrant: bool, wakes: bool
+) -> None:
+    """``wakes``: as ``enable_input_require_grads`` does."""
+    stem = copy.deepcopy(stem).requires_grad_(False)
+    if wakes:
+        stem.register_forward_hook(lambda module, args, output: output.requires_grad_())
+    blocks = [Checkpointed(Adapted(), reentrant) for _ in range(2)]
+    report = gradprobe.probe(nn.Sequential(stem, *blocks, nn.Linear(6, 2)), torch.randn(5, 4))
+    messages = [f"{f.message} {f.advice}" for f in report.findings if f.rule == "GP202"]
+    assert bool(messages) == (reentrant and not wakes)
+    for word in ("reentrant", "1.block.adapter", "use_reentrant=False", "enable_input_require"):
+        assert not messages or word in messages[0]
 
 
 # ---- which modules are rows

@@ -98,7 +98,7 @@ def test_contributions_add_up_to_the_score(signals: Signals) -> None:
 LINEARS = "Linear: {out_features: 8}"
 NOTHING = {
     "NaN": ("Linear: {out_features: 8, init: {weight: {normal: {std: 1.0e30}}}}", 3, 4),
-    "zero": ("Linear: {out_features: 8, init: {weight: zeros}}", 3, 4),
+    "zero": ("Linear: {out_features: 8, init: {weight: zeros, bias: zeros}}", 3, 4),
     "one row": (LINEARS, 1, 4),
     "a batch of one": (LINEARS, 4, 1),
 }

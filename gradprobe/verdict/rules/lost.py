@@ -45,13 +45,19 @@ def _stuck(profile: GradientProfile) -> Iterator[Clue]:
     for row in profile.rows:
         if row.level or not row.gradient_norm or row.gradient_norm < underflow(profile):
             continue
-        stuck = [p for p in row.parameters if p.dimensions > 1 and p.gradient_norm == 0]
+        weights = [p for p in row.parameters if p.dimensions > 1 and not _of_a_state(p)]
+        stuck = [p for p in weights if p.gradient_norm == 0]
         if any(p.wakes_up for p in row.parameters):
             stuck = [p for p in stuck if p.name in (profile.still_zero or ())]
         if stuck:
             message = f"exactly zero gradient: {listed(p.name for p in stuck)}"
             advice = "its inputs or its outputs are zero for every sample: look for a dead ReLU"
             yield Clue(message, advice, row, 0.0)
+
+
+def _of_a_state(parameter: ParameterProfile) -> bool:
+    """Whether it is what a recurrent layer's state goes through, which is 0 at the first step."""
+    return parameter.name.rpartition(".")[2].startswith("weight_hh")
 
 
 def disconnected(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -61,17 +67,33 @@ def disconnected(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]
     them, or something on the way cut the graph: ``detach()``, ``.data``, ``torch.no_grad()``, a
     conversion to NumPy, an argmax. What was frozen by ``requires_grad = False`` does not count, nor
     do experts that got no token: other rules tell them.
+
+    A reentrant checkpoint (``use_reentrant=True``) passes no gradient on where no input of its
+    own requires one, as behind a frozen embedding.
     """
-    advice = (
-        "look for detach(), .data, no_grad() or argmax between them and the loss, or for an "
-        "output that nothing reads"
-    )
     lost = [(row, p) for row, p in _lost(profile) if p.use is not Use.IDLE]
     cut = [(row, p) for row, p in lost if not _is_unused(row, p)]
-    yield from _without_gradient(cut, "the graph is cut", advice)
+    reason, advice = _CUT[profile.cut_checkpoint]
+    yield from _without_gradient(cut, reason, advice)
     unused = [(row, p) for row, p in lost if _is_unused(row, p)]
     advice = "delete them, freeze them, or use them"
     yield from _without_gradient(unused, "never used in the forward pass", advice)
+
+
+# What cuts a graph, and what mends it; by whether a reentrant checkpoint does.
+_CUT = {
+    False: (
+        "the graph is cut",
+        "look for detach(), .data, no_grad() or argmax between them and the loss, or for an "
+        "output that nothing reads",
+    ),
+    True: (
+        "the graph is cut by a reentrant checkpoint whose inputs require no gradient",
+        "checkpoint(…, use_reentrant=False), in transformers gradient_checkpointing_enable("
+        "gradient_checkpointing_kwargs={'use_reentrant': False}); or "
+        "model.enable_input_require_grads()",
+    ),
+}
 
 
 def _without_gradient(parameters: list[Owned], reason: str, advice: str) -> Iterator[Clue]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from gradprobe.measure.obstacles import is_cut
 from gradprobe.measure.profile import GradientProfile, RowProfile, RowStatus
 from gradprobe.verdict.report import Severity, Training
-from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds, listed
+from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds, listed, wakes_later
 
 
 def useless_bias(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -63,7 +63,8 @@ def unweighed(profile: GradientProfile, training: Training) -> Iterator[Clue]:
     Without `--deep`, or with `check --no-deep`, reach alone is what is asked for.
     """
     reach = profile.reach
-    if training.reason and (is_cut(profile) or (reach and math.isfinite(reach))):
+    silent = is_cut(profile) or wakes_later(profile)
+    if training.reason and (silent or (reach and math.isfinite(reach))):
         judge = "judged by reach alone" if reach else "not judged"
         yield Clue(f"{judge}: {training.reason}", "nothing to do, if it is meant")
 

@@ -18,7 +18,7 @@ from gradprobe.verdict.causes import (
     shrinks,
 )
 from gradprobe.verdict.report import Report, Severity, Training, Verdict, tally
-from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds, cut_row, listed
+from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds, cut_row, listed, wakes_later
 
 # ---- the bands of reach
 
@@ -39,7 +39,9 @@ def vanishing(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     normalisation, or skip connections, which add 1 to every factor.
     """
     reach = profile.reach
-    if reach is not None and reach < limits["vanishing"] and not cut_row(profile):
+    if reach is None or cut_row(profile) or wakes_later(profile):  # another rule's
+        return
+    if reach < limits["vanishing"]:
         yield _too_small(profile, limits["vanishing"])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile
@@ -100,18 +99,39 @@ def ran(profile: GradientProfile) -> tuple[RowProfile, ...]:
 def cut_row(profile: GradientProfile) -> RowProfile | None:
     """The trunk row that a gradient enters and nothing leaves, if there is one.
 
-    Not where it faded below what its dtype can hold, nor behind a zero-initialised weight.
+    Not where it faded below what its dtype can hold, nor behind a zero-initialised weight that
+    wakes up.
     """
-    for after, row in pairwise(reversed(ran(profile))):
-        if row.gradient_norm == 0 and after.gradient_norm:
-            if after.gradient_norm < underflow(profile):
-                return None
-            if not any(p.wakes_up for p in after.parameters):
-                return after
-            # The row that still passes nothing on when no weight is zero any more.
-            still, steps = profile.still_zero or (), pairwise(reversed(ran(profile)))
-            return next((above for above, below in steps if below.name in still), None)
+    sleeping = any(p.wakes_up for row in profile.rows for p in row.parameters)
+    for after, row in _neighbours(ran(profile)):
+        if profile.still_zero is None:
+            cut = row.gradient_norm == 0 and bool(after.gradient_norm) and not sleeping
+        else:
+            cut = row.name in profile.still_zero
+        if cut and after.gradient_norm and after.gradient_norm < underflow(profile):
+            return None
+        if cut:
+            return after
     return None
+
+
+def _neighbours(rows: Sequence[RowProfile]) -> Iterator[tuple[RowProfile, RowProfile]]:
+    """Each row, from the last, with each that it reads: that before it, where it is not known."""
+    by_name = {row.name: row for row in rows}
+    for index in reversed(range(len(rows))):
+        row = rows[index]
+        if row.feeders is not None:
+            yield from ((row, by_name[name]) for name in row.feeders[::-1] if name in by_name)
+        elif index:
+            yield row, rows[index - 1]
+
+
+def wakes_later(profile: GradientProfile) -> bool:
+    """Whether the trunk's first row gets nothing, and a few steps later it does."""
+    if profile.still_zero is None or not profile.trunk:
+        return False
+    first = profile.trunk[0]
+    return first.gradient_norm == 0 and first.name not in profile.still_zero
 
 
 def underflow(profile: GradientProfile) -> float:

@@ -1,0 +1,160 @@
+"""Sound networks that look like faulty ones: zero weights, rows beside each other, loops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradprobe
+from gradprobe.verdict.report import Report
+
+
+def batch(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+def alarms(report: Report) -> list[str]:
+    return [f"{f.rule} {f.message}" for f in report.findings if f.severity]
+
+
+# ---- zero weights in the middle
+
+
+class Gated(nn.Module):
+    """A trunk whose input is bent by a small network that ends in a zero layer."""
+
+    def __init__(self, dead: bool, conv: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        first = nn.Conv1d(8, 8, 1) if conv else nn.Linear(8, 8)
+        self.loc = nn.Sequential(first, nn.ReLU(), nn.Flatten())
+        self.theta = nn.Linear(8, 8)
+        nn.init.zeros_(self.theta.weight)
+        if dead:
+            nn.init.zeros_(first.weight)
+            nn.init.zeros_(first.bias)
+        self.trunk = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv = isinstance(self.loc[0], nn.Conv1d)
+        bend = self.theta(self.loc(x[..., None] if conv else x))
+        return self.trunk(x * (1 + bend))
+
+
+@pytest.mark.parametrize("conv", [False, True])
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_zero_weight_that_wakes_up_is_alive_and_one_that_does_not_is_dead(
+    conv: bool, deep: bool
+) -> None:
+    alive = gradprobe.probe(Gated(False, conv), batch(16, 8), deep=deep)
+    assert alarms(alive) == []
+    dead = gradprobe.probe(Gated(True, conv), batch(16, 8), deep=deep)
+    assert any("GP201" in alarm for alarm in alarms(dead))
+
+
+def test_zero_weights_behind_one_another_wake_up_one_at_a_time() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(5)))
+    for layer in (model[2], model[3]):
+        nn.init.zeros_(layer.weight)
+    assert alarms(gradprobe.probe(model, batch(16, 8))) == []
+
+
+# ---- rows beside each other
+
+
+class Branches(nn.Module):
+    """Two branches whose sum goes on; the first is called first and feeds nothing of the other."""
+
+    def __init__(self, dead: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.act = nn.Linear(8, 8), nn.Linear(8, 8), nn.ReLU()
+        self.c, self.d = nn.Linear(8, 8), nn.Linear(8, 4)
+        self.share = 0.0 if dead else 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        left = self.a(x)
+        right = self.act(self.b(x))
+        return self.d(torch.relu(self.c(right + self.share * left)))
+
+
+def test_what_stands_next_in_the_list_is_blamed_for_what_it_feeds_alone() -> None:
+    assert alarms(gradprobe.probe(Branches(False), batch(16, 8))) == []
+    [finding] = [f for f in gradprobe.probe(Branches(True), batch(16, 8)).findings if f.severity]
+    assert finding.row == "c", (
+        "a feeds c; b, which follows a in the list, has nothing to do with it"
+    )
+
+
+# ---- loops
+
+
+class Loop(nn.Module):
+    """A recurrent network of two linear layers, over the steps of x."""
+
+    def __init__(self, act: Callable[[Tensor], Tensor] = torch.tanh, gates: int = 1) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.x, self.h = nn.Linear(8, 16 * gates), nn.Linear(16, 16 * gates, bias=False)
+        self.head, self.act, self.gates = nn.Linear(16, 4), act, gates
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x.new_zeros(len(x), 16)
+        for now in x.unbind(1):
+            new, *gate = (self.x(now) + self.h(state)).chunk(self.gates, -1)
+            if gate:
+                keep = torch.sigmoid(gate[0])
+                state = keep * state + (1 - keep) * self.act(new)
+            else:
+                state = self.act(new)
+        out: Tensor = self.head(state)
+        return out
+
+
+class Tied(nn.Module):
+    """One pair of layers, again and again: depth, with or without a skip."""
+
+    def __init__(self, skip: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 16)
+        self.head, self.skip = nn.Linear(16, 4), skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for _ in range(20):
+            x = torch.sigmoid(self.b(torch.sigmoid(self.a(x)))) + (x if self.skip else 0)
+        out: Tensor = self.head(x)
+        return out
+
+
+@pytest.mark.parametrize("gates", [1, 2])
+def test_a_recurrent_cell_written_by_hand_is_one_row_a_layer(gates: int) -> None:
+    report = gradprobe.probe(Loop(gates=gates), batch(16, 100, 8), deep=True)
+    assert [row.name for row in report.rows] == ["x", "h", "head"]
+    assert not any("GP1" in alarm for alarm in alarms(report))
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_layers_that_are_repeated_are_depth(skip: bool) -> None:
+    report = gradprobe.probe(Tied(skip), batch(16, 8))
+    assert len(report.rows) == 42
+    assert ("vanishing" in report.verdict) == (not skip)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_a_recurrent_layer_over_one_step_is_not_dead(kind: type[nn.RNNBase]) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = kind(8, 8, batch_first=True), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.head(self.layer(x)[0][:, -1])
+            return out
+
+    assert alarms(gradprobe.probe(Model(), batch(8, 1, 8))) == []
