@@ -54,6 +54,12 @@ def refused(path: str, spec: InputSpec = VECTOR, **options: Any) -> str:
 # ---- what is read
 
 
+def test_of_many_arrays_without_inputs_eight_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "many.npz"
+    np.savez(path, **dict.fromkeys("jihgfedcba", X))
+    assert refused(str(path)).endswith("among its arrays: a, b, c, d, e, f, g, h")
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".NPY"])
 def test_each_format_gives_the_same_batch(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"batch{suffix}"

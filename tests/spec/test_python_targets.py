@@ -322,6 +322,12 @@ MISSPELT = {
     "a file": ("net.py:Net", INPUT, "not of the form package.module:name", "net:Net"),
     "a file's path": ("a/net.py:Net", INPUT, "not of the form", "net:Net with --path a"),
     "an argument": ("net:Net", (*INPUT, "--arg", "widht=4"), "widht", "did you mean 'width'?"),
+    "elsewhere": (
+        "quite_elsewhere:Net",
+        INPUT,
+        "there is no module quite_elsewhere",
+        "--path DIR: where quite_elsewhere is imported from",
+    ),
     "a number": ("net:limit", INPUT, "net:limit is an int", ""),
     "no module made": ("net:text", INPUT, "net:text gives a str, not a torch.nn.Module", ""),
     "arguments of a module": ("net:model", (*INPUT, "--arg", "a=1"), "built already", ""),

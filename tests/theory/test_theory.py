@@ -41,7 +41,7 @@ from gradprobe.tasks.targets import load_spec
 from gradprobe.theory import mean_field as theory
 from gradprobe.theory.activations import ACTIVATIONS, Activation, activation
 from gradprobe.theory.inits import INIT_MOMENTS, init_moments
-from gradprobe.theory.moments import RowPrediction
+from gradprobe.theory.moments import Moments, RowPrediction
 from gradprobe.theory.predict import predict, with_init
 from gradprobe.verdict.report import Report
 
@@ -632,3 +632,14 @@ def test_the_grid_is_predicted_within_two_percent_at_width_1024(
     made = InitSpec(init) if init else None
     spec = stack(target, depth=15, width=1024, activation=name, init=made)
     assert excess(spec, 3, batch_size=16) == pytest.approx(1, abs=0.02)
+
+
+def test_batch_norm_of_images_that_look_alike_is_left_out() -> None:
+    """Theory knows one mean of all channels; images that look alike give each channel its own."""
+    layers = [{"Conv2d": {"out_channels": 4, "kernel_size": 1}}, "BatchNorm2d"]
+    spec = from_layers([*layers, "Flatten", LINEAR], [3, 4, 4])
+    reasons = [
+        predict(spec, 16, Moments((16, 3, 4, 4), 0.0, 1.0, product))[1].reason
+        for product in (0.9, 0.1)
+    ]
+    assert reasons == ["BatchNorm2d of images that look alike", None]
