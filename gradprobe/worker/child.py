@@ -79,10 +79,9 @@ def _subject(request: Request, note: Note) -> Subject:
         "data": request.options.data or request.function,
         "mode": "train" if model.training else "eval",
     }
-    given = resolved["data"] is not None
     own_loss = is_target(request.loss) or (labels is not None and request.loss != "projection")
-    told = {**subject.told, **resolved}
-    return replace(subject, drawn=not given, own_loss=own_loss, told=told)
+    drawn, config = resolved["data"] is None, {**subject.told, **resolved}
+    return replace(subject, drawn=drawn, own_loss=own_loss, told=config)
 
 
 # ---- the user's names
