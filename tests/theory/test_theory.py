@@ -643,3 +643,11 @@ def test_batch_norm_of_images_that_look_alike_is_left_out() -> None:
         for product in (0.9, 0.1)
     ]
     assert reasons == ["BatchNorm2d of images that look alike", None]
+
+
+@pytest.mark.parametrize("width", [8, 64])
+def test_a_linear_layer_s_deviation_is_that_of_a_chi_squared(width: int) -> None:
+    """|Wᵀg|² of a Gaussian W is χ² of n numbers: its relative variance 2/n, of the norm a quarter."""
+    linear = {"Linear": {"out_features": width, "bias": False}}
+    rows = predict(from_layers([linear, linear, LINEAR], width), 16)
+    assert [row.deviation for row in rows] == pytest.approx([math.sqrt(1 / (2 * width))] * 3)
