@@ -647,7 +647,7 @@ def test_batch_norm_of_images_that_look_alike_is_left_out() -> None:
 
 @pytest.mark.parametrize("width", [8, 64])
 def test_a_linear_layer_s_deviation_is_that_of_a_chi_squared(width: int) -> None:
-    """|Wᵀg|² of a Gaussian W is χ² of n numbers: its relative variance 2/n, of the norm a quarter."""
+    """|Wᵀg|² of a Gaussian W is χ² of n numbers: a relative variance of 2/n, of the norm 1/2n."""
     linear = {"Linear": {"out_features": width, "bias": False}}
     rows = predict(from_layers([linear, linear, LINEAR], width), 16)
     assert [row.deviation for row in rows] == pytest.approx([math.sqrt(1 / (2 * width))] * 3)
