@@ -150,11 +150,12 @@ def caret_lines(line: str, place: Place) -> list[str]:
     number = f"{place.line:>5} | "
     column = place.column - 1
     start = max(0, column - 48)
-    shown = "".join(c if unicodedata.category(c) not in _OBEYED else " " for c in line)
-    before = shown[start:column]
+    part = line[start : start + 66]
+    shown = "".join(c if unicodedata.category(c) not in _OBEYED else " " for c in part)
+    before = shown[: column - start]
     indent = sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in before)
     indent += max(0, column - start - len(before))
-    return [f"{number}{shown[start : start + 66].rstrip()}", " " * (len(number) + indent) + "^"]
+    return [f"{number}{shown.rstrip()}", " " * (len(number) + indent) + "^"]
 
 
 def _shortened(text: str, most: int = 300) -> str:

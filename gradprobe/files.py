@@ -1,15 +1,77 @@
-"""Files: the nearest name, and writing that leaves an old file whole."""
+"""Files: reading that cannot hang, the nearest name, and writing that leaves an old file whole."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 from gradprobe.errors import InputError, suggested
 
 SPEC_SUFFIXES = (".yaml", ".yml")
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file to be read: every file that a user or a tree names is read by this.
+
+    Raises:
+        OSError: it cannot be opened, or is a directory, a pipe, a device or a socket.
+    """
+    _check_regular(os.stat(path))  # to open a device may already do something
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        _check_regular(os.fstat(handle))
+    except OSError:
+        os.close(handle)
+        raise
+    return os.fdopen(handle, "rb")
+
+
+def _check_regular(status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+
+
+def read_start(path: str | Path, most: int) -> bytes:
+    """The first ``most`` bytes of a regular file.
+
+    Raises:
+        OSError: as ``open_regular``.
+    """
+    with open_regular(path) as stream:
+        return stream.read(most)
+
+
+def read_regular(path: str | Path, most: int) -> bytes:
+    """All of a regular file of at most ``most`` bytes.
+
+    Raises:
+        OSError: as ``open_regular``, or it is larger.
+    """
+    data = read_start(path, most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"larger than {most >> 20} MiB")
+    return data
+
+
+def outside(path: str | Path, folder: str | Path = "") -> bool:
+    """Whether a path leads, by a link, out of the tree that it seems to lie in.
+
+    The tree is the repository around it, or else the working directory if it lies below that, or
+    else the file's own folder. What lies below ``folder``, which was named, is inside too.
+    """
+    real, parent = Path(os.path.realpath(path)), Path(os.path.abspath(path)).parent
+    above = (parent, *parent.parents)
+    working = Path.cwd() if Path.cwd() in above else parent
+    tree = next((place for place in above if (place / ".git").exists()), working)
+    inside = [tree, *([folder] if folder else [])]
+    return not any(real.is_relative_to(os.path.realpath(place)) for place in inside)
 
 
 def near_file(path: Path, *others: str, folders: bool = False) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gradprobe.errors import InputError, first_line
+from gradprobe.files import open_regular
 from gradprobe.model.seeds import derive
 from gradprobe.spec.network import InputSpec
 from gradprobe.spec.options import DEFAULT_BATCH_SIZE
@@ -101,21 +103,19 @@ def _read_arrays(path: str, max_bytes: int) -> dict[str, Tensor]:
     import numpy  # here, since only --data needs it
 
     try:
-        size = Path(path).stat().st_size
-        if suffix == ".npz":
-            with zipfile.ZipFile(path) as packed:
-                size = sum(entry.file_size for entry in packed.infolist())
-        if size > max_bytes:
-            raise InputError(f"{path} holds {size / 2**30:.3g} GiB", hint="see --max-memory")
-        if suffix == ".safetensors":
-            from safetensors.torch import load_file
+        with open_regular(path) as stream:
+            size = _unpacked_size(stream) if suffix == ".npz" else os.fstat(stream.fileno()).st_size
+            if size > max_bytes:
+                raise InputError(f"{path} holds {size / 2**30:.3g} GiB", hint="see --max-memory")
+            if suffix == ".safetensors":
+                from safetensors.torch import load
 
-            return dict(load_file(path))
-        if suffix == ".npy":
-            arrays = {"x": numpy.load(path, allow_pickle=False)}
-        else:
-            with numpy.load(path, allow_pickle=False) as archive:
-                arrays = {key: archive[key] for key in archive.files}
+                return dict(load(stream.read()))
+            stream.seek(0)
+            loaded = numpy.load(stream, allow_pickle=False)
+            arrays = (
+                {key: loaded[key] for key in loaded.files} if suffix == ".npz" else {"x": loaded}
+            )
         return {k: torch.from_numpy(numpy.ascontiguousarray(v)) for k, v in arrays.items()}
     except InputError:
         raise
@@ -126,6 +126,11 @@ def _read_arrays(path: str, max_bytes: int) -> dict[str, Tensor]:
         if "pickle" in reason:
             reason = "it holds Python objects, whose reading could run code"
         raise InputError(f"{path} is not a readable {suffix} file: {reason[:120]}") from error
+
+
+def _unpacked_size(stream: BinaryIO) -> int:
+    with zipfile.ZipFile(stream) as archive:
+        return sum(entry.file_size for entry in archive.infolist())
 
 
 def _pick(arrays: dict[str, Tensor], keys: tuple[str, ...]) -> Tensor | None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from gradprobe.errors import InputError, ModelError, first_line, suggestion
 from gradprobe.model.seeds import derive, reseed
@@ -26,6 +28,7 @@ from gradprobe.spec.options import OWN_LOSS, Limits, ProbeOptions
 TOKENS = 64  # in a sequence, where the model takes as many
 PIXELS = 224  # where the configuration does not say
 SAMPLES = 16_000  # of raw audio: one second
+_MOST_MODULES = 100_000
 _MEMORY_PER_WEIGHT = 2  # itself and its gradient
 
 
@@ -51,8 +54,10 @@ def build(
     config = _config(transformers, spec)
     make = _constructor(transformers, spec, config)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _bounded(spec):
             outline = make()
+    except InputError:
+        raise
     except Exception as error:
         raise ModelError(f"{spec.source}: the model cannot be built: {_first(error)}") from error
     _hold_against(outline, options.limits, dtype)
@@ -68,6 +73,24 @@ def build(
             message = f"{spec.source}: the model cannot be built: {_first(error)}"
             raise ModelError(message) from error
     return model, {key: placed(x, device, dtype) for key, x in inputs.items()}
+
+
+@contextmanager
+def _bounded(spec: ArchitectureSpec) -> Iterator[None]:
+    """Stop a model of too many modules while it is being made."""
+    count = 0
+
+    def counted(module: nn.Module, name: str, submodule: nn.Module | None) -> None:
+        nonlocal count
+        count += 1
+        if count > _MOST_MODULES:
+            raise InputError(f"{spec.source}: a model of more than {_MOST_MODULES:,} modules")
+
+    handle = register_module_module_registration_hook(counted)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def main_output(output: Any) -> Any:
@@ -121,6 +144,14 @@ def _config(transformers: Any, spec: ArchitectureSpec) -> Any:
         if not hasattr(default, name):
             hint = suggestion(name, [*default.to_dict(), *default.attribute_map])
             raise InputError(f"--set {name}: a {kind} has no such key", hint=hint)
+    allowed = {
+        *default.to_dict(),
+        *default.attribute_map,
+        *inspect.signature(type(default)).parameters,
+    }
+    values = {
+        k: v for k, v in values.items() if k in allowed or k[:5] == "rope_" or not _text_in(v)
+    }
     try:
         config = transformers.AutoConfig.for_model(kind, **values)
     except Exception as error:
@@ -128,6 +159,12 @@ def _config(transformers: Any, spec: ArchitectureSpec) -> Any:
     if hasattr(config, "use_cache"):
         config.use_cache = False
     return config
+
+
+def _text_in(value: object) -> bool:
+    """Whether a value could name something to load: numbers cannot."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return isinstance(value, str) or any(map(_text_in, inside))
 
 
 def _constructor(transformers: Any, spec: ArchitectureSpec, config: Any) -> Callable[[], nn.Module]:

@@ -13,6 +13,7 @@ from gradprobe.errors import InputError, Place, located
 Value: TypeAlias = "bool | int | float | str | tuple[Value, ...] | None"
 
 MAX_LAYERS = 50_000  # after `repeat` is unrolled; 100,000 take 20 s to build
+MAX_STACKED = 1_000  # inside one recurrent layer
 MAX_DEPTH = 64  # of nesting
 
 
@@ -162,7 +163,11 @@ def check_layer_count(spec: NetworkSpec) -> None:
     total = 0
     for layer, times in walk(spec.layers):
         stacked = layer.arguments.get("num_layers", 1)  # of a recurrent layer
-        total += times * (stacked if isinstance(stacked, int) else 1)
+        stacked = stacked if isinstance(stacked, int) else 1
+        if stacked > MAX_STACKED:
+            message = f"num_layers {stacked:,}: a recurrent layer has at most {MAX_STACKED:,}"
+            raise spec.error(message, layer.place, "repeat it")
+        total += times * stacked
         if layer.kind == "repeat":
             total += times * (layer.times - 1)
         if total > MAX_LAYERS:

@@ -10,6 +10,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from gradprobe.errors import InputError
+from gradprobe.files import read_start
 from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus
 from gradprobe.tasks import versioned
 from gradprobe.verdict.report import Finding, Report, Severity
@@ -23,8 +24,7 @@ _HINT = "gradprobe probe NET --format json makes one"
 def is_report(target: str) -> bool:
     """Whether a target is a report in JSON, and not a spec or a configuration in JSON."""
     try:
-        with open(target, "rb") as stream:
-            return target.endswith(".json") and b'"schema_version"' in stream.read(200)
+        return target.endswith(".json") and b'"schema_version"' in read_start(target, 200)
     except (OSError, ValueError):
         return False
 

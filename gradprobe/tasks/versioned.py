@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 from gradprobe.errors import InputError
+from gradprobe.files import read_regular
+
+MAX_BYTES = 1 << 26
 
 
 def read(file: str, kind: str, version: int, *, named: str = "", hint: str = "") -> Any:
@@ -23,7 +25,7 @@ def read(file: str, kind: str, version: int, *, named: str = "", hint: str = "")
         InputError: no such file, not JSON, or written by a newer gradprobe.
     """
     try:
-        text = Path(file).read_bytes().decode()
+        text = read_regular(file, MAX_BYTES).decode()
         body: Any = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()

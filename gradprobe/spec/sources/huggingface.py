@@ -7,17 +7,24 @@ brings along (``auto_map``) is never run.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gradprobe.errors import InputError, Place, located
+from gradprobe.files import read_regular, read_start
 from gradprobe.spec.network import ArchitectureSpec
 from gradprobe.spec.options import Shown, option
 
 MAX_BYTES = 2**20
 MOST_LAYERS = 10_000
+# What the library reads weights, adapters or code by.
+_LOADS = re.compile(
+    "auto_map|quantization|adapter|peft|pretrained|name_or_path|use_kernels|kernel_config|remote"
+)
+_IMPLEMENTATIONS = (None, "eager", "sdpa")
 
 # How the library's configurations call the number of layers; a list has one number per stage.
 LAYER_KEYS = (
@@ -50,8 +57,7 @@ def is_config(target: str) -> bool:
             return (path / "config.json").is_file()
         if path.suffix != ".json":
             return False
-        with open(path, "rb") as stream:
-            return path.name == "config.json" or b'"model_type"' in stream.read(MAX_BYTES)
+        return path.name == "config.json" or b'"model_type"' in read_start(path, MAX_BYTES)
     except (OSError, ValueError):
         return False
 
@@ -82,7 +88,7 @@ def load(target: str, options: ArchitectureOptions | None = None) -> Architectur
     for setting in settings:
         _set(values, setting)
     return ArchitectureSpec(
-        {key: value for key, value in values.items() if key != "auto_map"},
+        _harmless(path, values),
         class_name=first if isinstance(first, str) else None,
         set_keys=tuple(setting.partition("=")[0] for setting in settings),
         own_code="auto_map" in values,
@@ -92,9 +98,7 @@ def load(target: str, options: ArchitectureOptions | None = None) -> Architectur
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path} is larger than 1 MiB: it is no configuration")
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, MAX_BYTES).decode()
         values = json.loads(text)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
@@ -106,6 +110,25 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{path}: a configuration is a JSON object, not {type(values).__name__}")
     return values
+
+
+def _harmless(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy without what would have the library load something, at any depth.
+
+    Raises:
+        InputError: it asks for code from elsewhere to compute with, or has too many layers.
+    """
+    harmless: dict[str, Any] = {}
+    for key, value in values.items():
+        counts = value if isinstance(value, list) else [value]
+        if key in LAYER_KEYS and any(isinstance(n, int) and n > MOST_LAYERS for n in counts):
+            raise InputError(f"{path}: {key}: more than {MOST_LAYERS:,} layers")
+        if key.endswith("_implementation") and value not in _IMPLEMENTATIONS:
+            message = f"{path}: {key}: '{value}' would have to be loaded"
+            raise InputError(message, hint="leave it out, or say eager or sdpa")
+        if not _LOADS.search(key):
+            harmless[key] = _harmless(path, value) if isinstance(value, dict) else value
+    return harmless
 
 
 def _with_layers(values: Mapping[str, Any], layers: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 20_000  # with every alias expanded
+_SHORT = 1 << 16  # characters of a text that is read twice to explain what is wrong
 MAX_NUMBER = 1e30  # of a plain number in a spec, either sign
 
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
@@ -48,8 +49,7 @@ class Document:
         text = self._decode(data)
         self.lines = tuple(text.splitlines())
         try:
-            self._walk_events(text)
-            root = yaml.SafeLoader(text).get_single_node()
+            root = self._tree(text)
         except yaml.MarkedYAMLError as error:
             unclosed = any(word in (error.context or "") for word in ("flow", "quoted"))
             mark = error.context_mark if unclosed else error.problem_mark
@@ -59,6 +59,22 @@ class Document:
         if root is None or (isinstance(root, ScalarNode) and root.value == "" and not root.style):
             self.fail("the spec is empty")
         self.root: Node = root
+
+    def _tree(self, text: str) -> Node | None:
+        """By libyaml, which is fast; a short text with an error again by Python, which says more.
+
+        Raises:
+            YAMLError: not YAML.
+        """
+        fast = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        try:
+            self._walk_events(fast(text))
+            return cast("Node | None", fast(text).get_single_node())
+        except yaml.YAMLError:
+            if len(text) > _SHORT:
+                raise
+        self._walk_events(yaml.SafeLoader(text))
+        return yaml.SafeLoader(text).get_single_node()
 
     # ---- errors
 
@@ -106,14 +122,13 @@ class Document:
         lines = before.split("\n")
         raise InputError(message, place=Place(self.file, len(lines), len(lines[-1]) + 1))
 
-    def _walk_events(self, text: str) -> None:
+    def _walk_events(self, loader: Any) -> None:
         """Limits on count, depth and expansion; no tags, no second document, no undefined alias."""
-        loader = yaml.SafeLoader(text)
         extents: dict[str, _Extent] = {}  # of each anchor
         opened: list[tuple[str | None, int, int]] = []  # anchor, nodes before it, depth inside it
         count = documents = 0
         while loader.check_event():
-            event = loader.get_event()  # type: ignore[no-untyped-call]
+            event = loader.get_event()
             deep = 0  # below the collections that are open
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1

@@ -10,7 +10,7 @@ from pathlib import Path
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from gradprobe.errors import InputError, suggestion
-from gradprobe.files import near_file
+from gradprobe.files import near_file, read_start
 from gradprobe.spec.layers import LAYERS
 from gradprobe.spec.network import (
     CheckSpec,
@@ -68,8 +68,7 @@ def read_bytes(target: str) -> bytes:
     try:
         if path.is_dir():
             raise InputError(f"{target} is a directory: name a spec file in it")
-        with path.open("rb") as stream:
-            return stream.read(MAX_BYTES + 1)
+        return read_start(path, MAX_BYTES + 1)
     except OSError as error:
         hint = near_file(path, "plain", "residual")
         reason = (error.strerror or str(error)).lower()

@@ -14,12 +14,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gradprobe._version import __version__
-from gradprobe.files import replace_file
+from gradprobe.files import read_regular, replace_file
 from gradprobe.measure.measurement import Measurement
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.worker.exchange import Failure, Reply, decode
 
 NAME = ".gradprobe_cache"
+MAX_BYTES = 1 << 26  # of an entry
 _FORMAT = "7"  # of the entries
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This directory is gradprobe's cache.\n"
 
@@ -41,7 +42,7 @@ class Cache:
             DamagedError: there is one, and it is not what was written.
         """
         try:
-            text = self._path(key).read_bytes().decode()
+            text = read_regular(self._path(key), MAX_BYTES).decode()
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError) as error:

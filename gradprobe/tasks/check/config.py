@@ -5,6 +5,7 @@ The file nearest above a target counts, alone: nothing is merged.
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from gradprobe.errors import InputError, suggestion
+from gradprobe.files import outside, read_regular
 from gradprobe.spec.options import MAX_BATCH_SIZE, CheckOptions
-from gradprobe.tasks.check.toml import Reader, unknown_rule
+from gradprobe.tasks.check.ignore import pattern_of
+from gradprobe.tasks.check.toml import MAX_BYTES, Reader, unknown_rule
 
 FILES = ("gradprobe.toml", "pyproject.toml")  # the first of a directory counts
 
@@ -25,7 +28,7 @@ def nearest(folder: Path) -> Path | None:
     for parent in (folder, *folder.parents):
         for name in FILES:
             path = parent / name
-            if path.is_file() and (name == FILES[0] or _has_section(path)):
+            if os.path.lexists(path) and (name == FILES[0] or _has_section(path)):
                 return path
     return None
 
@@ -52,15 +55,15 @@ def read(path: Path) -> CheckOptions:
 def _has_section(path: Path) -> bool:
     """Whether a pyproject.toml speaks of gradprobe; what is no TOML does if it looks so."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path, MAX_BYTES)
     except OSError:
-        return False
+        return True  # and reading it says what is wrong
     if b"gradprobe" not in data:
         return False
     try:
         tool = tomllib.loads(data.decode("utf-8-sig")).get("tool")
         return isinstance(tool, dict) and "gradprobe" in tool
-    except ValueError:
+    except (ValueError, RecursionError):
         return bool(re.search(rb"^\s*\[\s*tool\s*\.\s*gradprobe\s*[\].]", data, re.M))
 
 
@@ -80,6 +83,9 @@ def resolver(
     """
     _check_rules("--select", overrides.get("select"))
     _check_rules("--ignore", overrides.get("ignore"))
+    for pattern in overrides.get("exclude") or ():
+        if pattern_of(pattern) is None:
+            raise InputError(f"--exclude: '{pattern}' is no pattern")
     if config is not None and isolated:
         raise InputError("--config and --isolated contradict each other")
     fixed = Path(config) if config is not None else None
@@ -88,6 +94,8 @@ def resolver(
     @cache
     def resolve(folder: Path) -> CheckOptions:
         path = None if isolated else fixed or nearest(folder)
+        if path and not fixed and outside(path):
+            raise InputError(f"{path} is a link out of its tree: name it with --config")
         options = read_once(path) if path else CheckOptions()
         if fixed is not None:  # as in ruff, patterns are relative to where it is called
             options = replace(options, root=".", exclude_root=".")
@@ -104,7 +112,7 @@ KEYS: dict[str, Callable[[Reader, list[str], Any], Any]] = {
     "select": Reader.rules,
     "ignore": Reader.rules,
     "per-file-ignores": Reader.per_file_ignores,
-    "exclude": Reader.words,
+    "exclude": Reader.patterns,
     "thresholds": Reader.thresholds,
     "fail-on": Reader.severity,
     "regression": Reader.factor,

@@ -7,15 +7,14 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
-from pathspec import GitIgnoreSpec
 
-from gradprobe.files import SPEC_SUFFIXES, near_file
+from gradprobe.files import SPEC_SUFFIXES, near_file, open_regular, outside, read_start
 from gradprobe.spec.options import CheckOptions
+from gradprobe.tasks.check.ignore import Pattern, ignored, matches, read_patterns
 
 # Never searched, whatever a .gitignore says; a file named outright is checked wherever it lies.
 SKIPPED = frozenset({"node_modules", "site-packages", "venv", "__pycache__"})
@@ -60,8 +59,9 @@ def discover(paths: Iterable[str], options_of: OptionsOf, force_exclude: bool = 
                 missing.append(_missing(path, hinted=len(missing) < _HINTED))
         for name in named:
             if os.path.isdir(name):
-                below = list(_specs_below(Path(name), excluded))
-                if not below and name == path:
+                before = len(missing)
+                below = list(_specs_below(Path(name), excluded, missing))
+                if not below and name == path and len(missing) == before:
                     why = "no spec below it that is not ignored or excluded"
                     missing.append(Missing(path, why))
                 for file in below:
@@ -83,21 +83,6 @@ def shown(path: str | Path) -> str:
 def shard(files: tuple[str, ...], number: int, count: int) -> tuple[str, ...]:
     """Every ``count``-th of the sorted files, from the ``number``-th on; numbers count from 1."""
     return files[number - 1 :: count]
-
-
-def matches(patterns: Iterable[str], root: str, path: str | Path) -> bool:
-    """Whether .gitignore-like patterns, relative to ``root``, match a file below it."""
-    try:
-        inside = Path(os.path.abspath(path)).relative_to(os.path.abspath(root)).as_posix()
-    except ValueError:
-        return False
-    inside += "/" if str(path).endswith("/") else ""
-    return bool(_compiled(tuple(patterns)).match_file(inside))
-
-
-@cache
-def _compiled(patterns: tuple[str, ...]) -> GitIgnoreSpec:
-    return GitIgnoreSpec.from_lines(patterns)
 
 
 class _Excluded:
@@ -130,36 +115,50 @@ def _matching(pattern: str) -> list[str]:
     return sorted(path.removeprefix("./") for path in matching)
 
 
-def _specs_below(folder: Path, excluded: _Excluded) -> Iterator[str]:
+def _specs_below(folder: Path, excluded: _Excluded, missing: list[Missing]) -> Iterator[str]:
     """The specs below a directory, sorted, with every .gitignore from the repository's root on."""
-    ignores = _gitignores_above(folder)
-    for place, folders, names in os.walk(folder):
-        if spec := _gitignore(Path(place)):
-            ignores[place] = spec
-        active = [(root, spec) for root, spec in ignores.items() if _below(place, root)]
+    ignores = _gitignores_above(folder, missing)
+
+    def unlisted(error: OSError) -> None:
+        missing.append(Missing(shown(error.filename), f"cannot be listed: {error.strerror}"))
+
+    for place, folders, names in os.walk(folder, onerror=unlisted):
+        ignores[place] = _gitignore(Path(place), missing)
+        active = [(root, patterns) for root, patterns in ignores.items() if _below(place, root)]
         folders[:] = sorted(
             name
             for name in folders
             if not name.startswith(".")
             and name not in SKIPPED
-            and not _ignored(active, os.path.join(place, name), True)
+            and not ignored(active, os.path.join(place, name), True)
             and not excluded(Path(place, name))
         )
         for name in sorted(names):
             path = os.path.join(place, name)
-            if not name.endswith(SPEC_SUFFIXES) or not os.path.isfile(path):  # a pipe would hang it
+            if not name.endswith(SPEC_SUFFIXES) or ignored(active, path, False):
                 continue
-            if not _ignored(active, path, False) and not excluded(Path(path)) and _is_spec(path):
+            if excluded(Path(path)):
+                continue
+            if why := _unfit(path, folder):
+                missing.append(Missing(shown(path), why))
+            elif _is_spec(path):
                 yield path
 
 
-def _is_spec(path: str) -> bool:
-    """Whether a file looks like a spec; one that cannot be read does, so that it is not missed."""
+def _unfit(path: str, folder: Path) -> str:
+    """Why a file that was found is not read; an empty string where it may be."""
     try:
-        with open(path, "rb") as stream:
-            data = stream.read(1 << 20)
-    except OSError:
-        return True
+        open_regular(path).close()
+    except OSError as error:
+        return f"cannot be read: {(error.strerror or str(error)).lower()}"
+    if outside(path, folder):
+        return "a link out of the tree that is checked: name it to have it read"
+    return ""
+
+
+def _is_spec(path: str) -> bool:
+    """Whether a file looks like a spec."""
+    data = read_start(path, 1 << 20)
     if _BLOCK.search(data):
         return True
     if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
@@ -187,54 +186,23 @@ def _has_keys(data: bytes) -> bool:
     return "layers" in keys or ("model" in keys and b"target" in data)
 
 
-def _gitignore(folder: Path) -> GitIgnoreSpec | None:
+def _gitignore(folder: Path, missing: list[Missing]) -> tuple[Pattern, ...]:
+    file = folder / ".gitignore"
     try:
-        lines = (folder / ".gitignore").read_text("utf-8", errors="replace").splitlines()
-        return GitIgnoreSpec.from_lines(lines)
-    except (OSError, ValueError):
-        return None
+        return read_patterns(file)
+    except OSError as error:
+        missing.append(Missing(shown(file), f"cannot be read: {error.strerror}"))
+        return ()
 
 
-def _gitignores_above(folder: Path) -> dict[str, GitIgnoreSpec]:
+def _gitignores_above(folder: Path, missing: list[Missing]) -> dict[str, tuple[Pattern, ...]]:
     """The .gitignore of each directory above, from the root of the repository inwards."""
     folders = []
     for parent in Path(os.path.abspath(folder)).parents:
         folders.append(parent)
         if (parent / ".git").exists():
-            return {str(f): spec for f in reversed(folders) if (spec := _gitignore(f))}
+            return {str(folder): _gitignore(folder, missing) for folder in reversed(folders)}
     return {}
-
-
-def _ignored(active: list[tuple[str, GitIgnoreSpec]], path: str, is_dir: bool) -> bool:
-    """The last pattern that means this very file or directory decides, the innermost file's last.
-
-    Not a directory's contents: those are asked one by one, if their directory is not ignored.
-    """
-    said = False
-    for root, spec in active:
-        inside = os.path.relpath(path, root).replace(os.sep, "/")
-        for pattern in spec.patterns:
-            if pattern.include is not None and _means(pattern.regex, inside, is_dir):
-                said = pattern.include
-    return said
-
-
-def _means(regex: re.Pattern[str] | None, path: str, is_dir: bool) -> bool:
-    """Whether the expression that pathspec makes of a pattern matches ``path`` and not its parent.
-
-    Its group ``ps_d`` is the slash behind a directory; ``x/**`` comes to ``^x/``, without one.
-    """
-    if regex is None:
-        return False
-    text = f"{path}/" if is_dir else path
-    for match in regex.finditer(text):
-        slash = match.start("ps_d") if "ps_d" in regex.groupindex else -1
-        if slash >= 0:
-            if slash == len(path):
-                return True
-        elif not regex.pattern.endswith("/") or match.end() < len(text):
-            return True
-    return False
 
 
 def _below(place: str, root: str) -> bool:

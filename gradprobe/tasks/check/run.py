@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from gradprobe._version import __version__
 from gradprobe.errors import ExitCode, InputError, located
+from gradprobe.files import outside
 from gradprobe.measure.measurement import Measurement
 from gradprobe.spec.network import Ignore
 from gradprobe.spec.options import CheckOptions
@@ -17,7 +18,8 @@ from gradprobe.spec.sources.yaml import read_bytes
 from gradprobe.tasks.check import baseline as baselines
 from gradprobe.tasks.check.baseline import Baseline
 from gradprobe.tasks.check.cache import Cache, DamagedError, key_of
-from gradprobe.tasks.check.discover import OptionsOf, discover, matches, shard
+from gradprobe.tasks.check.discover import OptionsOf, discover, shard
+from gradprobe.tasks.check.ignore import matches
 from gradprobe.tasks.check.job import Done, Job, measure
 from gradprobe.tasks.check.result import CheckResult, Diagnostic, Outcome, with_fingerprints
 from gradprobe.verdict.diagnose import diagnose_seeds
@@ -169,7 +171,10 @@ def _remembered(
 
 def _outcome(target: _Target, results: Sequence[Measurement | Failure]) -> Outcome:
     failures = [result for result in results if isinstance(result, Failure)]
-    lines = target.data.decode("utf-8", "replace").splitlines()
+    unshown = target.path != "-" and outside(target.path)  # named, but it may be anything
+    lines = [] if unshown else target.data.decode("utf-8", "replace").splitlines()
+    if failures and unshown and failures[0].exit_code is ExitCode.USAGE:
+        failures[0] = failures[0]._replace(message="a link out of the tree to no spec", hint="")
     if failures:
         return _failed(target.path, failures[0], lines)
     measurements = [result for result in results if isinstance(result, Measurement)]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from gradprobe.errors import InputError, Place, located, suggestion
+from gradprobe.files import read_regular
 from gradprobe.spec.options import (
     MAX_SEEDS,
     SEVERITIES,
@@ -19,7 +20,10 @@ from gradprobe.spec.options import (
     parse_bytes,
 )
 from gradprobe.spec.vocabulary import THRESHOLDS
+from gradprobe.tasks.check.ignore import pattern_of
 from gradprobe.verdict.rules.table import RULES
+
+MAX_BYTES = 1 << 20  # of a configuration
 
 
 class Reader:
@@ -33,13 +37,13 @@ class Reader:
         self.path = path
         self.section = "tool.gradprobe" if path.name == "pyproject.toml" else ""
         try:
-            self.text = path.read_bytes().decode("utf-8-sig")
+            self.text = read_regular(path, MAX_BYTES).decode("utf-8-sig")
             body: Any = tomllib.loads(self.text)
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror or error}") from error
         except UnicodeDecodeError as error:
             raise InputError(f"{path}: not UTF-8: byte offset {error.start}") from error
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
             self._fail_in_syntax(str(error))
         for key in filter(None, self.section.split(".")):
             body = body.get(key, {}) if isinstance(body, dict) else body
@@ -87,6 +91,16 @@ class Reader:
             self.fail(f"{keys[-1]}: expected a list of strings", keys)
         return tuple(value)
 
+    def patterns(self, keys: list[str], value: Any) -> tuple[str, ...]:
+        words = self.words(keys, value)
+        for word in words:
+            self.pattern(keys, word)
+        return words
+
+    def pattern(self, keys: list[str], word: str) -> None:
+        if pattern_of(word) is None:
+            self.fail(f"'{word}' is no pattern", [*keys, word])
+
     def rules(self, keys: list[str], value: Any) -> tuple[str, ...]:
         words = self.words(keys, value)
         for word in words:
@@ -119,7 +133,7 @@ class Reader:
 
     def positive(self, keys: list[str], value: Any) -> float:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or value <= 0:
+        if not number or not 0 < value <= sys.float_info.max:
             self.fail(f"{keys[-1]}: expected a number greater than 0", keys)
         return float(value)
 
@@ -164,6 +178,7 @@ class Reader:
         ignores = []
         for pattern, entries in self.table(keys, value).items():
             inside = [*keys, pattern]
+            self.pattern(keys, pattern)
             if not isinstance(entries, list):
                 self.fail(f"{pattern}: expected a list of rules", inside)
             for entry in entries:
