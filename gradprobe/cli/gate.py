@@ -6,12 +6,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from gradprobe.cli.output import warn
 from gradprobe.errors import InputError
 from gradprobe.files import write_atomically
 from gradprobe.spec.options import Shown, option
 from gradprobe.tasks.check import baseline as baselines
 from gradprobe.tasks.check import run as gate
-from gradprobe.tasks.check.cache import NAME, Cache
+from gradprobe.tasks.check.cache import NAME, Cache, open_cache
 from gradprobe.tasks.check.config import nearest
 from gradprobe.tasks.check.discover import OptionsOf
 from gradprobe.tasks.check.result import CheckResult
@@ -102,9 +103,9 @@ class WorkOptions:
         if self.no_cache:
             return None
         if self.cache_dir:
-            return Cache(Path(self.cache_dir))
+            return open_cache(Path(self.cache_dir), warn)
         path = nearest(Path.cwd())
-        return Cache((path.parent if path else Path.cwd()) / NAME)
+        return open_cache((path.parent if path else Path.cwd()) / NAME, warn)
 
 
 def folder_of(path: str) -> Path:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gradprobe.errors import GradprobeError, Place, first_line
+from gradprobe.model.apart import keeps_samples_apart
 from gradprobe.model.layers import layer_class
 from gradprobe.spec.layers import Trait, kinds
 from gradprobe.spec.network import LayerSpec, NetworkSpec
@@ -116,6 +117,7 @@ class _Planner:
     def __init__(self, spec: NetworkSpec) -> None:
         self.spec = spec
         self.known: dict[tuple[Any, ...], tuple[Planned, Tensor]] = {}
+        self.apart: dict[tuple[Any, ...], bool] = {}
         self.previous: LayerSpec | None = None
 
     def fail(self, layer: LayerSpec, message: str, hint: str = "") -> NoReturn:
@@ -150,26 +152,42 @@ class _Planner:
             gets = f"{_shape(x)} from {self._source()}"
             self.fail(layer, f"{layer.kind} takes {_IMAGES[spatial[1]]} and gets {gets}")
         arguments = self._resolve(layer, x)
-        if _mixes_samples(layer.kind, arguments, x.dim()):
-            message = f"{layer.kind} acts across the samples of the batch, dimension 0"
-            self.fail(layer, message, "give it a dim of 1 or more")
         try:
             with torch.device("meta"):
                 module = layer_class(layer.kind)(**arguments)
             fits = x.is_floating_point() != ("Embedding" in layer.kind)
             shape = output_shape(layer.kind, arguments, tuple(x.shape)) if fits else None
             out = torch.empty(shape, device="meta", dtype=torch.float32) if shape else module(x)
+            apart = self._keeps_samples_apart(layer.kind, arguments, x, out, shape)
         except Exception as error:
             self._refuse(layer, x, error)
         if not isinstance(out, Tensor):
             self.fail(layer, f"{layer.kind} does not return one tensor")
         if out.numel() == 0:
             self.fail(layer, f"{layer.kind} gives an empty output, {list(out.shape[1:])}")
+        if not apart:
+            message = f"{layer.kind} acts across the samples of the batch, dimension 0"
+            self.fail(layer, message, "its dimensions count the batch's as the first")
         parameters = sum(p.numel() for p in module.parameters())
         # Each weight of an output feature is used once for each of that feature's values.
         work = out.numel() * parameters // (arguments.get("out_channels") or out.shape[-1])
         activations = out.numel() + _inside(layer.kind, arguments, x)
         return Planned(layer, arguments, (), parameters, activations, work), out
+
+    def _keeps_samples_apart(
+        self, kind: str, arguments: dict[str, Any], x: Tensor, out: Any, formula: Any
+    ) -> bool:
+        """Whether what comes out is the batch still; ``formula``: its shape, where one is known."""
+        if not isinstance(out, Tensor) or not out.numel() or x.shape[0] < 2:
+            return not isinstance(out, Tensor) or out.shape[:1] == x.shape[:1]
+        one_dimension = not isinstance(arguments.get("normalized_shape"), list)
+        if out.shape[0] != x.shape[0] or (formula and one_dimension):
+            return bool(out.shape[0] == x.shape[0])
+        key = (kind, str(arguments), x.shape)
+        if key not in self.apart:
+            size = x.numel() + out.numel() + _inside(kind, arguments, x)
+            self.apart[key] = keeps_samples_apart(kind, arguments, x, size)
+        return self.apart[key]
 
     def _resolve(self, layer: LayerSpec, x: Tensor) -> dict[str, Any]:
         """The arguments of a leaf, with those that follow from the input filled in."""
@@ -278,17 +296,6 @@ class _Planner:
         joined = torch.empty(first, device="meta", dtype=outputs[0].dtype)
         self.previous = layer
         return _combine(layer, tuple(branches)), joined
-
-
-# Of three dimensions these take the first where they are told none.
-_TAKES_FIRST = frozenset({"Softmax", "Softmin", "LogSoftmax", "Softmax2d"})
-
-
-def _mixes_samples(kind: str, arguments: Mapping[str, Any], dimensions: int) -> bool:
-    """Whether a layer that acts along one dimension does so along that of the batch."""
-    if "dim" in arguments:
-        return kind in {"GLU", *_TAKES_FIRST} and arguments["dim"] in (0, -dimensions)
-    return kind in _TAKES_FIRST and dimensions == 3
 
 
 def _inside(kind: str, arguments: Mapping[str, Any], x: Tensor) -> int:

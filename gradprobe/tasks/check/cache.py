@@ -2,14 +2,19 @@
 
 Measurements are kept and not verdicts: a new threshold needs no new run. Where a spec is wrong,
 what is wrong with it is kept. An entry's name is a hash of the target's bytes, the resolved options
-and the versions of gradprobe and torch; its first line is a hash of the rest, so that a damaged one
-is found and measured anew.
+and the versions of gradprobe and torch. Its first line binds the rest to that name by a secret of
+the user's, kept outside of every tree: what is damaged, or came with a clone, is measured anew.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import hmac
 import json
+import os
+import secrets
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,7 +26,7 @@ from gradprobe.worker.exchange import Failure, Reply, decode
 
 NAME = ".gradprobe_cache"
 MAX_BYTES = 1 << 26  # of an entry
-_FORMAT = "7"  # of the entries
+_FORMAT = "8"  # of the entries
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This directory is gradprobe's cache.\n"
 
 
@@ -30,10 +35,15 @@ class DamagedError(Exception):
 
 
 class Cache:
-    """The entries below one directory, which is made when the first is written."""
+    """The entries below one directory, which is made when the first is written.
+
+    Raises:
+        OSError: the user's secret cannot be had.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.secret = _secret()
 
     def read(self, key: str) -> Measurement | Failure | None:
         """What is kept under ``key``; ``None`` where there is nothing.
@@ -41,15 +51,18 @@ class Cache:
         Raises:
             DamagedError: there is one, and it is not what was written.
         """
+        path = self._path(key)
         try:
-            text = read_regular(self._path(key), MAX_BYTES).decode()
+            if path.parent.is_symlink():
+                raise DamagedError("its folder is a link")
+            text = read_regular(path, MAX_BYTES).decode()
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError) as error:
             raise DamagedError(str(error)) from error
         digest, _, body = text.partition("\n")
-        if digest != _digest(body):
-            raise DamagedError("its checksum does not fit")
+        if not hmac.compare_digest(digest.encode(), self._digest(key, body).encode()):
+            raise DamagedError("it was not written here")
         try:
             entry = decode(Reply, body).result
         except ValueError as error:
@@ -71,7 +84,12 @@ class Cache:
             if new:  # a directory that was there belongs to someone
                 replace_file(self.folder / "CACHEDIR.TAG", _TAG)
                 replace_file(self.folder / ".gitignore", "*\n")
-        replace_file(path, f"{_digest(body)}\n{body}")
+        if path.parent.is_symlink():
+            raise OSError(f"{path.parent} is a link")
+        replace_file(path, f"{self._digest(key, body)}\n{body}")
+
+    def _digest(self, key: str, body: str) -> str:
+        return hmac.new(self.secret, f"{key}\n{body}".encode(), "sha256").hexdigest()
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / key[2:]
@@ -88,5 +106,46 @@ def key_of(data: bytes, options: ProbeOptions, torch_version: str) -> str:
     return hashlib.sha256(head + b"\0" + data).hexdigest()
 
 
-def _digest(body: str) -> str:
-    return hashlib.sha256(body.encode()).hexdigest()
+def open_cache(folder: Path, warn: Callable[[str], None]) -> Cache | None:
+    """The cache in a directory, or ``None``, with a warning, where it is not to be believed."""
+    try:
+        reason = _foreign(folder)
+        if not reason:
+            return Cache(folder)
+    except OSError as error:
+        reason = str(error)
+    warn(f"no cache: {folder}: {reason}")
+    return None
+
+
+def _foreign(folder: Path) -> str:
+    """Why a directory is no cache of this user's; an empty string where it may be."""
+    if folder.is_symlink():
+        return "it is a link"
+    if not folder.exists():
+        return ""
+    if not folder.is_dir():
+        return "it is no directory"
+    if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
+        return "it belongs to another user"
+    for parent in folder.absolute().parents:
+        with contextlib.suppress(OSError):
+            name = folder.absolute().relative_to(parent).as_posix()
+            if f"{name}/".encode() in read_regular(parent / ".git" / "index", MAX_BYTES):
+                return "git tracks it"
+    return ""
+
+
+def _secret() -> bytes:
+    """32 bytes in the user's own state directory, made the first time."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    path = Path(state) / "gradprobe" / "secret"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        new = path.with_name(f".secret-{os.getpid()}")
+        new.touch(mode=0o600)
+        new.write_text(secrets.token_hex(32))
+        with contextlib.suppress(FileExistsError):  # another run was first
+            os.link(new, path)
+        new.unlink()
+    return read_regular(path, 64)
