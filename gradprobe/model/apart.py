@@ -33,7 +33,7 @@ def keeps_samples_apart(kind: str, arguments: dict[str, Any], x: Tensor, size: i
 
 def _apart(kind: str, arguments: dict[str, Any], x: Tensor) -> bool:
     """Whether the first sample's output is the same when the other samples are others."""
-    outputs = []
+    outputs: list[Tensor] = []
     with torch.random.fork_rng(devices=[]):
         for copies in (1, 2):
             torch.manual_seed(0)
@@ -44,7 +44,7 @@ def _apart(kind: str, arguments: dict[str, Any], x: Tensor) -> bool:
             )
             torch.manual_seed(0)  # fractional pooling draws where it pools
             outputs.append(module(torch.cat([first, others[-1]]))[0])
-    return bool(torch.allclose(*outputs, equal_nan=True))
+    return torch.allclose(outputs[0], outputs[1], equal_nan=True)
 
 
 def _takes_more(module: nn.Module, x: Tensor) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from gradprobe.worker.archive import Failure, Reply, encode
+from gradprobe.worker.exchange import Failure, Reply, encode
 from helpers.bad_inputs import refused
 from helpers.commands import Run
 

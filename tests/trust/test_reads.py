@@ -54,6 +54,7 @@ def test_what_is_no_regular_file_is_refused_by_its_name(
     assert "internal error" not in ended.err
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_pipe_in_place_of_a_cache_entry_is_measured_anew(run: Run, folder: Path) -> None:
     assert run("check").code == 0
     [entry] = Path(".gradprobe_cache").glob("??/*")
