@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from gradprobe.worker.exchange import Failure, Reply, encode
 from helpers.bad_inputs import refused
 from helpers.commands import Run
 
 from gradprobe.tasks.check.cache import Cache
+from gradprobe.worker.exchange import Failure, Reply, encode
 
 VECTOR = "input: {shape: [8], batch_size: 6}\nlayers:\n  - Linear: {out_features: 8}\n  - ▲"
 TABLE = VECTOR.replace("[8]", "[4, 8]")
