@@ -22,7 +22,7 @@ from profiles import FIT, GIVEN, REPORT, SEEDS, load
 from regression import Array, agreement, auc, bins, fit, log_loss, predict, reliability
 from sample import PER_SEED
 
-from gradprobe.spec.options import AUTO_SEEDS
+from gradprobe.spec.seeds import AUTO_SEEDS
 from gradprobe.verdict import calibration
 from gradprobe.verdict.calibration import FAILS, TRAINS, minus_log_log, outlook, probability
 from gradprobe.verdict.report import Probability, Verdict, tally

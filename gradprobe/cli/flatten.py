@@ -148,7 +148,7 @@ def _option(field: str, hint: Any, default: Any, shown: Shown) -> _Option:
     long = next(flag for flag in flags if flag.startswith("--"))
     kind = shown.kind or hint
     typed = None if default in (MISSING, ()) else default
-    typed = shown.typed if typed is not None and shown.typed else typed
+    typed = shown.typed if typed is not None and shown.typed is not None else typed
     if shown.choices:
         words = StrEnum("Words", [(word, word) for word in shown.choices])  # type: ignore[misc]
         kind, typed = words, None if typed is None else words(typed)

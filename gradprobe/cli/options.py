@@ -11,17 +11,14 @@ from gradprobe.cli.flatten import Fields
 from gradprobe.cli.output import FORMATS, OutputOptions
 from gradprobe.spec.network import is_target
 from gradprobe.spec.options import (
-    AUTO,
     DTYPES,
     OWN_LOSS,
     SEVERITIES,
     ProbeOptions,
-    Seeds,
     Shown,
-    choose_seeds,
     option,
-    seeds_in,
 )
+from gradprobe.spec.seeds import AUTO, Seeds, choose_seeds, seeds_in
 from gradprobe.spec.sources.table import TargetOptions
 from gradprobe.spec.vocabulary import LOSSES
 
@@ -90,7 +87,8 @@ CompareOutput = Annotated[
 PROBE_ORDER = {
     "blocks": "arg path input inputs train_mode",
     "timeout": "allow_code",
-    "trusted_in_process": "theory rows layers set deep max_parameters max_memory",
+    "trusted_in_process": "theory rows layers set deep",
+    "deep": "overfit overfit_time max_parameters max_memory",
 }
 
 

@@ -41,6 +41,9 @@ class NoLook(NamedTuple):
     failed: bool = False  # the look itself: another run may get further
 
 
+LEARNED = 0.1  # of the first loss: a trial has learned its batch by heart
+
+
 class Outcome(StrEnum):
     """What became of a trial's steps at one rate."""
 
@@ -64,6 +67,11 @@ class Course(NamedTuple):
         return max(0, len(self.losses) - 1)
 
 
+def rate_of(course: Course) -> str:
+    """``SGD 0.03``"""
+    return f"{course.optimizer} {course.rate:g}"
+
+
 class Trial(NamedTuple):
     """Whether a network learns one batch by heart, and at which rate: see ``measure.overfit``.
 
@@ -75,6 +83,8 @@ class Trial(NamedTuple):
     own: bool = False  # whether loss and data are the user's
     cut: bool = False  # time ran out before every rate had its say
     reason: str | None = None  # why there are no courses
+    raised: bool = False  # the model did: another run may get further
+    asked: bool = False  # whether the user wanted it, and not a doubtful prediction
 
     @property
     def learned(self) -> Course | None:
@@ -85,6 +95,11 @@ class Trial(NamedTuple):
     def failed(self) -> bool:
         """Whether every rate was tried and none got there."""
         return bool(self.courses) and not self.cut and self.learned is None
+
+    @property
+    def lasting(self) -> bool:
+        """Whether another run would end in the same way."""
+        return not self.cut and not self.raised
 
     @property
     def best(self) -> Course | None:

@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradprobe.errors import ModelError
-from gradprobe.measure.measurement import STEPS, Course, Outcome, Trial
+from gradprobe.measure.checkpoints import without_reentrant
+from gradprobe.measure.measurement import LEARNED, STEPS, Course, Outcome, Trial
 from gradprobe.measure.passes import failed, scalar
-from gradprobe.measure.undisturbed import undisturbed
+from gradprobe.measure.undisturbed import enough_threads, undisturbed
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import fresh, map_tensors, tensors_in
@@ -32,7 +33,6 @@ RATES: Mapping[str, Sequence[float]] = {
 }
 SAMPLES = 16  # of a batch that is drawn
 SOUNDING = 10  # steps after which a rate goes on only if it is on its way
-LEARNED = 0.1  # of the first loss
 KNOWN = 0.9  # share of the labels that are right, which is as good
 CLASSES = 10
 
@@ -66,23 +66,18 @@ def overfit(subject: Subject, seconds: float | None = None) -> Trial:
         return Trial(reason="a trial would need more memory than --max-memory allows")
     deadline = math.inf if seconds is None else time.monotonic() + seconds
     subject = _cut(subject)
-    with undisturbed(model), torch.inference_mode(False), torch.enable_grad():
-        samples = _Samples.of(subject)
-        objective = _objective(subject, samples)
-        own = {p: p.data for p in weights}
-        with _swapped(own):
-            try:
-                courses, cut = _search(_Runner(subject, objective, own, deadline))
-            except _NoBarError as error:
-                return Trial(reason=str(error))
-            except Exception as error:
-                raise failed(error) from error
-    return Trial(
-        courses=courses,
-        samples=samples.number,
-        own=subject.own_loss and not subject.drawn,
-        cut=cut,
-    )
+    own = {p: p.data for p in weights}
+    with undisturbed(model), enough_threads(subject), _training(own):
+        try:
+            samples = _Samples.of(subject)
+            runner = _Runner(subject, _objective(subject, samples), own, deadline)
+            courses, cut = _search(runner)
+        except _NoBarError as error:
+            return Trial(reason=str(error))
+        except Exception as error:
+            raise failed(error) from error
+    theirs = subject.own_loss and not subject.drawn
+    return Trial(courses=courses, samples=samples.number, own=theirs, cut=cut)
 
 
 class _NoBarError(Exception):
@@ -90,12 +85,13 @@ class _NoBarError(Exception):
 
 
 @contextmanager
-def _swapped(own: Mapping[nn.Parameter, Tensor]) -> Iterator[None]:
+def _training(own: Mapping[nn.Parameter, Tensor]) -> Iterator[None]:
     """Copies stand in for the weights meanwhile, so that these are never written."""
     try:
-        for parameter, values in own.items():
-            parameter.data = values.clone()
-        yield
+        with torch.inference_mode(False), torch.enable_grad(), without_reentrant():
+            for parameter, values in own.items():
+                parameter.data = values.clone()
+            yield
     finally:
         for parameter, values in own.items():
             parameter.data = values

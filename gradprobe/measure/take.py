@@ -22,7 +22,7 @@ from gradprobe.measure.one_pass import measure
 from gradprobe.measure.passes import failed, scalar
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.measure.second_look import second_look, too_coarse
-from gradprobe.measure.undisturbed import undisturbed
+from gradprobe.measure.undisturbed import enough_threads, undisturbed
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject
 from gradprobe.spec.network import CheckSpec
@@ -30,7 +30,6 @@ from gradprobe.spec.options import ProbeOptions
 from gradprobe.theory.moments import Moments
 
 _SECOND_LOOK = 4  # times the weights: they, their gradient, the moved ones, and the gradient there
-_SMALL_WORK = 200_000_000  # multiplications of a forward pass
 _SHOWN = ("seed", "batch_size", "dtype", "device", "loss", "data", "level", "deep")
 _STEPS = 3
 _STEP = 0.01  # of a parameter's own norm; of 1 where that is zero
@@ -46,9 +45,9 @@ def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None
         InputError: the subject has no such rows or positions.
         ModelError: the model failed while it ran.
     """
-    with _enough_threads(subject):
+    with enough_threads(subject):
         profile = _profile(subject, options)
-        look, no_look = _look(subject, profile) if options.deep else (None, None)
+        look, no_look = _look(subject, profile) if options.looks_twice else (None, None)
     config = {option: getattr(options, option) for option in _SHOWN}
     return Measurement(
         profile=profile,
@@ -129,23 +128,11 @@ def _moments(x: Tensor) -> Moments | None:
 @contextmanager
 def running(subject: Subject) -> Iterator[None]:
     """Leave the model and the random state as they were; say plainly what failed."""
-    with undisturbed(subject.model), _enough_threads(subject), without_reentrant():
+    with undisturbed(subject.model), enough_threads(subject), without_reentrant():
         try:
             yield
         except Exception as error:
             raise failed(error) from error
-
-
-@contextmanager
-def _enough_threads(subject: Subject) -> Iterator[None]:
-    """One thread for a small network: on a busy machine, waiting for a second takes longer."""
-    threads = torch.get_num_threads()
-    if subject.work is not None and subject.work < _SMALL_WORK:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _with_still_zero(profile: GradientProfile, subject: Subject) -> GradientProfile:

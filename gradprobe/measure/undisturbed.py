@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.model.rows import modules_of
+from gradprobe.model.subject import Subject
+
+_SMALL_WORK = 200_000_000  # multiplications of a forward pass
 
 
 @contextmanager
@@ -59,3 +62,15 @@ def _restore(
             # Untouched tensors are not written: a write would count as a change.
             if not torch.equal(tensor, copy):
                 tensor.copy_(copy)
+
+
+@contextmanager
+def enough_threads(subject: Subject) -> Iterator[None]:
+    """One thread for a small network: on a busy machine, waiting for a second takes longer."""
+    threads = torch.get_num_threads()
+    if subject.work is not None and subject.work < _SMALL_WORK:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -23,6 +23,7 @@ from gradprobe.render.canvas import (
     wrapped,
 )
 from gradprobe.render.table import table
+from gradprobe.render.trial import trial_lines
 from gradprobe.verdict.calibration import causes, contributions, outlook
 from gradprobe.verdict.causes import CAUSES
 from gradprobe.verdict.diagnose import decides
@@ -47,6 +48,7 @@ def render_report(report: Report, style: Style | None = None, *, everything: boo
     parts += verdict_lines(report, style)
     parts += [Text(line) for line in theory_lines(report, style)]
     parts += training_lines(report, style)
+    parts += trial_lines(report, style)
     parts += seeds_lines(report, style)
     for finding in report.findings:
         parts += [Text(""), *_finding(finding, report.profile.unit, style)]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from gradprobe.errors import InputError, suggestion
 from gradprobe.spec.network import Ignore, is_target
+from gradprobe.spec.seeds import AUTO, choose_seeds, seeds_in
 from gradprobe.spec.vocabulary import LOSSES, THRESHOLDS
 
 DTYPES = ("float32", "float64", "bfloat16")
@@ -20,12 +21,10 @@ DEFAULT_BATCH_SIZE = 32
 MAX_BATCH_SIZE = 2**20
 ARCHITECTURE_BATCH_SIZE = 8  # of a Hugging Face model, whose samples are sequences or images
 OWN_LOSS = "own"  # the one that a Hugging Face model computes from labels
-MAX_SEEDS = 1000
-AUTO = "auto"
-AUTO_SEEDS = (3, 30)  # at least, at most
+NEVER, ALWAYS = "never", "always"
+TRIALS = (NEVER, AUTO, ALWAYS)  # when a network is tried: auto is where its prediction is not clear
+TRIAL_SECONDS = 30.0  # of one in the check
 
-_NO_SEEDS = "is not a number of seeds, nor a list of them"
-_SEEDS_HINT = "5, or 3,7,9; gradprobe probe takes auto too"
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -41,6 +40,10 @@ class Shown(NamedTuple):
     typed: Any = None  # the default as it would be typed, where it is not the field's
     least: float | None = None
     most: float | None = None
+
+
+def _trial(typed: bool) -> str:
+    return ALWAYS if typed else NEVER
 
 
 def option(default: Any, shown: Shown) -> Any:
@@ -102,9 +105,25 @@ class ProbeOptions:
     theory: bool = option(False, Shown("Mean-field theory beside it."))
     rows: str | None = option(None, Shown("The modules that are the blocks.", metavar="GLOB"))
     deep: bool = option(False, Shown("Judge by the chance of training."))
+    overfit: str = option(
+        NEVER,
+        Shown("Try whether it learns one batch by heart.", kind=bool, typed=False, read=_trial),
+    )
+    overfit_time: float | None = option(None, Shown("Seconds for that; default no end."))
     limits: Limits = field(default_factory=Limits)
 
+    @property
+    def looks_twice(self) -> bool:
+        """Whether a second look is taken: a trial that is asked for stands beside a prediction."""
+        return self.deep or self.overfit == ALWAYS
+
     def __post_init__(self) -> None:
+        choose("--overfit", self.overfit, TRIALS)
+        if self.overfit_time is not None and not 0 < self.overfit_time <= MAX_TIMEOUT:
+            bounds = f"{self.overfit_time:g} is out of range (0 to {MAX_TIMEOUT:,.0f} s)"
+            raise InputError(f"--overfit-time {bounds}")
+        if self.overfit != NEVER and self.by == "position":
+            raise InputError("--overfit is about rows: leave --by position out")
         if self.dtype is not None:
             choose("--dtype", self.dtype, DTYPES)
         choose("--level", self.level, LEVELS)
@@ -166,6 +185,8 @@ class ProbeKeywords(TypedDict, total=False):
     blocks: bool
     thresholds: Mapping[str, float] | None
     deep: bool
+    overfit: bool | str
+    overfit_time: float | None
     max_memory: int
     seeds: int | Sequence[int] | str | None
 
@@ -216,6 +237,16 @@ class CheckOptions:
             ("--deep/--no-deep",),
         ),
     )
+    overfit: str = option(
+        AUTO,
+        Shown(
+            "Try whether it learns one batch by heart; default: where the prediction is unclear.",
+            ("--overfit/--no-overfit",),
+            read=_trial,
+            kind=bool,
+        ),
+    )
+    overfit_time: float = option(TRIAL_SECONDS, Shown("Seconds for that; default 30.", least=0.01))
     batch_size: int | None = option(None, Shown("Samples; default the spec's, or 32."))
     max_parameters: int = Limits().parameters
     max_memory: int = Limits().memory  # bytes
@@ -234,62 +265,14 @@ class CheckOptions:
     def probe(self, seed: int) -> ProbeOptions:
         """How one seed is probed."""
         limits = Limits(self.max_parameters, self.max_memory)
-        return ProbeOptions(seed=seed, batch_size=self.batch_size, deep=self.deep, limits=limits)
-
-
-class Seeds(NamedTuple):
-    """Which seeds are probed, one after another; ``auto``: no more than it takes to settle."""
-
-    seeds: tuple[int, ...]
-    auto: bool = False
-
-
-def choose_seeds(asked: int | Sequence[int] | str, first: int | None = None) -> Seeds:
-    """So many seeds from ``first`` on (default 0), those of a list, or ``auto``.
-
-    Raises:
-        InputError: out of range, or a list beside ``first``.
-    """
-    if asked == AUTO:
-        return Seeds(_from(first or 0, AUTO_SEEDS[1]), auto=True)
-    if isinstance(asked, int) and not isinstance(asked, bool):
-        if not 1 <= asked <= MAX_SEEDS:
-            message = f"--seeds: {asked} is out of range (1 to {MAX_SEEDS:,})"
-            raise InputError(message, hint=_SEEDS_HINT)
-        return Seeds(_from(first or 0, asked))
-    if not isinstance(asked, list | tuple | range) or not asked or not all(map(is_seed, asked)):
-        raise InputError(f"--seeds: {asked!r} {_NO_SEEDS}", hint=_SEEDS_HINT)
-    if first is not None:
-        hint = "--seeds 3,7,9 alone, or --seed 3 --seeds 5"
-        raise InputError("--seed and a list of --seeds contradict each other", hint=hint)
-    return Seeds(tuple(dict.fromkeys(asked)))
-
-
-def seeds_in(text: str) -> int | tuple[int, ...]:
-    """The number of ``--seeds 3``, or the list of ``--seeds 5,7``.
-
-    Raises:
-        InputError: not whole numbers, or out of range.
-    """
-    words = [word.strip() for word in text.split(",")]
-    if not all(word.isascii() and word.isdigit() for word in words):
-        raise InputError(f"--seeds: '{text}' {_NO_SEEDS}", hint=_SEEDS_HINT)
-    numbers = tuple(int(word) if len(word) < 20 else 2**63 for word in words)
-    if not all(map(is_seed, numbers)):
-        message = f"--seeds: {text} is out of range (0 to 2^63 - 1)"
-        raise InputError(message, hint=_SEEDS_HINT)
-    return numbers if len(numbers) > 1 else numbers[0]
-
-
-def is_seed(value: object) -> bool:
-    """Whether ``value`` may seed a probe."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-
-
-def _from(first: int, count: int) -> tuple[int, ...]:
-    if not is_seed(first + count - 1):
-        raise InputError(f"--seed {first} is out of range (0 to 2^63 - {count})")
-    return tuple(range(first, first + count))
+        return ProbeOptions(
+            seed=seed,
+            batch_size=self.batch_size,
+            deep=self.deep,
+            overfit=self.overfit,
+            overfit_time=min(self.overfit_time, self.timeout / 2),
+            limits=limits,
+        )
 
 
 def choose(name: str, word: str, words: tuple[str, ...]) -> str:

@@ -15,16 +15,17 @@ from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
 from gradprobe.measure.profile import GradientProfile, from_one
 from gradprobe.spec.network import ArchitectureSpec, InitSpec, NetworkSpec
 from gradprobe.spec.options import (
+    ALWAYS,
+    NEVER,
     JudgeOptions,
     Limits,
     ProbeKeywords,
     ProbeOptions,
     RunOptions,
-    Seeds,
     ascending,
     choose,
-    choose_seeds,
 )
+from gradprobe.spec.seeds import Seeds, choose_seeds
 from gradprobe.spec.sources.table import Target
 from gradprobe.spec.vocabulary import THRESHOLDS
 from gradprobe.theory.moments import Moments, Theory
@@ -32,6 +33,7 @@ from gradprobe.verdict.judge import judge
 from gradprobe.verdict.report import Report
 from gradprobe.verdict.seeds import repeated
 from gradprobe.worker.run import measure_target
+from gradprobe.worker.trial import tried
 
 if TYPE_CHECKING:
     from torch import nn
@@ -115,7 +117,12 @@ def probe(
             ``deep`` knows the probability.
         deep: take a second look, two more passes, for a verdict by the probability that it trains,
             which is in ``training``.
-        max_memory: bytes that a spec's network, or the second look, may take; default 8 GiB.
+        overfit: try whether it learns one batch by heart, a few dozen steps at each of a few rates,
+            or with ``auto`` do so where the prediction is not clear; ``deep`` is then the default.
+            The batch is the given one, the loss yours where it is a function.
+        overfit_time: seconds for that; default no end.
+        max_memory: bytes that a spec's network, the second look or the trial may take; default 8
+            GiB.
         seeds: of a spec, probe so many seeds from ``seed`` on, those of a list, or with ``auto`` as
             many as settle the verdict; the report is a typical one of them, all are in ``repeats``.
 
@@ -147,8 +154,8 @@ def probe(
     from gradprobe.model.make import module_subject
 
     subject = module_subject(model, inputs, loss, options)
-    report = judge(take(subject, options), type(model).__name__, judging)
-    return replace(report, name=None)
+    measurement = tried(subject, take(subject, options), options)
+    return replace(judge(measurement, type(model).__name__, judging), name=None)
 
 
 def _options(keywords: ProbeKeywords) -> tuple[ProbeOptions, JudgeOptions]:
@@ -162,6 +169,10 @@ def _options(keywords: ProbeKeywords) -> tuple[ProbeOptions, JudgeOptions]:
         for field in fields(ProbeOptions)
         if field.name in keywords
     }
+    overfit = measured.get("overfit", False)
+    measured["overfit"] = overfit if isinstance(overfit, str) else ALWAYS if overfit else NEVER
+    if measured["overfit"] != NEVER:
+        measured.setdefault("deep", True)
     measured["loss"] = loss if isinstance(loss, str) else None
     limits = Limits(memory=keywords.get("max_memory", Limits().memory))
     options = ProbeOptions(**measured, limits=limits)

@@ -2,7 +2,7 @@
 
 The rules on how much gradient arrives have two ways to find out: the bands of reach, from one pass,
 or, after a second look and where nobody set a band of their own, the calibrated probability that it
-trains.
+trains. A trial then has the last word on what was predicted: see ``verdict.tried``.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from gradprobe.measure.measurement import Trial
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.spec.network import CheckSpec, Ignore
 from gradprobe.spec.vocabulary import THRESHOLDS
 from gradprobe.verdict.report import Finding, Report, Training, Verdict
 from gradprobe.verdict.rules.rule import Clue, Rule, Selection, Thresholds
 from gradprobe.verdict.rules.table import BY_CODE, BY_NAME, RULES
+from gradprobe.verdict.tried import settled
 
 
 def diagnose(
@@ -24,6 +26,7 @@ def diagnose(
     check: CheckSpec | None = None,
     selection: Selection | None = None,
     training: Training | None = None,
+    trial: Trial | None = None,
 ) -> tuple[tuple[Finding, ...], Verdict]:
     """All findings, the gravest first, and the verdict, which no ignore changes.
 
@@ -35,18 +38,22 @@ def diagnose(
         selection: which rules are reported; all of them by default.
         training: the probability that it trains, which decides instead of the bands of reach where
             those are the default ones.
+        trial: whether it learned one batch by heart.
     """
     check = check or CheckSpec()
     limits = {**thresholds, **check.thresholds}
-    findings = [
-        _finding(rule, clue, check.ignore)
-        for rule in RULES
-        for clue in _clues(rule, profile, limits, training)
-    ]
+    predicted = {rule: list(_clues(rule, profile, limits, training)) for rule in RULES}
+    clues = settled(predicted, trial, limits) if trial else predicted
+    findings = [_finding(r, clue, check.ignore) for r in RULES for clue in clues.get(r, ())]
     codes = {finding.rule for finding in findings}
     verdicts = [rule.verdict for rule in RULES if rule.verdict and rule.code in codes]
     verdict = max(verdicts, key=list(Verdict).index, default=Verdict.HEALTHY)
-    findings += _unused(check.ignore, codes | _out_of_sight(profile, limits, training))
+    findings += _unused(
+        check.ignore,
+        codes
+        | {rule.code for rule in predicted if predicted[rule]}
+        | _out_of_sight(profile, limits, training, trial),
+    )
     selection = selection or Selection()
     selected = [finding for finding in findings if selection.holds(BY_CODE[finding.rule])]
     return tuple(sorted(selected, key=lambda finding: -finding.severity)), verdict
@@ -111,17 +118,18 @@ def _unused(ignores: Iterable[Ignore], codes: set[str]) -> Iterator[Finding]:
 
 
 def _out_of_sight(
-    profile: GradientProfile, limits: Thresholds, training: Training | None
+    profile: GradientProfile, limits: Thresholds, training: Training | None, trial: Trial | None
 ) -> set[str]:
     """The codes that another run on the same network may find: an ignore of theirs has a use.
 
-    Those are what only several seeds tell, what only a second look tells, and, after a second look,
-    what the bands of reach tell.
+    Those are what only several seeds tell, what only a second look or a trial tells, and, after a
+    second look, what the bands of reach tell.
     """
     return {
         rule.code
         for rule in RULES
         if rule.among
+        or (rule.tried and not rule.find and not trial)
         or (rule.weigh and not rule.find and not (training and training.probability))
         or (rule.weigh and rule.find and training and any(rule.find(profile, limits)))
     }

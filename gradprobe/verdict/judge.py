@@ -29,7 +29,7 @@ def judge(measurement: Measurement, target: str, options: JudgeOptions) -> Repor
     training = weigh(measurement)
     selection = Selection(options.select, options.ignore)
     findings, verdict = diagnose(
-        measurement.profile, options.thresholds, check, selection, training
+        measurement.profile, options.thresholds, check, selection, training, measurement.trial
     )
     limits = {**options.thresholds, **check.thresholds}
     return Report(
@@ -41,6 +41,7 @@ def judge(measurement: Measurement, target: str, options: JudgeOptions) -> Repor
         versions=versions(),
         name=measurement.name,
         training=training,
+        trial=measurement.trial,
     )
 
 

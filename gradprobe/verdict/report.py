@@ -10,6 +10,7 @@ from enum import IntEnum, StrEnum
 from statistics import median_low
 from typing import NamedTuple
 
+from gradprobe.measure.measurement import Trial
 from gradprobe.measure.profile import GradientProfile, RowProfile
 from gradprobe.theory.moments import Theory
 from gradprobe.verdict.signals import Signals
@@ -23,6 +24,7 @@ class Verdict(StrEnum):
     VANISHING = "vanishing"
     EXPLODING = "exploding"
     SHATTERED = "shattered"  # only a second look tells
+    DOES_NOT_LEARN = "does-not-learn"  # only a trial tells
     DEAD = "dead"
     DISCONNECTED = "disconnected"
     NON_FINITE = "non-finite"
@@ -140,6 +142,7 @@ class Report:
     name: str | None = None  # what the spec calls the network
     theory: Theory | None = None  # on request
     training: Training | None = None  # on request
+    trial: Trial | None = None  # on request
     repeats: Repeats | None = None  # on request
 
     @property

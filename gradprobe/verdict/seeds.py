@@ -15,7 +15,7 @@ from statistics import fmean, stdev
 
 from gradprobe.numbers import finite
 from gradprobe.spec.network import Ignore
-from gradprobe.spec.options import AUTO_SEEDS, Seeds
+from gradprobe.spec.seeds import AUTO_SEEDS, Seeds
 from gradprobe.spec.vocabulary import THRESHOLDS
 from gradprobe.verdict.calibration import minus_log_log, outlook
 from gradprobe.verdict.diagnose import decides, diagnose_seeds
@@ -102,6 +102,8 @@ def margin(report: Report) -> float | None:
     verdict follows from neither.
     """
     limits, training, reach = report.config.get("thresholds"), report.training, report.reach
+    if report.trial and (report.trial.learned or report.trial.failed):
+        return None
     if report.verdict not in _MEASURED or not isinstance(limits, Mapping):
         return None
     if training and decides(training, limits):

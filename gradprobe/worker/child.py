@@ -36,6 +36,7 @@ from gradprobe.spec.network import TensorSpec, is_target, split
 from gradprobe.worker.exchange import Failure, Reply, Request, decode, encode
 from gradprobe.worker.frames import frames_of, users_frame
 from gradprobe.worker.process import Note, serve
+from gradprobe.worker.trial import tried
 
 
 def main() -> None:
@@ -59,7 +60,7 @@ def reply(request: Request, note: Note = lambda stage: None) -> Reply:
         with _imports_from(request.path):
             subject = _subject(request, note)
             with _step(note, "running the model"):
-                return Reply(take(subject, request.options))
+                return Reply(tried(subject, take(subject, request.options), request.options))
     except GradprobeError as error:
         return Reply(failure=Failure.of(error))
 

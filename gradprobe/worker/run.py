@@ -11,6 +11,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from gradprobe.worker import process
 from gradprobe.worker.exchange import Reply, Request, decode, encode
 from gradprobe.worker.frames import dumped_frames, users_frame
 from gradprobe.worker.process import Answer, Ending
+from gradprobe.worker.trial import tried
 
 
 def measure_target(
@@ -47,9 +49,9 @@ def measure_target(
 
     subject = make(spec, options, inputs)
     if isinstance(spec, ArchitectureSpec):
-        return take(subject, options)
+        return tried(subject, take(subject, options), options)
     try:
-        return take(subject, options, spec.check)
+        return tried(subject, take(subject, options, spec.check), options)
     except ModelError as error:
         # What torch refuses only when it runs is the spec's error; that memory ran out is not.
         if out_of_memory(error) or error.row is None:
@@ -60,7 +62,7 @@ def measure_target(
 def _measure_code(code: CodeSpec, options: ProbeOptions, run: RunOptions) -> Measurement:
     if options.by != "row":
         raise InputError(f"--by {options.by} needs a spec: {code.target} is a Python model")
-    request = _request(code, options)
+    request = _request(code, _within(options, run))
     reply = _run_here(request) if run.in_process else _run_apart(request, run.timeout)
     if reply.failure:
         raise reply.failure.error
@@ -87,6 +89,14 @@ def _request(code: CodeSpec, options: ProbeOptions) -> Request:
         loss=code.loss,
         options=options,
     )
+
+
+def _within(options: ProbeOptions, run: RunOptions) -> ProbeOptions:
+    """A trial gets half of the time that the code may take, so that a result comes back."""
+    if run.in_process:
+        return options
+    half = run.timeout / 2
+    return replace(options, overfit_time=min(half, options.overfit_time or half))
 
 
 def _run_here(request: Request) -> Reply:

@@ -20,6 +20,8 @@ fail-on = "warning"
 regression = 2
 seeds = 3
 deep = false
+overfit = "auto"
+overfit-time = 2.5
 batch-size = 16
 max-parameters = 1_000
 max-memory = "4GiB"
@@ -46,6 +48,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert options.exclude == ("legacy/",)
     assert (options.fail_on, options.regression, options.seeds) == ("warning", 2.0, (0, 1, 2))
     assert options.deep is False
+    assert (options.overfit, options.overfit_time) == ("auto", 2.5)
     assert (options.batch_size, options.max_parameters) == (16, 1000)
     assert (options.max_memory, options.timeout) == (4 * 2**30, 1.5)
     assert options.thresholds["vanishing"] == 1e-5
@@ -54,8 +57,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         PerFileIgnore("a/*.yaml", "weak", "warm-up"),
     )
     assert set(options.origins) == {key.replace("-", "_") for key in KEYS}
-    assert options.origins["timeout"] == "pyproject.toml:13"
-    assert options.origins["thresholds"] == "pyproject.toml:15"
+    assert options.origins["timeout"] == "pyproject.toml:15"
+    assert options.origins["thresholds"] == "pyproject.toml:17"
     assert options.root == str(tmp_path)
 
 

@@ -25,7 +25,7 @@ from gradprobe.render.canvas import Style
 from gradprobe.render.schema import output_schema
 from gradprobe.render.text import render_report
 from gradprobe.spec.network import Ignore, NetworkSpec
-from gradprobe.spec.options import AUTO_SEEDS, MAX_SEEDS, Seeds, choose_seeds, seeds_in
+from gradprobe.spec.seeds import AUTO_SEEDS, MAX_SEEDS, Seeds, choose_seeds, seeds_in
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.spec.sources.stack import load as load_stack
 from gradprobe.spec.sources.yaml import parse

@@ -35,8 +35,9 @@ def probe(
     tells the inputs apart (1: fully, 0: all inputs look alike). --blocks adds each block's Jacobian
     J: highway is tr(J)/n, branch the RMS gain of what is not the skip, gain that of the whole.
     --theory sets mean-field theory's factor beside that measured across each row. --deep judges
-    by the probability that it trains, as check does. --seeds probes several initialisations,
-    shows a typical one, and says whether its verdict is that of the others.
+    by the probability that it trains, as check does. --overfit tries, with steps at several rates,
+    whether the network learns one batch by heart. --seeds probes several initialisations, shows a
+    typical one, and says whether its verdict is that of the others.
 
     package.module:name is a Python class, a function that builds a model, or a model. It is run in
     a process of its own and needs --input, --inputs or --data.

@@ -16,7 +16,7 @@ from typing import Any
 
 from gradprobe.errors import InputError, suggestion
 from gradprobe.files import outside, read_regular
-from gradprobe.spec.options import MAX_BATCH_SIZE, CheckOptions
+from gradprobe.spec.options import ALWAYS, MAX_BATCH_SIZE, NEVER, CheckOptions
 from gradprobe.tasks.check.ignore import pattern_of
 from gradprobe.tasks.check.toml import MAX_BYTES, Reader, unknown_rule
 
@@ -118,6 +118,8 @@ KEYS: dict[str, Callable[[Reader, list[str], Any], Any]] = {
     "regression": Reader.factor,
     "seeds": Reader.seeds,
     "deep": Reader.boolean,
+    "overfit": Reader.trial,
+    "overfit-time": Reader.positive,
     "batch-size": lambda reader, keys, value: reader.whole(keys, value, MAX_BATCH_SIZE),
     "max-parameters": Reader.whole,
     "max-memory": Reader.size,
@@ -143,6 +145,8 @@ def values(options: CheckOptions) -> Iterator[tuple[str, object]]:
             for ignore in value:
                 entry = {"rule": ignore.rule, "reason": ignore.reason}
                 yield f'per-file-ignores."{ignore.pattern}"', [entry]
+        elif key == "overfit":
+            yield key, {ALWAYS: True, NEVER: False}.get(value, value)
         else:
             yield key, list(value) if isinstance(value, tuple) else value
 

@@ -55,7 +55,8 @@ def measure(job: Job, clock: Clock) -> Done:
         lasting = True  # what is wrong with the spec lasts, too
         measurement = measure_target(spec, job.options)
         failed = measurement.no_look is not None and measurement.no_look.failed
-        return Done(encode(Reply(measurement)), lasting=not failed)
+        whole = measurement.trial is None or measurement.trial.lasting
+        return Done(encode(Reply(measurement)), lasting=whole and not failed)
     except InputError as error:
         return Done(encode(Reply(failure=Failure.of(error))), lasting)
 

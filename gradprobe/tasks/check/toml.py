@@ -12,13 +12,14 @@ from typing import Any, NoReturn
 from gradprobe.errors import InputError, Place, located, suggestion
 from gradprobe.files import read_regular
 from gradprobe.spec.options import (
-    MAX_SEEDS,
+    ALWAYS,
+    NEVER,
     SEVERITIES,
     PerFileIgnore,
     ascending,
-    is_seed,
     parse_bytes,
 )
+from gradprobe.spec.seeds import AUTO, MAX_SEEDS, is_seed
 from gradprobe.spec.vocabulary import THRESHOLDS
 from gradprobe.tasks.check.ignore import pattern_of
 from gradprobe.verdict.rules.table import RULES
@@ -146,6 +147,11 @@ class Reader:
         if not isinstance(value, bool):
             self.fail(f"{keys[-1]}: expected true or false", keys)
         return value
+
+    def trial(self, keys: list[str], value: Any) -> str:
+        if value != AUTO and not isinstance(value, bool):
+            self.fail(f'{keys[-1]}: expected true, false or "auto"', keys)
+        return {True: ALWAYS, False: NEVER}.get(value, AUTO)
 
     def whole(self, keys: list[str], value: Any, most: int = 2**40) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:

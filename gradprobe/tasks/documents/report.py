@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from msgspec import UNSET, Meta, UnsetType
 
 from gradprobe.measure.blocks.profile import JacobianProfile
+from gradprobe.measure.measurement import Outcome, Trial
 from gradprobe.measure.profile import RowProfile, RowStatus
 from gradprobe.numbers import all_finite
 from gradprobe.tasks.documents.base import (
@@ -142,6 +143,42 @@ class TrainingDocument(Document):
         return cls.taken(training.probability, margin=training.margin, signals=signals)
 
 
+class CourseDocument(Document):
+    """The losses of one rate, before the first step and after each; null where not finite."""
+
+    optimizer: Literal["SGD", "Adam"]
+    rate: float
+    outcome: Outcome
+    steps: Count
+    losses: list[Number]
+
+
+class TrialDocument(Document):
+    """Whether it learned one batch by heart, at which rate, and every rate that was tried."""
+
+    learned: bool | None  # null where time ran out, or nothing was tried
+    optimizer: Literal["SGD", "Adam"] | None
+    rate: Number
+    largest_stable_rate: Number
+    samples: Count
+    own: bool  # loss and data are the user's
+    cut: bool  # time ran out
+    reason: str | None  # why nothing was tried
+    courses: list[CourseDocument]
+
+    @classmethod
+    def of(cls, trial: Trial) -> Self:
+        learned, largest = trial.learned, trial.largest
+        return cls.taken(
+            trial,
+            learned=True if learned else False if trial.failed else None,
+            optimizer=learned.optimizer if learned else None,
+            rate=learned.rate if learned else None,
+            largest_stable_rate=largest.rate if largest else None,
+            courses=[CourseDocument.taken(c, losses=list(c.losses)) for c in trial.courses],
+        )
+
+
 class SpreadDocument(Document):
     median: float
     low: float
@@ -202,6 +239,7 @@ class ReportDocument(Document, kw_only=True):
     unit: Literal["row", "position"]
     theory: TheoryDocument | UnsetType = UNSET  # with --theory
     training: TrainingDocument | UnsetType | None = UNSET  # with --deep
+    trial: TrialDocument | UnsetType = UNSET  # with --overfit
     seeds: SeedsDocument | UnsetType = UNSET  # with --seeds
     rows: list[RowDocument]
     findings: list[FindingDocument]
@@ -230,6 +268,7 @@ class ReportDocument(Document, kw_only=True):
             unit=unit,
             theory=TheoryDocument.of(report) if report.theory else UNSET,
             training=TrainingDocument.of(report.training) if report.training else UNSET,
+            trial=TrialDocument.of(report.trial) if report.trial else UNSET,
             seeds=SeedsDocument.of(report.repeats) if report.repeats else UNSET,
             rows=[RowDocument.of(row, report, with_jacobian) for row in report.rows],
             findings=[FindingDocument.of(finding) for finding in report.findings],

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from gradprobe.measure.measurement import LEARNED, Trial, rate_of
 from gradprobe.measure.profile import GradientProfile
-from gradprobe.numbers import all_finite, fraction, plural
+from gradprobe.numbers import all_finite, fraction, number, plural
 from gradprobe.verdict import calibration
 from gradprobe.verdict.causes import (
     advice_for_large,
@@ -137,6 +138,39 @@ def _uncertain(profile: GradientProfile, training: Training) -> Iterator[Clue]:
         yield Clue(message, advice, row, p.sgd, calibration.TRAINS)
 
 
+# ---- the same by a trial
+
+
+def does_not_learn(trial: Trial) -> Iterator[Clue]:
+    """A trial: no rate of SGD or Adam brought the network to learn one batch by heart.
+
+    Ten steps were taken at each of seven rates, and up to sixty at the most promising; learned
+    would have been a tenth of the first loss, or nine labels of ten right. Where the prediction
+    says that the network fails, that finding stands, with its cause. This one stands where it says
+    otherwise and the trial was asked for (`probe --overfit`), or loss and data are your own.
+
+    Look at what the prediction does not see: the loss and its labels, inputs that are alike or far
+    from 1, an output that is squashed before the loss.
+    """
+    if not trial.failed or not trial.best:
+        return
+    best = trial.best
+    course = f"{number(best.losses[0])} to {number(best.losses[-1])} in {best.steps} steps"
+    message = f"does not learn one batch by heart: at best {course} ({rate_of(best)})"
+    advice = "look at the loss and its labels, the scale of the inputs, and what squashes outputs"
+    yield Clue(message, advice, value=best.losses[-1] / best.losses[0], threshold=LEARNED)
+
+
+def _barely(trial: Trial) -> Iterator[Clue]:
+    """A network that Adam trains and SGD does not, or that looked well and did not learn."""
+    best = trial.best
+    if trial.learned:
+        message = f"only Adam learns one batch by heart ({rate_of(trial.learned)})"
+        yield Clue(message, "train it with Adam, or mend what SGD cannot cope with")
+    elif trial.failed and best:
+        yield from does_not_learn(trial)
+
+
 # ---- the same at several seeds
 
 
@@ -171,7 +205,14 @@ _explodes = partial(_fails, Verdict.EXPLODING)
 RULES = (
     Rule("GP101", "vanishing", Severity.ERROR, vanishing, Verdict.VANISHING, weigh=_vanishes),
     Rule("GP102", "exploding", Severity.ERROR, exploding, Verdict.EXPLODING, weigh=_explodes),
-    Rule("GP103", "weak", Severity.WARNING, weak, Verdict.WEAK, weigh=_uncertain),
+    Rule("GP103", "weak", Severity.WARNING, weak, Verdict.WEAK, weigh=_uncertain, tried=_barely),
     Rule("GP104", "shattered", Severity.ERROR, verdict=Verdict.SHATTERED, weigh=shattered),
     Rule("GP105", "flips", Severity.WARNING, among=flips),
+    Rule(
+        "GP106",
+        "does-not-learn",
+        Severity.ERROR,
+        verdict=Verdict.DOES_NOT_LEARN,
+        tried=does_not_learn,
+    ),
 )

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from gradprobe.measure.measurement import Trial
 from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile
 from gradprobe.verdict.report import Report, Severity, Training, Verdict
 
@@ -26,8 +27,9 @@ class Rule(NamedTuple):
     """One rule: its code, name, severity, what finds it, and the verdict that it leads to, if any.
 
     ``find`` reads the profile alone. ``weigh`` finds it instead where the probability of training
-    is known, and ``among`` reads the reports of several seeds. The first of these that there is
-    explains the rule to the user by its docstring; ``text`` explains a rule that has none of them.
+    is known, ``tried`` reads a trial that did not learn, or with Adam only, and ``among`` the
+    reports of several seeds. The first of these that there is explains the rule to the user by its
+    docstring; ``text`` explains a rule that has none of them.
     """
 
     code: str
@@ -36,13 +38,14 @@ class Rule(NamedTuple):
     find: Callable[[GradientProfile, Thresholds], Iterator[Clue]] | None = None
     verdict: Verdict | None = None
     weigh: Callable[[GradientProfile, Training], Iterator[Clue]] | None = None
+    tried: Callable[[Trial], Iterator[Clue]] | None = None
     among: Callable[[Sequence[Report]], Iterator[Clue]] | None = None
     text: str = ""
 
     @property
     def explanation(self) -> str:
         """What the rule means and what to do about it, for the user."""
-        way = self.find or self.weigh or self.among
+        way = self.find or self.weigh or self.tried or self.among
         return inspect.cleandoc(self.text or (way and way.__doc__) or "")
 
     def named(self, word: str) -> bool:

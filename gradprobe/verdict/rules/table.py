@@ -15,7 +15,7 @@ BY_NAME = {rule.name: rule for rule in RULES}
 RULE_WORDS = tuple(
     word
     for rule in RULES
-    if rule.find or rule.weigh or rule.among
+    if rule.find or rule.weigh or rule.tried or rule.among
     for word in (rule.code, rule.name)
 )
 

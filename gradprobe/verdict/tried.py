@@ -1,0 +1,53 @@
+"""What was predicted and what a trial saw → what stands. No torch.
+
+A network fails where both say so, or the trial alone where it used the user's own loss and data or
+was asked for. What learned is healthy, or weak where only Adam learned. What needs no prediction, a
+dead or disconnected weight or a number that is not finite, fails whatever a trial saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from gradprobe.measure.measurement import Trial
+from gradprobe.spec.vocabulary import THRESHOLDS
+from gradprobe.verdict.report import Severity, Verdict
+from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds
+
+Clues = Mapping[Rule, Sequence[Clue]]
+
+_PREDICTED = (Verdict.WEAK, Verdict.VANISHING, Verdict.EXPLODING, Verdict.SHATTERED)
+
+
+def settled(clues: Clues, trial: Trial, limits: Thresholds) -> Clues:
+    """The clues of each rule, as the trial leaves them.
+
+    Args:
+        clues: what was predicted, and what needs no prediction.
+        limits: bands of the user's own decide themselves: no trial clears what they find.
+    """
+    predicted = [rule for rule in clues if rule.verdict in _PREDICTED and clues[rule]]
+    cleared: Clues = {rule: [] for rule in predicted}
+    if trial.learned:
+        if limits != THRESHOLDS:
+            return clues
+        weak = Verdict.WEAK if trial.learned.optimizer == "Adam" else None
+        return {**clues, **cleared, **_seen(clues, trial, weak)}
+    if not trial.failed:
+        return clues
+    failing = [r for r in clues if clues[r] and r.verdict and r.severity is Severity.ERROR]
+    if failing:
+        doubly = [rule for rule in failing if rule in predicted]
+        return {**clues, **{rule: [_both(clue) for clue in clues[rule]] for rule in doubly}}
+    verdict = Verdict.DOES_NOT_LEARN if trial.own or trial.asked else Verdict.WEAK
+    return {**clues, **cleared, **_seen(clues, trial, verdict)}
+
+
+def _seen(clues: Clues, trial: Trial, verdict: Verdict | None) -> Clues:
+    """What the rule that leads to ``verdict`` has to say of the trial."""
+    rules = [rule for rule in clues if verdict and rule.verdict is verdict]
+    return {rule: list(rule.tried(trial)) for rule in rules if rule.tried}
+
+
+def _both(clue: Clue) -> Clue:
+    return clue._replace(message=f"{clue.message}; tried: does not learn")
