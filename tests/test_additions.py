@@ -203,7 +203,9 @@ def test_a_signal_is_three_files(tmp_path: Path) -> None:
                 "        coherence=coherence,\n        longing=5.0,\n",
             ),
         ],
-        "verdict/calibration.py": [("}\n# to here", '    "longing": (-9.0, -9.0),\n}\n# to here')],
+        "verdict/calibration.py": [
+            ("}\nCOEFFICIENTS_WITH", '    "longing": (-9.0, -9.0),\n}\nCOEFFICIENTS_WITH')
+        ],
         "verdict/causes.py": [("CAUSES = {\n", cause)],
     }
     value, shown = changed(tmp_path, "a signal of the probability", edits, WITH_SIGNAL)

@@ -70,8 +70,9 @@ def build(
         try:
             model = make().to(dtype=dtype, device=device)
         except (RuntimeError, MemoryError) as error:
-            message = f"{spec.source}: the model cannot be built: {_first(error)}"
-            raise ModelError(message) from error
+            raise ModelError(
+                f"{spec.source}: the model cannot be built: {_first(error)}"
+            ) from error
     return model, {key: placed(x, device, dtype) for key, x in inputs.items()}
 
 
