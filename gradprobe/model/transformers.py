@@ -59,7 +59,7 @@ def build(
     except InputError:
         raise
     except Exception as error:
-        raise ModelError(f"{spec.source}: the model cannot be built: {_first(error)}") from error
+        raise _not_built(spec, error) from error
     _hold_against(outline, options.limits, dtype)
     generator = torch.Generator().manual_seed(derive(options.seed, "input"))
     inputs = _inputs(outline, config, batch_size, generator)
@@ -70,10 +70,12 @@ def build(
         try:
             model = make().to(dtype=dtype, device=device)
         except (RuntimeError, MemoryError) as error:
-            raise ModelError(
-                f"{spec.source}: the model cannot be built: {_first(error)}"
-            ) from error
+            raise _not_built(spec, error) from error
     return model, {key: placed(x, device, dtype) for key, x in inputs.items()}
+
+
+def _not_built(spec: ArchitectureSpec, error: Exception) -> ModelError:
+    return ModelError(f"{spec.source}: the model cannot be built: {_first(error)}")
 
 
 @contextmanager
