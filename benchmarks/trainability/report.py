@@ -21,17 +21,19 @@ from fit import LINKS, SIGNS, TARGETS, TRAINED, seen
 from profiles import FIT, GIVEN, REPORT, SEEDS, load
 from regression import Array, agreement, auc, bins, fit, log_loss, predict, reliability
 from sample import PER_SEED
+from trials import read_trials
 
 from gradprobe.spec.seeds import AUTO_SEEDS
 from gradprobe.verdict import calibration
 from gradprobe.verdict.calibration import FAILS, TRAINS, minus_log_log, outlook, probability
 from gradprobe.verdict.report import Probability, Verdict, tally
 from gradprobe.verdict.seeds import sure
-from gradprobe.verdict.signals import Signals
+from gradprobe.verdict.signals import Signals, effort
 
 Line = tuple[dict[str, Any], dict[str, Any]]  # outcome, profile
 HOPELESS = Probability(0.0, 0.0)
 NEARLY = 0.8
+CLEAR = 0.97  # under SGD, from which on a check makes no trial
 DRAWS = ((25, 28), (29, 32))  # seeds of sample.py
 
 
@@ -69,6 +71,52 @@ def verdict(profile: dict[str, Any]) -> Judged:
         return Judged(True, 0.0)
     fails, trains, _ = outlook(p)
     return Judged(fails, p.adam, not fails and not trains)
+
+
+# ---- with a trial on one batch, which the profile then holds
+
+
+def with_trials(lines: list[Line]) -> list[Line]:
+    trials = read_trials()
+    return [(o, profile | {"trial": trials[o["id"]]}) for o, profile in lines if o["id"] in trials]
+
+
+def trial_alone(profile: dict[str, Any]) -> Judged:
+    """It fails where no rate learned; the less effort it took, the better."""
+    return Judged(profile["trial"].failed, -(effort(profile["trial"]) or 0.0))
+
+
+def after_trial(profile: dict[str, Any]) -> Probability:
+    if not profile["signals"]:
+        return HOPELESS
+    return probability(Signals(**profile["signals"]), effort(profile["trial"]))
+
+
+def second_model(model: int) -> Callable[[dict[str, Any]], Judged]:
+    def rule(profile: dict[str, Any]) -> Judged:
+        p = after_trial(profile)[model]
+        return Judged(p < FAILS, p, FAILS <= p < TRAINS)
+
+    return rule
+
+
+def tried_verdict(bar: float) -> Callable[[dict[str, Any]], Judged]:
+    """A check that tries what is not clear: what fails by both fails, what learned is healthy.
+
+    It is weak, though, where Adam learned it, or where SGD's probability after it is below ``bar``.
+    """
+
+    def rule(profile: dict[str, Any]) -> Judged:
+        trial, before, after = profile["trial"], verdict(profile), after_trial(profile)
+        p = probabilities(profile)
+        if p == HOPELESS or p.sgd >= CLEAR:
+            return before._replace(score=after.adam)
+        if trial.learned:
+            doubtful = trial.learned.optimizer != "SGD" or after.sgd < bar
+            return Judged(False, after.adam, doubtful)
+        return Judged(before.fails, after.adam, not before.fails)
+
+    return rule
 
 
 # ---- the peers, each from the threshold that it publishes. What is not finite is missing here, and
@@ -215,6 +263,29 @@ def rules_table(lines: list[Line]) -> None:
         print(told)
 
 
+def trial_table(lines: list[Line]) -> None:
+    """What a trial is worth alone, beside the signals, and in the verdict of a check."""
+    lines = with_trials(lines)
+    print(f"\nwith a trial on one batch: {len(lines)} networks were tried")
+    for model, target in enumerate(TARGETS):
+        y = outcomes(lines, target)
+        rules: dict[str, Callable[[dict[str, Any]], Judged]] = {
+            "first model, no trial": calibrated(model),
+            "the trial alone": trial_alone,
+            "second model, with trial": second_model(model),
+            "verdict: healthy if learned": tried_verdict(0.0),
+            "verdict: and 80 % after it": tried_verdict(TRAINS),
+        }
+        print(
+            f"\n{target + ', with a trial':28}    AUC   ± error   false alarms   misses   uncertain"
+        )
+        for name, rule in rules.items():
+            q = quality(lines, target, rule)
+            score = np.array([rule(profile).score for _, profile in lines])
+            print(f"{name:28}{q.auc:7.4f}{auc_error(score, y):10.4f}{q.alarms:15.1%}", end="")
+            print(f"{q.misses:9.1%}{q.uncertain:12.1%}")
+
+
 def by_draw(lines: list[Line]) -> None:
     """Each draw alone: the first had been looked at when the second model got another link."""
     print(f"\n{'seeds':9}{'networks':>9}{'target':>15}{'AUC':>7}{'alarms':>8}{'misses':>8}", end="")
@@ -344,6 +415,7 @@ def main() -> None:
     missing = sum(1 for _, profile in lines if profile["signals"] is None)
     print(f"{len(lines)} networks, {missing} of them without signals")
     rules_table(lines)
+    trial_table(lines)
     for model, target in enumerate(TARGETS):
         reliability(target, said(lines, model), outcomes(lines, target))
     by_draw(lines)
