@@ -43,7 +43,8 @@ def diagnose(
     check = check or CheckSpec()
     limits = {**thresholds, **check.thresholds}
     predicted = {rule: list(_clues(rule, profile, limits, training)) for rule in RULES}
-    clues = settled(predicted, trial, limits) if trial else predicted
+    after = training.after_trial if training else None
+    clues = settled(predicted, trial, limits, after) if trial else predicted
     findings = [_finding(r, clue, check.ignore) for r in RULES for clue in clues.get(r, ())]
     codes = {finding.rule for finding in findings}
     verdicts = [rule.verdict for rule in RULES if rule.verdict and rule.code in codes]

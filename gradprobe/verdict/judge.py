@@ -13,7 +13,7 @@ from gradprobe.verdict.calibration import outlook, probability
 from gradprobe.verdict.diagnose import diagnose
 from gradprobe.verdict.report import Report, Training
 from gradprobe.verdict.rules.rule import Selection
-from gradprobe.verdict.signals import signals
+from gradprobe.verdict.signals import effort, signals
 
 _NORMALISED = 32  # values a channel: what the calibration's networks had, and fewer shatter
 
@@ -61,8 +61,11 @@ def weigh(measurement: Measurement) -> Training | None:
     weighed = signals(measurement.profile, look.coherence, look.highways, look.lost_past)
     if weighed is None:
         return Training(reason="no weight has a finite gradient that is not zero")
-    chance = probability(weighed)
-    return Training(weighed, chance, outlook(chance).margin)
+    chance, trial = probability(weighed), measurement.trial
+    # The second model knows the drawn loss, not the user's own.
+    took = effort(trial) if trial and not trial.own else None
+    after = None if took is None else probability(weighed, took)
+    return Training(weighed, chance, outlook(chance).margin, after_trial=after)
 
 
 def versions() -> dict[str, str]:

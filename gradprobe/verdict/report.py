@@ -56,6 +56,7 @@ class Training(NamedTuple):
     margin: float | None = None  # natural log of the odds from the nearest other verdict
     reason: str | None = None
     failed: bool = False  # the second look itself: another run may get further
+    after_trial: Probability | None = None  # by the second model, where there was a whole trial
 
 
 class Spread(NamedTuple):

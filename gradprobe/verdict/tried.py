@@ -1,8 +1,10 @@
 """What was predicted and what a trial saw → what stands. No torch.
 
 A network fails where both say so, or the trial alone where it used the user's own loss and data or
-was asked for. What learned is healthy, or weak where only Adam learned. What needs no prediction, a
-dead or disconnected weight or a number that is not finite, fails whatever a trial saw.
+was asked for. What learned is healthy, or weak where only Adam learned, or where prediction and
+trial together leave SGD less than 80 %: sixteen samples are learned more easily than a data set.
+What needs no prediction, a dead or disconnected weight or a number that is not finite, fails
+whatever a trial saw.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from collections.abc import Mapping, Sequence
 
 from gradprobe.measure.measurement import Trial
 from gradprobe.spec.vocabulary import THRESHOLDS
-from gradprobe.verdict.report import Severity, Verdict
+from gradprobe.verdict.calibration import TRAINS
+from gradprobe.verdict.report import Probability, Severity, Verdict
 from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds
 
 Clues = Mapping[Rule, Sequence[Clue]]
@@ -19,19 +22,23 @@ Clues = Mapping[Rule, Sequence[Clue]]
 _PREDICTED = (Verdict.WEAK, Verdict.VANISHING, Verdict.EXPLODING, Verdict.SHATTERED)
 
 
-def settled(clues: Clues, trial: Trial, limits: Thresholds) -> Clues:
+def settled(
+    clues: Clues, trial: Trial, limits: Thresholds, after: Probability | None = None
+) -> Clues:
     """The clues of each rule, as the trial leaves them.
 
     Args:
         clues: what was predicted, and what needs no prediction.
         limits: bands of the user's own decide themselves: no trial clears what they find.
+        after: how likely it is to train, by prediction and trial together.
     """
     predicted = [rule for rule in clues if rule.verdict in _PREDICTED and clues[rule]]
     cleared: Clues = {rule: [] for rule in predicted}
     if trial.learned:
         if limits != THRESHOLDS:
             return clues
-        weak = Verdict.WEAK if trial.learned.optimizer == "Adam" else None
+        doubtful = trial.learned.optimizer == "Adam" or (after and after.sgd < TRAINS)
+        weak = Verdict.WEAK if doubtful else None
         return {**clues, **cleared, **_seen(clues, trial, weak)}
     if not trial.failed:
         return clues

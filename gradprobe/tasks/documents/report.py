@@ -126,6 +126,11 @@ class TheoryDocument(Document):
         )
 
 
+class ProbabilityDocument(Document):
+    sgd: Share
+    adam: Share
+
+
 class TrainingDocument(Document):
     """The probabilities that it trains, their margin, and the signals that they follow from."""
 
@@ -133,6 +138,7 @@ class TrainingDocument(Document):
     adam: Share
     margin: Amount
     signals: Annotated[dict[str, float], exactly(Signals._fields, {"type": "number", "minimum": 0})]
+    after_trial: ProbabilityDocument | UnsetType = UNSET  # by prediction and trial together
 
     @classmethod
     def of(cls, training: Training) -> Self | None:
@@ -140,7 +146,13 @@ class TrainingDocument(Document):
         if training.probability is None or training.signals is None:
             return None
         signals = training.signals._asdict()
-        return cls.taken(training.probability, margin=training.margin, signals=signals)
+        after = training.after_trial
+        return cls.taken(
+            training.probability,
+            margin=training.margin,
+            signals=signals,
+            after_trial=ProbabilityDocument.taken(after) if after else UNSET,
+        )
 
 
 class CourseDocument(Document):

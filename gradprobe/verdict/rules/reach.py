@@ -164,7 +164,11 @@ def does_not_learn(trial: Trial) -> Iterator[Clue]:
 def _barely(trial: Trial) -> Iterator[Clue]:
     """A network that Adam trains and SGD does not, or that looked well and did not learn."""
     best = trial.best
-    if trial.learned:
+    if trial.learned and trial.learned.optimizer == "SGD":
+        took = f"{rate_of(trial.learned)}, {plural(trial.learned.steps, 'step')}"
+        message = f"learns one batch by heart ({took}), and may still not train on more data"
+        yield Clue(message, "watch its first epoch, or mend what the prediction has against it")
+    elif trial.learned:
         message = f"only Adam learns one batch by heart ({rate_of(trial.learned)})"
         yield Clue(message, "train it with Adam, or mend what SGD cannot cope with")
     elif trial.failed and best:
