@@ -1,11 +1,13 @@
-"""Time and peak memory of one probe ÷ those of a bare forward and backward.
+"""Time and peak memory of one probe ÷ those of a bare forward and backward; a trial in bare steps.
 
     python benchmarks/overhead.py
+    python benchmarks/overhead.py --trial
 
 For each network, in one run and in turn: a bare step (forward, loss, backward into ``.grad``), the
 forum's loop over ``named_parameters()`` after such a step, and one probe with every column of the
 table. Times are ratios of medians; memory is the peak resident set of a process that takes one
-step, less what it held before, ÷ the same for the bare step.
+step, less what it held before, ÷ the same for the bare step. A trial of up to sixteen samples is
+measured in bare steps of the same batch.
 """
 
 from __future__ import annotations
@@ -17,14 +19,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from gradprobe.measure.one_pass import measure
+from gradprobe.measure.overfit import overfit
 from gradprobe.model.build import build
 from gradprobe.model.losses import projection
+from gradprobe.model.make import module_subject
 from gradprobe.model.subject import subject_of
 from gradprobe.model.tensors import first_tensor
 from gradprobe.spec.sources.stack import StackOptions
@@ -78,6 +83,35 @@ def steps(case: str) -> dict[str, Callable[[], object]]:
     return {"bare": bare, "forum loop": forum, "gradprobe": probe}
 
 
+def trial(case: str) -> str:
+    """A trial's steps and rates, and its time in bare steps."""
+    if case == GPT2:
+        network, x = model_of(case)
+    else:  # 16 images of 64 pixels
+        spec = load_spec(RESNET, StackOptions())
+        spec = replace(spec, input=replace(spec.input, shape=(3, 64, 64)))
+        network, x = build(spec, batch_size=16), torch.randn(16, 3, 64, 64)
+    subject = module_subject(network, x)
+
+    def bare() -> None:
+        network.zero_grad(set_to_none=True)
+        subject.loss(network(x)).backward()
+
+    def seconds(step: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        step()
+        return time.perf_counter() - start
+
+    bare()
+    step = statistics.median(seconds(bare) for _ in range(3))
+    network.zero_grad(set_to_none=True)
+    start = time.perf_counter()
+    outcome = overfit(subject)
+    taken = (time.perf_counter() - start) / step
+    steps = sum(course.steps for course in outcome.courses)
+    return f"{case:18}{taken:8.0f} bare steps, {steps} steps of {len(outcome.courses)} courses"
+
+
 def average_gradients(network: nn.Module) -> list[float]:
     """The loop that the PyTorch forum hands on: the mean |gradient| of every weight."""
     return [
@@ -115,10 +149,15 @@ def main() -> None:
     parser.add_argument("--case", choices=[*CASES, GPT2], action="append")
     parser.add_argument("--child", choices=[*CASES, GPT2])
     parser.add_argument("--what", default="bare")
+    parser.add_argument("--trial", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.child:
         child(arguments.child, arguments.what)
+        return
+    if arguments.trial:
+        for case in ("ResNet-50", GPT2):
+            print(trial(case), flush=True)
         return
     print(
         f"torch {torch.__version__}, {arguments.threads} thread(s); ÷ bare forward and backward\n"
