@@ -133,6 +133,15 @@ def printable(text: str) -> str:
     )
 
 
+# What a CI runner obeys: GitHub's ``::command`` at the start of a line, and older ones anywhere.
+_COMMAND = re.compile(r"^([^\S\n]*):(?=:)|#(?=#(?:\[|vso\[|teamcity\[))", re.MULTILINE)
+
+
+def without_commands(text: str) -> str:
+    """``text`` with an escape, which JSON reads too, where a CI runner would see a command."""
+    return _COMMAND.sub(lambda match: f"{match[1] or ''}\\u{ord(match[0][-1]):04x}", text)
+
+
 def suggestion(word: str, words: Iterable[str]) -> str:
     """``did you mean 'width'?``, or an empty string when nothing known is near."""
     return suggested(word, {candidate: candidate for candidate in words})

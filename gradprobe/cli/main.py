@@ -33,8 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str] | None) -> int:
     from gradprobe.cli.app import app_for
-    from gradprobe.errors import ExitCode, GradprobeError, printable
+    from gradprobe.errors import ExitCode, GradprobeError, InputError, printable
 
+    try:
+        os.getcwd()
+    except OSError:
+        _tell(str(InputError("the working directory is not there any more")))
+        return int(ExitCode.USAGE)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's advice on how it was called is not the user's
@@ -100,8 +105,10 @@ def _mend_environment() -> None:
 
 
 def _tell(text: str) -> None:
+    from gradprobe.errors import without_commands
+
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(without_commands(text), file=sys.stderr, flush=True)
     except OSError:
         _discard(sys.stderr)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from gradprobe.errors import ExitCode, printable
+from gradprobe.errors import ExitCode, printable, without_commands
 from gradprobe.files import write_atomically
 from gradprobe.render.canvas import Style
 from gradprobe.spec.options import SEVERITIES, Shown, option
@@ -79,8 +79,10 @@ def style_for(color: str, output: str | None) -> Style:
     return Style(_width(terminal), painted, plain)
 
 
-def emit(text: str, output: str | None = None) -> None:
+def emit(text: str, output: str | None = None, commands: bool = False) -> None:
     """Write ``text`` to standard output, or to the file ``output``, whole or not at all.
+
+    On standard output a CI runner finds no command in it, unless ``commands`` says that it is some.
 
     A reader that has closed the pipe is no error: the exit code stays what it was.
     """
@@ -90,7 +92,7 @@ def emit(text: str, output: str | None = None) -> None:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        sys.stdout.write(text)
+        sys.stdout.write(text if commands else without_commands(text))
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -99,7 +101,8 @@ def emit(text: str, output: str | None = None) -> None:
 def warn(text: str) -> None:
     """Say on standard error what does not change the result."""
     with suppress(OSError):
-        print(f"gradprobe: warning: {printable(text)}", file=sys.stderr, flush=True)
+        shown = without_commands(printable(text))
+        print(f"gradprobe: warning: {shown}", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -87,7 +87,8 @@ def publish(result: CheckResult, options: PublishOptions) -> None:
     """
     files, word = options.files, options.format
     if not any(output in files for output in options.outputs):
-        emit(_rendered(result, word, style_for(options.color, None), sys.stdout.isatty()))
+        text = _rendered(result, word, style_for(options.color, None), sys.stdout.isatty())
+        emit(text, commands=word == "github")
     if os.environ.get("GITHUB_ACTIONS") == "true" and word != "github":
         _show_in_github(result, sys.stdout if word in FOR_PEOPLE else sys.stderr)
     failed = []

@@ -1,15 +1,19 @@
-"""Leaving no trace: buffers, modes and the global random states are restored."""
+"""Leaving no trace: a model and the global random states are as they were."""
 
 from __future__ import annotations
 
 import random
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from operator import is_
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gradprobe.model.build import Network
 from gradprobe.model.rows import modules_of
 from gradprobe.model.subject import Subject
 
@@ -18,13 +22,18 @@ _SMALL_WORK = 200_000_000  # multiplications of a forward pass
 
 @contextmanager
 def undisturbed(model: nn.Module, modules: list[nn.Module] | None = None) -> Iterator[None]:
-    """Restore buffers, modes and the global random states, whatever happens inside."""
+    """Restore the model and the global random states, whatever happens inside.
+
+    A forward may write to anything of its own: weights, buffers, gradients, ``requires_grad``,
+    modes, hooks, submodules and attributes. The layers of a spec write to their buffers alone.
+    """
     modules = modules or modules_of(model)
-    training = [module.training for module in modules]
-    buffers = [dict(module._buffers) if module._buffers else None for module in modules]
-    copies = [pair for module in modules for pair in _copies(module)]
+    own_code = not isinstance(model, Network)
+    attributes = [_Attributes(module, own_code) for module in modules]
+    tensors = {id(t): t for module in modules for t in _changing(module, own_code)}
+    values = [_Values(tensor) for tensor in tensors.values()]
     with ExitStack() as stack:
-        stack.callback(_restore, modules, training, buffers, copies)
+        stack.callback(_restore, [*attributes, *values])
         stack.callback(torch.default_generator.set_state, torch.default_generator.get_state())
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             device = torch.cuda.current_device()
@@ -37,31 +46,80 @@ def undisturbed(model: nn.Module, modules: list[nn.Module] | None = None) -> Ite
         yield
 
 
-def _copies(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """The tensors that a forward pass may change in place, each with a copy."""
-    changing = [buffer for buffer in module._buffers.values() if buffer is not None]
-    if module.__dict__.get("max_norm") is not None:  # Embedding renormalises its weight in place
-        changing += [p for p in module._parameters.values() if p is not None]
-    return [(tensor, tensor.detach().clone()) for tensor in changing]
+class _Attributes:
+    """What a module holds: its attributes, and what is in those that are collections."""
+
+    def __init__(self, module: nn.Module, own_code: bool) -> None:
+        self.module = module
+        names = vars(module) if own_code else ("training", "_buffers")
+        self.values = {name: vars(module)[name] for name in names if name in vars(module)}
+        self.complete = own_code
+        self.inside = {
+            name: value.copy()
+            for name, value in self.values.items()
+            if type(value) in (dict, OrderedDict, list, set) and (value or own_code)
+        }
+
+    def restore(self) -> None:
+        for name, before in self.inside.items():
+            value = self.values[name]
+            if not _same(value, before):
+                value.clear()
+                value.extend(before) if isinstance(value, list) else value.update(before)
+        now = vars(self.module)
+        if self.complete and now.keys() != self.values.keys():
+            now.clear()
+        now.update(self.values)
 
 
-def _restore(
-    modules: list[nn.Module],
-    training: list[bool],
-    buffers: list[dict[str, Tensor | None] | None],
-    copies: list[tuple[Tensor, Tensor]],
-) -> None:
-    for module, mode, before in zip(modules, training, buffers, strict=True):
-        if module.training is not mode:
-            module.training = mode
-        if module._buffers or before:
-            module._buffers.clear()
-            module._buffers.update(before or {})
-    with torch.no_grad():
-        for tensor, copy in copies:
+class _Values:
+    """What a tensor holds: its numbers, and the gradient that a backward pass left with it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.data = tensor.detach()  # its storage, which ``tensor.data = …`` takes away
+        self.copy = self.data.clone()
+        self.requires_grad = tensor.requires_grad
+        self.grad = tensor.grad if tensor.is_leaf else None
+        self.grad_copy = None if self.grad is None else self.grad.detach().clone()
+
+    def restore(self) -> None:
+        tensor = self.tensor
+        if tensor.is_leaf and tensor.requires_grad is not self.requires_grad:
+            tensor.requires_grad_(self.requires_grad)
+        if tensor.is_leaf and tensor.grad is not self.grad:
+            tensor.grad = self.grad
+        strided = tensor.layout is torch.strided
+        if strided and (tensor.data_ptr(), tensor.shape) != (self.data.data_ptr(), self.data.shape):
+            tensor.data = self.data
+        for now, before in ((tensor, self.copy), (self.grad, self.grad_copy)):
             # Untouched tensors are not written: a write would count as a change.
-            if not torch.equal(tensor, copy):
-                tensor.copy_(copy)
+            if now is not None and before is not None and not torch.equal(now, before):
+                now.copy_(before)
+
+
+def _changing(module: nn.Module, own_code: bool) -> Iterator[Tensor]:
+    """The tensors of a module that its forward pass may change in place."""
+    yield from (buffer for buffer in module._buffers.values() if buffer is not None)
+    # Embedding renormalises its weight in place.
+    if own_code or module.__dict__.get("max_norm") is not None:
+        yield from (p for p in module._parameters.values() if p is not None)
+        yield from (value for value in vars(module).values() if isinstance(value, Tensor))
+
+
+def _same(value: Any, before: Any) -> bool:
+    """Whether a collection holds the very same things in the same order."""
+    if isinstance(value, dict):
+        return list(value) == list(before) and all(map(is_, value.values(), before.values()))
+    if isinstance(value, set):
+        return bool(value == before)
+    return len(value) == len(before) and all(map(is_, value, before))
+
+
+def _restore(states: list[_Attributes | _Values]) -> None:
+    with torch.no_grad():
+        for state in states:
+            state.restore()
 
 
 @contextmanager

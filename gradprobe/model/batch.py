@@ -86,8 +86,11 @@ def _as_input(inputs: Tensor, path: str, spec: InputSpec | None) -> Tensor:
         return inputs
     if inputs.is_complex():
         raise InputError(f"{path}: samples are complex: a spec takes real numbers")
+    if inputs.dim() < 2 and spec is None:
+        hint = "reshape them to (samples, 1), or what the model takes"
+        raise InputError(f"{path}: its samples are single numbers, without a dimension", hint=hint)
     inputs = inputs.to(torch.float64 if inputs.dtype is torch.float64 else torch.float32)
-    bad = (~torch.isfinite(inputs.flatten(1))).any(1).nonzero()
+    bad = (~torch.isfinite(inputs.reshape(len(inputs), -1))).any(1).nonzero()
     if bad.numel():
         raise InputError(f"{path}: sample {int(bad[0])} holds NaN or infinity")
     return inputs

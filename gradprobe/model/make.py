@@ -141,6 +141,7 @@ def module_subject(
     subject = subject_of(model, inputs, function, seed=options.seed, rows=options.rows)
     if any(t.dim() and not len(t) for t in tensors_in([subject.args, dict(subject.kwargs)])):
         raise InputError("inputs: the batch holds no samples")
+    _check_batch(model, subject.args)
     return replace(
         subject,
         memory=options.limits.memory,
@@ -192,6 +193,24 @@ def _check_trainable(model: nn.Module) -> None:
         raise InputError("the model is on the meta device: it has no numbers to measure")
     if not any(p.requires_grad for p in parameters):
         raise InputError("the model has no trainable parameters")
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ModelError(
+            "the model is scripted, which takes no hooks: hand over the one it is from"
+        )
+
+
+def _check_batch(model: nn.Module, args: tuple[Any, ...]) -> None:
+    """Refuse one sample in place of a batch, by what the first layer takes."""
+    holders = (m for m in model.modules() if m._parameters and not list(m.children()))
+    first, x = next(holders, None), args[0] if args else None
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        return
+    one_vector = isinstance(first, nn.Linear) and x.shape == (first.in_features,)
+    one_image = isinstance(first, nn.modules.conv._ConvNd) and x.dim() == len(first.kernel_size) + 1
+    if one_vector or one_image:
+        shape = list(x.shape)
+        message = f"inputs: {shape} is the shape of one sample, and a batch of several is needed"
+        raise InputError(message, hint=f"{[32, *shape]}: the batch comes first")
 
 
 def _main_loss(name: str, seed: int) -> Callable[[Any], Tensor]:
@@ -216,7 +235,7 @@ def device_of(name: str) -> torch.device:
     try:
         torch.empty(1, device=device)
     except Exception as error:
-        reason = first_line(error)
+        reason = first_line(error).split(". ")[0]
         raise InputError(f"--device {name} is not to be had here: {reason}") from error
     return device
 

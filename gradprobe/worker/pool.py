@@ -118,11 +118,26 @@ def _start(work: Callable[[Any, Clock], object]) -> _Worker:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(work, there), daemon=True)
-    resource_tracker.ensure_running()  # which would unblock interrupts when it is started
-    with _interrupts_blocked():  # until the worker has said what an interrupt does to it
+    with _safe_path():
+        resource_tracker.ensure_running()  # which would unblock interrupts when it is started
+    with _interrupts_blocked(), _safe_path():  # until it has said what an interrupt does to it
         process.start()
     there.close()
     return _Worker(process, here)
+
+
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """A worker's imports are not looked for in the working directory, which may be anyone's."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _received(worker: _Worker) -> Any:
