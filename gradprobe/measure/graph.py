@@ -43,42 +43,69 @@ def reads(calls: Sequence[Call], inputs: Collection[Tensor]) -> list[Reads]:
         calls: in their order.
         inputs: leaves.
     """
-    leaves = {id(tensor) for tensor in inputs}
-    sources: dict[Node, frozenset[int]] = {}
-    made_by: dict[Node, int] = {}
-    behind: list[int] = []  # of each call: the calls that it follows from, as the bits of a number
-    earlier: dict[object, int] = {}  # calls of each module so far, as bits
-    seen: dict[object, set[int]] = {}  # where its arguments lay
-    result: list[Reads] = []
+    reader = _Reader({id(tensor) for tensor in inputs})
+    return [reader.read(index, call) for index, call in enumerate(calls)]
 
-    def ancestry(node: Node | None) -> int:
-        if node is None or len(sources) > _MANY:
+
+class _Reader:
+    """Reads the calls one after the other; each node is visited once."""
+
+    def __init__(self, leaves: Collection[int]) -> None:
+        self.leaves = leaves
+        self.sources: dict[Node, frozenset[int]] = {}
+        self.made_by: dict[Node, int] = {}
+        self.behind: list[int] = []  # the calls that each call follows from, as bits of a number
+        self.earlier: dict[object, int] = {}  # calls of each module so far, as bits
+        self.places: dict[object, set[object]] = {}  # where its arguments lay, what joined them
+        self.traced: list[Node] = []  # on the way to the arguments of the call
+
+    def read(self, index: int, call: Call) -> Reads:
+        """What the call reads."""
+        own, places = self.earlier.get(call.module, 0), self.places.setdefault(call.module, set())
+        fresh = self._fresh(call, own)
+        new = bool(fresh - places)
+        places |= fresh
+        self.behind.append(self._ancestry(call.node))
+        self.earlier[call.module] = own | 1 << index
+        if call.node is None or len(self.sources) > _MANY:
+            return Reads(None, new)
+        handed_on = self.made_by.get(call.node)
+        feeders = sorted(self.sources[call.node]) if handed_on is None else [handed_on]
+        self.made_by[call.node] = index
+        self.sources[call.node] = frozenset([index])
+        return Reads(tuple(feeders), new)
+
+    def _fresh(self, call: Call, own: int) -> set[object]:
+        """The arguments that follow from no call in ``own``, and what joins such that do.
+
+        That is, one half of a concatenation of an input and a state.
+        """
+        self.traced.clear()
+        arguments: set[object] = {
+            place for node, place in call.arguments if not self._ancestry(node) & own
+        }
+        return arguments | {
+            (node, output)
+            for joint in self.traced
+            if self._ancestry(joint) & own
+            for node, output in joint.next_functions
+            if node is not None and self.sources.get(node) and not self._ancestry(node) & own
+        }
+
+    def _ancestry(self, node: Node | None) -> int:
+        """The calls that ``node`` follows from, as bits."""
+        if node is None or len(self.sources) > _MANY:
             return 0
-        _trace(node, sources, leaves)
+        self.traced += _trace(node, self.sources, self.leaves)
         bits = 0
-        for i in sources[node]:
-            bits |= behind[i] | 1 << i if i != DATA else 0
+        for index in self.sources[node]:
+            bits |= self.behind[index] | 1 << index if index != DATA else 0
         return bits
 
-    for index, call in enumerate(calls):
-        own, places = earlier.get(call.module, 0), seen.setdefault(call.module, set())
-        fresh = [place for node, place in call.arguments if not ancestry(node) & own]
-        new = any(place not in places for place in fresh)
-        places.update(fresh)
-        behind.append(ancestry(call.node))
-        feeders: tuple[int, ...] | None = None
-        if call.node is not None and len(sources) <= _MANY:
-            handed_on = call.node in made_by
-            feeders = (made_by[call.node],) if handed_on else tuple(sorted(sources[call.node]))
-            made_by[call.node] = index
-            sources[call.node] = frozenset([index])
-        result.append(Reads(feeders, new))
-        earlier[call.module] = own | 1 << index
-    return result
 
-
-def _trace(root: Node, sources: dict[Node, frozenset[int]], leaves: Collection[int]) -> None:
-    """Put what feeds each node behind ``root`` into ``sources``."""
+def _trace(root: Node, sources: dict[Node, frozenset[int]], leaves: Collection[int]) -> list[Node]:
+    """Put what feeds each node behind ``root`` into ``sources``; the nodes that are new there."""
+    new = []
     stack = [root] if root not in sources else []
     while stack:
         node = stack[-1]
@@ -92,9 +119,11 @@ def _trace(root: Node, sources: dict[Node, frozenset[int]], leaves: Collection[i
             union = frozenset[int]().union(*(sources.get(n, frozenset()) for n in behind))
             leaf: Any = getattr(node, "variable", None)
             own = frozenset([DATA]) if id(leaf) in leaves else frozenset()
+            new.append(node)
             sources[node] = own | (
                 frozenset(sorted(union)[-_MOST:]) if len(union) > _MOST else union
             )
+    return new
 
 
 def nodes_behind(node: Node) -> list[Node]:

@@ -6,7 +6,6 @@ A large gradient is reduced to its norm as soon as autograd has made it.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -19,11 +18,21 @@ from torch.autograd.graph import GradientEdge, Node
 
 from gradprobe.errors import ModelError
 from gradprobe.measure.checkpoints import without_reentrant
+from gradprobe.measure.ends import main_output, of_graph, of_input, silent_samples, unowned
 from gradprobe.measure.graph import Call, Reads, reads
 from gradprobe.measure.norms import ActivationStats, activation_stats, norms
-from gradprobe.measure.passes import Pass, RowPass, edge_of, failed, scalar
-from gradprobe.measure.profile import RowStatus, call_name
+from gradprobe.measure.passes import (
+    Pass,
+    RowPass,
+    edge_of,
+    failed,
+    in_order,
+    on_the_way,
+    scalar,
+)
+from gradprobe.measure.profile import RowStatus
 from gradprobe.measure.recorder import Arguments, Recorder
+from gradprobe.measure.surroundings import Surroundings
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.rows import Row, holds_weights
 from gradprobe.model.seeds import derive, reseed_all
@@ -35,6 +44,7 @@ _LARGE = 1 << 15  # elements: from here a gradient is reduced as soon as it is m
 # Whose gradient: (-1, id) of a parameter, (index, 0) of a call's main output, (index, k) of its
 # k-th other one.
 _Key = tuple[int, int]
+_MAIN: _Key = (-2, 0)  # the model's own main output
 
 
 class _Call(NamedTuple):
@@ -79,30 +89,49 @@ def _measure(
     with _Outputs(rows, modules, parameters) as outputs:
         value, leaves = _forward(subject, outputs, from_inputs)
         outputs.recording = False
+        strays = unowned(outputs.main, subject.model, leaves)
+        around = of_graph(value, outputs.main)._replace(unowned=strays)
         beside = outputs.beside | _unseen(outputs)
         read = _reads(outputs.calls, leaves)
         wanted = _wanted(outputs.calls, parameters)
-        gradients: Sequence[Tensor | None] = [None] * len(wanted)
-        if value.requires_grad and (wanted or leaves):
-            # The inputs are asked for so that a gradient flows through rows without weights.
-            try:
-                ends = [*wanted.values(), *leaves]
-                gradients = torch.autograd.grad(value, ends, allow_unused=True)
-            except Exception as error:
-                raise failed(error, None, rows) from error
+        if outputs.main is not None:
+            wanted[_MAIN] = edge_of(outputs.main) or outputs.main
+        try:
+            gradients = _gradients(value, wanted, leaves)
+        except Exception as error:
+            raise failed(error, None, rows) from error
     sizes = outputs.reduced | _sizes(wanted, gradients, outputs.reduced)
     passes = _passes(outputs.calls, sizes, read)
-    on_the_way = _on_the_way(passes)
-    beside |= {p.row.name for p in passes} - {p.row.name for p in on_the_way}
+    seen = on_the_way(passes)
+    beside |= {p.row.name for p in passes} - {p.row.name for p in seen}
     own = norms([p.detach() for p in parameters])
     return Pass(
-        rows=_in_order([row for row in rows if row.name not in beside], on_the_way),
+        rows=in_order([row for row in rows if row.name not in beside], seen),
         parameters={
             id(p): (norm, sizes.get(_key_of(p))) for p, norm in zip(parameters, own, strict=True)
         },
         loss=float(value.detach()),
         called=outputs.called,
+        around=outputs.with_input(around)._replace(
+            output_norm=sizes.get(_MAIN),
+            silent=_silent(outputs.calls, dict(zip(wanted, gradients, strict=False))),
+        ),
     )
+
+
+def _gradients(
+    value: Tensor, wanted: Mapping[_Key, Any], leaves: list[Tensor]
+) -> Sequence[Tensor | None]:
+    """The inputs are asked for so that a gradient flows through rows without weights."""
+    if not value.requires_grad or not (wanted or leaves):
+        return [None] * len(wanted)
+    return torch.autograd.grad(value, [*wanted.values(), *leaves], allow_unused=True)
+
+
+def _silent(calls: list[_Call], gradients: Mapping[_Key, Tensor | None]) -> float | None:
+    """The share of samples whose gradient is lost behind the last row that holds weights."""
+    heads = [call for call in calls if not call.row.level and holds_weights(call.row.module)]
+    return silent_samples(gradients.get(_MAIN), gradients.get(heads[-1].main)) if heads else None
 
 
 class _Outputs(Recorder):
@@ -117,14 +146,15 @@ class _Outputs(Recorder):
         self.reduced: dict[_Key, float] = {}
         self.called: set[nn.Module] = set()
         self.beside: set[str] = set()  # rows that no gradient has to do with: a mask, angles
+        self.main: Tensor | None = None  # what the model gives
+        self.first: tuple[nn.Module, Tensor | None] | None = None  # to run, and what it got
         self.transformed: list[Row] = []  # their outputs exist inside torch.vmap or torch.func
 
     def __enter__(self) -> Self:
         super().__enter__()
         for module in self.modules:
             if module._parameters:
-                note = module.register_forward_pre_hook(lambda module, _: self.called.add(module))
-                self.until_exit(note)
+                self.until_exit(module.register_forward_pre_hook(self._note, with_kwargs=True))
         for parameter in self.parameters:
             if parameter.requires_grad and parameter.numel() >= _LARGE:
                 shrink = partial(self._shrink, _key_of(parameter))
@@ -163,6 +193,23 @@ class _Outputs(Recorder):
             self.until_exit(tensor.register_hook(reduce))  # type: ignore[no-untyped-call]
         [stats] = activation_stats([tensor.detach()])
         return _Call(row, main, stats=stats, spare=spare, node=node)
+
+    def _note(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self.called.add(module)
+        if self.first is None and self.recording:
+            x = first_tensor([args, kwargs])
+            plain = x is not None and not is_functorch_wrapped_tensor(x)
+            self.first = (module, x.clone() if x is not None and plain else None)
+
+    def of(self, output: Any) -> Any:
+        """Note what the model gives."""
+        self.main = main_output(output)
+        return output
+
+    def with_input(self, around: Surroundings) -> Surroundings:
+        """``around`` with what the first weights got."""
+        module, x = self.first or (None, None)
+        return around if module is None or x is None else of_input(around, module, x)
 
     def _reduce(self, key: _Key, gradient: Tensor) -> None:
         self.reduced[key] = norms([gradient.detach()])[0]
@@ -210,14 +257,14 @@ def _forward(subject: Subject, outputs: _Outputs, from_inputs: bool) -> tuple[Te
     args, kwargs = _prepared(arguments, leaves) if from_inputs else fresh(arguments)
     try:
         try:
-            return scalar(subject.loss(subject.model(*args, **kwargs))), leaves
+            return scalar(subject.loss(outputs.of(subject.model(*args, **kwargs)))), leaves
         except RuntimeError as error:
             if "requires_grad flags" not in str(error) or outputs.calls:
                 raise
         # A forward that differentiates with respect to its input takes that for a leaf.
         args, kwargs = fresh((subject.args, dict(subject.kwargs)))
         reseed_all(derive(subject.seed, "forward"))
-        return scalar(subject.loss(subject.model(*args, **kwargs))), []
+        return scalar(subject.loss(outputs.of(subject.model(*args, **kwargs)))), []
     except Exception as error:
         ran = [call.row for call in outputs.calls if call.row.level == 0]
         row = outputs.running[-1][0] if outputs.running else None
@@ -292,49 +339,3 @@ def _passes(
             status = RowStatus.NO_TENSOR
         passes.append(RowPass(call.row, status, stats, norm, index, read.get(index, Reads())))
     return passes
-
-
-def _on_the_way(passes: list[RowPass]) -> list[RowPass]:
-    """Without rows that hold no weights and that the gradient goes around: position angles."""
-    arrived = False
-    on_the_way = []
-    for measured in passes:
-        arrived = arrived or measured.gradient_norm is not None
-        cold = measured.status is RowStatus.NO_GRADIENT and not holds_weights(measured.row.module)
-        if not (arrived and cold):
-            on_the_way.append(measured)
-    return on_the_way
-
-
-def _in_order(rows: list[Row], passes: list[RowPass]) -> list[RowPass]:
-    """In the order of the calls, a leaf below the block that called it; what never ran comes last.
-
-    A module that ran more than once has a row for each call, numbered from the second.
-    """
-    home = ""
-    homes: dict[str, str] = {}  # of each leaf: the block in which it is registered
-    for row in rows:
-        home = home if row.level else row.name
-        homes[row.name] = home
-    calls: Counter[str] = Counter()
-    result: list[RowPass] = []
-    leaves: list[RowPass] = []
-
-    def add(measured: RowPass, name: str) -> None:
-        calls[name] += 1
-        row = measured.row._replace(name=call_name(name, calls[name]), call=calls[name])
-        result.append(measured._replace(row=row))
-
-    for measured in passes:  # a block's hook fires after its leaves'
-        name = measured.row.name
-        if measured.row.level:
-            leaves.append(measured)
-            continue
-        add(measured, name)
-        for leaf in leaves:
-            add(leaf, name + leaf.row.name.removeprefix(homes[leaf.row.name]))
-        leaves = []
-    for leaf in leaves:
-        add(leaf, leaf.row.name)
-    ran = {measured.row.name for measured in passes}
-    return result + [RowPass(row, RowStatus.NOT_RUN) for row in rows if row.name not in ran]

@@ -60,6 +60,8 @@ def measure(subject: Subject, level: str = "blocks") -> GradientProfile:
             result = measure_hooked(subject, rows, modules)
     inputs = [t for t in tensors_in([subject.args, subject.kwargs]) if t.is_floating_point()]
     finite = all(bool(torch.isfinite(t).all()) for t in inputs)
+    empty = bool(inputs) and not any(bool(t.any()) for t in inputs)
+    result = result._replace(around=result.around._replace(inputs_zero=empty))
     with _no_collection():
         useless = _biases_before_norm(model, modules, result.parameters)
         uses = {} if result.called is None else _uses_of(modules, result.called)
@@ -75,6 +77,10 @@ class _Parameters(NamedTuple):
     def profile(self, name: str, parameter: nn.Parameter) -> ParameterProfile:
         key = id(parameter)
         norm, gradient_norm = self.norms[key]
+        ends: tuple[float | None, float | None] = (None, None)
+        if parameter.requires_grad and parameter.dim() > 1 and parameter.numel():
+            low, high = parameter.detach().aminmax()
+            ends = (float(low), float(high))
         return ParameterProfile(
             name=name,
             size=parameter.numel(),
@@ -84,6 +90,8 @@ class _Parameters(NamedTuple):
             trainable=parameter.requires_grad,
             before_norm=key in self.before_norm,
             use=self.uses.get(key, Use.CALLED),
+            low=ends[0],
+            high=ends[1],
         )
 
 
@@ -120,6 +128,7 @@ def _profile(
         smallest_gradient=max(torch.finfo(dtype).tiny for dtype in dtypes),
         orphans=tuple(orphans),
         input_finite=finite,
+        around=result.around,
         cut_checkpoint=result.cut_checkpoint,
     )
 

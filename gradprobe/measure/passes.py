@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,8 +12,9 @@ from torch.autograd.graph import GradientEdge
 from gradprobe.errors import GradprobeError, InputError, ModelError
 from gradprobe.measure.graph import Reads
 from gradprobe.measure.norms import ActivationStats
-from gradprobe.measure.profile import RowStatus
-from gradprobe.model.rows import Row
+from gradprobe.measure.profile import RowStatus, call_name
+from gradprobe.measure.surroundings import UNKNOWN, Surroundings
+from gradprobe.model.rows import Row, holds_weights
 
 # Norm of a parameter and of its gradient, by the parameter's id.
 ParameterNorms = dict[int, tuple[float, float | None]]
@@ -42,6 +44,7 @@ class Pass(NamedTuple):
     parameters: ParameterNorms
     loss: float
     called: set[nn.Module] | None = None
+    around: Surroundings = UNKNOWN
     cut_checkpoint: bool = False  # a reentrant checkpoint got no input that requires a gradient
 
 
@@ -80,3 +83,49 @@ def edge_of(tensor: Tensor) -> GradientEdge | None:
     """Where the gradient of ``tensor`` arrives, whatever overwrites the tensor later."""
     node = tensor.grad_fn
     return None if node is None else GradientEdge(node, tensor.output_nr)
+
+
+def on_the_way(passes: list[RowPass]) -> list[RowPass]:
+    """Without rows that hold no weights and that the gradient goes around: position angles."""
+    arrived = False
+    on_the_way = []
+    for measured in passes:
+        arrived = arrived or measured.gradient_norm is not None
+        cold = measured.status is RowStatus.NO_GRADIENT and not holds_weights(measured.row.module)
+        if not (arrived and cold):
+            on_the_way.append(measured)
+    return on_the_way
+
+
+def in_order(rows: list[Row], passes: list[RowPass]) -> list[RowPass]:
+    """In the order of the calls, a leaf below the block that called it; what never ran comes last.
+
+    A module that ran more than once has a row for each call, numbered from the second.
+    """
+    home = ""
+    homes: dict[str, str] = {}  # of each leaf: the block in which it is registered
+    for row in rows:
+        home = home if row.level else row.name
+        homes[row.name] = home
+    calls: Counter[str] = Counter()
+    result: list[RowPass] = []
+    leaves: list[RowPass] = []
+
+    def add(measured: RowPass, name: str) -> None:
+        calls[name] += 1
+        row = measured.row._replace(name=call_name(name, calls[name]), call=calls[name])
+        result.append(measured._replace(row=row))
+
+    for measured in passes:  # a block's hook fires after its leaves'
+        name = measured.row.name
+        if measured.row.level:
+            leaves.append(measured)
+            continue
+        add(measured, name)
+        for leaf in leaves:
+            add(leaf, name + leaf.row.name.removeprefix(homes[leaf.row.name]))
+        leaves = []
+    for leaf in leaves:
+        add(leaf, leaf.row.name)
+    ran = {measured.row.name for measured in passes}
+    return result + [RowPass(row, RowStatus.NOT_RUN) for row in rows if row.name not in ran]

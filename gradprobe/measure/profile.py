@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from gradprobe.measure.blocks.profile import JacobianProfile
+from gradprobe.measure.surroundings import UNKNOWN, Surroundings
 from gradprobe.theory.moments import RowPrediction
 
 _ROUNDING = 1e-3  # of a factor, in low precision
@@ -49,6 +50,8 @@ class ParameterProfile(NamedTuple):
     trainable: bool = True
     before_norm: bool = False
     use: Use = Use.CALLED
+    low: float | None = None  # its least and its largest element, of a weight that is trained
+    high: float | None = None
 
     @property
     def wakes_up(self) -> bool:
@@ -121,6 +124,8 @@ class GradientProfile:
     # Rows and weights whose gradient is exactly zero, also after one small step; ``None`` where no
     # zero-initialised weight gave a reason to try.
     still_zero: tuple[str, ...] | None = None
+    around: Surroundings = UNKNOWN
+    mixing: float | None = None  # of a sample's gradient, the share at other samples; on request
     cut_checkpoint: bool = False  # a reentrant checkpoint got no input that requires a gradient
     unit: str = "row"  # what one row stands for: a layer, or a position of a sequence
 

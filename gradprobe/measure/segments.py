@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
+from gradprobe.measure.ends import main_output, of_chain, of_graph
 from gradprobe.measure.norms import ActivationStats, activation_stats, norms
 from gradprobe.measure.passes import ParameterNorms, Pass, RowPass, edge_of, failed, scalar
 from gradprobe.measure.profile import RowStatus
@@ -45,7 +46,7 @@ def measure_chain(rows: list[Row], owned: Own, x: Tensor, loss: Loss) -> Pass:
     """
     own = [[p for _, p in owned[row.module]] for row in rows]
     # The input needs a gradient only if a row before the first trained weights is to have one.
-    x = x.detach()
+    given = x = x.detach()
     if x.is_floating_point() and not any(p.requires_grad for p in own[0]):
         x.requires_grad_()
     stats: list[ActivationStats] = []
@@ -59,6 +60,7 @@ def measure_chain(rows: list[Row], owned: Own, x: Tensor, loss: Loss) -> Pass:
         x, position = segment.end, position + len(outputs)
     try:
         value = scalar(loss(x))
+        around = of_chain([row.module for row in rows], given, of_graph(value, main_output(x)))
         gradients, parameters = _backward(segments, value, len(rows))
     except Exception as error:
         raise failed(error, None, rows) from error
@@ -66,7 +68,7 @@ def measure_chain(rows: list[Row], owned: Own, x: Tensor, loss: Loss) -> Pass:
     for row, stat, gradient in zip(rows, stats, gradients, strict=True):
         status = RowStatus.OK if gradient is not None else RowStatus.NO_GRADIENT
         passes.append(RowPass(row, status, stat, gradient))
-    return Pass(passes, parameters, float(value.detach()))
+    return Pass(passes, parameters, float(value.detach()), around=around)
 
 
 def _forward(

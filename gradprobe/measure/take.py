@@ -17,6 +17,7 @@ from gradprobe.measure.blocks.positions import measure_positions
 from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
 from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.measurement import Measurement, NoLook, SecondLook
+from gradprobe.measure.mixing import mixing
 from gradprobe.measure.obstacles import obstacle
 from gradprobe.measure.one_pass import measure
 from gradprobe.measure.passes import failed, scalar
@@ -48,6 +49,7 @@ def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None
     with enough_threads(subject):
         profile = _profile(subject, options)
         look, no_look = _look(subject, profile) if options.looks_twice else (None, None)
+        profile = _with_mixing(profile, subject) if options.looks_twice else profile
     config = {option: getattr(options, option) for option in _SHOWN}
     return Measurement(
         profile=profile,
@@ -112,6 +114,14 @@ def _look(subject: Subject, profile: GradientProfile) -> tuple[SecondLook | None
         return second_look(subject), None
     except ModelError as error:
         return None, NoLook(f"the second look failed: {error.message}", failed=True)
+
+
+def _with_mixing(profile: GradientProfile, subject: Subject) -> GradientProfile:
+    """``profile`` with ``mixing``, where the model can be run once more."""
+    try:
+        return replace(profile, mixing=mixing(subject))
+    except Exception:
+        return profile
 
 
 def _moments(x: Tensor) -> Moments | None:

@@ -123,6 +123,8 @@ def _advice_for_branches(profile: GradientProfile) -> str:
 def _advice_for_shattered(profile: GradientProfile, signals: Signals) -> str:
     if signals.bare <= _BARE:
         return _advice_for_branches(profile)
+    if signals.growth >= 1 and not any("Norm" in kind for kind in _kinds(profile)):
+        return "lower the gain of the init, wrap each block in residual: […], or use fewer rows"
     return "wrap each block in residual: […], or use fewer rows"
 
 

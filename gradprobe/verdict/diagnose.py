@@ -7,7 +7,7 @@ trains. A trial then has the last word on what was predicted: see ``verdict.trie
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from gradprobe.measure.measurement import Trial
@@ -16,7 +16,7 @@ from gradprobe.spec.network import CheckSpec, Ignore
 from gradprobe.spec.vocabulary import THRESHOLDS
 from gradprobe.verdict.report import Finding, Report, Training, Verdict
 from gradprobe.verdict.rules.rule import Clue, Rule, Selection, Thresholds
-from gradprobe.verdict.rules.table import BY_CODE, BY_NAME, RULES
+from gradprobe.verdict.rules.table import BY_CODE, BY_NAME, EFFECTS, RANKING, RULES
 from gradprobe.verdict.tried import settled
 
 
@@ -57,7 +57,27 @@ def diagnose(
     )
     selection = selection or Selection()
     selected = [finding for finding in findings if selection.holds(BY_CODE[finding.rule])]
-    return tuple(sorted(selected, key=lambda finding: -finding.severity)), verdict
+    selected.sort(key=lambda finding: (-finding.severity, _rank(finding.rule)))
+    return tuple(map(_behind_its_cause(selected), selected)), verdict
+
+
+def _rank(code: str) -> int:
+    """The place of a rule among the causes; behind them the rules as they are listed."""
+    return RANKING.index(code) if code in RANKING else len(RANKING)
+
+
+def _behind_its_cause(findings: Sequence[Finding]) -> Callable[[Finding], Finding]:
+    """What gives an effect the advice to mend its cause first, where a rule has found that."""
+    causes = [f for f in findings if f.rule in RANKING and f.rule not in EFFECTS]
+    causes = [f for f in causes if f.rule not in ("GP301", "GP202", "GP708") and not f.ignored]
+    first = min(causes, key=lambda finding: _rank(finding.rule), default=None)
+
+    def advised(finding: Finding) -> Finding:
+        if first is None or finding.rule not in EFFECTS:
+            return finding
+        return replace(finding, advice=f"mend {first.rule} {first.name} first: {first.advice}")
+
+    return advised
 
 
 def _clues(

@@ -32,7 +32,8 @@ def settled(
         limits: bands of the user's own decide themselves: no trial clears what they find.
         after: how likely it is to train, by prediction and trial together.
     """
-    predicted = [rule for rule in clues if rule.verdict in _PREDICTED and clues[rule]]
+    # Causes that were read off the network, which no probability weighs, stay.
+    predicted = [r for r in clues if r.weigh and r.verdict in _PREDICTED and clues[r]]
     cleared: Clues = {rule: [] for rule in predicted}
     if trial.learned:
         if limits != THRESHOLDS:

@@ -344,8 +344,8 @@ REAL: dict[str, dict[str, Case]] = {
     "GP201": {
         "dead ReLU": Case(stack(f"{LIN}, ReLU, {BIASED}, ReLU", 2), "dead", "GP201"),
         "dead branch": Case(stack(f"residual: [{BIASED}, ReLU, {LIN}]", 3), "dead", "GP201"),
-        "behind the head": Case(dead_end, "dead", "GP201"),
-        "all zeros": Case(stack(linear("weight: zeros, bias: zeros")), "dead", "GP201"),
+        "behind the head": Case(dead_end, "dead", "GP201 GP604"),
+        "all zeros": Case(stack(linear("weight: zeros, bias: zeros")), "dead", "GP201 GP706"),
         "rounded": Case(row_of(torch.round), "dead", "GP201"),
     },
     "GP202": {
@@ -794,7 +794,9 @@ def test_each_verdict_but_healthy_has_a_rule() -> None:
 def test_codes_and_names_are_unique_and_each_rule_is_tried() -> None:
     assert len(BY_CODE) == len({rule.name for rule in RULES}) == len(RULES)
     for table in (FIRES, SILENT, REAL):
-        assert set(table) == {rule.code for rule in RULES if rule.find}
+        others = ("GP6", "GP7")  # test_causes.py tries them
+        found = {rule.code for rule in RULES if rule.find}
+        assert set(table) == {code for code in found if not code.startswith(others)}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)

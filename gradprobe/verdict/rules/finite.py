@@ -46,7 +46,11 @@ def _outputs(profile: GradientProfile) -> Iterator[Clue]:
         inside = [row for row in rows if row.level and row.name.startswith(f"{rows[0].name}.")]
         row = inside[0] if inside else rows[0]
         message = f"row {row.name} ({row.kind}) makes the first NaN or infinity"
-        yield Clue(message, _FORWARD, row, row.activation_rms)
+        advice = _FORWARD
+        if profile.around.masked:
+            message += ": a softmax over -inf alone, as of a sample that is all padding"
+            advice = "leave a key unmasked in each row, or mask with -1e9 in place of -inf"
+        yield Clue(message, advice, row, row.activation_rms)
 
 
 def _loss(profile: GradientProfile) -> Iterator[Clue]:

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 from gradprobe.errors import suggestion
 from gradprobe.spec.network import CodeSpec, NetworkSpec
-from gradprobe.verdict.rules import check, finite, lost, notes, reach
+from gradprobe.verdict.rules import check, data, finite, lost, notes, reach, structure
 from gradprobe.verdict.rules.rule import Rule
 
-RULES: tuple[Rule, ...] = (*reach.RULES, *lost.RULES, *finite.RULES, *notes.RULES, *check.RULES)
+RULES: tuple[Rule, ...] = (
+    *reach.RULES,
+    *lost.RULES,
+    *finite.RULES,
+    *notes.RULES,
+    *check.RULES,
+    *data.RULES,
+    *structure.RULES,
+)
+
+# Causes, the most specific first: of two findings of one severity the earlier is shown first.
+RANKING = (
+    "GP301 GP708 GP202 GP701 GP601 GP706 GP702 GP703 GP705 GP704 GP707 GP602 GP606 GP607 GP710 "
+    "GP608 GP709 GP605 GP604 GP603"
+).split()
+
+# What these find is the effect of any cause that stands in the ranking behind GP202.
+EFFECTS = ("GP101", "GP102", "GP103", "GP104", "GP201", "GP603", "GP604", "GP605")
 BY_CODE = {rule.code: rule for rule in RULES}
 BY_NAME = {rule.name: rule for rule in RULES}
 

@@ -1,0 +1,302 @@
+"""What the autograd graph and the first layer's input tell of both ends of a network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+from gradprobe.measure.graph import nodes_behind, walk
+from gradprobe.measure.surroundings import UNKNOWN, LossProfile, Surroundings
+from gradprobe.model.tensors import first_tensor
+
+_FLAT = 0.01  # from an end of a sigmoid's range, 0 to 1; of tanh's at the same share
+_SAMPLE = 1 << 16  # elements of an activation that are looked at
+_CASCADE = 200  # activations that are looked at
+
+# Nodes that hand their input on in another shape, dtype or order.
+_SHAPES = frozenset(
+    "View UnsafeView Reshape ReshapeAlias Squeeze Unsqueeze Transpose T Permute ToCopy Clone "
+    "Expand Alias Contiguous Clamp ClampMin ClampMax".split()
+)
+_RESHAPING = (nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout)
+_RANGES = {
+    "Sigmoid": (0.0, 1.0),
+    "Softmax": (0.0, 1.0),
+    "Tanh": (-1.0, 1.0),
+    "Relu": (0.0, math.inf),
+}
+_DISTANCES = frozenset(("MseLoss", "SmoothL1Loss", "HuberLoss"))
+_CROSS_ENTROPIES: dict[str, Callable[..., Tensor]] = {
+    "NllLoss": F.nll_loss,
+    "NllLoss2D": F.nll_loss,
+    "BinaryCrossEntropy": F.binary_cross_entropy,
+    "BinaryCrossEntropyWithLogits": F.binary_cross_entropy_with_logits,
+}
+
+
+def of_graph(loss: Tensor, output: Tensor | None) -> Surroundings:
+    """What the graph behind ``loss`` tells; it has to be there still."""
+    try:
+        return _of_graph(loss, output)
+    except (
+        RuntimeError,
+        AttributeError,
+        ValueError,
+    ):  # nodes of another release of torch, or saved by a hook
+        return UNKNOWN
+
+
+def _of_graph(loss: Tensor, output: Tensor | None) -> Surroundings:
+    around = Surroundings(losses=tuple(_losses(loss, output)))
+    looked_at = 0
+    tail = set(_tail(loss.grad_fn))
+    for node in walk([loss.grad_fn]):
+        kind = kind_of(node)
+        if kind in ("Sigmoid", "Tanh") and looked_at < _CASCADE:
+            looked_at += 1
+            share = _flat_share(kind, saved(node, "result"))
+            if share > around.flat:
+                around = around._replace(flat=share, flat_kind=kind)
+        elif kind in ("Softmax", "LogSoftmax"):
+            around = _with_softmax(around, node, node in tail)
+        elif kind in ("Addmm", "Mm") and _is_linear(node):
+            data = nodes_behind(node)[-2]
+            between = kind_of(_behind_shapes(data)) == "Softmax"
+            around = around._replace(softmax_between=around.softmax_between + between)
+    return around
+
+
+def kind_of(node: Node | None) -> str:
+    """``Softmax`` of a ``SoftmaxBackward0``."""
+    return node.name().rstrip("0123456789").removesuffix("Backward") if node else ""
+
+
+def unowned(output: Tensor | None, model: nn.Module, inputs: Collection[Tensor]) -> tuple[str, ...]:
+    """Leaves behind the output that require a gradient and that ``parameters()`` does not have.
+
+    Only those that the model keeps: one made in the forward pass is no weight.
+    """
+    if output is None:
+        return ()
+    owned = {id(p) for p in model.parameters()} | {id(x) for x in inputs}
+    leaves = (getattr(node, "variable", None) for node in walk([output.grad_fn]))
+    strays = {id(x): x for x in leaves if x is not None and id(x) not in owned}
+    if not strays:
+        return ()
+    names = dict(_kept(model))
+    return tuple(
+        names.get(key, f"a parameter of shape {list(leaf.shape)}")
+        for key, leaf in strays.items()
+        if key in names or isinstance(leaf, nn.Parameter)
+    )
+
+
+def _kept(model: nn.Module) -> Iterator[tuple[int, str]]:
+    """Tensors in plain attributes, lists and dictionaries of the modules, with where they are."""
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if not name.startswith("_"):
+                yield from _inside(value, f"{path}.{name}" if path else name)
+
+
+def _inside(value: Any, name: str, depth: int = 0) -> Iterator[tuple[int, str]]:
+    if isinstance(value, Tensor):
+        yield id(value), name
+    elif isinstance(value, nn.Module):
+        yield from ((id(p), f"{name}.{own}") for own, p in value.named_parameters())
+    elif isinstance(value, Mapping) and depth < 3:
+        for key, item in islice(value.items(), 1000):
+            yield from _inside(item, f"{name}[{key!r}]", depth + 1)
+    elif isinstance(value, (list, tuple)) and depth < 3:
+        for index, item in enumerate(islice(value, 1000)):
+            yield from _inside(item, f"{name}[{index}]", depth + 1)
+
+
+# ---- the loss
+
+
+def _losses(loss: Tensor, output: Tensor | None) -> Iterator[LossProfile]:
+    for node in _tail(loss.grad_fn):
+        kind = kind_of(node)
+        before = _next(node)
+        after, normalised = _behind_shapes(before), False
+        if kind_of(after) == "LogSoftmax":
+            after, normalised = _behind_shapes(_next(after)), True
+        told = LossProfile(kind, kind_of(after), normalised)
+        if kind in _CROSS_ENTROPIES:
+            yield told._replace(times_guess=_times_guess(kind, node))
+        elif kind in _DISTANCES:
+            yield _distance(told, saved(node, "target"), saved(node, "self"))
+        elif kind in ("Pow", "Abs") and kind_of(before) == "Sub" and before is not None:
+            after = _behind_shapes(_next(before))
+            told = told._replace(kind="difference", after=kind_of(after))
+            yield _distance(told, _target(node, before, output), output)
+
+
+def _target(node: Node, sub: Node, output: Tensor | None) -> Tensor | None:
+    """What a written-out difference is taken from, where it is one of the output."""
+    difference = saved(node, "self")
+    sides = [n for n, _ in sub.next_functions]
+    if difference is None or output is None or difference.shape != output.shape:
+        return None
+    if len(sides) != 2 or (sides[0] is None) == (sides[1] is None):
+        return None
+    return output.detach() - difference if sides[1] is None else output.detach() + difference
+
+
+def _distance(told: LossProfile, target: Tensor | None, output: Tensor | None) -> LossProfile:
+    if target is None or output is None or not target.numel() or target.requires_grad:
+        return told
+    target, output = target.detach().double(), output.detach().double()
+    low, high = _RANGES.get(told.after, (-math.inf, math.inf))
+    variance = float(target.var(unbiased=False))
+    error = float((output - target).square().mean()) if output.shape == target.shape else math.nan
+    slack = 1e-6
+    return told._replace(
+        times_guess=error / variance if variance and math.isfinite(error) else None,
+        target_rms=float(target.square().mean().sqrt()),
+        outside=float(((target < low - slack) | (target > high + slack)).double().mean()),
+    )
+
+
+def _times_guess(kind: str, node: Node) -> float | None:
+    """The mean cross entropy ÷ that of a constant guess."""
+    scores, target = saved(node, "self"), saved(node, "target")
+    if scores is None or target is None or not scores.numel():
+        return None
+    classes = scores.shape[1 if scores.dim() > 1 else 0] if "Nll" in kind else 2
+    ignored = {"ignore_index": _signed(node._saved_ignore_index)} if "Nll" in kind else {}  # type: ignore[attr-defined]
+    mean = float(_CROSS_ENTROPIES[kind](scores.detach().float(), _like(target), **ignored))
+    return mean / math.log(classes) if classes > 1 and math.isfinite(mean) else None
+
+
+def _like(target: Tensor) -> Tensor:
+    return target.detach().float() if target.is_floating_point() else target
+
+
+# ---- nodes
+
+
+def saved(node: Node, name: str) -> Tensor | None:
+    """What the node saved; ``None`` where it is gone or was overwritten."""
+    try:
+        value = getattr(node, f"_saved_{name}", None)
+    except RuntimeError:
+        return None
+    return value.detach() if isinstance(value, Tensor) else None
+
+
+def _signed(number: int) -> int:
+    """A 64-bit number that torch hands out without its sign."""
+    return number - (1 << 64) if number >= 1 << 63 else number
+
+
+def _next(node: Node | None) -> Node | None:
+    """The first that a gradient at ``node`` goes on to."""
+    return next(iter(nodes_behind(node)), None) if node is not None else None
+
+
+def _behind_shapes(node: Node | None) -> Node | None:
+    """``node``, or the first behind it that does more than to change the shape."""
+    while node is not None and kind_of(node) in _SHAPES:
+        node = _next(node)
+    return node
+
+
+def _tail(root: Node | None) -> Iterator[Node]:
+    """The nodes behind the last weights: from the loss to those that read a parameter."""
+    stack, seen = [root] if root else [], {root}
+    while stack:
+        node = stack.pop()
+        behind = nodes_behind(node)
+        if any(_is_weight(n) for n in behind):
+            continue
+        yield node
+        stack += [n for n in behind if n not in seen]
+        seen.update(behind)
+
+
+def _is_weight(node: Node) -> bool:
+    inner = _behind_shapes(node)
+    return isinstance(getattr(inner, "variable", None), nn.Parameter)
+
+
+def _is_linear(node: Node) -> bool:
+    """Whether it multiplies by a transposed parameter, as ``nn.Linear`` does."""
+    behind = nodes_behind(node)
+    return len(behind) > 1 and kind_of(behind[-1]) == "T" and _is_weight(behind[-1])
+
+
+def _with_softmax(around: Surroundings, node: Node, behind: bool) -> Surroundings:
+    result = saved(node, "result")
+    if result is None or not result.dim():
+        return around
+    dim = _signed(node._saved_dim)  # type: ignore[attr-defined]
+    one = behind and result.shape[dim] == 1
+    broken = result.isnan()
+    alone = broken.all(dim)
+    whole = bool((broken.any(dim) == alone).all()) and bool(alone.any()) and not bool(alone.all())
+    return around._replace(
+        softmax_of_one=around.softmax_of_one or one, masked=around.masked or whole
+    )
+
+
+def _flat_share(kind: str, result: Tensor | None) -> float:
+    if result is None or result.numel() < 16:
+        return 0.0
+    values = result.flatten()[:_SAMPLE]
+    values = (values + 1) / 2 if kind == "Tanh" else values
+    return float(((values < _FLAT) | (values > 1 - _FLAT)).float().mean())
+
+
+# ---- the input
+
+
+def of_chain(modules: list[nn.Module], x: Tensor, around: Surroundings) -> Surroundings:
+    """The same of a chain of modules, of which the first that does more than to reshape counts."""
+    first = next((m for m in modules if not isinstance(m, _RESHAPING)), None)
+    weighty = (m for m in first.modules() if m._parameters) if first is not None else iter(())
+    module = next(weighty, None)
+    return around if module is None else of_input(around, module, x)
+
+
+def of_input(around: Surroundings, module: nn.Module, x: Tensor) -> Surroundings:
+    """What the first module with weights reads, where that is data and no norm's business."""
+    if "Norm" in type(module).__name__ or not x.numel() or _follows_from_weights(x):
+        return around
+    x = x.detach().double()
+    rms = float(x.square().mean().sqrt())
+    spread = None
+    if x.dim() == 2 and x.shape[1] > 1:
+        sizes = x.square().mean(0).sqrt()
+        sizes = sizes[sizes > 0]
+        spread = float(sizes.max() / sizes.min()) if len(sizes) > 1 else None
+    return around._replace(input_rms=rms, input_spread=spread)
+
+
+def _follows_from_weights(x: Tensor) -> bool:
+    nodes = islice(walk([x.grad_fn]), 1000)
+    return any(isinstance(getattr(node, "variable", None), nn.Parameter) for node in nodes)
+
+
+def main_output(output: Any) -> Tensor | None:
+    """The output that a gradient can come from."""
+    tensor = first_tensor(output)
+    return tensor if tensor is not None and tensor.requires_grad else None
+
+
+def silent_samples(at_output: Tensor | None, at_head: Tensor | None) -> float | None:
+    """The share of samples with a gradient at the output and none at the last weights' output."""
+    if at_output is None or at_head is None or not at_head.dim() or not at_output.dim():
+        return None
+    if len(at_output) != len(at_head) or len(at_head) < 2:
+        return None
+    alive = at_output.flatten(1).any(1) if at_output.dim() > 1 else at_output != 0
+    cold = ~(at_head.flatten(1).any(1) if at_head.dim() > 1 else at_head != 0)
+    return float((alive & cold).float().mean())

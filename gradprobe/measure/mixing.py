@@ -1,0 +1,80 @@
+"""Whether one sample's output depends on the other samples of its batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+from gradprobe.measure.checkpoints import without_reentrant
+from gradprobe.measure.ends import kind_of, saved
+from gradprobe.measure.graph import walk
+from gradprobe.measure.undisturbed import undisturbed
+from gradprobe.model.seeds import derive, reseed_all
+from gradprobe.model.subject import Subject
+from gradprobe.model.tensors import first_tensor, map_tensors
+
+# Nodes that take rows from where an index says, as graph networks do.
+_INDEXED = ("Index", "Gather", "Scatter", "Sparse", "Segment", "Take")
+
+
+def mixing(subject: Subject) -> float | None:
+    """Of ∂(one sample's output)/∂(inputs), the share that is at other samples: 0 to 1.
+
+    One more pass, forward and backward. ``None`` where nothing is to be told: no floating inputs,
+    a batch of one, an output that is not by sample, BatchNorm of the batch, a graph network.
+    """
+    if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in subject.model.modules()):
+        return None
+    leaves: list[Tensor] = []
+
+    def leaf(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor.clone()
+        leaves.append(tensor.detach().clone().requires_grad_())
+        return leaves[-1].clone()
+
+    with undisturbed(subject.model), torch.inference_mode(False), torch.enable_grad():
+        reseed_all(derive(subject.seed, "forward"))
+        with without_reentrant():
+            args, kwargs = map_tensors(leaf, (subject.args, dict(subject.kwargs)))
+            output = first_tensor(subject.model(*args, **kwargs))
+            if output is None or not _by_sample(output, leaves):
+                return None
+            if any(_is_of_a_graph(node, len(output)) for node in walk([output.grad_fn])):
+                return None
+            sample = output[len(output) // 2]
+            signs = torch.randint(2, sample.shape, generator=torch.Generator().manual_seed(0))
+            total = (sample * (signs * 2 - 1).to(sample)).sum()
+            gradients = torch.autograd.grad(total, leaves, allow_unused=True)
+    return _elsewhere([g for g in gradients if g is not None], len(output))
+
+
+def _by_sample(output: Tensor, leaves: list[Tensor]) -> bool:
+    """Whether the output and each input have one row for each sample, and no pairs are put out."""
+    size = len(output) if output.dim() else 0
+    pairs = output.dim() > 1 and output.shape[1] == size
+    batched = bool(leaves) and all(leaf.dim() > 0 and len(leaf) == size for leaf in leaves)
+    return output.requires_grad and size > 2 and batched and not pairs
+
+
+def _is_of_a_graph(node: Node, size: int) -> bool:
+    """Whether it multiplies by a constant matrix over the samples, or picks rows by an index."""
+    kind = kind_of(node)
+    if kind.startswith(_INDEXED):
+        return True
+    if kind not in ("Mm", "Bmm", "Addmm", "Mv"):
+        return False
+    if all(behind is not None for behind, _ in node.next_functions[-2:]):
+        return False
+    constants = [saved(node, name) for name in ("self", "mat1")]
+    return any(c is not None and c.shape[-2:] == (size, size) for c in constants)
+
+
+def _elsewhere(gradients: list[Tensor], size: int) -> float | None:
+    squares = torch.zeros(size, dtype=torch.float64)
+    for gradient in gradients:
+        squares += gradient.detach().double().flatten(1).square().sum(1).cpu()
+    total = float(squares.sum())
+    own = float(squares[size // 2])
+    return ((total - own) / total) ** 0.5 if total > 0 else None

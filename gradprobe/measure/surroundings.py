@@ -1,0 +1,42 @@
+"""What stands before and behind the rows of a network, as values: no torch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class LossProfile(NamedTuple):
+    """One loss that the output goes into, as the autograd graph has it.
+
+    ``kind`` is the node's name, such as ``NllLoss``; ``after`` that of what stands right before it,
+    a log-softmax and changes of shape aside. ``times_guess`` is the loss ÷ that of a constant
+    guess: ln(classes), ln 2, or the variance of the targets. The share ``outside`` is that of the
+    targets which no output behind ``after`` can be.
+    """
+
+    kind: str
+    after: str = ""
+    normalised: bool = False  # whether a log-softmax is between the two
+    times_guess: float | None = None
+    target_rms: float | None = None
+    outside: float = 0.0
+
+
+class Surroundings(NamedTuple):
+    """What the first weights get, what the last ones' output goes through, and who owns them."""
+
+    inputs_zero: bool = False  # every floating input is 0 everywhere
+    input_rms: float | None = None  # of data that the first weights read, unless they normalise it
+    input_spread: float | None = None  # its features' largest RMS ÷ their smallest
+    output_norm: float | None = None  # of the loss's gradient with respect to the main output
+    silent: float | None = None  # share of samples that lose their gradient behind the last weights
+    losses: tuple[LossProfile, ...] = ()
+    flat: float = 0.0  # largest share of a sigmoid's or tanh's outputs with a slope near 0
+    flat_kind: str = ""
+    softmax_of_one: bool = False  # behind the last weights, over a single number
+    softmax_between: int = 0  # softmaxes whose output goes straight into a linear layer
+    masked: bool = False  # a softmax over -inf alone
+    unowned: tuple[str, ...] = ()  # what requires a gradient and is no parameter of the model
+
+
+UNKNOWN = Surroundings()

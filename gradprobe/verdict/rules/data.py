@@ -1,0 +1,149 @@
+"""Rules on what goes in, what the loss makes of what comes out, and single samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from gradprobe.measure.profile import GradientProfile
+from gradprobe.numbers import fraction, number
+from gradprobe.verdict.report import Severity, Verdict
+from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds
+
+_LARGE = 20.0  # RMS of inputs and of targets; sound ones had 4.5 at most, faulty ones 56 or more
+_FLAT = 0.5  # share of a sigmoid's outputs; sound ones had 0, faulty ones 0.85 or more
+_SILENT = 0.15  # share of samples; sound 0.1 at most, faulty 0.2 or more
+_BEHIND = 1e-3  # factor across what stands behind the trunk; sound 0.03 or more, faulty 1e-6
+_GUESS = 30.0  # times the loss of a constant guess; sound about 1, faulty 40,000
+_HALF = 1e-6  # RMS of a gradient's elements: from here down float16 has one digit or none
+_MIXED = 0.05  # share of a sample's gradient at other samples; sound 0
+
+_SCALE = "x = (x - x.mean(0)) / x.std(0), pixels x / 255, or nn.BatchNorm1d/LayerNorm in front"
+
+
+def zero_inputs(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """The inputs are zero everywhere, so that no sample differs from another.
+
+    The first layer's weights get a gradient of exactly zero, and with biases of zero so does
+    everything. Look at the data: a mask, an integer division, a buffer that nobody filled.
+    """
+    if profile.around.inputs_zero:
+        yield Clue("the inputs are all zero", "look at how the input data are made", None, 0.0)
+
+
+def unscaled_inputs(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """The inputs that the first weights read are much larger than 1, and nothing normalises them.
+
+    Every init takes inputs of a size near 1 for granted. Raw pixels or raw features drive sigmoids
+    and tanh flat, let the largest feature drown the others, and make each step overshoot.
+    """
+    rms, spread = profile.around.input_rms, profile.around.input_spread
+    if rms is not None and math.isfinite(rms) and rms > _LARGE:
+        message = f"the inputs are not scaled: RMS {number(rms)} where the first weights read them"
+        if spread is not None and spread > 10:
+            message += f", features apart by a factor of {number(spread)}"
+        yield Clue(message, f"scale the inputs: {_SCALE}", profile.ran[0], rms, _LARGE)
+
+
+def flat(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """Most outputs of a sigmoid or tanh are at an end of its range, where its slope is near 0.
+
+    Such a unit is saturated: it passes no gradient back, and hardly ever leaves that end.
+    """
+    share, kind = profile.around.flat, profile.around.flat_kind
+    if share >= _FLAT:
+        message = f"saturated: {fraction(share)} of a {kind.lower()}'s outputs are flat"
+        advice = "scale its inputs, lower the init's gain in front of it, or normalise there"
+        yield Clue(message, advice, None, share, _FLAT)
+
+
+def silent_samples(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """Samples whose gradient is there at the output and exactly zero behind the last weights.
+
+    A saturated sigmoid, a ReLU or a clamp at the output holds it back: nothing is learnt from them.
+    """
+    share = profile.around.silent
+    if share is not None and share >= _SILENT:
+        message = f"{fraction(share)} of the samples lose their gradient behind the last weights"
+        advice = "take the activation or the clamp off the output, or scale the inputs"
+        yield Clue(message, advice, None, share, _SILENT)
+
+
+def lost_behind(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """The gradient is lost between the loss and the trunk: in the head or the output's activation.
+
+    The norm at the trunk's last row ÷ that at the output. Reach does not see it, as it begins
+    where the trunk ends.
+    """
+    output, trunk = profile.around.output_norm, profile.trunk
+    end = trunk[-1].gradient_norm if trunk else None
+    if output and end and math.isfinite(output) and end / output < _BEHIND:
+        message = f"the gradient shrinks to {number(end / output)} of itself behind the trunk"
+        advice = "look at the head: larger weights (init, gain), and no saturated activation"
+        yield Clue(message, advice, trunk[-1], end / output, _BEHIND)
+
+
+def far_off(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """The loss starts far above that of a constant guess, or its targets are far from 1 in size.
+
+    A cross entropy should start near ln(classes), a squared error near the targets' variance. Far
+    above, the first steps undo the init, and a usual learning rate overshoots.
+    """
+    losses = profile.around.losses
+    guess = max((loss.times_guess or 0.0 for loss in losses), default=0.0)
+    rms = max((loss.target_rms or 0.0 for loss in losses), default=0.0)
+    if rms > _LARGE:
+        message = f"the targets are not scaled: RMS {number(rms)}, and the loss {number(guess)} "
+        message += "times that of a constant guess; a usual step overshoots"
+        advice = "scale the targets: y = (y - y.mean()) / y.std(); or a far smaller learning rate"
+        yield Clue(message, advice, None, rms, _LARGE)
+    elif guess > _GUESS:
+        message = f"the loss starts at {number(guess)} times that of a constant guess"
+        advice = "lower the init's gain (in the head first), or normalise in front of the head"
+        yield Clue(message, advice, None, guess, _GUESS)
+
+
+def half_precision(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """Gradients in float16 that are below its smallest numbers, without a loss scale.
+
+    float16 ends at 6e-8, and below 6e-5 loses digits. Training in it needs a scaled loss.
+    """
+    if not 1e-6 < profile.smallest_gradient < 1e-3:  # float16's is 6e-5, that of all others 1e-38
+        return
+    weights = [p for row in profile.rows if not row.level for p in row.parameters]
+    weights = [p for p in weights if p.trainable and p.gradient_norm is not None and p.norm]
+    weak = [p for p in weights if (p.gradient_norm or 0.0) / math.sqrt(p.size) < _HALF]
+    if weak and len(weak) * 4 >= len(weights):
+        share = len(weak) / len(weights)
+        message = f"float16 holds no gradient of {fraction(share)} of the weights: it underflows"
+        advice = "scale the loss (torch.amp.GradScaler), or use bfloat16 or float32"
+        yield Clue(message, advice, None, share)
+
+
+def mixed_samples(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """One sample's output depends on the other samples of its batch.
+
+    A softmax, a norm or an attention over the batch's dimension, a reshape that cuts across
+    samples, a recurrent layer without `batch_first`. The network answers another way in another
+    batch. Graph networks, losses over pairs and BatchNorm are meant to and are left out.
+    Only a second look finds it: `probe --deep`, or `check`.
+    """
+    share = profile.mixing
+    if share is not None and share > _MIXED:
+        message = f"samples mix: {fraction(share)} of an output's gradient is at other samples"
+        advice = "look for dim=0, a missing batch_first=True, or a view/reshape across the batch"
+        yield Clue(message, advice, None, share, _MIXED)
+
+
+_WEAK = Verdict.WEAK
+
+RULES = (
+    Rule("GP601", "zero-inputs", Severity.ERROR, zero_inputs, Verdict.DEAD),
+    Rule("GP602", "unscaled-inputs", Severity.WARNING, unscaled_inputs, _WEAK),
+    Rule("GP603", "saturated", Severity.WARNING, flat, _WEAK),
+    Rule("GP604", "silent-samples", Severity.WARNING, silent_samples, _WEAK),
+    Rule("GP605", "lost-behind", Severity.WARNING, lost_behind, _WEAK),
+    Rule("GP606", "far-off", Severity.WARNING, far_off, _WEAK),
+    Rule("GP607", "half-precision", Severity.WARNING, half_precision, _WEAK),
+    Rule("GP608", "mixed-samples", Severity.WARNING, mixed_samples, _WEAK),
+)

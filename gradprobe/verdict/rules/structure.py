@@ -1,0 +1,181 @@
+"""Rules on how a network is put together: activations in the wrong place, weights that stay put."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile
+from gradprobe.numbers import fraction, number
+from gradprobe.verdict.report import Severity, Verdict
+from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds, listed
+
+_GROWS = 1e3  # times the first step's RMS
+_ALIKE = 0.05  # input dependence: sound rows keep 0.1 or more
+_LOGITS = ("NllLoss", "NllLoss2D", "BinaryCrossEntropyWithLogits")
+
+
+def softmax_of_one(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A softmax over a single unit, which is 1 whatever goes in: nothing can be learnt.
+
+    With one output per sample use a sigmoid, best inside the loss.
+    """
+    if profile.around.softmax_of_one:
+        message = "a softmax over one unit is always 1"
+        advice = "one output: drop the softmax and use nn.BCEWithLogitsLoss() (or a sigmoid)"
+        yield Clue(message, advice, profile.ran[-1], 0.0)
+
+
+def twice(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A softmax or sigmoid in front of a loss that takes one itself, or a log that is missing.
+
+    `cross_entropy` takes logits. Behind a softmax they are between 0 and 1, so that the loss can
+    hardly fall, and its gradient is small. `nll_loss` takes the log of a softmax.
+    """
+    for loss in profile.around.losses:
+        if loss.kind in _LOGITS and loss.after in ("Softmax", "Sigmoid"):
+            name = loss.after.lower()
+            own = "sigmoid" if loss.kind == "BinaryCrossEntropyWithLogits" else "softmax"
+            message = f"a {name} goes into a loss that takes a {own} itself"
+            advice = f"drop the {name} at the output: the loss wants logits"
+            if own == "softmax" and not loss.normalised:
+                message = f"a {name} goes into nll_loss, which takes log-probabilities"
+                advice = "use F.log_softmax, or logits and F.cross_entropy"
+            yield Clue(message, advice, profile.ran[-1])
+
+
+def clipped_logits(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A ReLU as the last layer before a cross entropy: no logit can be below 0.
+
+    A logit that is 0 for every sample gets no gradient, and a class can never be ruled out.
+    """
+    if any(loss.kind in _LOGITS and loss.after == "Relu" for loss in profile.around.losses):
+        message = "a ReLU makes the logits: none can be negative, and those at 0 get no gradient"
+        yield Clue(message, "drop the ReLU behind the last layer", profile.ran[-1])
+
+
+def out_of_range(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """Targets that the output's activation cannot reach: a sigmoid gives 0 to 1, tanh -1 to 1.
+
+    What is outside is never fitted; the units that try end up flat.
+    """
+    for loss in profile.around.losses:
+        if loss.outside > 0.01:
+            name = {"Relu": "ReLU"}.get(loss.after, loss.after.lower())
+            message = f"{fraction(loss.outside)} of the targets are out of the {name}'s range"
+            advice = f"drop the {name} at the output, or scale the targets into its range"
+            yield Clue(message, advice, profile.ran[-1], loss.outside)
+
+
+def softmax_between(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A softmax as the activation between two linear layers.
+
+    Its outputs add up to 1, so each is about 1/width, and its slope is smaller still: the gradient
+    shrinks by about the width at each.
+    """
+    count = profile.around.softmax_between
+    if count:
+        message = f"a softmax between layers ({count} of them): its slope is about 1/width"
+        yield Clue(message, "use ReLU, GELU or Tanh between layers", None, float(count))
+
+
+def zero_weights(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """Weights that are all zero and never wake up: each has nothing to learn from the others.
+
+    One zero weight wakes up at the first step. Two of them in a row, without a bias between them,
+    hold each other: what the second reads is zero, and what comes back to the first is.
+    """
+    weights = [(row, p) for row, p in _weights(profile) if p.norm == 0 and p.gradient_norm == 0]
+    if profile.still_zero is not None:
+        weights = [(row, p) for row, p in weights if p.name in profile.still_zero]
+    if weights and not profile.around.inputs_zero:
+        names = listed(p.name for _, p in weights)
+        message = f"all-zero weights that no step changes: {names}"
+        advice = "nn.init.kaiming_normal_(layer.weight), and zero in the last one at most"
+        yield Clue(message, advice, weights[0][0], 0.0)
+
+
+def symmetric(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """Units whose weights are the same and stay the same: a layer of one unit, whatever its width.
+
+    With a constant init (`ones_`, `constant_`) in two layers in a row, every unit gets the same
+    inputs and the same gradient. Draw the weights at random.
+    """
+    weights = _weights(profile)
+    constant = [p for _, p in weights if p.norm and p.low is not None and p.low == p.high]
+    if len(constant) >= 2 and len(constant) * 2 >= len(weights):
+        row = next(row for row, p in weights if p is constant[0])
+        message = f"units are identical: constant weights in {listed(p.name for p in constant)}"
+        yield Clue(message, "nn.init.kaiming_normal_(layer.weight): draw them at random", row, 1.0)
+
+
+def unowned(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """Tensors that get a gradient and are not in `model.parameters()`: no optimizer moves them.
+
+    Layers in a plain Python list or dictionary are not registered, nor is a tensor that is no
+    `nn.Parameter`. They are not moved to a device either, nor saved.
+    """
+    names = profile.around.unowned
+    if names:
+        message = f"not in model.parameters(), so no optimizer trains them: {listed(names)}"
+        advice = "register them: nn.ModuleList / nn.ModuleDict, nn.Parameter, or register_parameter"
+        yield Clue(message, advice, None, float(len(names)))
+
+
+def one_sided(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A row with weights of one sign behind which all inputs look alike.
+
+    Sums with positive weights are nearly the same for every sample, and grow with the width.
+    """
+    for row in profile.ran:
+        has = row.input_dependence
+        signs = any(p.dimensions > 1 and _one_sign(p) for p in row.parameters)
+        if has and has < _ALIKE and signs and "Embedding" not in row.contains:
+            message = f"behind row {row.name} all samples are alike ({fraction(has)} tells them "
+            message += "apart): its weights all have the same sign"
+            advice = "nn.init.kaiming_normal_(layer.weight): draw weights of both signs"
+            yield Clue(message, advice, row, has, _ALIKE)
+            return
+
+
+def growing_state(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """The state of a recurrent cell grows from step to step, without a bound.
+
+    A ReLU or a linear activation in the cell lets it: tanh holds the state between -1 and 1.
+    """
+    for row in profile.ran:
+        if row.state_growth is not None and row.state_growth > _GROWS:
+            message = f"the state of row {row.name} grows {number(row.state_growth)} times over"
+            message += " the sequence"
+            advice = "a bounded activation (tanh) in the cell, LayerNorm in it, or a smaller init"
+            yield Clue(message, advice, row, row.state_growth, _GROWS)
+            return
+
+
+def _weights(profile: GradientProfile) -> list[tuple[RowProfile, ParameterProfile]]:
+    """The weights that are trained, with their rows."""
+    rows = [row for row in profile.rows if not row.level]
+    return [(r, p) for r in rows for p in r.parameters if p.trainable and p.dimensions > 1]
+
+
+def _one_sign(parameter: ParameterProfile) -> bool:
+    """Whether it is one and not by chance, as a few elements may be."""
+    low, high = parameter.low, parameter.high
+    if low is None or high is None or parameter.size < 16:
+        return False
+    return parameter.norm > 0 and low * high >= 0
+
+
+_WEAK = Verdict.WEAK
+
+RULES = (
+    Rule("GP701", "softmax-of-one", Severity.ERROR, softmax_of_one, Verdict.DEAD),
+    Rule("GP702", "softmax-twice", Severity.WARNING, twice, _WEAK),
+    Rule("GP703", "clipped-logits", Severity.WARNING, clipped_logits, _WEAK),
+    Rule("GP704", "out-of-range", Severity.WARNING, out_of_range, _WEAK),
+    Rule("GP705", "softmax-between", Severity.WARNING, softmax_between, _WEAK),
+    Rule("GP706", "zero-weights", Severity.ERROR, zero_weights, Verdict.DEAD),
+    Rule("GP707", "symmetric", Severity.WARNING, symmetric, _WEAK),
+    Rule("GP708", "unowned", Severity.ERROR, unowned, Verdict.DISCONNECTED),
+    Rule("GP709", "one-sided", Severity.WARNING, one_sided, _WEAK),
+    Rule("GP710", "growing-state", Severity.WARNING, growing_state, _WEAK),
+)

@@ -1,0 +1,315 @@
+"""Each cause seen on networks built to have it, and not on the same networks without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import gradprobe
+from gradprobe.verdict.report import Report
+from gradprobe.verdict.rules.table import EFFECTS, RANKING, RULES
+
+G = torch.Generator().manual_seed(0)
+X, IMAGES = torch.randn(32, 8, generator=G), torch.randn(32, 1, 8, 8, generator=G)
+SEQUENCE = torch.randn(32, 6, 8, generator=G)
+LABELS, TARGETS = torch.arange(32) % 4, torch.rand(32, 4, generator=G)
+
+
+def mlp(act: type[nn.Module] = nn.ReLU, *last: nn.Module, out: int = 4) -> nn.Sequential:
+    torch.manual_seed(0)
+    first, middle, head = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, out)
+    return nn.Sequential(first, act(), middle, act(), head, *last)
+
+
+def cnn(act: type[nn.Module] = nn.ReLU, *last: nn.Module, out: int = 4) -> nn.Sequential:
+    torch.manual_seed(0)
+    body = [nn.Conv2d(1, 8, 3, padding=1), act(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, padding=1)]
+    return nn.Sequential(*body, act(), nn.Flatten(), nn.Linear(128, out), *last)
+
+
+class Reader(nn.Module):
+    """A recurrent layer read at its last position, in functional style."""
+
+    def __init__(self, end: Callable[[Tensor], Tensor] = lambda x: x, out: int = 4) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.end = nn.GRU(8, 16, batch_first=True), end
+        self.fc, self.head = nn.Linear(16, 16), nn.Linear(16, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(self.head(F.relu(self.fc(self.layer(x)[0][:, -1]))))
+
+
+def initialised(model: nn.Module, change: Callable[[Tensor], object]) -> nn.Module:
+    for parameter in model.parameters():
+        change(parameter.data if parameter.dim() > 1 else parameter.data.zero_())
+    return model
+
+
+def weights_only(model: nn.Module, change: Callable[[Tensor], object]) -> nn.Module:
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            change(parameter.data)
+    return model
+
+
+def lowered(model: nn.Sequential) -> nn.Sequential:
+    """With smaller outputs of the last linear layer."""
+    head = [layer for layer in model if isinstance(layer, nn.Linear)][-1]
+    head.bias.data -= 0.3
+    return model
+
+
+def ce(output: Tensor) -> Tensor:
+    return F.cross_entropy(output, LABELS)
+
+
+def mse(output: Tensor) -> Tensor:
+    return F.mse_loss(output, TARGETS[:, : output.shape[1]])
+
+
+def written_out(target: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda output: ((output - target) ** 2).mean()
+
+
+class Case(NamedTuple):
+    """A network, its inputs and its loss."""
+
+    model: nn.Module
+    x: object
+    loss: Callable[[Tensor], Tensor]
+
+
+class Stray(nn.Module):
+    """Layers in a plain list, a dictionary or an attribute that is no parameter."""
+
+    def __init__(self, how: str, faulty: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        layers = [nn.Linear(8, 8) for _ in range(2)]
+        self.how, self.head = how, nn.Linear(8, 4)
+        if how == "list":
+            self.inner = layers if faulty else nn.ModuleList(layers)
+        elif how == "dict":
+            named = {"a": layers[0], "b": layers[1]}
+            self.inner = named if faulty else nn.ModuleDict(named)
+        else:
+            weight = torch.randn(8, 8, generator=torch.Generator().manual_seed(1)) / 3
+            self.inner = weight.requires_grad_() if faulty else nn.Parameter(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "tensor":
+            return self.head(F.relu(x @ self.inner))
+        inner = self.inner.values() if self.how == "dict" else self.inner
+        for layer in inner:
+            x = F.relu(layer(x))
+        return self.head(x)
+
+
+def half(scale: float, *models: nn.Module) -> list[Case]:
+    return [
+        Case(m.half(), x.half(), lambda o: F.cross_entropy(o.float(), LABELS) * scale)
+        for m, x in zip(models, (X, IMAGES), strict=True)
+    ]
+
+
+class Batchwise(nn.Module):
+    """Attention over the samples, where `batch_first` is missing."""
+
+    def __init__(self, faulty: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=not faulty)
+        self.fc, self.head = nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.fc(self.attention(x, x, x)[0].mean(1))))
+
+
+class Cell(nn.Module):
+    """A loop whose state is multiplied by more than 1 in each step."""
+
+    def __init__(self, faulty: bool, joint: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.x, self.h, self.head = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 4)
+        self.both = nn.Linear(24, 16)
+        with torch.no_grad():
+            self.h.weight.copy_(1.5 * torch.eye(16))
+            self.both.weight[:, 8:] = 1.5 * torch.eye(16)
+        self.act, self.joint = (F.relu if faulty else torch.tanh), joint
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x.new_zeros(len(x), 16)
+        for now in x.unbind(1):
+            mixed = self.both(torch.cat([now, state], 1)) if self.joint else None
+            state = self.act(self.x(now) + self.h(state) if mixed is None else mixed)
+        return self.head(state)
+
+
+LONG = torch.randn(32, 30, 8, generator=G)
+ZEROS = torch.nn.init.zeros_
+
+
+def cases(faulty: bool) -> dict[str, list[Case]]:
+    """By rule: networks that have the fault, or the same without it."""
+    raw = 255.0 if faulty else 1.0
+    soft = [nn.Softmax(1)] if faulty else []
+    relu = [nn.ReLU()] if faulty else []
+    off = 50.0 if faulty else 1.0
+    one = nn.Softmax(1) if faulty else nn.Sigmoid()
+    low = TARGETS * 2 - 1 if faulty else TARGETS
+    between = nn.Softmax if faulty else nn.Tanh
+    large = (lambda w: w.mul_(60)) if faulty else (lambda w: w)
+    constant = (lambda w: w.fill_(0.05)) if faulty else (lambda w: w)
+    zero = ZEROS if faulty else (lambda w: w)
+    sign = (lambda w: w.abs_().mul_(3)) if faulty else (lambda w: w)
+    flat = (lambda w: w.mul_(40)) if faulty else (lambda w: w)
+    return {
+        "GP601": [
+            Case(initialised(mlp(), lambda w: w), X * (not faulty), ce),
+            Case(cnn(), IMAGES * (not faulty), ce),
+            Case(Reader(), SEQUENCE * (not faulty), ce),
+        ],
+        "GP602": [
+            Case(mlp(), X * raw, ce),
+            Case(cnn(), IMAGES.abs() * raw, ce),
+            Case(Reader(), SEQUENCE * raw, ce),
+        ],
+        "GP603": [
+            Case(weights_only(mlp(nn.Sigmoid), flat), X, ce),
+            Case(weights_only(cnn(nn.Tanh), flat), IMAGES, ce),
+        ],
+        "GP604": [
+            Case(lowered(mlp(nn.ReLU, *relu)), X, mse),
+            Case(lowered(cnn(nn.ReLU, *relu)), IMAGES, mse),
+        ],
+        "GP606": [
+            Case(weights_only(mlp(), large), X, ce),
+            Case(mlp(), X, written_out(TARGETS * off)),
+            Case(Reader(), SEQUENCE, lambda o: F.mse_loss(o, TARGETS * off)),
+        ],
+        "GP607": half(1e-5 if faulty else 1.0, mlp(), cnn()),
+        "GP608": [
+            Case(mlp(nn.ReLU, nn.Softmax(0 if faulty else 1)), X, mse),
+            Case(Batchwise(faulty), SEQUENCE, ce),
+        ],
+        "GP701": [
+            Case(mlp(nn.Tanh, one, out=1), X, mse),
+            Case(cnn(nn.Tanh, one, out=1), IMAGES, mse),
+            Case(Reader(one, out=1), SEQUENCE, mse),
+        ],
+        "GP702": [
+            Case(mlp(nn.ReLU, *soft), X, ce),
+            Case(cnn(nn.ReLU, *soft), IMAGES, ce),
+            Case(Reader(lambda x: F.softmax(x, 1) if faulty else x), SEQUENCE, ce),
+        ],
+        "GP703": [
+            Case(mlp(nn.Tanh, *relu), X, ce),
+            Case(cnn(nn.Tanh, *relu), IMAGES, ce),
+            Case(Reader(F.relu if faulty else lambda x: x), SEQUENCE, ce),
+        ],
+        "GP704": [
+            Case(mlp(nn.ReLU, nn.Sigmoid()), X, lambda o: F.mse_loss(o, low)),
+            Case(cnn(nn.ReLU, nn.Sigmoid()), IMAGES, written_out(low)),
+            Case(Reader(torch.sigmoid), SEQUENCE, lambda o: (low - o).abs().mean()),
+        ],
+        "GP705": [
+            Case(mlp(lambda: between(dim=1) if faulty else between()), X, ce),
+            Case(Functional(faulty), X, ce),
+        ],
+        "GP706": [
+            Case(initialised(mlp(), zero), X, ce),
+            Case(initialised(cnn(), zero), IMAGES, ce),
+        ],
+        "GP707": [
+            Case(initialised(mlp(), constant), X, ce),
+            Case(initialised(cnn(), constant), IMAGES, ce),
+        ],
+        "GP708": [Case(Stray(how, faulty), X, ce) for how in ("list", "dict", "tensor")],
+        "GP709": [
+            Case(weights_only(mlp(), sign), X.abs() + 1, ce),
+            Case(weights_only(cnn(), sign), IMAGES.abs() + 1, ce),
+        ],
+        "GP710": [Case(Cell(faulty, joint), LONG, ce) for joint in (False, True)],
+    }
+
+
+class Functional(nn.Module):
+    def __init__(self, faulty: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 4)
+        self.faulty = faulty
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x)
+        h = F.softmax(h, -1) if self.faulty else F.gelu(h)
+        return self.c(F.gelu(self.b(h)))
+
+
+def look(case: Case) -> Report:
+    return gradprobe.probe(case.model, case.x, loss=case.loss, deep=True)
+
+
+@pytest.mark.parametrize("code", cases(True))
+def test_a_cause_is_named_where_it_is(code: str) -> None:
+    for case in cases(True)[code]:
+        assert code in {f.rule for f in look(case).findings}, case.model
+
+
+@pytest.mark.parametrize("code", cases(False))
+def test_nothing_is_said_where_it_is_not(code: str) -> None:
+    for case in cases(False)[code]:
+        told = {f.rule for f in look(case).findings if f.severity}
+        assert not {c for c in told if c.startswith(("GP6", "GP7"))}, case.model
+
+
+def test_each_rule_of_a_cause_is_tried_and_ranked() -> None:
+    codes = {rule.code for rule in RULES if rule.code.startswith(("GP6", "GP7"))}
+    assert codes - set(cases(True)) == {"GP605"}  # below
+    assert codes <= set(RANKING)
+    assert set(RANKING) | set(EFFECTS) <= {rule.code for rule in RULES}
+
+
+@pytest.mark.parametrize("make", [mlp, cnn])
+def test_a_gradient_that_is_lost_behind_the_trunk_is_said(make: Callable[..., nn.Module]) -> None:
+    x = X if make is mlp else IMAGES
+    model = make()
+    assert "GP605" not in {f.rule for f in look(Case(model, x, ce)).findings}
+    with torch.no_grad():
+        model[-1].weight.mul_(1e-5)
+    assert "GP605" in {f.rule for f in look(Case(model, x, ce)).findings}
+
+
+def test_an_effect_is_told_behind_its_cause_and_with_its_cure() -> None:
+    report = look(Case(initialised(mlp(), ZEROS), X, ce))
+    first, *others = [f for f in report.findings if f.severity]
+    assert first.rule == "GP706"
+    assert all(f.advice.startswith("mend GP706") for f in others if f.rule in EFFECTS)
+
+
+def test_a_mask_of_a_whole_sample_is_named_as_what_makes_nan() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.q, self.o, self.head = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            scores = self.q(x) @ x.transpose(1, 2)
+            weights = scores.masked_fill(mask[:, None], float("-inf")).softmax(-1)
+            return self.head(self.o(weights @ x).mean(1))
+
+    mask = torch.zeros(32, 6, dtype=torch.bool)
+    for padding in (False, True):
+        mask[3] = padding
+        findings = look(Case(Masked(), (SEQUENCE, mask), ce)).findings
+        told = [f.message for f in findings if f.rule == "GP301"]
+        assert bool(told) == padding
+        assert not told or "-inf" in told[0]
