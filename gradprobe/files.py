@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from gradprobe.errors import InputError, suggested
 
+_UNFINISHED: set[str] = set()  # the temporary files that are being written
 SPEC_SUFFIXES = (".yaml", ".yml")
 
 
@@ -107,9 +108,26 @@ def write_atomically(path: str, text: str) -> None:
             return
         if target.exists() and not os.access(target, os.W_OK):
             raise PermissionError(13, "Permission denied")
+        if target.exists() and target.stat().st_nlink > 1:
+            overwrite_file(target, text)
+            return
         replace_file(target, text)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def overwrite_file(path: Path, text: str) -> None:
+    """Write into a file that has other names (hard links), which go on being its names.
+
+    Raises:
+        OSError: it cannot be written; the old text is put back.
+    """
+    old = path.read_bytes()
+    try:
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    except OSError:
+        path.write_bytes(old)
+        raise
 
 
 def replace_file(path: Path, text: str) -> None:
@@ -119,6 +137,7 @@ def replace_file(path: Path, text: str) -> None:
         OSError: it cannot be written; the old one is as it was.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".gradprobe-")
+    _UNFINISHED.add(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(text)
@@ -129,6 +148,14 @@ def replace_file(path: Path, text: str) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    finally:
+        _UNFINISHED.discard(name)
+
+
+def remove_unfinished() -> None:
+    """Take away the temporary files of what is being written, before the process ends at once."""
+    for name in list(_UNFINISHED):
+        Path(name).unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -14,6 +14,11 @@ from types import FrameType
 from typing import Any, TextIO
 
 INTERRUPTED = 130
+_LEFT_BEHIND = {
+    "gradprobe.worker.process": "kill_all",
+    "gradprobe.worker.pool": "kill_all",
+    "gradprobe.files": "remove_unfinished",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -77,10 +82,10 @@ def _catch_interrupts() -> Any:
         return None
 
     def leave(signum: int, frame: FrameType | None) -> None:
-        for name in ("gradprobe.worker.process", "gradprobe.worker.pool"):
+        for name, clean_up in _LEFT_BEHIND.items():
             # Without the name while the module is still being imported: then nothing runs.
-            if kill_all := getattr(sys.modules.get(name), "kill_all", None):
-                kill_all()
+            if function := getattr(sys.modules.get(name), clean_up, None):
+                function()
         os._exit(INTERRUPTED)
 
     return signal.signal(signal.SIGINT, leave)

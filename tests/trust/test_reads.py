@@ -12,7 +12,8 @@ import pytest
 from helpers.bad_inputs import clean
 from helpers.commands import Run
 
-from gradprobe.files import open_regular, outside, read_regular
+from gradprobe import files
+from gradprobe.files import open_regular, outside, read_regular, write_atomically
 from gradprobe.spec.options import CheckOptions
 from gradprobe.tasks.check.discover import discover
 from gradprobe.tasks.check.ignore import matches, pattern_of
@@ -193,3 +194,27 @@ def test_patterns_take_time_in_proportion(pattern: str, path: str) -> None:
 def test_a_line_that_is_no_pattern_leaves_the_others_in_force(folder: Path) -> None:
     Path(".gitignore").write_text("!\n[z-a]x\n[\n///\nnet.yaml\n")
     assert discover(["."], lambda place: CheckOptions()).files == ()
+
+
+# ---- writing
+
+
+def test_a_file_of_two_names_goes_on_having_them(folder: Path) -> None:
+    os.link("net.yaml", "other")
+    write_atomically("net.yaml", "new\n")
+    assert Path("other").read_text() == "new\n"
+    assert Path("net.yaml").samefile("other")
+
+
+def test_an_interrupt_leaves_no_temporary_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(name: str, path: Path) -> None:
+        assert os.path.exists(name)
+        files.remove_unfinished()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically("out.txt", "new\n")
+    assert os.listdir() == ["net.yaml"]
