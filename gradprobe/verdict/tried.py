@@ -29,15 +29,16 @@ def settled(
 
     Args:
         clues: what was predicted, and what needs no prediction.
-        limits: bands of the user's own decide themselves: no trial clears what they find.
+        limits: bands of the user's own decide themselves: no trial clears what they find, and one
+            that nobody asked for adds nothing.
         after: how likely it is to train, by prediction and trial together.
     """
     # Causes that were read off the network, which no probability weighs, stay.
     predicted = [r for r in clues if r.weigh and r.verdict in _PREDICTED and clues[r]]
     cleared: Clues = {rule: [] for rule in predicted}
+    if limits != THRESHOLDS and (trial.learned or not (trial.own or trial.asked)):
+        return clues
     if trial.learned:
-        if limits != THRESHOLDS:
-            return clues
         doubtful = trial.learned.optimizer == "Adam" or (after and after.sgd < TRAINS)
         weak = Verdict.WEAK if doubtful else None
         return {**clues, **cleared, **_seen(clues, trial, weak)}

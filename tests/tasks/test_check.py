@@ -682,6 +682,8 @@ OTHERS = {
     "loss": "mse",
     "level": "leaves",
     "by": "position",
+    "overfit": "always",
+    "overfit_time": 1.0,
     "limits": Limits(memory=1),
 }
 
