@@ -263,7 +263,9 @@ def of_chain(modules: list[nn.Module], x: Tensor, around: Surroundings) -> Surro
     first = next((m for m in modules if not isinstance(m, _RESHAPING)), None)
     weighty = (m for m in first.modules() if m._parameters) if first is not None else iter(())
     module = next(weighty, None)
-    return around if module is None else of_input(around, module, x)
+    if module is None or not x.is_floating_point():  # tokens have no size
+        return around
+    return of_input(around, module, x)
 
 
 def of_input(around: Surroundings, module: nn.Module, x: Tensor) -> Surroundings:
