@@ -78,7 +78,8 @@ class _Parameters(NamedTuple):
         key = id(parameter)
         norm, gradient_norm = self.norms[key]
         ends: tuple[float | None, float | None] = (None, None)
-        if parameter.requires_grad and parameter.dim() > 1 and parameter.numel():
+        real = parameter.is_floating_point() and parameter.layout is torch.strided
+        if real and parameter.requires_grad and parameter.dim() > 1 and parameter.numel():
             low, high = parameter.detach().aminmax()
             ends = (float(low), float(high))
         return ParameterProfile(

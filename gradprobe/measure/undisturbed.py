@@ -94,7 +94,9 @@ class _Values:
             tensor.data = self.data
         for now, before in ((tensor, self.copy), (self.grad, self.grad_copy)):
             # Untouched tensors are not written: a write would count as a change.
-            if now is not None and before is not None and not torch.equal(now, before):
+            if now is None or before is None or now.layout is not torch.strided:
+                continue  # torch compares no sparse tensors
+            if not torch.equal(now, before):
                 now.copy_(before)
 
 

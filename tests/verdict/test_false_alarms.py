@@ -158,3 +158,55 @@ def test_a_recurrent_layer_over_one_step_is_not_dead(kind: type[nn.RNNBase]) -> 
             return out
 
     assert alarms(gradprobe.probe(Model(), batch(8, 1, 8))) == []
+
+
+# ---- models of unusual make
+
+
+class Complex(nn.Module):
+    """A spectral layer: its weight is complex."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.spectrum = nn.Parameter(torch.randn(5, 5, dtype=torch.complex64) / 5)
+        self.fc, self.head = nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = torch.fft.irfft(torch.fft.rfft(self.fc(x)) @ self.spectrum, n=8)
+        out: Tensor = self.head(torch.tanh(mixed))
+        return out
+
+
+class Pairs(nn.Module):
+    """All distances between samples: they are meant to mix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cdist(self.net(x), self.net(x) + 1)
+
+
+class Graph(nn.Module):
+    """A layer over the nodes of one graph."""
+
+    def __init__(self, sparse: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        links = (torch.rand(16, 16) < 0.3).float() + torch.eye(16)
+        self.links = links.to_sparse() if sparse else links
+        self.a, self.b, self.c = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.a(self.links @ x))
+        out: Tensor = self.c(torch.tanh(self.b(self.links @ x)))
+        return out
+
+
+@pytest.mark.parametrize("make", [Complex, Pairs, lambda: Graph(False), lambda: Graph(True)])
+def test_what_is_unusual_and_sound_raises_no_alarm(make: Callable[[], nn.Module]) -> None:
+    told = alarms(gradprobe.probe(make(), batch(16, 8), deep=True))
+    assert [alarm for alarm in told if alarm.startswith(("GP6", "GP7"))] == []
