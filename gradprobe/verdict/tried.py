@@ -1,8 +1,9 @@
 """What was predicted and what a trial saw → what stands. No torch.
 
 A network fails where both say so, or the trial alone where it used the user's own loss and data or
-was asked for. What learned is healthy, or weak where only Adam learned, or where prediction and
-trial together leave SGD less than 80 %: sixteen samples are learned more easily than a data set.
+was asked for. What learned is healthy, or weak where only Adam learned, or where the prediction was
+not healthy and leaves SGD less than 80 % together with the trial: sixteen samples are learned more
+easily than a data set.
 What needs no prediction, a dead or disconnected weight or a number that is not finite, fails
 whatever a trial saw.
 """
@@ -39,7 +40,8 @@ def settled(
     if limits != THRESHOLDS and (trial.learned or not (trial.own or trial.asked)):
         return clues
     if trial.learned:
-        doubtful = trial.learned.optimizer == "Adam" or (after and after.sgd < TRAINS)
+        unlikely = bool(predicted) and after is not None and after.sgd < TRAINS
+        doubtful = unlikely or trial.learned.optimizer == "Adam"
         weak = Verdict.WEAK if doubtful else None
         return {**clues, **cleared, **_seen(clues, trial, weak)}
     if not trial.failed:

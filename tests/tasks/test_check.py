@@ -382,7 +382,7 @@ def test_options_stand_above_the_file(check: Run, folder: Path) -> None:
     assert check().code == 0
     assert check("--select", "GP1").code == 1
     assert check("--select", "GP1,GP2", "--select", "GP4", "--ignore", "vanishing").code == 0
-    assert check("--select", "GP7").code == 2
+    assert check("--select", "GP8").code == 2
 
 
 def test_thresholds_of_the_file_and_of_the_spec(check: Run, folder: Path) -> None:
