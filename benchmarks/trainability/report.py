@@ -103,7 +103,8 @@ def second_model(model: int) -> Callable[[dict[str, Any]], Judged]:
 def tried_verdict(bar: float) -> Callable[[dict[str, Any]], Judged]:
     """A check that tries what is not clear: what fails by both fails, what learned is healthy.
 
-    It is weak, though, where Adam learned it, or where SGD's probability after it is below ``bar``.
+    It is weak, though, where Adam learned it, or where the prediction was not healthy and SGD's
+    probability after the trial is below ``bar``.
     """
 
     def rule(profile: dict[str, Any]) -> Judged:
@@ -112,7 +113,8 @@ def tried_verdict(bar: float) -> Callable[[dict[str, Any]], Judged]:
         if p == HOPELESS or p.sgd >= CLEAR:
             return before._replace(score=after.adam)
         if trial.learned:
-            doubtful = trial.learned.optimizer != "SGD" or after.sgd < bar
+            unlikely = p.sgd < TRAINS and after.sgd < bar
+            doubtful = unlikely or trial.learned.optimizer != "SGD"
             return Judged(False, after.adam, doubtful)
         return Judged(before.fails, after.adam, not before.fails)
 
