@@ -14,6 +14,7 @@ from gradprobe.measure.blocks.profile import JacobianProfile
 from gradprobe.measure.surroundings import UNKNOWN, Surroundings
 from gradprobe.theory.moments import RowPrediction
 
+_SMALL = 0.1  # RMS of an output below which a first row is small: torch's inits stay above it
 _ROUNDING = 1e-3  # of a factor, in low precision
 
 
@@ -160,7 +161,7 @@ class GradientProfile:
         if self.reach is None:
             return None
         rms = self.trunk[0].activation_rms
-        return self.reach * (1.0 if rms is None else min(1.0, rms))
+        return self.reach * (1.0 if rms is None else min(1.0, rms / _SMALL))
 
     def reach_of(self, row: RowProfile) -> float | None:
         """Gradient norm of ``row`` / gradient norm of the trunk's last row."""

@@ -97,7 +97,7 @@ class _Values:
             if now is None or before is None or now.layout is not torch.strided:
                 continue  # torch compares no sparse tensors
             if not torch.equal(now, before):
-                now.copy_(before)
+                now.data.copy_(before)  # past the counter of changes, which an optimizer may read
 
 
 def _changing(module: nn.Module, own_code: bool) -> Iterator[Tensor]:

@@ -206,8 +206,10 @@ def _check_batch(model: nn.Module, args: tuple[Any, ...]) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point():
         return
     one_vector = isinstance(first, nn.Linear) and x.shape == (first.in_features,)
-    one_image = isinstance(first, nn.modules.conv._ConvNd) and x.dim() == len(first.kernel_size) + 1
-    if one_vector or one_image:
+    image = isinstance(first, nn.modules.conv._ConvNd) and (
+        x.dim() == 1 + len(first.kernel_size) and len(x) == first.in_channels
+    )
+    if one_vector or image:
         shape = list(x.shape)
         message = f"inputs: {shape} is the shape of one sample, and a batch of several is needed"
         raise InputError(message, hint=f"{[32, *shape]}: the batch comes first")

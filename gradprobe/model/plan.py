@@ -167,7 +167,8 @@ class _Planner:
             self.fail(layer, f"{layer.kind} gives an empty output, {list(out.shape[1:])}")
         if not apart:
             message = f"{layer.kind} acts across the samples of the batch, dimension 0"
-            self.fail(layer, message, "its dimensions count the batch's as the first")
+            hint = "its dimensions count the batch's as the first: give it a dim of 1 or more"
+            self.fail(layer, message, hint)
         parameters = sum(p.numel() for p in module.parameters())
         # Each weight of an output feature is used once for each of that feature's values.
         work = out.numel() * parameters // (arguments.get("out_channels") or out.shape[-1])
