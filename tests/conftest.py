@@ -7,11 +7,13 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two threads on a busy machine wait
 
 import multiprocessing
+import random
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.commands import Result
@@ -31,6 +33,14 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The terminal of the person who runs the tests does not show in their results."""
     for name in ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "TERMINAL_WIDTH", "PYTHONIOENCODING"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    """What a test draws depends on no other test, and on no run's seed."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
