@@ -262,7 +262,7 @@ def _forward(subject: Subject, outputs: _Outputs, from_inputs: bool) -> tuple[Te
             if "requires_grad flags" not in str(error) or outputs.calls:
                 raise
         # A forward that differentiates with respect to its input takes that for a leaf.
-        args, kwargs = fresh((subject.args, dict(subject.kwargs)))
+        args, kwargs = fresh(arguments)
         reseed_all(derive(subject.seed, "forward"))
         return scalar(subject.loss(outputs.of(subject.model(*args, **kwargs)))), []
     except Exception as error:
