@@ -52,6 +52,18 @@ def norms(tensors: Sequence[Tensor]) -> list[float]:
     return results
 
 
+def extremes(tensors: Sequence[Tensor]) -> list[tuple[float, float]]:
+    """The smallest and the largest element of each real tensor, of which none is empty."""
+    results = [(math.nan, math.nan)] * len(tensors)
+    for alike in _groups(tensors):
+        group = [tensors[i] for i in alike]
+        stacked = torch.stack(group) if len(group) > 1 else group[0][None]
+        low, high = stacked.flatten(1).aminmax(dim=1)
+        for index, ends in zip(alike, zip(low.tolist(), high.tolist(), strict=True), strict=True):
+            results[index] = ends
+    return results
+
+
 def _scaled(stacked: Tensor, wrong: list[int], values: list[float]) -> list[float]:
     """The norms of the rows ``wrong`` of a matrix: of small rows times a power of two, of large
     ones divided by it."""

@@ -19,6 +19,7 @@ from torch import nn
 
 from gradprobe.measure.graph import names_of
 from gradprobe.measure.hooks import measure_hooked
+from gradprobe.measure.norms import extremes
 from gradprobe.measure.obstacles import without_alternation
 from gradprobe.measure.passes import ParameterNorms, Pass, RowPass
 from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
@@ -65,7 +66,7 @@ def measure(subject: Subject, level: str = "blocks") -> GradientProfile:
     with _no_collection():
         useless = _biases_before_norm(model, modules, result.parameters)
         uses = {} if result.called is None else _uses_of(modules, result.called)
-        parameters = _Parameters(result.parameters, useless, uses)
+        parameters = _Parameters(result.parameters, useless, uses, _extremes(model))
         return without_alternation(_profile(model, own, result, parameters, finite))
 
 
@@ -73,15 +74,12 @@ class _Parameters(NamedTuple):
     norms: ParameterNorms
     before_norm: set[int]
     uses: Mapping[int, Use]
+    extremes: Mapping[int, tuple[float, float]]
 
     def profile(self, name: str, parameter: nn.Parameter) -> ParameterProfile:
         key = id(parameter)
         norm, gradient_norm = self.norms[key]
-        ends: tuple[float | None, float | None] = (None, None)
-        real = parameter.is_floating_point() and parameter.layout is torch.strided
-        if real and parameter.requires_grad and parameter.dim() > 1 and parameter.numel():
-            low, high = parameter.detach().aminmax()
-            ends = (float(low), float(high))
+        low, high = self.extremes.get(key, (None, None))
         return ParameterProfile(
             name=name,
             size=parameter.numel(),
@@ -91,9 +89,16 @@ class _Parameters(NamedTuple):
             trainable=parameter.requires_grad,
             before_norm=key in self.before_norm,
             use=self.uses.get(key, Use.CALLED),
-            low=ends[0],
-            high=ends[1],
+            low=low,
+            high=high,
         )
+
+
+def _extremes(model: nn.Module) -> dict[int, tuple[float, float]]:
+    """By id, the smallest and the largest element of each weight that is trained."""
+    trained = [p for _, p in parameters_of(model) if p.requires_grad and p.dim() > 1 and p.numel()]
+    real = [p for p in trained if p.is_floating_point() and p.layout is torch.strided]
+    return dict(zip(map(id, real), extremes([p.detach() for p in real]), strict=True))
 
 
 def _profile(
