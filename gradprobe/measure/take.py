@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from gradprobe.errors import ModelError
@@ -20,11 +18,11 @@ from gradprobe.measure.measurement import Measurement, NoLook, SecondLook
 from gradprobe.measure.mixing import mixing
 from gradprobe.measure.obstacles import obstacle
 from gradprobe.measure.one_pass import measure
-from gradprobe.measure.passes import failed, scalar
+from gradprobe.measure.passes import failed
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.measure.second_look import second_look, too_coarse
 from gradprobe.measure.undisturbed import enough_threads, undisturbed
-from gradprobe.model.seeds import derive, reseed_all
+from gradprobe.measure.zeros import with_still_zero
 from gradprobe.model.subject import Subject
 from gradprobe.spec.network import CheckSpec
 from gradprobe.spec.options import ProbeOptions
@@ -32,8 +30,6 @@ from gradprobe.theory.moments import Moments
 
 _SECOND_LOOK = 4  # times the weights: they, their gradient, the moved ones, and the gradient there
 _SHOWN = ("seed", "batch_size", "dtype", "device", "loss", "data", "level", "deep")
-_STEPS = 3
-_STEP = 0.01  # of a parameter's own norm; of 1 where that is zero
 
 
 def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None) -> Measurement:
@@ -92,7 +88,7 @@ def _profile(subject: Subject, options: ProbeOptions) -> GradientProfile:
     if options.by == "position":
         with running(subject):
             return measure_positions(subject)
-    profile = _with_still_zero(measure(subject, options.level), subject)
+    profile = with_still_zero(measure(subject, options.level), subject)
     if not options.blocks:
         return profile
     with running(subject):
@@ -143,54 +139,3 @@ def running(subject: Subject) -> Iterator[None]:
             yield
         except Exception as error:
             raise failed(error) from error
-
-
-def _with_still_zero(profile: GradientProfile, subject: Subject) -> GradientProfile:
-    """``profile`` with ``still_zero``, where there is a zero, and a weight that may explain it.
-
-    A zero head, branch or LoRA matrix gives a gradient of zero to everything upstream of it, at the
-    first step only. Whether it is only that shows after a step, which a copy of the model takes; of
-    zero weights behind one another, each step wakes one.
-    """
-    parameters = [p for row in profile.rows if not row.level for p in row.parameters]
-    hidden = _zeros(profile)
-    if not hidden or not any(p.wakes_up for p in parameters):
-        return profile
-    try:
-        with undisturbed(subject.model):
-            for _ in range(_STEPS):
-                subject = _stepped(subject)
-                hidden &= _zeros(measure(subject))
-                if not hidden:
-                    break
-    except Exception:
-        return profile  # a model that cannot be copied: it is not known what the step would bring
-    return replace(profile, still_zero=tuple(sorted(hidden)))
-
-
-def _zeros(profile: GradientProfile) -> set[str]:
-    rows = [row for row in profile.rows if not row.level]
-    weights = [p for row in rows for p in row.parameters if p.dimensions > 1]
-    cold_rows = {row.name for row in rows if row.gradient_norm == 0}
-    return cold_rows | {p.name for p in weights if p.gradient_norm == 0}
-
-
-def _stepped(subject: Subject) -> Subject:
-    """The same with a copy of the model after one step of gradient descent."""
-    with torch.inference_mode(False), torch.enable_grad(), without_reentrant():
-        moved = deepcopy(subject.model)
-        trained = [p for p in moved.parameters() if p.requires_grad]
-        reseed_all(derive(subject.seed, "forward"))
-        output = moved(*deepcopy(subject.args), **deepcopy(dict(subject.kwargs)))
-        value = scalar(subject.loss(output))
-        gradients = torch.autograd.grad(value, trained, allow_unused=True)
-    with torch.no_grad():
-        for parameter, gradient in zip(trained, gradients, strict=True):
-            size = float(torch.linalg.vector_norm(gradient)) if gradient is not None else 0.0
-            if gradient is not None and size > 0:
-                own = float(torch.linalg.vector_norm(parameter)) or 1.0
-                parameter.sub_(gradient.to_dense() * (_STEP * own / size))
-    paths = {module: path for path, module in subject.model.named_modules()}
-    copies = dict(moved.named_modules())
-    rows = tuple(row._replace(module=copies[paths[row.module]]) for row in subject.rows)
-    return replace(subject, model=moved, rows=rows)
