@@ -13,7 +13,7 @@ from torch.autograd.graph import Node
 
 from gradprobe.measure.graph import nodes_behind, walk
 from gradprobe.measure.surroundings import UNKNOWN, LossProfile, Surroundings
-from gradprobe.model.tensors import first_tensor
+from gradprobe.model.tensors import first_tensor, named_tensors
 
 _FLAT = 0.01  # from an end of a sigmoid's range, 0 to 1; of tanh's at the same share
 _SAMPLE = 1 << 16  # elements of an activation that are looked at
@@ -95,6 +95,21 @@ def unowned(output: Tensor | None, model: nn.Module, inputs: Collection[Tensor])
         for key, leaf in strays.items()
         if key in names or isinstance(leaf, nn.Parameter)
     )
+
+
+def unread(output: Any, loss: Tensor) -> dict[int, str]:
+    """By id, the leaves behind an output that the loss leaves out, with that output's name."""
+    named = [(n, t) for n, t in named_tensors(output, "output") if t.grad_fn is not None]
+    if len(named) < 2:
+        return {}
+    behind_loss = set(walk([loss.grad_fn]))
+    left_out = [(name, tensor) for name, tensor in named if tensor.grad_fn not in behind_loss]
+    return {
+        id(leaf): name
+        for name, tensor in reversed(left_out)
+        for node in walk([tensor.grad_fn])
+        if (leaf := getattr(node, "variable", None)) is not None
+    }
 
 
 def _kept(model: nn.Module) -> Iterator[tuple[int, str]]:

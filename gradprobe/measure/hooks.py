@@ -18,20 +18,21 @@ from torch.autograd.graph import GradientEdge, Node
 
 from gradprobe.errors import ModelError
 from gradprobe.measure.checkpoints import without_reentrant
-from gradprobe.measure.ends import main_output, of_graph, of_input, silent_samples, unowned
+from gradprobe.measure.ends import main_output, of_graph, of_input, silent_samples, unowned, unread
 from gradprobe.measure.graph import Call, Reads, reads
-from gradprobe.measure.norms import ActivationStats, activation_stats, norms
+from gradprobe.measure.norms import ActivationStats, activation_stats, norms, weighted_rms
 from gradprobe.measure.passes import (
     Pass,
     RowPass,
     edge_of,
     failed,
+    gradients_of,
     in_order,
     on_the_way,
     scalar,
 )
 from gradprobe.measure.profile import RowStatus
-from gradprobe.measure.recorder import Arguments, Recorder
+from gradprobe.measure.recorder import Arguments, Recorder, takes_hooks
 from gradprobe.measure.surroundings import Surroundings
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.rows import Row, holds_weights
@@ -97,11 +98,13 @@ def _measure(
         if outputs.main is not None:
             wanted[_MAIN] = edge_of(outputs.main) or outputs.main
         try:
-            gradients = _gradients(value, wanted, leaves)
+            # The inputs are asked for so that a gradient flows through rows without weights.
+            gradients = gradients_of(value, [*wanted.values(), *leaves])
         except Exception as error:
             raise failed(error, None, rows) from error
     sizes = outputs.reduced | _sizes(wanted, gradients, outputs.reduced)
     passes = _passes(outputs.calls, sizes, read)
+    passes = [p._replace(weighted_rms=outputs.weighted.get(p.position)) for p in passes]
     seen = on_the_way(passes)
     beside |= {p.row.name for p in passes} - {p.row.name for p in seen}
     own = norms([p.detach() for p in parameters])
@@ -111,21 +114,13 @@ def _measure(
             id(p): (norm, sizes.get(_key_of(p))) for p, norm in zip(parameters, own, strict=True)
         },
         loss=float(value.detach()),
+        unread=unread(outputs.output, value),
         called=outputs.called,
         around=outputs.with_input(around)._replace(
             output_norm=sizes.get(_MAIN),
             silent=_silent(outputs.calls, dict(zip(wanted, gradients, strict=False))),
         ),
     )
-
-
-def _gradients(
-    value: Tensor, wanted: Mapping[_Key, Any], leaves: list[Tensor]
-) -> Sequence[Tensor | None]:
-    """The inputs are asked for so that a gradient flows through rows without weights."""
-    if not value.requires_grad or not (wanted or leaves):
-        return [None] * len(wanted)
-    return torch.autograd.grad(value, [*wanted.values(), *leaves], allow_unused=True)
 
 
 def _silent(calls: list[_Call], gradients: Mapping[_Key, Tensor | None]) -> float | None:
@@ -144,16 +139,18 @@ class _Outputs(Recorder):
         self.modules, self.parameters = modules, parameters
         self.calls: list[_Call] = []
         self.reduced: dict[_Key, float] = {}
+        self.weighted: dict[int, float | None] = {}  # of the first call that holds weights
         self.called: set[nn.Module] = set()
         self.beside: set[str] = set()  # rows that no gradient has to do with: a mask, angles
-        self.main: Tensor | None = None  # what the model gives
+        self.output: Any = None  # what the model gives
+        self.main: Tensor | None = None  # the first tensor in it that a gradient can come from
         self.first: tuple[nn.Module, Tensor | None] | None = None  # to run, and what it got
         self.transformed: list[Row] = []  # their outputs exist inside torch.vmap or torch.func
 
     def __enter__(self) -> Self:
         super().__enter__()
         for module in self.modules:
-            if module._parameters:
+            if module._parameters and takes_hooks(module):
                 self.until_exit(module.register_forward_pre_hook(self._note, with_kwargs=True))
         for parameter in self.parameters:
             if parameter.requires_grad and parameter.numel() >= _LARGE:
@@ -186,6 +183,15 @@ class _Outputs(Recorder):
         main = _key_of(tensor) if own else (len(self.calls), 0)
         spare, edge = _spare(output, tensor), edge_of(tensor)
         node = edge.node if edge else None
+        if (
+            not self.weighted
+            and not row.level
+            and tensor.requires_grad
+            and holds_weights(row.module)
+        ):
+            self.weighted[len(self.calls)] = None
+            weigh = partial(self._weigh, len(self.calls), tensor.detach())
+            self.until_exit(tensor.register_hook(weigh))  # type: ignore[no-untyped-call]
         if tensor.numel() < _LARGE:
             return _Call(row, main, edge, tensor.detach().clone(), spare=spare, node=node)
         if tensor.requires_grad and not own:
@@ -203,13 +209,16 @@ class _Outputs(Recorder):
 
     def of(self, output: Any) -> Any:
         """Note what the model gives."""
-        self.main = main_output(output)
+        self.output, self.main = output, main_output(output)
         return output
 
     def with_input(self, around: Surroundings) -> Surroundings:
         """``around`` with what the first weights got."""
         module, x = self.first or (None, None)
         return around if module is None or x is None else of_input(around, module, x)
+
+    def _weigh(self, index: int, values: Tensor, gradient: Tensor) -> None:
+        self.weighted[index] = weighted_rms(values, gradient.detach())
 
     def _reduce(self, key: _Key, gradient: Tensor) -> None:
         self.reduced[key] = norms([gradient.detach()])[0]

@@ -64,6 +64,18 @@ def extremes(tensors: Sequence[Tensor]) -> list[tuple[float, float]]:
     return results
 
 
+def weighted_rms(values: Tensor, gradient: Tensor) -> float | None:
+    """‖g ⊙ x‖ / ‖g‖: the RMS of the values where the gradient is; ``None`` without a gradient."""
+    if values.shape != gradient.shape or values.is_complex() or gradient.is_sparse:
+        return None
+    size = float(gradient.abs().max()) if gradient.numel() else 0.0
+    if not size or not math.isfinite(size):
+        return None
+    unit = gradient / size  # so that no square underflows
+    product, length = norms([unit * values, unit])
+    return product / length
+
+
 def _scaled(stacked: Tensor, wrong: list[int], values: list[float]) -> list[float]:
     """The norms of the rows ``wrong`` of a matrix: of small rows times a power of two, of large
     ones divided by it."""

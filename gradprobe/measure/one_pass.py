@@ -66,7 +66,8 @@ def measure(subject: Subject, level: str = "blocks") -> GradientProfile:
     with _no_collection():
         useless = _biases_before_norm(model, modules, result.parameters)
         uses = {} if result.called is None else _uses_of(modules, result.called)
-        parameters = _Parameters(result.parameters, useless, uses, _extremes(model))
+        extremes = _extremes(model)
+        parameters = _Parameters(result.parameters, useless, uses, extremes, result.unread)
         return without_alternation(_profile(model, own, result, parameters, finite))
 
 
@@ -75,6 +76,7 @@ class _Parameters(NamedTuple):
     before_norm: set[int]
     uses: Mapping[int, Use]
     extremes: Mapping[int, tuple[float, float]]
+    unread: Mapping[int, str]
 
     def profile(self, name: str, parameter: nn.Parameter) -> ParameterProfile:
         key = id(parameter)
@@ -91,6 +93,7 @@ class _Parameters(NamedTuple):
             use=self.uses.get(key, Use.CALLED),
             low=low,
             high=high,
+            unread=self.unread.get(key, ""),
         )
 
 
@@ -155,6 +158,7 @@ def _row_profile(measured: RowPass, parameters: tuple[ParameterProfile, ...]) ->
         activation_rms=rms,
         input_dependence=dependence,
         zero_fraction=zeros,
+        weighted_rms=measured.weighted_rms,
         parameters=parameters,
         contains=row.contains,
         column=row.column,
@@ -191,7 +195,8 @@ def _uses_of(modules: list[nn.Module], called: set[nn.Module]) -> dict[int, Use]
     that got no token.
     """
     inside = {m for a in modules if isinstance(a, nn.MultiheadAttention) for m in modules_of(a)}
-    holders = [m for m in modules if m._parameters and m not in inside]
+    lists = (nn.ParameterList, nn.ParameterDict)  # nobody calls them
+    holders = [m for m in modules if m._parameters and m not in inside and not isinstance(m, lists)]
     used = {id(p) for m in (called | inside) for p in m._parameters.values()}
     uses = {id(p): Use.UNCALLED for m in holders for p in m.parameters() if m not in called}
     for module in modules:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
@@ -32,6 +34,7 @@ class RowPass(NamedTuple):
     gradient_norm: float | None = None
     position: int = -1
     reads: Reads = Reads()
+    weighted_rms: float | None = None  # see ``RowProfile``
 
 
 class Pass(NamedTuple):
@@ -45,6 +48,7 @@ class Pass(NamedTuple):
     loss: float
     called: set[nn.Module] | None = None
     around: Surroundings = UNKNOWN
+    unread: Mapping[int, str] = MappingProxyType({})  # by id: see ``ends.unread``
     cut_checkpoint: bool = False  # a reentrant checkpoint got no input that requires a gradient
 
 
@@ -77,6 +81,13 @@ def failed(
     failure = ModelError(f"the model failed{where}: {what}")
     failure.row = row.place if row else None
     return failure
+
+
+def gradients_of(root: Tensor | None, wanted: Sequence[Any]) -> Sequence[Tensor | None]:
+    """∂root/∂ each of ``wanted``; ``None`` where no path leads there."""
+    if root is None or not root.requires_grad or not wanted:
+        return [None] * len(wanted)
+    return torch.autograd.grad(root, wanted, allow_unused=True)
 
 
 def edge_of(tensor: Tensor) -> GradientEdge | None:

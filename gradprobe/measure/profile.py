@@ -53,6 +53,7 @@ class ParameterProfile(NamedTuple):
     use: Use = Use.CALLED
     low: float | None = None  # its least and its largest element, of a weight that is trained
     high: float | None = None
+    unread: str = ""  # the output that it feeds, where it feeds one that the loss leaves out
 
     @property
     def wakes_up(self) -> bool:
@@ -82,6 +83,8 @@ class RowProfile(NamedTuple):
     activation_rms: float | None = None
     input_dependence: float | None = None  # variance across the batch / mean square, in [0, 1]
     zero_fraction: float | None = None  # of the output's elements that are exactly 0
+    # RMS of the output's elements, each weighted by its squared gradient; of a first row alone.
+    weighted_rms: float | None = None
     parameters: tuple[ParameterProfile, ...] = ()
     contains: tuple[str, ...] = ()  # the kinds of layer inside, itself included
     jacobian: JacobianProfile | None = None  # measured on request, where the shape is kept
@@ -125,6 +128,7 @@ class GradientProfile:
     # Rows and weights whose gradient is exactly zero, also after one small step; ``None`` where no
     # zero-initialised weight gave a reason to try.
     still_zero: tuple[str, ...] | None = None
+    redrawn: tuple[str, ...] = ()  # zero weights that were drawn at random to see behind them
     around: Surroundings = UNKNOWN
     mixing: float | None = None  # of a sample's gradient, the share at other samples; on request
     cut_checkpoint: bool = False  # a reentrant checkpoint got no input that requires a gradient
@@ -154,13 +158,17 @@ class GradientProfile:
     def growth(self) -> float | None:
         """The reach, without what a first row of small numbers adds to it.
 
-        An embedding of ±1e-4 in front of a normalisation has a gradient of 1e4 times what arrives
-        behind the norm, and takes steps of the same share of its size: the gradient times the RMS
-        of the row's output is what no scale changes.
+        A normalisation N has N(c·x) = N(x), so that its gradient at c·x is that at x ÷ c: an
+        embedding of ±1e-4 has 1e4 times what arrives behind the norm, and takes steps of the same
+        share of its size. What no scale changes is ‖g ⊙ x‖, the gradient g times the output x,
+        element by element: ‖g‖ times the RMS of x where g is (a class token of zeros has all of
+        the gradient, and few of the elements). Above an RMS of 0.1 nothing is taken off, so that
+        activations that grow on their way up are not excused.
         """
         if self.reach is None:
             return None
-        rms = self.trunk[0].activation_rms
+        first = self.trunk[0]
+        rms = first.activation_rms if first.weighted_rms is None else first.weighted_rms
         return self.reach * (1.0 if rms is None else min(1.0, rms / _SMALL))
 
     def reach_of(self, row: RowProfile) -> float | None:

@@ -7,12 +7,18 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, Self
 
+import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from gradprobe.model.rows import Row
 
 Arguments = tuple[Any, Any]  # positional, and by name
+
+
+def takes_hooks(module: nn.Module) -> bool:
+    """Whether its calls can be watched: torch runs those of a scripted one by itself."""
+    return not isinstance(module, torch.jit.RecursiveScriptModule)
 
 
 class Recorder:
@@ -44,6 +50,8 @@ class Recorder:
 
     def __enter__(self) -> Self:
         for row in self.rows:
+            if not takes_hooks(row.module):
+                continue
             begin, end = partial(self._begin, row), partial(self._end, row)
             self.until_exit(row.module.register_forward_pre_hook(begin, with_kwargs=True))
             self.until_exit(row.module.register_forward_hook(end))

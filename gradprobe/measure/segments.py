@@ -5,7 +5,7 @@ Only one segment's gradients are alive at once, and no hook is called.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +14,15 @@ from torch.autograd.graph import GradientEdge
 
 from gradprobe.measure.ends import main_output, of_chain, of_graph
 from gradprobe.measure.norms import ActivationStats, activation_stats, norms
-from gradprobe.measure.passes import ParameterNorms, Pass, RowPass, edge_of, failed, scalar
+from gradprobe.measure.passes import (
+    ParameterNorms,
+    Pass,
+    RowPass,
+    edge_of,
+    failed,
+    gradients_of,
+    scalar,
+)
 from gradprobe.measure.profile import RowStatus
 from gradprobe.model.rows import Row
 from gradprobe.model.subject import Loss
@@ -107,7 +115,7 @@ def _backward(
         edges: list[Any] = [segment.outputs[i] for i in indices]
         leaf = [segment.leaf] if segment.leaf.requires_grad else []
         root = segment.end if segment.end is value else _weighted(segment.end, arriving)
-        gradients = _gradients(root, [*edges, *trainable, *leaf])
+        gradients = gradients_of(root, [*edges, *trainable, *leaf])
         arriving = gradients[-1] if leaf else None
         counted = gradients[: len(edges) + len(trainable)]
         weights = [p.detach() for p in segment.parameters]
@@ -131,10 +139,3 @@ def _weighted(end: Tensor, arriving: Tensor | None) -> Tensor | None:
         return None
     with torch.enable_grad():
         return (end * arriving).sum()
-
-
-def _gradients(root: Tensor | None, wanted: list[Any]) -> Sequence[Tensor | None]:
-    """∂root/∂ each of ``wanted``; ``None`` where no path leads there."""
-    if root is None or not root.requires_grad:
-        return [None] * len(wanted)
-    return torch.autograd.grad(root, wanted, allow_unused=True)

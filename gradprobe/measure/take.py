@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from torch import Tensor
@@ -22,7 +22,7 @@ from gradprobe.measure.passes import failed
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.measure.second_look import second_look, too_coarse
 from gradprobe.measure.undisturbed import enough_threads, undisturbed
-from gradprobe.measure.zeros import with_still_zero
+from gradprobe.measure.zeros import drawn_at_random, hiding, with_still_zero
 from gradprobe.model.subject import Subject
 from gradprobe.spec.network import CheckSpec
 from gradprobe.spec.options import ProbeOptions
@@ -44,8 +44,13 @@ def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None
     """
     with enough_threads(subject):
         profile = _profile(subject, options)
-        look, no_look = _look(subject, profile) if options.looks_twice else (None, None)
-        profile = _with_mixing(profile, subject) if options.looks_twice else profile
+        with ExitStack() as drawn:
+            if hidden := hiding(profile):
+                drawn.enter_context(drawn_at_random(subject, hidden))
+                behind = _profile(subject, options)
+                profile = replace(behind, loss=profile.loss, redrawn=hidden)
+            look, no_look = _look(subject, profile) if options.looks_twice else (None, None)
+            profile = _with_mixing(profile, subject) if options.looks_twice else profile
     config = {option: getattr(options, option) for option in _SHOWN}
     return Measurement(
         profile=profile,

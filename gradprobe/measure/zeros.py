@@ -1,22 +1,66 @@
-"""Zeros of the first step: which of them a step wakes up."""
+"""Zeros of the first step: which of them a step wakes up, and what a zero head hides."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from itertools import chain
 
 import torch
+from torch import Tensor
 
 from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.one_pass import measure
 from gradprobe.measure.passes import scalar
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.measure.undisturbed import undisturbed
+from gradprobe.model.rows import parameters_of
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject
 
 _STEPS = 3
 _STEP = 0.01  # of a parameter's own norm; of 1 where that is zero
+
+
+def hiding(profile: GradientProfile) -> tuple[str, ...]:
+    """The zero weights that let no gradient through to an end of the trunk, and wake up later.
+
+    Those of the head where nothing comes out of it, else all: a head of zeros (He et al. 2022,
+    arXiv 2111.06377, and torchvision's ViT) tells nothing about what it reads.
+    """
+    trunk = profile.trunk
+    if not trunk or 0.0 not in (trunk[0].gradient_norm, trunk[-1].gradient_norm):
+        return ()
+    behind = profile.ran[profile.ran.index(trunk[-1]) + 1 :]
+    head = [p for row in behind for p in row.parameters] + list(profile.orphans)
+    everything = [p for row in profile.rows if not row.level for p in row.parameters]
+    groups = (head, everything) if trunk[-1].gradient_norm == 0 else (everything,)
+    waking = ([p.name for p in group if p.wakes_up] for group in groups)
+    return tuple(next(filter(None, waking), ()))
+
+
+@contextmanager
+def drawn_at_random(subject: Subject, names: Collection[str]) -> Iterator[None]:
+    """Meanwhile these weights are uniform within ±1/√(fan-in), as torch draws those of a Linear."""
+    by_row = [parameters_of(row.module, f"{row.name}.") for row in subject.rows]
+    weights = dict(chain(parameters_of(subject.model), *by_row))
+    own = {name: weights[name].data for name in names}
+    try:
+        for name in names:
+            weights[name].data = _drawn(own[name], derive(subject.seed, f"zero/{name}"))
+        yield
+    finally:
+        for name, value in own.items():
+            weights[name].data = value
+
+
+def _drawn(weight: Tensor, seed: int) -> Tensor:
+    fan_in = weight.numel() / len(weight) if weight.dim() > 1 else 1
+    numbers = torch.rand(weight.shape, generator=torch.Generator().manual_seed(seed))
+    return ((numbers * 2 - 1) / math.sqrt(fan_in)).to(weight)
 
 
 def with_still_zero(profile: GradientProfile, subject: Subject) -> GradientProfile:

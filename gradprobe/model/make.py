@@ -193,10 +193,6 @@ def _check_trainable(model: nn.Module) -> None:
         raise InputError("the model is on the meta device: it has no numbers to measure")
     if not any(p.requires_grad for p in parameters):
         raise InputError("the model has no trainable parameters")
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise ModelError(
-            "the model is scripted, which takes no hooks: hand over the one it is from"
-        )
 
 
 def _check_batch(model: nn.Module, args: tuple[Any, ...]) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from gradprobe.errors import InputError, Place, suggestion
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_UNCALLED = (nn.ParameterList, nn.ParameterDict)
 _PASSING = (nn.Identity, nn.modules.dropout._DropoutNd)
 
 
@@ -116,10 +117,11 @@ def leaves_of(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Modul
 
 def children_of(module: nn.Module) -> dict[str, nn.Module]:
     """The modules that a module calls; an attention computes with its projection's weight and
-    calls none."""
+    calls none, and nobody calls a list of parameters."""
     if isinstance(module, nn.MultiheadAttention):
         return {}
-    return {name: child for name, child in module._modules.items() if child is not None}
+    children = module._modules.items()
+    return {name: c for name, c in children if c is not None and not isinstance(c, _UNCALLED)}
 
 
 def holds_weights(module: nn.Module) -> bool:

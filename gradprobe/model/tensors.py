@@ -27,6 +27,23 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
             yield from tensors_in([getattr(leaf, field.name, None) for field in fields(leaf)])
 
 
+def named_tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    """The tensors in nested collections, each with its place: ``output['aux']``."""
+    fields_of = getattr(value, "_fields", ())
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from named_tensors(item, f"{name}[{key!r}]")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            place = f".{fields_of[index]}" if fields_of else f"[{index}]"
+            yield from named_tensors(item, name + place)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from named_tensors(getattr(value, field.name, None), f"{name}.{field.name}")
+
+
 def first_tensor(value: Any) -> Tensor | None:
     """The first floating point tensor in ``value``, which is the main one by convention."""
     return next((tensor for tensor in tensors_in(value) if tensor.is_floating_point()), None)

@@ -46,6 +46,7 @@ def diagnose(
     after = training.after_trial if training else None
     clues = settled(predicted, trial, limits, after) if trial else predicted
     findings = [_finding(r, clue, check.ignore) for r in RULES for clue in clues.get(r, ())]
+    findings = _with_one_reason(findings)
     codes = {finding.rule for finding in findings}
     verdicts = [rule.verdict for rule in RULES if rule.verdict and rule.code in codes]
     verdict = max(verdicts, key=list(Verdict).index, default=Verdict.HEALTHY)
@@ -59,6 +60,15 @@ def diagnose(
     selected = [finding for finding in findings if selection.holds(BY_CODE[finding.rule])]
     selected.sort(key=lambda finding: (-finding.severity, _rank(finding.rule)))
     return tuple(map(_behind_its_cause(selected), selected)), verdict
+
+
+def _with_one_reason(findings: list[Finding]) -> list[Finding]:
+    """Without "unmeasured" where a graver finding, which counts, says why nothing arrives."""
+    order = list(Verdict)
+    graver = order[order.index(Verdict.UNMEASURED) + 1 :]
+    if any(BY_CODE[f.rule].verdict in graver and f.ignored is None for f in findings):
+        return [f for f in findings if BY_CODE[f.rule].verdict is not Verdict.UNMEASURED]
+    return findings
 
 
 def _rank(code: str) -> int:

@@ -21,6 +21,7 @@ class Verdict(StrEnum):
 
     HEALTHY = "healthy"
     WEAK = "weak"
+    UNMEASURED = "unmeasured"  # nothing was seen by which it could be judged
     VANISHING = "vanishing"
     EXPLODING = "exploding"
     SHATTERED = "shattered"  # only a second look tells

@@ -1,9 +1,9 @@
 """What was predicted and what a trial saw → what stands. No torch.
 
-A network fails where both say so, or the trial alone where it used the user's own loss and data or
-was asked for. What learned is healthy, or weak where only Adam learned, or where the prediction was
-not healthy and leaves SGD less than 80 % together with the trial: sixteen samples are learned more
-easily than a data set.
+A network fails where both say so, or the trial alone where it used the user's own loss and data,
+was asked for, or nothing was measured. What learned is healthy, or weak where only Adam learned, or
+where the prediction was not healthy and leaves SGD less than 80 % together with the trial: sixteen
+samples are learned more easily than a data set.
 What needs no prediction, a dead or disconnected weight or a number that is not finite, fails
 whatever a trial saw.
 """
@@ -36,7 +36,8 @@ def settled(
     """
     # Causes that were read off the network, which no probability weighs, stay.
     predicted = [r for r in clues if r.weigh and r.verdict in _PREDICTED and clues[r]]
-    cleared: Clues = {rule: [] for rule in predicted}
+    blind = [r for r in clues if r.verdict is Verdict.UNMEASURED and clues[r]]
+    cleared: Clues = {rule: [] for rule in (*predicted, *blind)}
     if limits != THRESHOLDS and (trial.learned or not (trial.own or trial.asked)):
         return clues
     if trial.learned:
@@ -47,10 +48,11 @@ def settled(
     if not trial.failed:
         return clues
     failing = [r for r in clues if clues[r] and r.verdict and r.severity is Severity.ERROR]
-    if failing:
+    if set(failing) - set(blind):
         doubly = [rule for rule in failing if rule in predicted]
         return {**clues, **{rule: [_both(clue) for clue in clues[rule]] for rule in doubly}}
-    verdict = Verdict.DOES_NOT_LEARN if trial.own or trial.asked else Verdict.WEAK
+    alone = trial.own or trial.asked or blind
+    verdict = Verdict.DOES_NOT_LEARN if alone else Verdict.WEAK
     return {**clues, **cleared, **_seen(clues, trial, verdict)}
 
 

@@ -441,8 +441,9 @@ def test_unused_parameters_are_named_as_without_a_gradient() -> None:
     with unchanged(model, x):
         report = gradprobe.probe(model, x)
     [finding] = report.findings
-    assert report.verdict == "disconnected"
-    assert finding.name == "disconnected"
+    assert report.verdict == "healthy"
+    assert finding.name == "unused"
+    assert "find_unused_parameters" in finding.advice
     assert "no gradient" in finding.message
     assert "spare" in finding.message
     assert "scale" in finding.message
@@ -460,7 +461,7 @@ def test_an_unused_bias_is_named_in_full() -> None:
     [finding] = report.findings
     assert "1.bias" in finding.message
     assert "1.weight" not in finding.message
-    assert report.verdict == "disconnected"
+    assert finding.name == "unused"
 
 
 class Detached(nn.Module):

@@ -68,13 +68,6 @@ def test_one_sample_is_no_batch(model: nn.Module, shape: tuple[int, ...]) -> Non
     gradprobe.probe(model, torch.randn(4, *shape))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_scripted_model_is_told_so() -> None:
-    model = nn.Sequential(nn.Linear(6, 4), torch.jit.script(nn.Linear(4, 2)))
-    with pytest.raises(gradprobe.ModelError, match="scripted"):
-        gradprobe.probe(model, torch.randn(4, 6))
-
-
 @pytest.mark.parametrize("kind", ["float32", "float64"])
 def test_samples_that_are_single_numbers_are_told_so(run: Run, folder: Path, kind: str) -> None:
     np.save("d.npy", np.zeros(6, kind))

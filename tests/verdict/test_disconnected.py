@@ -106,9 +106,9 @@ ANSWERS = {
     ),
     "unused LayerNorm": Answer(
         lambda: Model(lambda: Block(spare=nn.LayerNorm(8))),
-        "disconnected",
-        {"GP202": "never used in the forward pass: blocks.0.spare (weight, bias), blocks.1.spare"},
-        True,
+        "healthy",
+        {"GP205": "never used in the forward pass: blocks.0.spare (weight, bias), blocks.1.spare"},
+        False,
     ),
     "LoRA pair": Answer(
         lambda: Model(LoRA),
@@ -171,7 +171,7 @@ def test_a_detached_module_is_not_unused_though_nothing_in_it_has_a_gradient() -
 
 
 def test_what_a_step_wakes_up_is_measured_on_a_copy() -> None:
-    model = zero_head(Model())
+    model = Model(LoRA)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     x = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
     report = gradprobe.probe(model, x)

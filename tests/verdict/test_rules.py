@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -77,13 +78,24 @@ FIRES: dict[str, dict[str, GradientProfile]] = {
     },
     "GP202": {
         "a parameter": profile(row("a", 1.0, parameter("a.weight", gradient=None)), row("b")),
+        "an output": profile(
+            row("a"), row("b"), orphans=(parameter("w", gradient=None)._replace(unread="output"),)
+        ),
+    },
+    "GP107": {
+        "not followed": profile(*[row(n, None, status=RowStatus.NOT_RUN) for n in "abc"]),
+        "one followed": profile(row("a"), row("b", None, status=RowStatus.NOT_RUN)),
+        "one row": profile(row("a", 1.0, parameter("a.v"), parameter("a.w"))),
+        "zeros": profile(row("a", 0.0), row("b", 1.0, ZERO), row("head"), still_zero=()),
+    },
+    "GP203": {"weight": profile(row("a", 1.0, FROZEN), row("b"), row("head"))},
+    "GP204": {"expert": profile(row("a"), row("b", 1.0, parameter("b.w"), IDLE), row("head"))},
+    "GP205": {
         "a row": profile(
             row("a"), row("b", None, parameter("w", gradient=None), status=RowStatus.NOT_RUN)
         ),
         "no row": profile(row("a"), row("b"), orphans=(parameter("scale", gradient=None),)),
     },
-    "GP203": {"weight": profile(row("a", 1.0, FROZEN), row("b"), row("head"))},
-    "GP204": {"expert": profile(row("a"), row("b", 1.0, parameter("b.w"), IDLE), row("head"))},
     "GP301": {
         "activation": profile(row("a"), row("b", activation_rms=math.nan), row("head")),
         "gradient": chain(math.nan, 1.0, 1.0),
@@ -140,7 +152,13 @@ SILENT: dict[str, dict[str, GradientProfile]] = {
         "no parameters": profile(row("a"), row("b", None, bare=True), row("head")),
         "an idle expert": profile(row("a"), row("b", 1.0, parameter("b.w"), IDLE), row("head")),
     },
+    "GP107": {
+        "dead": FIRES["GP201"]["dead ReLU"],
+        "underflow": FIRES["GP101"]["underflow"],
+        "one layer": profile(row("a")),
+    },
     "GP203": {"no path": profile(row("a", 1.0, parameter("w", gradient=None)), row("b"))},
+    "GP205": {"a parameter": FIRES["GP202"]["a parameter"]},
     "GP204": {"frozen": profile(row("a", 1.0, IDLE._replace(trainable=False)), row("b"))},
     "GP301": {
         "zeros": chain(0.0, 0.0, 0.0),
@@ -305,6 +323,11 @@ def unused() -> nn.Module:
     return model
 
 
+def scripted() -> nn.Module:
+    with warnings.catch_warnings(action="ignore"):
+        return nn.Sequential(lin(), torch.jit.script(nn.Sequential(lin(), lin())))
+
+
 def dead_end() -> nn.Module:
     torch.manual_seed(0)
     model = nn.Sequential(lin(), nn.ReLU(), lin(), nn.ReLU(), lin(), nn.ReLU())
@@ -349,11 +372,15 @@ REAL: dict[str, dict[str, Case]] = {
         "rounded": Case(row_of(torch.round), "dead", "GP201"),
     },
     "GP202": {
-        "unused": Case(unused, "disconnected", "GP202"),
         "detached": Case(row_of(torch.detach), "disconnected", "GP202"),
     },
     "GP203": {"frozen": Case(frozen_first, "healthy", "GP203")},
     "GP204": {"expert": Case(starved, "healthy", "GP204")},
+    "GP205": {"unused": Case(unused, "healthy", "GP205")},
+    "GP107": {
+        "one row": Case(lambda: nn.GRU(4, 4), "unmeasured", "GP107"),
+        "scripted": Case(scripted, "unmeasured", "GP107 GP404"),
+    },
     "GP301": {
         "log": Case(row_of(torch.log), "non-finite", "GP301"),
         "root": Case(row_of(lambda x: (x * 0).sqrt() + x), "non-finite", "GP301"),

@@ -63,21 +63,35 @@ def _of_a_state(parameter: ParameterProfile) -> bool:
 def disconnected(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     """Parameters that get no gradient, because no path leads from the loss to them.
 
-    Not a small gradient and not zero: autograd found no path. Either the forward pass never used
-    them, or something on the way cut the graph: ``detach()``, ``.data``, ``torch.no_grad()``, a
-    conversion to NumPy, an argmax. What was frozen by ``requires_grad = False`` does not count, nor
-    do experts that got no token: other rules tell them.
+    Not a small gradient and not zero: autograd found no path. Either the loss leaves out the output
+    that they feed, or something on the way cut the graph: ``detach()``, ``.data``,
+    ``torch.no_grad()``, a conversion to NumPy, an argmax. What was frozen by ``requires_grad =
+    False`` does not count, nor what the forward pass never used: other rules tell them.
 
     A reentrant checkpoint (``use_reentrant=True``) passes no gradient on where no input of its
     own requires one, as behind a frozen embedding.
     """
     lost = [(row, p) for row, p in _lost(profile) if p.use is not Use.IDLE]
-    cut = [(row, p) for row, p in lost if not _is_unused(row, p)]
+    cut = [(row, p) for row, p in lost if not p.unread and not _is_unused(row, p)]
     reason, advice = _CUT[profile.cut_checkpoint]
     yield from _without_gradient(cut, reason, advice)
-    unused = [(row, p) for row, p in lost if _is_unused(row, p)]
-    advice = "delete them, freeze them, or use them"
-    yield from _without_gradient(unused, "never used in the forward pass", advice)
+    for output in dict.fromkeys(p.unread for _, p in lost if p.unread):
+        left_out = [(row, p) for row, p in lost if p.unread == output]
+        advice = "add that output to the loss, or freeze what feeds it alone"
+        yield from _without_gradient(left_out, f"the loss leaves out {output}", advice)
+
+
+def unused(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """Parameters that the forward pass never used: a mask token, a head that this call leaves out.
+
+    Many libraries' models have some by design. An optimizer leaves them alone, but
+    DistributedDataParallel stops at the second step ("Expected to have finished reduction") unless
+    it is told `find_unused_parameters=True`. A layer that somebody forgot to call looks the same.
+    """
+    lost = [(row, p) for row, p in _lost(profile) if p.use is not Use.IDLE and not p.unread]
+    parameters = [(row, p) for row, p in lost if _is_unused(row, p)]
+    advice = "delete, freeze or use them; DistributedDataParallel: find_unused_parameters=True"
+    yield from _without_gradient(parameters, "never used in the forward pass", advice)
 
 
 # What cuts a graph, and what mends it; by whether a reentrant checkpoint does.
@@ -175,4 +189,5 @@ RULES = (
     Rule("GP202", "disconnected", Severity.ERROR, disconnected, Verdict.DISCONNECTED),
     Rule("GP203", "frozen", Severity.INFO, frozen),
     Rule("GP204", "idle", Severity.WARNING, idle),
+    Rule("GP205", "unused", Severity.WARNING, unused),
 )

@@ -30,8 +30,17 @@ def zero_initialised(profile: GradientProfile, limits: Thresholds) -> Iterator[C
     A zero-initialised residual branch, head or LoRA matrix gives a gradient of exactly zero to what
     lies behind it, at the first step only. That is not dead, and for residual branches it is good
     practice: the network starts as the identity, and depth cannot hurt.
+
+    Where such a weight hides the whole network, as a head of zeros does, it is drawn at random to
+    see what is behind it; the message says so, and the verdict is that of the network so drawn.
     """
-    weights = [(r, p.name) for r in _outer(profile) for p in r.parameters if p.wakes_up]
+    owned = [(row, p) for row in _outer(profile) for p in row.parameters]
+    redrawn = [(row, p.name) for row, p in owned if p.name in profile.redrawn]
+    if profile.redrawn:
+        message = f"zero at the start, drawn at random to see behind it: {listed(profile.redrawn)}"
+        advice = "nothing to do: it is alive after one step"
+        yield Clue(message, advice, redrawn[0][0] if redrawn else None)
+    weights = [(row, p.name) for row, p in owned if p.wakes_up]
     if weights:
         names = listed(name for _, name in weights)
         message = f"zero at the start, alive after one step: {names}"

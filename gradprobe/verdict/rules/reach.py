@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from gradprobe.measure.measurement import LEARNED, Trial, rate_of
-from gradprobe.measure.profile import GradientProfile
+from gradprobe.measure.profile import GradientProfile, RowStatus
 from gradprobe.numbers import all_finite, fraction, number, plural
 from gradprobe.verdict import calibration
 from gradprobe.verdict.causes import (
@@ -86,6 +86,41 @@ def weak(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         yield _too_small(profile, limits["weak_low"])
     elif limits["weak_high"] < growth <= limits["exploding"]:
         yield _too_large(profile, limits["weak_high"])
+
+
+def unmeasured(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """Nothing was measured by which the network could be judged: there is no verdict.
+
+    The rows of a traced, scripted or exported model cannot be followed, nor can layers that are not
+    called as modules (`F.linear(x, weight)`); a first row whose gradient is zero, and not only at
+    the first step, tells nothing. Zero weights at the end are drawn at random to see behind them
+    (GP402). Where another rule says why nothing arrives, that is told instead.
+
+    Hand over the eager model, or say with `--rows` which modules are the rows.
+    """
+    if reason := _blind(profile):
+        advice = "hand over the eager model, or name modules that are called: --rows"
+        yield Clue(f"nothing to judge by: {reason}", advice)
+
+
+def _blind(profile: GradientProfile) -> str | None:
+    """Why nothing was measured, if nothing was."""
+    trunk, ends = profile.trunk, [row.gradient_norm for row in profile.trunk]
+    holders = [row for row in profile.rows if not row.level and row.parameters]
+    hidden = [row.name for row in holders if row.status in _HIDDEN]
+    if hidden and (profile.reach is None or not profile.steps):
+        return f"could not be followed: {listed(hidden)}"
+    if (profile.reach is None and not trunk) or None in (*ends[:1], *ends[-1:]):
+        return "an end of the trunk has no gradient"
+    if profile.reach is None or (profile.reach == 0 and wakes_later(profile)):
+        return "zero weights let no gradient through yet"
+    weights = [p for p in trunk[0].parameters if p.dimensions > 1]
+    if len(profile.ran) == 1 and len(weights) > 1 and profile.unit == "row":
+        return f"all {len(weights)} weights are in one row"
+    return None
+
+
+_HIDDEN = (RowStatus.NOT_RUN, RowStatus.NO_TENSOR)
 
 
 def _too_small(profile: GradientProfile, threshold: float) -> Clue:
@@ -211,6 +246,7 @@ RULES = (
     Rule("GP102", "exploding", Severity.ERROR, exploding, Verdict.EXPLODING, weigh=_explodes),
     Rule("GP103", "weak", Severity.WARNING, weak, Verdict.WEAK, weigh=_uncertain, tried=_barely),
     Rule("GP104", "shattered", Severity.ERROR, verdict=Verdict.SHATTERED, weigh=shattered),
+    Rule("GP107", "unmeasured", Severity.ERROR, unmeasured, Verdict.UNMEASURED),
     Rule("GP105", "flips", Severity.WARNING, among=flips),
     Rule(
         "GP106",
