@@ -18,7 +18,7 @@ Arguments = tuple[Any, Any]  # positional, and by name
 
 def takes_hooks(module: nn.Module) -> bool:
     """Whether its calls can be watched: torch runs those of a scripted one by itself."""
-    return not isinstance(module, torch.jit.RecursiveScriptModule)
+    return not isinstance(module, torch.jit.ScriptModule)
 
 
 class Recorder:
