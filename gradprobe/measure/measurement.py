@@ -23,6 +23,8 @@ class SecondLook(NamedTuple):
     ``None``: no weight has a gradient, or one is not finite. ``highways`` is Σ J_ii y_i² / Σ y_i²,
     by row name, of every row that keeps its input's shape: about 1 with a skip, else 0. It is
     tr(J)/n where all outputs are of one size; what is small behind a ReLU or SiLU counts little.
+    Where channels are split, permuted or concatenated, it is over the outputs that inputs land at,
+    × the share of inputs that land (see ``highways``).
     ``lost_past`` is how many decades the gradient of a recurrent layer's input loses on its way to
     the sequence's first position: in the call that loses most, 0 without recurrent layers. All
     calls of a recurrent cell are one sequence.

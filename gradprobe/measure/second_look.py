@@ -54,9 +54,8 @@ def second_look(subject: Subject, step: float = STEP) -> SecondLook:
     Biases, scales and complex weights stay. Weights that are zero, or whose gradient is, have no
     say.
 
-    The highways are estimated as vᵀJv / vᵀv with one vector v over the whole batch whose elements
-    are the output's with random signs (Hutchinson 1990), each with an error of about the row's gain
-    / √n; ``blocks.jacobians`` is more exact, of the unweighted trace. The model is left as it was.
+    The highways are what ``highways`` says, each with an error of about the row's gain / √n;
+    ``blocks.jacobians`` is more exact, of the unweighted trace. The model is left as it was.
 
     Args:
         subject: its ``projection`` is the loss.
@@ -93,6 +92,7 @@ def _first_pass(
         _channels(subject.model) as channels,
     ):
         output = _output(subject)
+        crossings.end(output)
         highways = {name: crossing.highway() for name, crossing in crossings.by_name.items()}
         ran = list(sequences.values())  # without what a checkpointed layer runs again
         inputs = [x for sequence in ran for x in sequence.xs]

@@ -56,7 +56,7 @@ def signals(
     Args:
         profile: measured at the level of blocks.
         coherence: of the gradient with itself a small step later, with the projection loss.
-        highways: of the rows that keep their input's shape, by name.
+        highways: of the rows that have one, by name.
         lost_past: decades that a gradient loses along a recurrent layer's sequence.
 
     Returns:
@@ -101,7 +101,8 @@ def _effort(course: Course) -> float:
 def _mean_highway(profile: GradientProfile, highways: Mapping[str, float]) -> float:
     """Between 0 and 1, of the rows of the trunk but its first, as far as they have one.
 
-    Rows that change the shape have none. Rows without a matrix are left out: what works on each
+    Rows that change the shape have none, unless their input comes through or a linear map of it is
+    added. Rows without a matrix are left out: what works on each
     element, a ReLU or a norm, has a diagonal and is no skip.
     """
     mixing = [row for row in profile.trunk[1:] if any(p.dimensions > 1 for p in row.parameters)]
