@@ -171,7 +171,8 @@ def behind_norms(model: Loop, index: int, x: Tensor) -> Tensor:
 
 def side_by_side(model: Loop, index: int, x: Tensor) -> Tensor:
     h = F.layer_norm(x, (WIDTH,))
-    return x + model.rows[index](h) + model.rows[index + 1](h)
+    out: Tensor = x + model.rows[index](h) + model.rows[index + 1](h)
+    return out
 
 
 @pytest.mark.parametrize("step", [in_turn, behind_norms, side_by_side])
