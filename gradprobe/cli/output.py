@@ -7,10 +7,10 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-from gradprobe.errors import ExitCode, printable, without_commands
+from gradprobe.errors import ExitCode, InputError, printable, without_commands
 from gradprobe.files import write_atomically
 from gradprobe.render.canvas import Style
 from gradprobe.spec.options import SEVERITIES, Shown, option
@@ -28,6 +28,27 @@ COLORS = ("auto", "always", "never")
 
 
 @dataclass(frozen=True, slots=True)
+class Talk:
+    """How much is said beside the result.
+
+    Raises:
+        InputError: the options contradict each other.
+    """
+
+    quiet: bool = option(False, Shown("Print nothing: the exit code says it.", ("-q", "--quiet")))
+    verbose: bool = option(False, Shown("Say what is done, and how.", ("-v", "--verbose")))
+
+    def __post_init__(self) -> None:
+        if self.quiet and self.verbose:
+            raise InputError("--quiet and --verbose contradict each other")
+
+    def tell(self, text: str) -> None:
+        """Say on standard error what only ``--verbose`` wants to know."""
+        if self.verbose:
+            say(text)
+
+
+@dataclass(frozen=True, slots=True)
 class OutputOptions:
     """What is printed, and where."""
 
@@ -37,13 +58,15 @@ class OutputOptions:
     color: str = option("auto", Shown("When to colour.", choices=COLORS))
     fail_on: str | None = option("error", Shown("Least severity for exit 1.", choices=SEVERITIES))
     exit_zero: bool = option(False, Shown("Exit 0 whatever is found."))
+    talk: Talk = field(default_factory=Talk)
 
     @property
     def style(self) -> Style:
         return style_for(self.color, self.output)
 
     def emit(self, text: str) -> None:
-        emit(text, self.output)
+        if self.output or not self.talk.quiet:
+            emit(text, self.output)
 
     def exit_code(self, reports: Iterable[Report]) -> int:
         """0, or 1 if a finding that counts is at or above ``fail_on``."""
@@ -100,9 +123,14 @@ def emit(text: str, output: str | None = None, commands: bool = False) -> None:
 
 def warn(text: str) -> None:
     """Say on standard error what does not change the result."""
+    say(f"warning: {text}")
+
+
+def say(text: str) -> None:
+    """Say on standard error what is going on."""
     with suppress(OSError):
         shown = without_commands(printable(text))
-        print(f"gradprobe: warning: {shown}", file=sys.stderr, flush=True)
+        print(f"gradprobe: {shown}", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -6,10 +6,10 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TextIO
 
-from gradprobe.cli.output import COLORS, emit, style_for, warn
+from gradprobe.cli.output import COLORS, Talk, emit, style_for, warn
 from gradprobe.errors import InputError, suggestion
 from gradprobe.render.canvas import ENDLESS, Style
 from gradprobe.render.check.formats import CONCISE, FOR_PEOPLE, FORMATS
@@ -47,6 +47,7 @@ class PublishOptions:
     )
     color: str = option("auto", Shown("When to colour.", choices=COLORS))
     exit_zero: bool = option(False, Shown("Exit 0 whatever is found."))
+    talk: Talk = field(default_factory=Talk)
 
     @property
     def files(self) -> dict[str, str]:
@@ -86,7 +87,7 @@ def publish(result: CheckResult, options: PublishOptions) -> None:
         InputError: a file cannot be written; the others are.
     """
     files, word = options.files, options.format
-    if not any(output in files for output in options.outputs):
+    if not options.talk.quiet and not any(output in files for output in options.outputs):
         text = _rendered(result, word, style_for(options.color, None), sys.stdout.isatty())
         emit(text, commands=word == "github")
     if os.environ.get("GITHUB_ACTIONS") == "true" and word != "github":

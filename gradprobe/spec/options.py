@@ -220,6 +220,7 @@ class CheckOptions:
     select: tuple[str, ...] = _listed(("ALL",), "Rules: codes, names, prefixes.", "RULES")
     ignore: tuple[str, ...] = _listed((), "Rules to leave out.", "RULES")
     exclude: tuple[str, ...] = _listed((), "As in a .gitignore.", "PATTERNS")
+    include: tuple[str, ...] = ()  # patterns of files that are specs, whatever is in them
     per_file_ignores: tuple[PerFileIgnore, ...] = ()
     thresholds: Mapping[str, float] = field(default_factory=lambda: dict(THRESHOLDS))
     seeds: tuple[int, ...] = option(

@@ -51,6 +51,7 @@ def spec_schema(rules: Sequence[str]) -> dict[str, Any]:
 def _in_code(rules: Sequence[str]) -> dict[str, Any]:
     return _object(
         {
+            "gradprobe": {"const": 1},
             "name": {"type": "string"},
             "model": _model(),
             "loss": {"anyOf": [{"enum": list(LOSSES)}, _TARGET]},
@@ -63,6 +64,7 @@ def _in_code(rules: Sequence[str]) -> dict[str, Any]:
 def _in_layers(rules: Sequence[str]) -> dict[str, Any]:
     return _object(
         {
+            "gradprobe": {"const": 1},
             "name": {"type": "string"},
             "input": _object(
                 {

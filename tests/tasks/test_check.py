@@ -279,11 +279,16 @@ def test_gitignore_means_what_git_says(folder: Path, lines: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "  input: {shape: [8]}\n  layers: 3\n",
-        "# a comment\n{input: {shape: [8]}, layers: 3}\n",
-        "---\n{input: {shape: [8]}, layers: 3}\n",
+        "  input: {shape: [8]}\n  layers: [Tanh]\n",
+        "# a comment\n{input: {shape: [8]}, layers: [Tanh]}\n",
+        "---\n{input: {shape: [8]}, layers: [repeat: 3]}\n",
         '"input": 1\n"layers": [\n',
-        "input: 1\n? layers\n: 3\n",
+        "input: {shape: 3}\n? layers\n: - Linaer\n",
+        "gradprobe: 1\nlyers: 3\n",
+        "gradprobe: 2\nlayers: {}\n",
+        "# yaml-language-server: $schema=../gradprobe.spec.schema.json\nlyers: 3\n",
+        "model: {target: own:Net, args: {layers: 3}}\n",
+        "input: {shape: [8]}\nlayers: [Tanh]\nchekc: {}\n",
     ],
 )
 def test_a_spec_in_another_dress_is_found(folder: Path, text: str) -> None:
@@ -746,3 +751,49 @@ def test_shards_together_hold_what_one_run_holds(check: Run, folder: Path) -> No
     assert (empty.code, empty.out) == (0, "0 specs checked: none in this shard\n")
     for wrong in ("0/3", "4/3", "1", "a/b", "1/0"):
         assert check("--shard", wrong).code == 2
+
+
+FOREIGN = {
+    "hydra": "model:\n  _target_: net.Net\n  layers: 3\n",
+    "diffusion": "model:\n  target: ldm.models.Diffusion\n  params: {layers: 3}\n",
+    "keras": "input: {width: 224}\nlayers: [64, 128]\n",
+    "mlp": "input: {shape: [784]}\nlayers: [64, 128]\n",
+    "trainer": "input: {shape: [8]}\nlayers: [Linear: {out_features: 4}]\noptimizer: adam\n",
+    "other": "input: {shape: [8]}\nlayers: [{kind: conv, filters: 3}]\n",
+    "compose": "model: {image: x}\nservices: {gradprobe: 1}\n",
+    "pins": "gradprobe: {version: 1}\ntorch: {version: 2}\n",
+    "tags": "model: !new:net.Net\n  layers: 3\n",
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_is_somebody_elses_is_left_alone(folder: Path, name: str) -> None:
+    write(folder, **{name: FOREIGN[name]})
+    discovery = discover(["."], lambda place: CheckOptions())
+    assert (discovery.files, discovery.skipped) == ((), (f"{name}.yaml",))
+    assert discovery.missing[0].hint.startswith("1 YAML file is no spec: -v names")
+    assert discover([f"{name}.yaml"], lambda place: CheckOptions()).files == (f"{name}.yaml",)
+
+
+def test_foreign_files_beside_a_spec_fail_nothing(check: Run, folder: Path) -> None:
+    write(folder, net=GOOD, **FOREIGN)
+    ended = check("-v")
+    assert (ended.code, ended.out) == (0, "1 spec checked: all passed\n")
+    assert sorted(ended.err.splitlines()) == [
+        f"gradprobe: skipped {name}.yaml: no spec of gradprobe's" for name in sorted(FOREIGN)
+    ]
+    assert check().err == ""
+    assert check("-q").out == ""
+    assert check("hydra.yaml").code == 2
+
+
+def test_a_name_or_the_configuration_says_what_is_a_spec(folder: Path) -> None:
+    (folder / "in").mkdir()
+    for name in ("a.gradprobe.yaml", "in/b.yaml", "c.yaml", "in/d.net"):
+        (folder / name).write_text("lyers: 3\n")
+    options = replace(CheckOptions(), include=("in/",))
+    assert discover(["."], lambda place: options).files == (
+        "a.gradprobe.yaml",
+        "in/b.yaml",
+        "in/d.net",
+    )

@@ -16,6 +16,7 @@ FULL = """
 select = ["GP1", "dead"]
 ignore = ["GP103"]
 exclude = ["legacy/"]
+include = ["nets/"]
 fail-on = "warning"
 regression = 2
 seeds = 3
@@ -45,7 +46,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     options = read(config(tmp_path, FULL))
     assert options.select == ("GP1", "dead")
     assert options.ignore == ("GP103",)
-    assert options.exclude == ("legacy/",)
+    assert (options.exclude, options.include) == (("legacy/",), ("nets/",))
     assert (options.fail_on, options.regression, options.seeds) == ("warning", 2.0, (0, 1, 2))
     assert options.deep is False
     assert (options.overfit, options.overfit_time) == ("auto", 2.5)
@@ -57,8 +58,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         PerFileIgnore("a/*.yaml", "weak", "warm-up"),
     )
     assert set(options.origins) == {key.replace("-", "_") for key in KEYS}
-    assert options.origins["timeout"] == "pyproject.toml:15"
-    assert options.origins["thresholds"] == "pyproject.toml:17"
+    assert options.origins["timeout"] == "pyproject.toml:16"
+    assert options.origins["thresholds"] == "pyproject.toml:18"
     assert options.root == str(tmp_path)
 
 

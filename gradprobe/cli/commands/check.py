@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -52,6 +53,7 @@ def check(
     if known.write_baseline and work.shard[1] > 1:
         raise InputError("--write-baseline needs the whole list: leave --shard out")
     run = gate.Run(work.jobs, work.shard, work.cache, reading.force_exclude, reading.allow_code)
+    run = replace(run, tell=publishing.talk.tell)
     result = gate.check(named, options_of, run, warn, lambda items, n: steps("specs", items, n))
     result = known.hold(result, baseline, options_of, first=work.shard[0] == 1)
     publish(result, publishing)

@@ -16,6 +16,7 @@ from gradprobe.spec.options import Shown, choose, option
 from gradprobe.spec.sources.nodes import Document, optional
 from gradprobe.spec.vocabulary import LOSSES, MAX_SIZE, MODES, TENSOR_DTYPES
 
+MODEL_KEYS = ("target", "args", "inputs", "path", "mode")  # of a spec's ``model:``
 _INTEGERS = ("int64", "int32", "uint8")
 _EXAMPLE = "like shape=32,64/dtype=float32 or shape=8,128/dtype=int64/high=1000"
 
@@ -209,7 +210,7 @@ def read_model(document: Document, node: Node, loss: Node | None) -> CodeSpec:
     Raises:
         InputError: at the place of what is wrong.
     """
-    fields = document.mapping(node, "model", ("target", "args", "inputs", "path", "mode"))
+    fields = document.mapping(node, "model", MODEL_KEYS)
     document.require(fields, ("target",), "model", node, "target: package.module:name")
     arguments = document.mapping(fields["args"], "args") if "args" in fields else {}
     mode = document.word(fields["mode"], "mode", MODES) if "mode" in fields else None

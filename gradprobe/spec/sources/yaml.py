@@ -36,7 +36,8 @@ from gradprobe.spec.vocabulary import (
     layer_arguments,
 )
 
-TOP_LEVEL = ("name", "input", "layers", "loss", "init", "check", "model")
+TOP_LEVEL = ("gradprobe", "name", "input", "layers", "loss", "init", "check", "model")
+VERSION = 1  # of the language: what ``gradprobe:`` may say
 _OF_LAYERS = ("input", "layers", "init")  # what ``model`` stands in place of
 
 
@@ -98,6 +99,8 @@ def parse_any(data: bytes, file: str) -> NetworkSpec | CodeSpec:
     """
     document = Document(data, file)
     fields = document.mapping(document.root, "spec", TOP_LEVEL)
+    if "gradprobe" in fields:
+        document.integer(fields["gradprobe"], "gradprobe", VERSION, VERSION)
     if "model" in fields:
         return _code(document, fields)
     for required in ("input", "layers"):

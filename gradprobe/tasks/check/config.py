@@ -113,6 +113,7 @@ KEYS: dict[str, Callable[[Reader, list[str], Any], Any]] = {
     "ignore": Reader.rules,
     "per-file-ignores": Reader.per_file_ignores,
     "exclude": Reader.patterns,
+    "include": Reader.patterns,
     "thresholds": Reader.thresholds,
     "fail-on": Reader.severity,
     "regression": Reader.factor,

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import codecs
 import glob
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from gradprobe.files import SPEC_SUFFIXES, near_file, open_regular, outside, read_start
 from gradprobe.spec.options import CheckOptions
 from gradprobe.tasks.check.ignore import Pattern, ignored, matches, read_patterns
+from gradprobe.tasks.check.recognise import is_spec
 
 # Never searched, whatever a .gitignore says; a file named outright is checked wherever it lies.
 SKIPPED = frozenset({"node_modules", "site-packages", "venv", "__pycache__"})
 _HINTED = 5  # so many missing paths get a suggestion, which reads their folder
-# Most specs have `layers:` at the beginning of a line; the others are parsed to find out.
-_BLOCK = re.compile(rb"^(\xef\xbb\xbf)?[\"']?layers[\"']?\s*:", re.M)
+_READ = 1 << 20  # bytes of a file that may be a spec
 
 
 class Missing(NamedTuple):
@@ -36,6 +32,7 @@ class Discovery(NamedTuple):
 
     files: tuple[str, ...]  # sorted; relative to the working directory where they lie below it
     missing: tuple[Missing, ...]
+    skipped: tuple[str, ...] = ()  # YAML files below the directories that are no specs
 
 
 OptionsOf = Callable[[Path], CheckOptions]  # of the files in a directory
@@ -45,12 +42,13 @@ def discover(paths: Iterable[str], options_of: OptionsOf, force_exclude: bool = 
     """The files that ``paths`` name: files, directories, globs and ``-``, each file once.
 
     A directory stands for the specs below it that neither a .gitignore nor ``exclude`` leaves out;
-    a YAML file is taken for one by its key ``layers``. A file named outright is checked in any
-    case, unless ``force_exclude`` says that ``exclude`` holds for it too.
+    which files are, ``recognise.is_spec`` says, and the configuration's ``include``. A file named
+    outright is checked in any case, unless ``force_exclude`` says that ``exclude`` holds for it.
     """
     excluded = _Excluded(options_of)
     files: dict[str, str] = {}  # by real path
     missing: list[Missing] = []
+    skipped: list[str] = []
     for path in paths:
         named = [path]
         if path != "-" and not os.path.lexists(path):
@@ -59,18 +57,24 @@ def discover(paths: Iterable[str], options_of: OptionsOf, force_exclude: bool = 
                 missing.append(_missing(path, hinted=len(missing) < _HINTED))
         for name in named:
             if os.path.isdir(name):
-                before = len(missing)
-                below = list(_specs_below(Path(name), excluded, missing))
+                before, others = len(missing), len(skipped)
+                below = list(_specs_below(Path(name), excluded, missing, skipped))
                 if not below and name == path and len(missing) == before:
                     why = "no spec below it that is not ignored or excluded"
-                    missing.append(Missing(path, why))
+                    missing.append(Missing(path, why, _foreign(len(skipped) - others)))
                 for file in below:
                     files.setdefault(os.path.realpath(file), shown(file))
             elif name == "-":
                 files.setdefault("-", "-")
             elif not (force_exclude and excluded(Path(name))):
                 files.setdefault(os.path.realpath(name), shown(name))
-    return Discovery(tuple(sorted(files.values())), tuple(missing))
+    return Discovery(tuple(sorted(files.values())), tuple(missing), tuple(skipped))
+
+
+def _foreign(count: int) -> str:
+    """What to say of so many YAML files that are no specs, where there is nothing else."""
+    files = "1 YAML file is" if count == 1 else f"{count} YAML files are"
+    return f"{files} no spec: -v names what was skipped, 'gradprobe: 1' marks one" if count else ""
 
 
 def shown(path: str | Path) -> str:
@@ -98,6 +102,11 @@ class _Excluded:
         name = f"{path}/" if path.is_dir() else path
         return matches(options.exclude, options.exclude_root, name)
 
+    def includes(self, path: Path) -> bool:
+        """Whether the configuration's ``include`` says that this is a spec."""
+        options = self.options_of(Path(os.path.abspath(path)).parent)
+        return bool(options.include) and matches(options.include, options.root, path)
+
 
 def _matching(pattern: str) -> list[str]:
     """The files that a glob matches; ``**`` goes into no hidden directory and no symbolic link."""
@@ -115,7 +124,9 @@ def _matching(pattern: str) -> list[str]:
     return sorted(path.removeprefix("./") for path in matching)
 
 
-def _specs_below(folder: Path, excluded: _Excluded, missing: list[Missing]) -> Iterator[str]:
+def _specs_below(
+    folder: Path, excluded: _Excluded, missing: list[Missing], skipped: list[str]
+) -> Iterator[str]:
     """The specs below a directory, sorted, with every .gitignore from the repository's root on."""
     ignores = _gitignores_above(folder, missing)
 
@@ -135,14 +146,17 @@ def _specs_below(folder: Path, excluded: _Excluded, missing: list[Missing]) -> I
         )
         for name in sorted(names):
             path = os.path.join(place, name)
-            if not name.endswith(SPEC_SUFFIXES) or ignored(active, path, False):
+            included = excluded.includes(Path(path))
+            if not (included or name.endswith(SPEC_SUFFIXES)) or ignored(active, path, False):
                 continue
             if excluded(Path(path)):
                 continue
             if why := _unfit(path, folder):
                 missing.append(Missing(shown(path), why))
-            elif _is_spec(path):
+            elif included or is_spec(name, read_start(path, _READ)):
                 yield path
+            else:
+                skipped.append(shown(path))
 
 
 def _unfit(path: str, folder: Path) -> str:
@@ -154,36 +168,6 @@ def _unfit(path: str, folder: Path) -> str:
     if outside(path, folder):
         return "a link out of the tree that is checked: name it to have it read"
     return ""
-
-
-def _is_spec(path: str) -> bool:
-    """Whether a file looks like a spec."""
-    data = read_start(path, 1 << 20)
-    if _BLOCK.search(data):
-        return True
-    if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        return b"layers" in data.replace(b"\0", b"")
-    return any(word in data for word in (b"layers", b"model")) and _has_keys(data)
-
-
-def _has_keys(data: bytes) -> bool:
-    """Whether the outermost mapping has the keys of a spec, however it is written."""
-    depth, keys, count = 0, set(), 0
-    try:
-        for event in yaml.parse(data.decode("utf-8", "replace"), yaml.SafeLoader):
-            if isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
-            if depth == 1 and not isinstance(event, yaml.CollectionEndEvent):
-                if count % 2 == 0 and isinstance(event, yaml.ScalarEvent):
-                    keys.add(event.value)
-                count += 1
-            if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-                if depth == 1 and not isinstance(event, yaml.MappingStartEvent):
-                    return False
-    except (yaml.YAMLError, ValueError, RecursionError):
-        pass  # what came before the error decides
-    return "layers" in keys or ("model" in keys and b"target" in data)
 
 
 def _gitignore(folder: Path, missing: list[Missing]) -> tuple[Pattern, ...]:

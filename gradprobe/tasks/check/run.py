@@ -46,6 +46,7 @@ class Run:
     cache: Cache | None = None
     force_exclude: bool = False
     allow_code: bool = False  # whether the code that a spec names may run
+    tell: Warn = lambda text: None  # what only somebody who asks for it wants to know
 
 
 class _Target(NamedTuple):
@@ -75,6 +76,8 @@ def check(
         InputError: a configuration is wrong, or the paths name no spec at all.
     """
     discovered = discover(paths, options_of, run.force_exclude)
+    for path in discovered.skipped:
+        run.tell(f"skipped {path}: no spec of gradprobe's")
     if not discovered.files and not discovered.missing:
         raise InputError("no spec to check", hint="all that the paths name is excluded")
     files = shard(discovered.files, *run.shard)
