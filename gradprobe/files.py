@@ -75,16 +75,18 @@ def outside(path: str | Path, folder: str | Path = "") -> bool:
     return not any(real.is_relative_to(os.path.realpath(place)) for place in inside)
 
 
-def near_file(path: Path, *others: str, folders: bool = False) -> str:
+def near_file(
+    path: Path, *others: str, folders: bool = False, suffixes: tuple[str, ...] = SPEC_SUFFIXES
+) -> str:
     """``did you mean 'net.yaml'?``: a spec beside a missing one, or another word, of such a name.
 
-    ``folders``: or a folder there that is not hidden.
+    ``folders``: or a folder there that is not hidden. ``suffixes``: of the files that may be meant.
     """
     try:
         beside = [
             entry.name
             for entry in os.scandir(path.parent)
-            if entry.name.endswith(SPEC_SUFFIXES)
+            if entry.name.endswith(suffixes)
             or (folders and entry.name[0] != "." and entry.is_dir())
         ]
     except (OSError, ValueError):

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 
 import typer
 
+from gradprobe.cli.effects import Given
 from gradprobe.spec.options import Shown
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
@@ -92,20 +93,34 @@ def flattened(
         for name in parameters:
             for entry in groups[name].parameters() if name in groups else [own[name]]:
                 flat[entry.name] = own.get(entry.name, entry)
+        if given := next((name for name in own if hints[name] is Given), None):
+            del own[given], flat[given]
+            flat["context"] = inspect.Parameter("context", _KEYWORD, annotation=typer.Context)
         for anchor, names in (follow or {}).items():
             flat = _moved(flat, names.split(), anchor)
 
         @wraps(command)
         def run(**typed: Any) -> int:
-            values = {name: typed.pop(name) for name in own}
+            values: dict[str, Any] = {given: _given(typed.pop("context"))} if given else {}
+            values |= {name: typed.pop(name) for name in own}
             values |= {name: group.built(typed) for name, group in groups.items()}
             return command(**values)
 
         run.__signature__ = inspect.Signature(list(flat.values()))  # type: ignore[attr-defined]
-        run.__annotations__ = {name: entry.annotation for name, entry in flat.items()}
+        run.__annotations__ = {entry.name: entry.annotation for entry in flat.values()}
         return run
 
     return decorated
+
+
+def _given(context: typer.Context) -> Given:
+    """The options that the user typed."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return Given(tuple(name for name, source in sources.items() if source and _typed(source)))
+
+
+def _typed(source: Any) -> bool:
+    return bool(source.name == "COMMANDLINE")
 
 
 def _moved(

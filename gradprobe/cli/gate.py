@@ -107,6 +107,10 @@ class WorkOptions:
         path = nearest(Path.cwd())
         return open_cache((path.parent if path else Path.cwd()) / NAME, warn)
 
+    def run(self, force_exclude: bool, allow_code: bool, tell: gate.Warn) -> gate.Run:
+        """How the check goes about its targets."""
+        return gate.Run(self.jobs, self.shard, self.cache, force_exclude, allow_code, tell)
+
 
 def folder_of(path: str) -> Path:
     """The folder whose configuration counts for ``path``."""

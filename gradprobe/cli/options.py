@@ -7,25 +7,40 @@ from typing import Annotated
 
 import typer
 
+from gradprobe.cli.effects import Given, kind_of, require_code
 from gradprobe.cli.flatten import Fields
 from gradprobe.cli.output import FORMATS, OutputOptions
+from gradprobe.errors import InputError
 from gradprobe.spec.network import is_target
 from gradprobe.spec.options import (
     DTYPES,
-    OWN_LOSS,
     SEVERITIES,
     ProbeOptions,
     Shown,
     option,
 )
 from gradprobe.spec.seeds import AUTO, Seeds, choose_seeds, seeds_in
+from gradprobe.spec.sources.table import Target as Target_
 from gradprobe.spec.sources.table import TargetOptions
-from gradprobe.spec.vocabulary import LOSSES
+from gradprobe.tasks.sweep import Axes, Job, listed, named
+from gradprobe.tasks.targets import load_target
 
-Target = Annotated[str, typer.Argument(help="A spec file, -, plain, residual or a config.json.")]
-Targets = Annotated[list[str], typer.Argument(help="Spec files, -, plain, residual, JSON reports.")]
-AnyTarget = Annotated[
-    str, typer.Argument(help="A spec file, -, plain, residual, or package.module:name.")
+_KINDS = "package.module:name, file.py:name, a spec file, -, plain, residual, a config.json"
+Target = Annotated[str, typer.Argument(help=f"{_KINDS}.", metavar="TARGET")]
+Targets = Annotated[list[str], typer.Argument(help=f"Each: {_KINDS}.", metavar="TARGETS...")]
+Compared = Annotated[
+    list[str], typer.Argument(help=f"Each: {_KINDS}, or an earlier report.", metavar="TARGETS...")
+]
+ArgAxis = Annotated[
+    list[str] | None,
+    typer.Option(help="Values of an argument; repeatable.", metavar="KEY=VALUE,VALUE"),
+]
+LayersAxis = Annotated[
+    str | None, typer.Option(help="Numbers of layers of a config.json.", metavar="N,N")
+]
+SetAxis = Annotated[
+    list[str] | None,
+    typer.Option(help="Values of a key of a config.json; repeatable.", metavar="KEY=VALUE,VALUE"),
 ]
 EmitSpec = Annotated[bool, typer.Option("--emit-spec", help="Print the stack as YAML.")]
 FirstSeed = Annotated[
@@ -41,38 +56,29 @@ SeveralSeeds = Annotated[
 ]
 
 
-def _of_specs(dtype: str, only: str = "seed batch_size dtype device loss data limits") -> Fields:
-    """The probe of a command that takes no code, in ``dtype``."""
-    loss = Shown("Default: the spec's, or projection.", choices=(*LOSSES, OWN_LOSS))
-    changed = {
-        "dtype": option(dtype, Shown("Of weights and gradients.", choices=DTYPES)),
-        "loss": option(None, loss),
-    }
-    return Fields(only, changed)
+_MEASURED = "seed batch_size dtype device loss data rows limits"
+_PRECISE = Shown(
+    "Of weights and gradients; default float64, or as a Python model has it.", choices=DTYPES
+)
 
-
-SpecProbe = Annotated[ProbeOptions, _of_specs("float32")]
-PreciseProbe = Annotated[ProbeOptions, _of_specs("float64")]
-PathsProbe = Annotated[
-    ProbeOptions, _of_specs("float64", "seed batch_size dtype device loss data rows limits")
-]
-SweepProbe = Annotated[
-    ProbeOptions, _of_specs("float32", "seed batch_size dtype device loss theory limits")
-]
-TextOutput = Annotated[OutputOptions, Fields("output color")]
-TableOutput = Annotated[OutputOptions, Fields("format output everything color")]
-SweepOutput = Annotated[OutputOptions, Fields("format output color")]
+MeasuredProbe = Annotated[ProbeOptions, Fields(_MEASURED)]
+JudgedProbe = Annotated[ProbeOptions, Fields(f"{_MEASURED} deep")]
+PreciseProbe = Annotated[ProbeOptions, Fields(_MEASURED, {"dtype": option(None, _PRECISE)})]
+SweepProbe = Annotated[ProbeOptions, Fields(f"{_MEASURED} theory")]
+TextOutput = Annotated[OutputOptions, Fields("output color talk")]
+TableOutput = Annotated[OutputOptions, Fields("format output everything color talk")]
+SweepOutput = Annotated[OutputOptions, Fields("format output color talk")]
 FixOutput = Annotated[
     OutputOptions,
     Fields(
-        "format output everything color",
+        "format output everything color talk",
         {"everything": option(False, Shown("Try, and show, every change.", ("--all",)))},
     ),
 ]
 CompareOutput = Annotated[
     OutputOptions,
     Fields(
-        "format output everything color fail_on",
+        "format output everything color fail_on talk",
         {
             "format": option("text", Shown("Of the output.", choices=(*FORMATS, "markdown"))),
             "fail_on": option(
@@ -90,6 +96,52 @@ PROBE_ORDER = {
     "trusted_in_process": "theory rows layers set deep",
     "deep": "overfit overfit_time max_parameters max_memory",
 }
+
+
+# The same for the commands that take one target apart.
+TARGET_ORDER = {"max_memory": "timeout trusted_in_process"}
+
+
+def loaded(
+    target: str, about: TargetOptions, options: ProbeOptions, given: Given
+) -> tuple[Target_, ProbeOptions]:
+    """The network that a target names, and the options for it; one without effect is refused.
+
+    Raises:
+        InputError: as ``load_target``; an option has no effect on such a target.
+    """
+    loss = options.loss
+    about, options = with_loss(about, options)
+    spec = load_target(target, about)
+    given.require_effect([target], [kind_of(spec)])
+    require_code(loss, target, kind_of(spec))
+    return spec, options
+
+
+def axes(
+    stacks: dict[str, str | None], arg: list[str], layers: str | None, settings: list[str]
+) -> Axes:
+    """What a sweep varies, by what was typed.
+
+    Raises:
+        InputError: a value is empty or stands twice; --init and --gain are both given.
+    """
+    if stacks["init"] and stacks["gain"]:
+        raise InputError("--init and --gain both set the weights: give one")
+    specs = {name: listed(name, text) for name, text in stacks.items() if text is not None}
+    counts = {"layers": listed("layers", layers)} if layers is not None else {}
+    return Axes(specs, named("--arg", arg), counts | named("--set", settings))
+
+
+def require_swept(given: Given, targets: list[str], jobs: list[Job]) -> None:
+    """Refuse an option without an effect on what is swept.
+
+    Raises:
+        InputError: there is one.
+    """
+    kinds = {job.target: kind_of(job.spec) for job in jobs}
+    deepens = ("depth",) if "spec" in kinds.values() else ()
+    given.require_effect(targets, list(kinds.values()), deepens)
 
 
 def with_loss(about: TargetOptions, options: ProbeOptions) -> tuple[TargetOptions, ProbeOptions]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from gradprobe.errors import ModelError
+from gradprobe.measure.blocks.found import take_apart_module
 from gradprobe.measure.blocks.jacobian import jacobians, take_apart
 from gradprobe.measure.blocks.paths import expand
 from gradprobe.measure.blocks.positions import measure_positions
@@ -23,6 +24,7 @@ from gradprobe.measure.profile import GradientProfile
 from gradprobe.measure.second_look import second_look, too_coarse
 from gradprobe.measure.undisturbed import enough_threads, undisturbed
 from gradprobe.measure.zeros import drawn_at_random, hiding, with_still_zero
+from gradprobe.model.build import Network
 from gradprobe.model.subject import Subject
 from gradprobe.spec.network import CheckSpec
 from gradprobe.spec.options import ProbeOptions
@@ -71,7 +73,9 @@ def take_block(subject: Subject, row: str | None = None) -> BlockProfile:
         ModelError: the model failed while it ran.
     """
     with running(subject):
-        return take_apart(subject, row)
+        if isinstance(subject.model, Network):
+            return take_apart(subject, row)
+        return take_apart_module(subject, row)
 
 
 def take_paths(subject: Subject, max_paths: int | None = None) -> PathProfile:

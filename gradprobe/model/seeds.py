@@ -32,3 +32,9 @@ def reseed_all(seed: int) -> None:
         import numpy
 
         numpy.random.seed(seed % 2**32)
+
+
+def seed_all(seed: int) -> None:
+    """Every stream that a model may draw its weights from, that of an unused GPU too."""
+    torch.manual_seed(seed)
+    reseed_all(seed)

@@ -25,7 +25,7 @@ from gradprobe.render.canvas import (
     wrapped,
 )
 from gradprobe.render.json import written
-from gradprobe.tasks.fix.trials import Fix, Trial
+from gradprobe.tasks.fix.trials import NO_EDIT, Fix, Trial
 from gradprobe.verdict.report import Verdict
 
 MOST_TRIALS = 8
@@ -44,7 +44,8 @@ def render_fix(fix: Fix, style: Style | None = None, *, everything: bool = False
         return paint([*parts, *_lines(_left_alone(fix), style)], style)
     parts += [_table(fix, style, everything), Text(""), *_lines(_outcome(fix), style)]
     for step in fix.steps if fix.obstacle else ():
-        parts += _lines(style.safe(step), style, 2)
+        code = fix.obstacle == NO_EDIT and fix.after is not None
+        parts += [Text(f"  {style.safe(step)}")] if code else _lines(style.safe(step), style, 2)
     above = paint(parts, style)
     if not fix.diff:
         return above
@@ -98,9 +99,12 @@ def _outcome(fix: Fix) -> str:
     if fix.after is None:
         if not fix.tried:
             return f"{why}None of the changes that gradprobe knows fits it."
-        return f"{why}None of {plural(len(fix.tried), 'change')} mends it."
+        advised = " What the findings advise:" if fix.obstacle and fix.steps else ""
+        return f"{why}None of {plural(len(fix.tried), 'change')} mends it.{advised}"
     outcome = f"{why}{fix.after.name} mends it at {_seeds(fix)}; the worst of them is shown."
-    if fix.obstacle:
+    if fix.obstacle == NO_EDIT:
+        outcome += " Nothing is edited; it says:"
+    elif fix.obstacle:
         outcome += f" The file cannot be edited safely ({fix.obstacle}). By hand:"
     return outcome
 

@@ -46,7 +46,7 @@ def render_sweep(sweep: Sweep, style: Style | None = None) -> str:
     for start in range(0, len(sweep.targets), at_once):
         parts += [_table(sweep, sweep.targets[start : start + at_once], style), Text("")]
     parts.pop()
-    if sweep.axes[0][0] == "depth" and len(sweep.axes[0][1]) > 1:
+    if sweep.over_depth and len(sweep.axes[0][1]) > 1:
         parts += [Text(""), *_plot(sweep, style), Text(""), _fits(sweep, style)]
     return paint(parts, style)
 

@@ -123,6 +123,7 @@ class CodeSpec:
     path: str = "."  # the folder where imports begin
     inputs: tuple[TensorSpec, ...] | str | None = None
     mode: str | None = None  # train or eval; None: as it was built
+    changes: tuple[str, ...] = ()  # made in the model once it is built, see ``worker.changes``
     loss: str = "projection"
     name: str | None = None
     check: CheckSpec = field(default_factory=CheckSpec)
@@ -193,6 +194,12 @@ def is_script(text: str) -> bool:
     return bool(_SCRIPT.fullmatch(text)) and not Path(text).exists()
 
 
+def script_of(text: str) -> tuple[Path, str] | None:
+    """File and name of ``file.py:name``; ``None`` where ``text`` has another form."""
+    match = _SCRIPT.fullmatch(text) if is_script(text) else None
+    return (Path(f"{match[1]}{match[2]}.py"), match[3]) if match else None
+
+
 def split(target: str) -> tuple[str, str]:
     """Module and name of ``package.module:name``.
 
@@ -200,10 +207,6 @@ def split(target: str) -> tuple[str, str]:
         InputError: it has another form.
     """
     if not is_target(target):
-        hint = ""
-        if script := _SCRIPT.fullmatch(target):
-            folder = f" with --path {script[1]}" if script[1] else ""
-            hint = f"name the module and not its file: {script[2]}:{script[3]}{folder}"
-        raise InputError(f"'{target}' is not of the form package.module:name", hint=hint)
+        raise InputError(f"'{target}' is not of the form package.module:name")
     module, _, name = target.partition(":")
     return module, name

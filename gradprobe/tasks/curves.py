@@ -34,6 +34,13 @@ class Sweep:
     # The gain at which theory sees the edge of chaos, by target and place on the other axis.
     edges: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
+    @property
+    def over_depth(self) -> bool:
+        """Whether its one axis is how deep the networks are, so that a curve over it means that."""
+        (name, values), *more = self.axes
+        deep = any(word in name.lower() for word in ("depth", "layer", "block"))
+        return not more and deep and all(value.isdecimal() and int(value) for value in values)
+
     def curve(self, target: str) -> list[Point]:
         """The points of one target, in the order of the axes."""
         return [point for point in self.points if point.target == target]

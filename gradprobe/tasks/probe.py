@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from gradprobe.errors import InputError, in_own_words
 from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
 from gradprobe.measure.profile import GradientProfile, from_one
-from gradprobe.spec.network import ArchitectureSpec, InitSpec, NetworkSpec
+from gradprobe.spec.network import ArchitectureSpec, CodeSpec, InitSpec, NetworkSpec
 from gradprobe.spec.options import (
     ALWAYS,
     NEVER,
@@ -32,7 +32,7 @@ from gradprobe.theory.moments import Moments, Theory
 from gradprobe.verdict.judge import judge
 from gradprobe.verdict.report import Report
 from gradprobe.verdict.seeds import repeated
-from gradprobe.worker.run import measure_target
+from gradprobe.worker.run import block_of, measure_target, paths_of
 from gradprobe.worker.trial import tried
 
 if TYPE_CHECKING:
@@ -191,8 +191,11 @@ def _thresholds(own: Mapping[str, float]) -> dict[str, float]:
 # ---- one network taken apart
 
 
-def block(spec: NetworkSpec, options: ProbeOptions, row: str | None) -> BlockProfile:
-    """One block of the network of ``spec`` with its real numbers.
+def block(
+    spec: Target, options: ProbeOptions, row: str | None, run: RunOptions | None = None
+) -> BlockProfile:
+    """One block of the network of ``spec`` with its real numbers, in float64 where code does not
+    say otherwise.
 
     Args:
         row: its name; by default the middle residual block, or the middle row with weights.
@@ -200,16 +203,13 @@ def block(spec: NetworkSpec, options: ProbeOptions, row: str | None) -> BlockPro
     Raises:
         InputError, ModelError: as ``probe_target``; there is no such block.
     """
-    from gradprobe.measure.take import take_block
-    from gradprobe.model.make import make
-
-    return take_block(make(spec, options), row)
+    return block_of(spec, _precise(spec, options), run, row)
 
 
 def paths(
-    spec: NetworkSpec | ArchitectureSpec, options: ProbeOptions, max_paths: int | None
+    spec: Target, options: ProbeOptions, max_paths: int | None, run: RunOptions | None = None
 ) -> PathProfile:
-    """The gradient at the first row of the trunk as a sum over paths.
+    """The gradient at the first row of the trunk as a sum over paths, in float64 as a block is.
 
     Args:
         max_paths: leave out paths through more branches.
@@ -217,10 +217,13 @@ def paths(
     Raises:
         InputError, ModelError: as ``probe_target``; there is no residual block.
     """
-    from gradprobe.measure.take import take_paths
-    from gradprobe.model.make import make
+    return paths_of(spec, _precise(spec, options), run, max_paths)
 
-    return take_paths(make(spec, options), max_paths)
+
+def _precise(spec: Target, options: ProbeOptions) -> ProbeOptions:
+    if options.dtype is None and not isinstance(spec, CodeSpec):
+        return replace(options, dtype="float64")
+    return options
 
 
 # ---- theory beside a measurement

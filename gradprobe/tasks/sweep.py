@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from gradprobe.errors import InputError, ModelError
-from gradprobe.spec.network import InitSpec, LayerSpec, NetworkSpec, check_layer_count
-from gradprobe.spec.options import ProbeOptions
+from gradprobe.spec.network import (
+    ArchitectureSpec,
+    CodeSpec,
+    InitSpec,
+    LayerSpec,
+    NetworkSpec,
+    check_layer_count,
+)
+from gradprobe.spec.options import ProbeOptions, RunOptions
+from gradprobe.spec.sources.python import read_arguments
 from gradprobe.spec.sources.stack import STACKS, StackOptions
+from gradprobe.spec.sources.table import Target, TargetOptions
 from gradprobe.spec.sources.yaml import parse_init
 from gradprobe.spec.vocabulary import ACTIVATIONS as ACTIVATION_WORDS
 from gradprobe.tasks.curves import Point, Sweep
 from gradprobe.tasks.probe import probe_target
-from gradprobe.tasks.targets import load_spec
+from gradprobe.tasks.targets import load_each, load_spec
 from gradprobe.worker import pool
 from gradprobe.worker.exchange import Failure
 from gradprobe.worker.pool import Clock, Lost, import_torch
@@ -30,8 +41,27 @@ class Job(NamedTuple):
     target: str
     at: tuple[str, ...]
     depth: int
-    spec: NetworkSpec
+    spec: Target
     options: ProbeOptions
+    run: RunOptions
+
+
+class Axes(NamedTuple):
+    """What is to vary, by name, for each family of targets that has such axes."""
+
+    specs: Mapping[str, list[str]]
+    code: Mapping[str, list[str]] = MappingProxyType({})
+    configs: Mapping[str, list[str]] = MappingProxyType({})
+
+    def of(self, family: str) -> Mapping[str, list[str]]:
+        return {"specs": self.specs, "Python models": self.code}.get(family, self.configs)
+
+
+_NOTHING_VARIES = {
+    "specs": "--depth 2,4,8",
+    "Python models": "--arg layers=2,4,8 varies an argument",
+    "configurations": "--layers 2,4,8 or --set hidden_size=64,128",
+}
 
 
 # What a value on each axis does to the options of a stack.
@@ -65,36 +95,65 @@ def listed(name: str, text: str) -> list[str]:
     return values
 
 
+def named(flag: str, texts: Sequence[str]) -> dict[str, list[str]]:
+    """The values of each ``KEY=VALUE,VALUE``.
+
+    Raises:
+        InputError: one is not of that form, or a key stands twice.
+    """
+    axes: dict[str, list[str]] = {}
+    for text in texts:
+        key, equals, values = text.partition("=")
+        if not equals or not key:
+            raise InputError(f"{flag}: '{text}' is not of the form key=value,value")
+        if key in axes:
+            raise InputError(f"{flag}: '{key}' is given twice")
+        axes[key] = listed(f"{flag.removeprefix('--')} {key}", values)
+    return axes
+
+
 def plan(
-    targets: list[str], stack: StackOptions, axes: dict[str, list[str]], options: ProbeOptions
+    targets: list[str],
+    about: TargetOptions,
+    axes: Axes,
+    options: ProbeOptions,
+    run: RunOptions | None = None,
 ) -> tuple[list[Job], Sweep]:
     """Every network of the sweep, and the sweep without its points.
 
     Axes of one value are settings; of the others there may be one or two.
 
     Raises:
-        InputError: more than two axes, an axis that a spec does not have, a value out of range.
+        InputError: more than two axes, an axis that a target does not have, a value out of range.
     """
     if len(set(targets)) < len(targets):
         raise InputError("a target is named twice")
-    for name, values in axes.items():
-        if len(values) == 1:
-            stack = AXES[name](stack, values[0])
-    varied = {name: values for name, values in axes.items() if len(values) > 1}
+    networks = [_Network(target, about, run or RunOptions()) for target in targets]
+    families = {network.family for network in networks}
+    if len(families) > 1:
+        raise InputError(f"{' and '.join(sorted(families))} have no axis in common: sweep each")
+    [family] = families
+    own = axes.of(family)
+    if not own:
+        raise InputError(f"{targets[0]}: nothing varies", hint=_NOTHING_VARIES[family])
+    settings = {name: values[0] for name, values in own.items() if len(values) == 1}
+    varied = {name: values for name, values in own.items() if len(values) > 1}
     if len(varied) > 2:
         raise InputError(f"at most two axes: {', '.join(varied)} have several values")
     if not varied:
-        varied = {"depth": axes.get("depth", [str(stack.depth)])}
+        first = next(iter(own))
+        varied = {first: [settings.pop(first)]}
     jobs: list[Job] = []
-    for target in targets:
+    for network in networks:
         for at in itertools.product(*varied.values()):
             if len(jobs) >= MAX_POINTS:
                 raise InputError(f"the sweep has more than {MAX_POINTS:,} networks")
-            jobs.append(_job(target, dict(zip(varied, at, strict=True)), stack, options))
+            place = dict(zip(varied, at, strict=True))
+            jobs.append(network.job(settings, place, options))
     names = tuple((name, tuple(values)) for name, values in varied.items())
     empty = Sweep(tuple(targets), names, (), options.theory)
     if options.theory and "gain" in varied and len(varied) == 2:
-        empty = replace(empty, edges=_edges(empty, stack))
+        empty = replace(empty, edges=_edges(empty, _stack_at(about.stack, settings)))
     return jobs, empty
 
 
@@ -129,7 +188,7 @@ def _work(job: Job, clock: Clock) -> Point:
 
 def probe_job(job: Job) -> Point:
     """Probe one network of the sweep."""
-    report = probe_target(job.spec, job.options)
+    report = probe_target(job.spec, job.options, run=job.run)
     predicted = report.profile.predicted_reach if job.options.theory else None
     return Point(job.target, job.at, job.depth, report.reach, report.verdict, predicted)
 
@@ -151,20 +210,58 @@ def _edges(sweep: Sweep, stack: StackOptions) -> dict[tuple[str, str], float]:
     return edges
 
 
-def _job(target: str, at: dict[str, str], stack: StackOptions, options: ProbeOptions) -> Job:
-    if target in STACKS:
-        for name, value in at.items():
-            stack = AXES[name](stack, value)
-        if target == "plain":
-            stack = replace(stack, zero_init=False)
-        spec = load_spec(target, stack)
-        return Job(target, tuple(at.values()), stack.depth, spec, options)
-    others = [name for name in at if name != "depth"]
-    if others:
-        raise InputError(f"--{others[0]} varies built-in stacks only; {target} is a spec")
-    spec = load_spec(target)
-    depth = _whole("depth", at["depth"])
-    return Job(target, tuple(at.values()), depth, _deepened(spec, depth), options)
+class _Network:
+    """One target, read once, and what it becomes at a point of the axes."""
+
+    def __init__(self, target: str, about: TargetOptions, run: RunOptions) -> None:
+        self.target, self.about, self.run = target, about, run
+        self.spec = load_each(target, about)
+        self.is_stack = isinstance(self.spec, NetworkSpec) and target in STACKS
+        self.is_stack = self.is_stack and not Path(target).is_file()
+
+    @property
+    def family(self) -> str:
+        """What it has axes in common with."""
+        if isinstance(self.spec, CodeSpec):
+            return "Python models"
+        return "configurations" if isinstance(self.spec, ArchitectureSpec) else "specs"
+
+    def job(self, settings: dict[str, str], at: dict[str, str], options: ProbeOptions) -> Job:
+        """The network where the axes have the values ``at``."""
+        spec = self._at(settings, at)
+        first = next(iter(at.values()))
+        depth = at.get("depth", settings.get("depth", first))
+        size = int(depth) if depth.isdecimal() and len(depth) < 10 else 0
+        return Job(self.target, tuple(at.values()), size, spec, options, self.run)
+
+    def _at(self, settings: dict[str, str], at: dict[str, str]) -> Target:
+        if isinstance(self.spec, CodeSpec):
+            own = read_arguments([f"{key}={text}" for key, text in (settings | at).items()])
+            return replace(self.spec, arguments={**self.spec.arguments, **own})
+        if isinstance(self.spec, ArchitectureSpec):
+            return self._configured(settings | at)
+        if self.is_stack:
+            stack = _stack_at(_stack_at(self.about.stack, settings), at)
+            stack = stack if self.target != "plain" else replace(stack, zero_init=False)
+            return load_spec(self.target, stack)
+        if others := [name for name in at if name != "depth"]:
+            message = f"--{others[0]} varies built-in stacks only; {self.target} is a spec"
+            raise InputError(message)
+        return _deepened(self.spec, _whole("depth", at["depth"]))
+
+    def _configured(self, values: dict[str, str]) -> Target:
+        own = self.about.architecture
+        layers = values.pop("layers", None)
+        settings = tuple(f"{key}={text}" for key, text in values.items())
+        own = replace(own, settings=(*own.settings, *settings))
+        own = own if layers is None else replace(own, layers=_whole("layers", layers))
+        return load_each(self.target, replace(self.about, architecture=own))
+
+
+def _stack_at(stack: StackOptions, values: dict[str, str]) -> StackOptions:
+    for name, text in values.items():
+        stack = AXES[name](stack, text)
+    return stack
 
 
 def _deepened(spec: NetworkSpec, depth: int) -> NetworkSpec:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gradprobe.errors import InputError
-from gradprobe.spec.network import ArchitectureSpec, CodeSpec, NetworkSpec
+from gradprobe.spec.network import ArchitectureSpec, NetworkSpec
 from gradprobe.spec.sources import table, yaml
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.spec.sources.table import Target, TargetOptions
+from gradprobe.tasks.read_report import is_report
 from gradprobe.verdict.rules.table import check_ignores
 
 
@@ -27,39 +28,36 @@ def load_target(target: str, options: TargetOptions | None = None) -> Target:
     """The network that ``target`` names, of whatever kind.
 
     Raises:
-        InputError: as ``sources.table.load``, or its spec ignores a rule that there is not.
+        InputError: as ``sources.table.load``; its spec ignores a rule that there is not; or it is
+            an earlier report, which holds no network.
     """
+    if is_report(target):
+        hint = f"gradprobe compare {target} NETWORK sets it beside a network"
+        raise InputError(f"{target} is an earlier report, which holds no network", hint=hint)
     spec = table.load(target, options)
     if not isinstance(spec, ArchitectureSpec):
         check_ignores(spec)
     return spec
 
 
-def load_network(
-    target: str, options: TargetOptions | None = None
-) -> NetworkSpec | ArchitectureSpec:
-    """The same, for those that run no code of the user's.
+def load_each(target: str, options: TargetOptions) -> Target:
+    """The same, one of several: what is said of other kinds of target does not count for it.
 
     Raises:
-        InputError: as ``load_target``, or the target is Python code.
+        InputError: as ``load_target``.
     """
-    if table.names_code(target):
-        raise InputError(f"{target} is a Python model, which only gradprobe probe takes")
-    options = options or TargetOptions()
-    spec = load_target(target, replace(options, code=replace(options.code, allow_code=True)))
-    if isinstance(spec, CodeSpec):
-        hint = "gradprobe probe --allow-code runs it, in a process of its own"
-        raise spec.error(f"this spec runs code: {spec.target}", spec.place, hint)
-    return spec
+    if target == "plain":
+        options = replace(options, stack=replace(options.stack, zero_init=False))
+    return load_target(target, options)
 
 
 def load_spec(target: str, stack: StackOptions | None = None) -> NetworkSpec:
     """The same, where only layers will do.
 
     Raises:
-        InputError: as ``load_network``, or the target is a Hugging Face configuration.
+        InputError: as ``load_target``, or the target is no spec and no stack.
     """
-    spec = load_network(target, TargetOptions(stack or StackOptions()))
-    if isinstance(spec, ArchitectureSpec):
-        raise InputError(f"{target}: a Hugging Face configuration", hint="gradprobe probe takes it")
+    spec = load_target(target, TargetOptions(stack or StackOptions()))
+    if not isinstance(spec, NetworkSpec):
+        raise InputError(f"{target} is not described in layers")
     return spec

@@ -11,6 +11,7 @@ import json
 from typing import NamedTuple, TypeVar
 
 from gradprobe.errors import ExitCode, GradprobeError, InputError, ModelError, Place
+from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
 from gradprobe.measure.measurement import Measurement
 from gradprobe.spec.network import TensorSpec
 from gradprobe.spec.options import ProbeOptions
@@ -29,6 +30,10 @@ class Request(NamedTuple):
     mode: str | None
     loss: str
     options: ProbeOptions
+    what: str = "probe"  # or block, or paths
+    row: str | None = None  # the block's
+    max_paths: int | None = None
+    changes: tuple[str, ...] = ()
 
 
 class Failure(NamedTuple):
@@ -63,6 +68,8 @@ class Reply(NamedTuple):
 
     measurement: Measurement | None = None
     failure: Failure | None = None
+    block: BlockProfile | None = None
+    paths: PathProfile | None = None
 
     @property
     def result(self) -> Measurement | Failure | None:

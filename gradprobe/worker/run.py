@@ -13,9 +13,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gradprobe.errors import InputError, ModelError, out_of_memory
+from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
 from gradprobe.measure.measurement import Measurement
 from gradprobe.spec.network import ArchitectureSpec, CodeSpec
 from gradprobe.spec.options import ProbeOptions, RunOptions
@@ -26,6 +27,8 @@ from gradprobe.worker.exchange import Reply, Request, decode, encode
 from gradprobe.worker.frames import dumped_frames, users_frame
 from gradprobe.worker.process import Answer, Ending
 from gradprobe.worker.trial import tried
+
+T = TypeVar("T")
 
 
 def measure_target(
@@ -59,17 +62,62 @@ def measure_target(
         raise spec.error(error.message, error.row) from error
 
 
+def block_of(
+    spec: Target, options: ProbeOptions, run: RunOptions | None = None, row: str | None = None
+) -> BlockProfile:
+    """One block of the network that ``spec`` describes, as ``measure.take.take_block`` takes it.
+
+    Raises:
+        InputError, ModelError: as ``measure_target``, and where there is no such block.
+    """
+    if isinstance(spec, CodeSpec):
+        request = _request(spec, options)._replace(what="block", row=row)
+        return _given(spec, _reply(request, run or RunOptions()).block)
+    from gradprobe.measure.take import take_block
+    from gradprobe.model.make import make
+
+    return take_block(make(spec, options), row)
+
+
+def paths_of(
+    spec: Target,
+    options: ProbeOptions,
+    run: RunOptions | None = None,
+    max_paths: int | None = None,
+) -> PathProfile:
+    """The network's gradient as a sum over paths, as ``measure.take.take_paths`` takes it.
+
+    Raises:
+        InputError, ModelError: as ``measure_target``, and where no residual blocks form a chain.
+    """
+    if isinstance(spec, CodeSpec):
+        request = _request(spec, options)._replace(what="paths", max_paths=max_paths)
+        return _given(spec, _reply(request, run or RunOptions()).paths)
+    from gradprobe.measure.take import take_paths
+    from gradprobe.model.make import make
+
+    return take_paths(make(spec, options), max_paths)
+
+
 def _measure_code(code: CodeSpec, options: ProbeOptions, run: RunOptions) -> Measurement:
     if options.by != "row":
         raise InputError(f"--by {options.by} needs a spec: {code.target} is a Python model")
-    request = _request(code, _within(options, run))
+    reply = _reply(_request(code, _within(options, run)), run)
+    measurement = _given(code, reply.measurement)
+    return measurement._replace(name=code.name or measurement.name, check=code.check)
+
+
+def _reply(request: Request, run: RunOptions) -> Reply:
     reply = _run_here(request) if run.in_process else _run_apart(request, run.timeout)
     if reply.failure:
         raise reply.failure.error
-    if reply.measurement is None:
+    return reply
+
+
+def _given(code: CodeSpec, result: T | None) -> T:
+    if result is None:
         raise ModelError(f"{code.target}: what its process handed back is no result")
-    name = code.name or reply.measurement.name
-    return reply.measurement._replace(name=name, check=code.check)
+    return result
 
 
 def _request(code: CodeSpec, options: ProbeOptions) -> Request:
@@ -88,6 +136,7 @@ def _request(code: CodeSpec, options: ProbeOptions) -> Request:
         mode=code.mode,
         loss=code.loss,
         options=options,
+        changes=code.changes,
     )
 
 

@@ -28,7 +28,7 @@ from gradprobe.spec.sources import huggingface
 from gradprobe.spec.sources.huggingface import ArchitectureOptions
 from gradprobe.spec.sources.table import TargetOptions
 from gradprobe.tasks.probe import probe_target
-from gradprobe.tasks.targets import load_network
+from gradprobe.tasks.targets import load_target
 
 NAMES = sorted(path.name for path in CONFIGS.iterdir())
 
@@ -57,7 +57,7 @@ def config(name: str) -> str:
 
 def load(target: str, layers: int, settings: Sequence[str] = ()) -> NetworkSpec | ArchitectureSpec:
     options = ArchitectureOptions(layers, tuple(settings))
-    return load_network(target, TargetOptions(architecture=options))
+    return load_target(target, TargetOptions(architecture=options))
 
 
 def built(
@@ -79,7 +79,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize("name", NAMES)
 def test_the_rows_are_the_layers(name: str) -> None:
-    report = probe_target(load_network(config(name)), ProbeOptions(batch_size=3))
+    report = probe_target(load_target(config(name)), ProbeOptions(batch_size=3))
     found = [row.name for row in report.rows]
     expected = ROWS[name].split()
     if name in ("t5", "whisper"):  # a person would leave their embeddings and norms to the tool
@@ -121,7 +121,7 @@ def test_gradients_are_those_of_backward(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_model_s_own_loss(name: str) -> None:
-    spec = load_network(config(name))
+    spec = load_target(config(name))
     report = probe_target(spec, ProbeOptions(batch_size=3, loss="own"))
     model, inputs = built(name, OWN_LOSS)
     torch.manual_seed(0)
@@ -137,7 +137,7 @@ def test_a_model_without_a_head_has_no_loss_of_its_own(tmp_path: Path) -> None:
     values = json.loads((CONFIGS / "bert" / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**values, "architectures": ["BertModel"]}))
     with pytest.raises(InputError, match=r"BertModel"):
-        probe_target(load_network(str(tmp_path)), ProbeOptions(loss="own"))
+        probe_target(load_target(str(tmp_path)), ProbeOptions(loss="own"))
 
 
 def test_pre_norm_and_post_norm_as_xiong_et_al_have_them() -> None:
@@ -165,7 +165,7 @@ def test_paths_of_a_transformer_add_up() -> None:
 
     for name, blocks in (("gpt2", 3), ("bert", 3), ("resnet", 4)):
         options = ProbeOptions(batch_size=2, dtype="float64")
-        found = expand(load_network(config(name)), options, None)
+        found = expand(load_target(config(name)), options, None)
         assert found.blocks == blocks
         assert found.error < 1e-12
 
@@ -292,9 +292,9 @@ def test_compare_takes_configurations_and_what_is_for_specs_says_so(
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "resnet"])
 def test_architectures_that_are_known_to_train_are_said_to(name: str) -> None:
-    found = probe_target(load_network(config(name)), ProbeOptions(deep=True))
+    found = probe_target(load_target(config(name)), ProbeOptions(deep=True))
     assert found.training is not None
-    own = probe_target(load_network(config(name)), ProbeOptions(deep=True, loss="own"))
+    own = probe_target(load_target(config(name)), ProbeOptions(deep=True, loss="own"))
     assert own.training is not None
     assert own.training.signals is not None
     assert found.training.signals is not None

@@ -319,8 +319,9 @@ MISSPELT = {
     "no package": ("net.deep:Net", INPUT, "there is no module net.deep", ""),
     "a name": ("net:Nat", INPUT, "net has no Nat", "did you mean 'Net'?"),
     "a far name": ("net:zzz", INPUT, "net has no zzz", "it has: Net"),
-    "a file": ("net.py:Net", INPUT, "not of the form package.module:name", "net:Net"),
-    "a file's path": ("a/net.py:Net", INPUT, "not of the form", "net:Net with --path a"),
+    "a file": ("nte.py:Net", INPUT, "there is no file nte.py", "did you mean 'net.py'?"),
+    "a file's path": ("a/net.py:Net", INPUT, "there is no file a/net.py", ""),
+    "a file alone": ("net.py", INPUT, "net.py is a file of Python code with", "probe net.py:"),
     "an argument": ("net:Net", (*INPUT, "--arg", "widht=4"), "widht", "did you mean 'width'?"),
     "elsewhere": (
         "quite_elsewhere:Net",
@@ -339,9 +340,14 @@ MISSPELT = {
     "no such folder": ("net:Net", (*INPUT, "--path", "nowhere"), "no folder nowhere", ""),
     "a batch size": ("net:Net", (*INPUT, "--batch-size", "4"), "--batch-size", ""),
     "no time": ("net:Net", (*INPUT, "--timeout", "0"), "--timeout 0 is out of range", ""),
-    "blocks": ("net:Net", (*INPUT, "--by", "position"), "--by position needs a spec", ""),
+    "blocks": ("net:Net", (*INPUT, "--by", "position"), "--by has no effect on net:Net", ""),
     "its spec": ("net:Net", (*INPUT, "--emit-spec"), "--emit-spec", ""),
-    "another's option": ("plain", ("--arg", "depth=3"), "--arg is for Python models", ""),
+    "another's option": (
+        "plain",
+        ("--arg", "depth=3"),
+        "--arg has no effect on plain",
+        "Python models",
+    ),
     "nothing to train": ("net:bare", INPUT, "no trainable parameters", ""),
     "shadowed": ("random:Net", INPUT, "another module is called random", "rename random.py"),
 }

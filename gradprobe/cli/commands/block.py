@@ -8,15 +8,16 @@ from typing import Annotated
 import typer
 
 from gradprobe.cli import options as o
+from gradprobe.cli.effects import Given
 from gradprobe.cli.flatten import flattened
 from gradprobe.cli.output import emit, progress
 from gradprobe.render.block import block_steps
-from gradprobe.spec.sources.stack import StackOptions
+from gradprobe.spec.options import RunOptions
+from gradprobe.spec.sources.table import TargetOptions
 from gradprobe.tasks.probe import block as take_apart
-from gradprobe.tasks.targets import load_spec
 
 
-@flattened()
+@flattened(follow=o.TARGET_ORDER)
 def block(
     target: o.Target,
     *,
@@ -24,19 +25,21 @@ def block(
         str | None, typer.Option("--row", help="Which block; default the middle one.")
     ] = None,
     step: Annotated[bool, typer.Option("--step", help="Wait for a key between steps.")] = False,
-    stack: StackOptions,
+    about: TargetOptions,
     options: o.PreciseProbe,
+    run: RunOptions,
     output: o.TextOutput,
+    given: Given,
 ) -> int:
     """Walk through one block: forward, backward, and its Jacobian taken apart.
 
     x splits; one copy goes through F, the skip carries the other, and they add up to y. On the way
     back the gradient splits the same way: what arrives at x is what the skip brings back plus what
-    F brings back.
+    F brings back. In a Python or Hugging Face model the skip is found, and F(x) is y - x.
     """
-    spec = load_spec(target, stack)
+    spec, options = o.loaded(target, about, options, given)
     with progress(f"probing {target}"):
-        taken = take_apart(spec, options, row)
+        taken = take_apart(spec, options, row, run)
     steps = block_steps(taken, target, output.style)
     if step and output.output is None and sys.stdin.isatty() and sys.stdout.isatty():
         for index, text in enumerate(steps):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -52,8 +51,7 @@ def check(
     baseline = known.load()
     if known.write_baseline and work.shard[1] > 1:
         raise InputError("--write-baseline needs the whole list: leave --shard out")
-    run = gate.Run(work.jobs, work.shard, work.cache, reading.force_exclude, reading.allow_code)
-    run = replace(run, tell=publishing.talk.tell)
+    run = work.run(reading.force_exclude, reading.allow_code, publishing.talk.tell)
     result = gate.check(named, options_of, run, warn, lambda items, n: steps("specs", items, n))
     result = known.hold(result, baseline, options_of, first=work.shard[0] == 1)
     publish(result, publishing)

@@ -2,47 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from gradprobe.cli import options as o
+from gradprobe.cli.effects import Given, kind_of
 from gradprobe.cli.flatten import flattened
 from gradprobe.cli.output import progress
 from gradprobe.errors import InputError
 from gradprobe.render.check.markdown import render_comparison as render_markdown
 from gradprobe.render.compare import render_comparison
 from gradprobe.render.json import render_comparison as render_json
-from gradprobe.spec.sources.stack import StackOptions
+from gradprobe.spec.options import RunOptions
 from gradprobe.spec.sources.table import TargetOptions
 from gradprobe.tasks.probe import probe_target
 from gradprobe.tasks.read_report import is_report, load
-from gradprobe.tasks.targets import load_network
+from gradprobe.tasks.targets import load_each
 from gradprobe.verdict.report import Report
 
 
-@flattened()
+@flattened(follow=o.TARGET_ORDER)
 def compare(
-    targets: o.Targets, *, stack: StackOptions, options: o.SpecProbe, output: o.CompareOutput
+    targets: o.Compared,
+    *,
+    about: TargetOptions,
+    options: o.JudgedProbe,
+    run: RunOptions,
+    output: o.CompareOutput,
+    given: Given,
 ) -> int:
     """Show how far the gradient reaches in several networks, row against row.
 
     The same layer has the same weights in each built-in stack, so that the skip is the only
-    difference. A target that ends in .json is an earlier report of probe or check: before and
+    difference. A target that ends in .json may be an earlier report of probe or check: before and
     after, row by row. It is for looking: it exits 0 unless --fail-on is given.
     """
     if targets.count("-") > 1:
         raise InputError("standard input ('-') can be read only once")
-    loaded = []
-    for target in targets:
-        own = replace(stack, zero_init=stack.zero_init and target != "plain")
-        read = is_report(target)
-        loaded.append(load(target) if read else load_network(target, TargetOptions(own)))
+    about, options = o.with_loss(about, options)
+    loaded = [load(t) if is_report(t) else load_each(t, about) for t in targets]
+    kinds = ["report" if isinstance(source, list) else kind_of(source) for source in loaded]
+    given.require_effect(targets, kinds)
     reports: list[Report] = []
     for source in loaded:
         if isinstance(source, list):
             reports += source
             continue
         with progress(f"probing {source.source}"):
-            reports.append(probe_target(source, options))
+            reports.append(probe_target(source, options, run=run))
     if output.format == "json":
         output.emit(render_json(reports))
     elif output.format == "markdown":

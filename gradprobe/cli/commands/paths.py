@@ -8,17 +8,16 @@ import typer
 
 from gradprobe._version import __version__
 from gradprobe.cli import options as o
+from gradprobe.cli.effects import Given
 from gradprobe.cli.flatten import flattened
 from gradprobe.cli.output import progress
 from gradprobe.render.paths import render_paths, render_paths_json
-from gradprobe.spec.sources.huggingface import ArchitectureOptions
-from gradprobe.spec.sources.stack import StackOptions
+from gradprobe.spec.options import RunOptions
 from gradprobe.spec.sources.table import TargetOptions
 from gradprobe.tasks.probe import paths as expand
-from gradprobe.tasks.targets import load_network
 
 
-@flattened(follow={"rows": "layers set"})
+@flattened(follow=o.TARGET_ORDER)
 def paths(
     target: o.Target,
     *,
@@ -26,19 +25,21 @@ def paths(
         int | None,
         typer.Option("--max-paths", min=0, help="Leave out paths through more branches."),
     ] = None,
-    stack: StackOptions,
-    options: o.PathsProbe,
-    architecture: ArchitectureOptions,
+    about: TargetOptions,
+    options: o.PreciseProbe,
+    run: RunOptions,
     output: o.TableOutput,
+    given: Given,
 ) -> int:
     """Expand the product over residual blocks: how much gradient comes through which paths.
 
     Each path goes through each block by its skip or by its branch. Grouped by the number of
-    branches on the way, the groups add up to the gradient at the first row, exactly.
+    branches on the way, the groups add up to the gradient at the first row, exactly. In a Python or
+    Hugging Face model the blocks y = x + F(x) are found.
     """
-    spec = load_network(target, TargetOptions(stack, architecture=architecture))
+    spec, options = o.loaded(target, about, options, given)
     with progress(f"expanding {target}"):
-        expanded = expand(spec, options, max_paths)
+        expanded = expand(spec, options, max_paths, run)
     if output.format == "json":
         output.emit(render_paths_json(expanded, target, {"gradprobe": __version__}))
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gradprobe.cli import options as o
+from gradprobe.cli.effects import Given
 from gradprobe.cli.flatten import flattened
 from gradprobe.cli.output import OutputOptions, progress
 from gradprobe.render.json import render_report as render_json
@@ -13,12 +14,11 @@ from gradprobe.spec.options import ProbeOptions, RunOptions
 from gradprobe.spec.sources.table import TargetOptions
 from gradprobe.spec.write import render_target
 from gradprobe.tasks.probe import probe_seeds
-from gradprobe.tasks.targets import load_target
 
 
 @flattened(follow=o.PROBE_ORDER)
 def probe(
-    target: o.AnyTarget,
+    target: o.Target,
     *,
     about: TargetOptions,
     emit_spec: o.EmitSpec = False,
@@ -27,6 +27,7 @@ def probe(
     options: ProbeOptions,
     run: RunOptions,
     output: OutputOptions,
+    given: Given,
 ) -> int:
     """Run one backward pass and show where the gradient goes.
 
@@ -43,8 +44,7 @@ def probe(
     a process of its own and needs --input, --inputs or --data.
     """
     several = o.seeds_of(seeds, seed)
-    about, options = o.with_loss(about, replace(options, seed=seed or 0))
-    spec = load_target(target, about)
+    spec, options = o.loaded(target, about, replace(options, seed=seed or 0), given)
     if emit_spec:
         output.emit(render_target(spec))
         return 0

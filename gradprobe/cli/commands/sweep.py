@@ -9,15 +9,16 @@ import typer
 
 from gradprobe._version import __version__
 from gradprobe.cli import options as o
-from gradprobe.cli.flatten import Fields, flattened
+from gradprobe.cli.effects import Given
+from gradprobe.cli.flatten import flattened
 from gradprobe.cli.output import steps
-from gradprobe.errors import InputError
 from gradprobe.render.sweep import render_sweep, render_sweep_json
-from gradprobe.spec.sources.stack import StackOptions
+from gradprobe.spec.options import RunOptions
+from gradprobe.spec.sources.table import TargetOptions
 from gradprobe.tasks import sweep as sweeping
 
 
-@flattened()
+@flattened(follow=o.TARGET_ORDER)
 def sweep(
     targets: o.Targets,
     *,
@@ -29,27 +30,27 @@ def sweep(
         str | None,
         typer.Option(help="Weight std * sqrt(fan_in), zero bias."),
     ] = None,
-    stack: Annotated[StackOptions, Fields("norm zero_init")],
+    arg: o.ArgAxis = None,
+    layers: o.LayersAxis = None,
+    set: o.SetAxis = None,
+    about: TargetOptions,
     options: o.SweepProbe,
+    run: RunOptions,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes.")] = 1,
     output: o.SweepOutput,
+    given: Given,
 ) -> int:
     """Probe each target at every depth and show how far the gradient reaches.
 
     One axis with several values gives a curve per target, two give a heat map: depth against gain
-    draws the edge of chaos. In a spec, --depth sets the times of its longest repeat.
+    draws the edge of chaos. In a spec, --depth sets the times of its longest repeat; of a Python
+    model --arg varies an argument, of a Hugging Face configuration --layers and --set do.
     """
-    if "-" in targets:
-        raise InputError("a sweep reads its targets several times: '-' cannot be one")
-    texts = {"depth": depth, "width": width, "activation": activation, "init": init, "gain": gain}
-    axes = {
-        name: sweeping.listed(name, text or "")
-        for name, text in texts.items()
-        if text or name not in ("init", "gain")
-    }
-    if init and gain:
-        raise InputError("--init and --gain both set the weights: give one")
-    todo, empty = sweeping.plan(targets, stack, axes, options)
+    about, options = o.with_loss(about, options)
+    stacks = {"depth": depth, "width": width, "activation": activation, "init": init, "gain": gain}
+    axes = o.axes(stacks, arg or [], layers, set or [])
+    todo, empty = sweeping.plan(targets, about, axes, options, run)
+    o.require_swept(given, targets, todo)
     points = tuple(steps("networks", sweeping.run(todo, jobs), len(todo)))
     done = replace(empty, points=points)
     if output.format == "json":

@@ -105,19 +105,23 @@ def as_leaf(x: Tensor) -> Tensor:
     return x.detach().clone().requires_grad_(x.is_floating_point())
 
 
-def recorded(subject: Subject) -> list[Call]:
+def recorded(subject: Subject, square: bool = True) -> list[Call]:
     """Each call of a row whose output has its input's shape, in order, from one forward pass.
 
     A row that is called again has its further calls numbered, ``name (2)`` and so on.
+
+    Args:
+        square: false where calls that change the shape count too; their main input is the first.
     """
-    with _Calls(subject.rows) as recorder, torch.no_grad():
+    with _Calls(subject.rows, square) as recorder, torch.no_grad():
         subject.model(*fresh(subject.args), **fresh(dict(subject.kwargs)))
     return recorder.calls
 
 
 class _Calls(Recorder):
-    def __init__(self, rows: Iterable[Row]) -> None:
+    def __init__(self, rows: Iterable[Row], square: bool) -> None:
         super().__init__(rows)
+        self.square = square
         self.calls: list[Call] = []
         self.counts: Counter[str] = Counter()
 
@@ -129,6 +133,8 @@ class _Calls(Recorder):
         y = first_tensor(output)
         floating = [t for t in tensors_in(note) if t.is_floating_point()]
         x = next((t for t in floating if y is not None and t.shape == y.shape), None)
+        if x is None and floating and y is not None and not self.square:
+            x = floating[0]
         if x is not None and x.dim() > 1:
             name = call_name(row.name, self.counts[row.name])
             self.calls.append(Call(name, row.module, x, *note))

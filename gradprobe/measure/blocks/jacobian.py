@@ -7,6 +7,8 @@ its skip, plus what comes back through its branch.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -141,11 +143,12 @@ def take_apart(subject: Subject, row: str | None = None) -> BlockProfile:
     """One block with its real numbers: the one called ``row``, else the middle residual block,
     else the middle row that holds weights.
 
+    Args:
+        subject: a spec's network, whose blocks say what is skip and what is branch.
+
     Raises:
-        InputError: there is no such block, or the subject is no spec's network.
+        InputError: there is no such block.
     """
-    if not isinstance(subject.model, Network):
-        raise InputError("a block is taken apart where a spec says what is in it")
     elements, index = _find(subject, row)
     values = trace(elements, subject.args[0], subject.seed)
     tail = as_leaf(values[index + 1])
@@ -157,17 +160,15 @@ def take_apart(subject: Subject, row: str | None = None) -> BlockProfile:
     return _block(subject, elements[index], values[index], arriving)
 
 
-_Three = tuple[Tensor, Tensor, Tensor]
+class Parts(NamedTuple):
+    """A block run forward and backward, its skip and its branch each alone."""
+
+    layers: tuple[BranchLayer, ...]  # of the branch
+    outputs: tuple[Tensor, Tensor, Tensor]  # of branch, skip (zero where there is none) and block
+    gradients: tuple[Tensor, Tensor, Tensor]  # through branch and skip, and autograd's own
 
 
-def _parts(
-    element: Element, leaf: Tensor, arriving: Tensor, seed: int
-) -> tuple[tuple[BranchLayer, ...], _Three, _Three]:
-    """A block run forward and backward, its skip and its branch each alone.
-
-    Returns the layers of the branch, the outputs of branch, skip (zero where there is none) and
-    block, and the gradients that come back through branch and skip, and autograd's own.
-    """
+def _parts(element: Element, leaf: Tensor, arriving: Tensor, seed: int) -> Parts:
     with torch.enable_grad():
         y = element.run(leaf.clone(), seed)
         (total,) = torch.autograd.grad(y, leaf, arriving)
@@ -179,27 +180,58 @@ def _parts(
         (through_branch,) = torch.autograd.grad(branch, leaf, arriving)
         if element.residual is not None:
             (through_skip,) = torch.autograd.grad(skip, leaf, arriving)
-    return layers, (branch, skip, y), (through_branch, through_skip, total)
+    return Parts(layers, (branch, skip, y), (through_branch, through_skip, total))
 
 
 def _block(subject: Subject, element: Element, value: Tensor, arriving: Tensor) -> BlockProfile:
     residual, leaf = element.residual, as_leaf(value)
     if not leaf.requires_grad:
         raise InputError(f"row {element.name} takes tokens: no gradient leaves it")
-    layers, outputs, (branch, skip, total) = _parts(element, leaf, arriving, subject.seed)
+    parts = _parts(element, leaf, arriving, subject.seed)
+    row, square = subject.rows[element.row], parts.outputs[-1].shape == value.shape
+    profile = profile_of(
+        element.name,
+        row.kind if row.name == element.name else type(element.module).__name__.lower(),
+        (leaf, arriving),
+        parts,
+        jacobian(element, value, subject.seed) if square else None,
+    )
+    if residual is None:
+        return profile
+    return replace(
+        profile,
+        residual=True,
+        skip_scale=residual.skip_scale,
+        branch_scale=residual.branch_scale,
+        shortcut=residual.shortcut is not None,
+    )
+
+
+def profile_of(
+    name: str,
+    kind: str,
+    ends: tuple[Tensor, Tensor],
+    parts: Parts,
+    jacobian: JacobianProfile | None,
+) -> BlockProfile:
+    """The norms of a block's parts, as of one without a skip.
+
+    Args:
+        ends: the block's input x, and ∂L/∂y that arrives at its output.
+    """
+    (leaf, arriving), (branch, skip, total) = ends, parts.gradients
     gradients = [arriving, skip, branch, total, skip + branch - total]
     sizes = norms([t.contiguous() for t in gradients])
     a, b = skip.double().flatten(), branch.double().flatten()
-    rms = [stats.rms for stats in activation_stats([t.detach() for t in (leaf, *outputs)])]
-    row, square = subject.rows[element.row], outputs[-1].shape == value.shape
+    rms = [stats.rms for stats in activation_stats([t.detach() for t in (leaf, *parts.outputs)])]
     return BlockProfile(
-        name=element.name,
-        kind=row.kind if row.name == element.name else type(element.module).__name__.lower(),
-        residual=residual is not None,
-        skip_scale=residual.skip_scale if residual is not None else 0.0,
-        branch_scale=residual.branch_scale if residual is not None else 1.0,
-        shortcut=residual is not None and residual.shortcut is not None,
-        layers=layers,
+        name=name,
+        kind=kind,
+        residual=False,
+        skip_scale=0.0,
+        branch_scale=1.0,
+        shortcut=False,
+        layers=parts.layers,
         input_rms=rms[0],
         branch_rms=rms[1],
         skip_rms=rms[2],
@@ -210,7 +242,7 @@ def _block(subject: Subject, element: Element, value: Tensor, arriving: Tensor) 
         total=sizes[3],
         cosine=float(a @ b) / (sizes[1] * sizes[2]) if sizes[1] and sizes[2] else None,
         error=sizes[4] / sizes[3] if sizes[3] else sizes[4],
-        jacobian=jacobian(element, value, subject.seed) if square else None,
+        jacobian=jacobian,
     )
 
 

@@ -20,6 +20,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from gradprobe.errors import InputError
 from gradprobe.measure.blocks.chain import Element, as_leaf, elements_of, trace
+from gradprobe.measure.blocks.found import RESIDUAL, TRACES
 from gradprobe.measure.blocks.profile import PathProfile
 from gradprobe.measure.norms import norms
 from gradprobe.measure.recorder import Arguments, Recorder
@@ -103,11 +104,8 @@ def _residual_blocks(subject: Subject, calls: list[_Call], behind: int) -> list[
     rows = rows or [row for row in subject.rows if children_of(row.module)]
     names = {row.name for row in rows}
     candidates = [call for call in calls if call.name in names and call.order > behind]
-    return [c for c in candidates if abs(_highway(c, subject.seed) - 1) < _RESIDUAL]
+    return [c for c in candidates if abs(_highway(c, subject.seed) - 1) < RESIDUAL]
 
-
-_RESIDUAL = 0.5
-_TRACES = 2  # random vectors: tr(J)/n of thousands of elements needs no more
 
 _Output = tuple[str, GradientEdge]
 
@@ -156,7 +154,7 @@ def _start(block: _Call, outputs: Sequence[_Output]) -> _Output:
 
 def _highway(call: _Call, seed: int) -> float:
     generator = torch.Generator().manual_seed(derive(seed, f"highway/{call.name}"))
-    signs = torch.randint(2, (_TRACES, *call.like.shape), generator=generator) * 2 - 1
+    signs = torch.randint(2, (TRACES, *call.like.shape), generator=generator) * 2 - 1
     v = signs.to(call.like)
     back = _vjp_of(call.output, call.input, v)
     return 0.0 if back is None else float((v * back).double().mean())

@@ -43,11 +43,6 @@ class ArchitectureOptions:
         Shown("Change a value.", ("--set",), metavar="KEY=VALUE", read=tuple, kind=list[str]),
     )
 
-    @property
-    def given(self) -> bool:
-        """Whether anything is said."""
-        return self.layers is not None or bool(self.settings)
-
 
 def is_config(target: str) -> bool:
     """Whether ``target`` is such a file or folder, and not a spec that is written in JSON."""

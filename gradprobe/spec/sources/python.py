@@ -11,7 +11,15 @@ from pathlib import Path
 from yaml.nodes import Node, ScalarNode, SequenceNode
 
 from gradprobe.errors import InputError, suggestion
-from gradprobe.spec.network import CodeSpec, TensorSpec, Value, is_target, split
+from gradprobe.files import near_file
+from gradprobe.spec.network import (
+    CodeSpec,
+    TensorSpec,
+    Value,
+    is_target,
+    script_of,
+    split,
+)
 from gradprobe.spec.options import Shown, choose, option
 from gradprobe.spec.sources.nodes import Document, optional
 from gradprobe.spec.vocabulary import LOSSES, MAX_SIZE, MODES, TENSOR_DTYPES
@@ -77,19 +85,6 @@ class CodeOptions:
         """``train`` or ``eval``, where either is asked for."""
         return None if self.train is None else MODES[0 if self.train else 1]
 
-    @property
-    def given(self) -> str | None:
-        """The first of the options that only a Python model has, if there is one."""
-        loss = self.loss if self.loss is not None and is_target(self.loss) else None
-        values = {
-            "--arg": self.arguments,
-            "--path": self.path,
-            "--input": self.inputs,
-            "--train-mode, --eval-mode": self.mode,
-            f"--loss {loss}": loss,
-        }
-        return next((flag for flag, value in values.items() if value), None)
-
 
 def load(target: str, options: CodeOptions) -> CodeSpec:
     """The network that ``target`` names on the command line.
@@ -97,8 +92,36 @@ def load(target: str, options: CodeOptions) -> CodeSpec:
     Raises:
         InputError: an option does not fit.
     """
-    split(target)
-    return completed(CodeSpec(target, source=target), options)
+    name, path = resolved(target, options.path)
+    split(name)
+    return completed(CodeSpec(name, path=path, source=target), replace(options, path=None))
+
+
+def resolved(target: str, path: str | None) -> tuple[str, str]:
+    """``package.module:name`` and the folder to import it from, of a name or ``file.py:name``.
+
+    A file's module is named from the folder above its packages, or from ``path`` where it is given.
+
+    Raises:
+        InputError: there is no such file, or Python cannot import a file of that name.
+    """
+    script = script_of(target)
+    if script is None:
+        return target, path or "."
+    file, name = script
+    if not file.is_file():
+        raise InputError(f"there is no file {file}", hint=near_file(file, suffixes=(".py",)))
+    root = Path(path) if path else file.parent
+    while path is None and (root / "__init__.py").is_file() and root != root.parent:
+        root = root.absolute().parent if root in (Path(), Path(".")) else root.parent
+    try:
+        inside = file.absolute().relative_to(root.absolute()).with_suffix("")
+    except ValueError as error:
+        raise InputError(f"{file} does not lie below --path {root}") from error
+    module = ".".join(inside.parts[:-1] if inside.name == "__init__" else inside.parts)
+    if not is_target(f"{module}:x"):
+        raise InputError(f"{file} cannot be imported: '{module}' is no name of a module")
+    return f"{module}:{name}", str(root)
 
 
 def completed(code: CodeSpec, options: CodeOptions) -> CodeSpec:

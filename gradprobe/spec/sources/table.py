@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from gradprobe.errors import InputError
 from gradprobe.spec.network import (
     ArchitectureSpec,
     CodeSpec,
@@ -15,7 +14,7 @@ from gradprobe.spec.network import (
     is_script,
     is_target,
 )
-from gradprobe.spec.sources import huggingface, python, stack, yaml
+from gradprobe.spec.sources import hints, huggingface, python, stack, yaml
 from gradprobe.spec.sources.huggingface import ArchitectureOptions
 from gradprobe.spec.sources.python import CodeOptions
 from gradprobe.spec.sources.stack import STACKS, StackOptions
@@ -48,14 +47,13 @@ def _spec_file(target: str, options: TargetOptions) -> NetworkSpec | CodeSpec:
     return python.completed(spec, options.code) if isinstance(spec, CodeSpec) else spec
 
 
-_PYTHON = Source(
-    lambda target: is_target(target) or is_script(target),
-    lambda target, options: python.load(target, options.code),
-)
-
 # The first that matches is asked; a spec file is what remains.
 SOURCES: tuple[Source, ...] = (
-    _PYTHON,
+    Source(
+        lambda target: is_target(target) or is_script(target),
+        lambda target, options: python.load(target, options.code),
+    ),
+    Source(hints.is_no_target, hints.refuse),
     Source(
         lambda target: target in STACKS and not Path(target).is_file(),
         lambda target, options: stack.load(target, options.stack),
@@ -76,21 +74,8 @@ def load(target: str, options: TargetOptions | None = None) -> Target:
             or ``package.module:name``.
 
     Raises:
-        InputError: there is no such target, it is none of these, or an option is not about it.
+        InputError: there is no such target, or it is none of these.
     """
     options = options or TargetOptions()
-    spec = _source_of(target).load(target, options)
-    if options.architecture.given and not isinstance(spec, ArchitectureSpec):
-        raise InputError("--layers and --set are about a Hugging Face config.json")
-    if options.code.given and isinstance(spec, NetworkSpec):
-        raise InputError(f"{options.code.given} is for Python models, and {target} is a spec")
-    return spec
-
-
-def names_code(target: str) -> bool:
-    """Whether ``target`` is the name of Python code, or of a file of it."""
-    return _source_of(target) is _PYTHON
-
-
-def _source_of(target: str) -> Source:
-    return next(source for source in SOURCES if source.matches(target))
+    source = next(source for source in SOURCES if source.matches(target))
+    return source.load(target, options)

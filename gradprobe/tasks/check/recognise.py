@@ -21,6 +21,7 @@ from gradprobe.spec.vocabulary import COMBINATORS
 _NAMED = tuple(f".gradprobe{suffix}" for suffix in SPEC_SUFFIXES)
 _SCHEMA = re.compile(rb"(\xef\xbb\xbf)?\s*#\s*yaml-language-server\s*:\s*\$schema=\S*gradprobe")
 _MARK = re.compile(rb"^(\xef\xbb\xbf)?gradprobe\s*:\s*1\s*(#.*)?\r?$", re.M)
+_CODE = re.compile(rb"\btarget[\"']?\s*:\s*[\"']?[\w.]+:[\w.]+")
 _WORDS = (b"layers", b"model", b"gradprobe")
 
 
@@ -42,7 +43,8 @@ def is_spec(name: str, data: bytes) -> bool:
         return isinstance(root, MappingNode) and _speaks(_fields(root))
     except InputError:  # what came before the error decides
         keys = _keys_before_error(data)
-        return bool(keys & {"layers", "model"}) and _own(keys)
+        names_code = "model" in keys and _CODE.search(data) is not None
+        return ("layers" in keys or names_code) and _own(keys)
 
 
 def _fields(node: Node) -> dict[str, Node]:
@@ -77,10 +79,13 @@ def _is_layer(node: Node) -> bool:
 
 
 def _keys_before_error(data: bytes) -> set[str]:
-    """The keys of the outermost mapping, up to where the file is no YAML any more."""
+    """The keys of the outermost mapping, up to where the file is no YAML; none where it has tags,
+    which a spec has not."""
     depth, keys, count = 0, set(), 0
     try:
         for event in yaml.parse(data.decode("utf-8", "replace"), yaml.SafeLoader):
+            if getattr(event, "tag", None) is not None:
+                return set()
             if isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
             elif depth == 1:

@@ -161,7 +161,7 @@ class CurveDocument(Document, kw_only=True):
     @classmethod
     def of(cls, sweep: Sweep, target: str) -> Self:
         curve = sweep.curve(target)
-        over_depth = sweep.axes[0][0] == "depth" and len(sweep.axes) == 1
+        over_depth = sweep.over_depth
         edges = {value: edge for (of, value), edge in sweep.edges.items() if of == target}
         return cls(
             target=target,

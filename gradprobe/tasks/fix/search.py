@@ -5,15 +5,14 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from gradprobe.errors import GradprobeError, InputError
 from gradprobe.files import write_atomically
-from gradprobe.spec.network import NetworkSpec, is_script, is_target, walk
+from gradprobe.spec.network import CodeSpec, NetworkSpec, walk
 from gradprobe.spec.options import ProbeOptions
-from gradprobe.spec.sources import huggingface
 from gradprobe.spec.sources import yaml as yaml_source
 from gradprobe.spec.sources.stack import STACKS, StackOptions
 from gradprobe.spec.write import render_spec
@@ -26,6 +25,7 @@ from gradprobe.tasks.fix.trials import (
     Probed,
     Trial,
     failing,
+    judged,
     measurement,
     needs_mending,
 )
@@ -42,7 +42,7 @@ def is_file(target: str) -> bool:
     return target not in ("-", "<stdin>") and (target not in STACKS or Path(target).is_file())
 
 
-def read(target: str, stack: StackOptions) -> tuple[NetworkSpec, str]:
+def read(target: str, stack: StackOptions) -> tuple[NetworkSpec | CodeSpec, str]:
     """The spec of a target with its text, without a byte-order mark; of a stack, its YAML.
 
     Raises:
@@ -51,11 +51,8 @@ def read(target: str, stack: StackOptions) -> tuple[NetworkSpec, str]:
     if target in STACKS and not is_file(target):
         text = render_spec(load_spec(target, stack))
         return yaml_source.parse(text.encode(), target), text
-    if is_target(target) or is_script(target) or huggingface.is_config(target):
-        hint = f"gradprobe probe {target} names the change; make it in the code"
-        raise InputError(f"fix cannot mend {target}: it changes specs, and this is none", hint=hint)
     data = yaml_source.read_bytes(target)
-    spec = yaml_source.parse(data, "<stdin>" if target == "-" else target)
+    spec = yaml_source.parse_any(data, "<stdin>" if target == "-" else target)
     return spec, data.decode("utf-8-sig")
 
 
@@ -78,7 +75,7 @@ def mend(
         InputError, ModelError: ``spec`` itself cannot be built or run.
     """
     probes = tuple(replace(options, seed=seed) for seed in seeds)
-    before = _judged("as it is", [_measure(spec, probe) for probe in probes], needs_mending)
+    before = judged("as it is", [_measure(spec, probe) for probe in probes], needs_mending)
     fix = Fix(spec.source, seeds, before, writable=is_file(spec.source))
     if before.sound:
         return fix
@@ -128,12 +125,6 @@ def _measure(spec: NetworkSpec, options: ProbeOptions) -> Probed:
     return measurement(probe_target(spec, options))
 
 
-def _judged(name: str, measured: list[Probed], reason: Callable[[Probed], str]) -> Trial:
-    """A trial that is sound where ``reason`` finds none against any of its measurements."""
-    doubts = [reason(probed) for probed in measured]
-    return Trial(name, tuple(measured), not any(doubts), next(filter(None, doubts), ""))
-
-
 def _try(name: str, spec: NetworkSpec, probes: tuple[ProbeOptions, ...]) -> Trial | None:
     """A trial that ends at the first seed that fails; ``None`` where the change does not fit."""
     measured: list[Probed] = []
@@ -144,7 +135,7 @@ def _try(name: str, spec: NetworkSpec, probes: tuple[ProbeOptions, ...]) -> Tria
             return None
         if failing(measured[-1]):
             break
-    return _judged(name, measured, failing)
+    return judged(name, measured, failing)
 
 
 def _tuned(spec: NetworkSpec, recipe: Recipe, probe: ProbeOptions) -> tuple[Change, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from gradprobe.verdict.report import Report, Severity, Verdict
 _INFORMING = "GP4"  # the rules below this code make the verdict, the others inform
 _SKIPS = frozenset({"residual", "concat", "TransformerEncoderLayer"})  # kinds of layer with one
 DEEP = 30  # a stack with more rows of weights without a skip is hard to train
+NO_EDIT = "its code is not edited"  # the obstacle of what is no spec
 MOST_PLAIN = 50  # a stack with more of them is never called mended
 
 
@@ -116,6 +118,12 @@ def needs_mending(measured: Probed) -> str:
     if measured.verdict is not Verdict.HEALTHY:
         return str(measured.verdict) if measured.counted else ""
     return doubt(measured, LEFT_ALONE)
+
+
+def judged(name: str, measured: list[Probed], reason: Callable[[Probed], str]) -> Trial:
+    """A trial that is sound where ``reason`` finds none against any of its measurements."""
+    doubts = [reason(probed) for probed in measured]
+    return Trial(name, tuple(measured), not any(doubts), next(filter(None, doubts), ""))
 
 
 def failing(measured: Probed) -> str:

@@ -1,0 +1,99 @@
+"""Which options have an effect on which kind of target; one without any is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from gradprobe.errors import InputError
+from gradprobe.spec.network import ArchitectureSpec, CodeSpec, is_target
+from gradprobe.spec.sources.stack import STACKS
+from gradprobe.spec.sources.table import Target
+
+KINDS = {
+    "stack": "a built-in stack",
+    "spec": "a spec",
+    "code": "a Python model",
+    "config": "a Hugging Face configuration",
+    "report": "an earlier report",
+}
+_NETWORKS = "stack spec code config"
+_STACK = "the stacks 'plain' and 'residual' are made of it"
+_CODE = "it is about Python models"
+
+# The kinds of target that an option is about, and what to say of the others. Those that are not
+# listed are about every network.
+EFFECTS: dict[str, tuple[str, str]] = {
+    "depth": ("stack", f"{_STACK}; gradprobe sweep deepens a spec"),
+    "width": ("stack", _STACK),
+    "activation": ("stack", _STACK),
+    "init": ("stack", f"{_STACK}; a spec has 'init:', Python code its own"),
+    "norm": ("stack", _STACK),
+    "zero_init": ("stack", f"{_STACK}; a spec has 'zero_init: true'"),
+    "arg": ("code", _CODE),
+    "path": ("code", _CODE),
+    "input": ("code", f"{_CODE}; a spec has 'input:', and --batch-size counts its samples"),
+    "inputs": ("code", _CODE),
+    "allow_code": ("code", "it is about what runs code"),
+    "timeout": ("code", _CODE),
+    "trusted_in_process": ("code", _CODE),
+    "train_mode": ("code config", "it is about Python and Hugging Face models"),
+    "layers": ("config", "it is about Hugging Face configurations; a Python model has --arg"),
+    "set": ("config", "it is about Hugging Face configurations; a Python model has --arg"),
+    "rows": ("code config", "the rows of a spec are its layers"),
+    "theory": ("stack spec", "it needs a network that is described in layers"),
+    "by": ("stack spec", "it needs a network that is described in layers"),
+    "data": ("stack spec code", "its inputs follow from the configuration"),
+    "batch_size": ("stack spec config", "--input shape=… has the batch in it"),
+    "max_parameters": ("stack spec config", "a Python model is built by its own code"),
+    "emit_spec": ("stack spec", "no spec describes it"),
+}
+
+
+class Given(NamedTuple):
+    """The options that were typed, by their parameters' names."""
+
+    names: tuple[str, ...] = ()
+
+    def require_effect(
+        self, targets: Sequence[str], kinds: Sequence[str], except_for: Collection[str] = ()
+    ) -> None:
+        """Refuse an option that has no effect on any of the targets.
+
+        Args:
+            kinds: of the targets, as ``kind_of`` calls them.
+            except_for: options that have an effect of their own in this command.
+
+        Raises:
+            InputError: there is one; the hint says what it is about.
+        """
+        for name in self.names:
+            about, hint = EFFECTS.get(name, (f"{_NETWORKS} report", ""))
+            if name not in except_for and not set(about.split()) & set(kinds):
+                flag = f"--{name.replace('_', '-')}"
+                what = f"{targets[0]}, {KINDS[kinds[0]]}" if len(targets) == 1 else "these targets"
+                raise InputError(f"{flag} has no effect on {what}", hint=hint)
+
+
+def require_code(loss: str | None, target: str, kind: str) -> None:
+    """Refuse a loss that is a function of a Python model's output, for anything else.
+
+    Raises:
+        InputError: it is one, and the target is not code.
+    """
+    if loss is not None and is_target(loss) and kind != "code":
+        hint = "projection, cross_entropy or mse"
+        raise InputError(
+            f"--loss {loss} is for Python models, and {target} is {KINDS[kind]}", hint=hint
+        )
+
+
+def kind_of(target: Target) -> str:
+    """What kind of target a network was made of: a key of ``KINDS``."""
+    if isinstance(target, CodeSpec):
+        return "code"
+    if isinstance(target, ArchitectureSpec):
+        return "config"
+    named = target.source in STACKS and not Path(target.source).is_file()
+    return "stack" if named else "spec"
