@@ -18,12 +18,17 @@ KINDS = {
     "config": "a Hugging Face configuration",
     "report": "an earlier report",
 }
-_NETWORKS = "stack spec code config"
+_SEVERAL = {
+    "stack": "built-in stacks",
+    "spec": "specs",
+    "code": "Python models",
+    "config": "Hugging Face configurations",
+}
 _STACK = "the stacks 'plain' and 'residual' are made of it"
-_CODE = "it is about Python models"
+_CODE = "a spec holds all that it needs; gradprobe probe package.module:name is a Python model"
 
 # The kinds of target that an option is about, and what to say of the others. Those that are not
-# listed are about every network.
+# listed are about every network; the first that has no effect is told.
 EFFECTS: dict[str, tuple[str, str]] = {
     "depth": ("stack", f"{_STACK}; gradprobe sweep deepens a spec"),
     "width": ("stack", _STACK),
@@ -33,22 +38,25 @@ EFFECTS: dict[str, tuple[str, str]] = {
     "zero_init": ("stack", f"{_STACK}; a spec has 'zero_init: true'"),
     "arg": ("code", _CODE),
     "path": ("code", _CODE),
-    "input": ("code", f"{_CODE}; a spec has 'input:', and --batch-size counts its samples"),
+    "input": ("code", "a spec has 'input:', and --batch-size counts its samples"),
     "inputs": ("code", _CODE),
-    "allow_code": ("code", "it is about what runs code"),
-    "timeout": ("code", _CODE),
-    "trusted_in_process": ("code", _CODE),
-    "train_mode": ("code config", "it is about Python and Hugging Face models"),
-    "layers": ("config", "it is about Hugging Face configurations; a Python model has --arg"),
-    "set": ("config", "it is about Hugging Face configurations; a Python model has --arg"),
-    "rows": ("code config", "the rows of a spec are its layers"),
+    "allow_code": ("code", "nothing here runs code"),
+    "train_mode": ("code config", "what a spec describes is in train mode"),
+    "layers": ("config", "a Python model has --arg, a stack --depth"),
+    "set": ("config", "a Python model has --arg"),
+    "rows": ("code config", "a spec's rows are its layers"),
     "theory": ("stack spec", "it needs a network that is described in layers"),
-    "by": ("stack spec", "it needs a network that is described in layers"),
+    "by": ("stack spec", "--by position needs a spec, which says what mixes positions"),
     "data": ("stack spec code", "its inputs follow from the configuration"),
     "batch_size": ("stack spec config", "--input shape=… has the batch in it"),
     "max_parameters": ("stack spec config", "a Python model is built by its own code"),
     "emit_spec": ("stack spec", "no spec describes it"),
+    "timeout": ("code", "what runs no code of yours is not stopped"),
+    "trusted_in_process": ("code", "what runs no code of yours runs in this process anyway"),
 }
+_NETWORKS = "stack spec code config"
+_MEASURING = "seed dtype device loss level blocks deep max_memory"
+EFFECTS |= dict.fromkeys(_MEASURING.split(), (_NETWORKS, "a report is not measured anew"))
 
 
 class Given(NamedTuple):
@@ -68,12 +76,14 @@ class Given(NamedTuple):
         Raises:
             InputError: there is one; the hint says what it is about.
         """
-        for name in self.names:
-            about, hint = EFFECTS.get(name, (f"{_NETWORKS} report", ""))
-            if name not in except_for and not set(about.split()) & set(kinds):
-                flag = f"--{name.replace('_', '-')}"
-                what = f"{targets[0]}, {KINDS[kinds[0]]}" if len(targets) == 1 else "these targets"
-                raise InputError(f"{flag} has no effect on {what}", hint=hint)
+        for name, (about, hint) in EFFECTS.items():
+            if name not in self.names or name in except_for or set(about.split()) & set(kinds):
+                continue
+            flag = f"--{name.replace('_', '-')}"
+            what = f"{targets[0]}, {KINDS[kinds[0]]}" if len(targets) == 1 else "these targets"
+            several = [_SEVERAL[kind] for kind in about.split()]
+            of = " and ".join(several) if about != _NETWORKS else "networks"
+            raise InputError(f"{flag} is for {of}: it has no effect on {what}", hint=hint)
 
 
 def require_code(loss: str | None, target: str, kind: str) -> None:

@@ -84,18 +84,13 @@ def flattened(
         hints = get_type_hints(command, include_extras=True)
         parameters = inspect.signature(command).parameters
         groups = {name: group for name in parameters if (group := _group_of(hints[name]))}
+        given = next((name for name in parameters if hints[name] is Given), None)
         own = {
             name: parameter.replace(annotation=hints[name], kind=_KEYWORD)
             for name, parameter in parameters.items()
-            if name not in groups
+            if name not in groups and name != given
         }
-        flat: dict[str, inspect.Parameter] = {}
-        for name in parameters:
-            for entry in groups[name].parameters() if name in groups else [own[name]]:
-                flat[entry.name] = own.get(entry.name, entry)
-        if given := next((name for name in own if hints[name] is Given), None):
-            del own[given], flat[given]
-            flat["context"] = inspect.Parameter("context", _KEYWORD, annotation=typer.Context)
+        flat = _flat(list(parameters), groups, own)
         for anchor, names in (follow or {}).items():
             flat = _moved(flat, names.split(), anchor)
 
@@ -111,6 +106,18 @@ def flattened(
         return run
 
     return decorated
+
+
+def _flat(
+    names: list[str], groups: Mapping[str, _Group], own: Mapping[str, inspect.Parameter]
+) -> dict[str, inspect.Parameter]:
+    """The parameters that typer sees; its context stands where the command takes a ``Given``."""
+    context = inspect.Parameter("context", _KEYWORD, annotation=typer.Context)
+    flat: dict[str, inspect.Parameter] = {}
+    for name in names:
+        entries = groups[name].parameters() if name in groups else [own.get(name, context)]
+        flat |= {entry.name: own.get(entry.name, entry) for entry in entries}
+    return flat
 
 
 def _given(context: typer.Context) -> Given:

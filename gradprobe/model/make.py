@@ -26,6 +26,7 @@ from gradprobe.spec.options import (
     ProbeOptions,
     choose,
 )
+from gradprobe.spec.vocabulary import MODES
 
 
 def make(
@@ -101,6 +102,7 @@ def _architecture(spec: ArchitectureSpec, options: ProbeOptions) -> Subject:
     model, inputs = transformers.build(
         spec, options, batch_size=size, dtype=dtype, device=device_of(options.device)
     )
+    model.train(spec.mode != MODES[1])
     own = transformers.own_loss if loss == OWN_LOSS else _main_loss(loss, options.seed)
     return Subject(
         model=model,
@@ -114,7 +116,12 @@ def _architecture(spec: ArchitectureSpec, options: ProbeOptions) -> Subject:
         name=type(model).__name__,
         drawn=True,
         main=lambda output: first_tensor(transformers.main_output(output)),
-        told={"batch_size": size, "dtype": _word(dtype), "loss": loss},
+        told={
+            "batch_size": size,
+            "dtype": _word(dtype),
+            "loss": loss,
+            "mode": spec.mode or MODES[0],
+        },
     )
 
 

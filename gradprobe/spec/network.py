@@ -143,6 +143,7 @@ class ArchitectureSpec:
     values: Mapping[str, object]  # the configuration, without what would run code
     class_name: str | None = None  # the first of its ``architectures``
     set_keys: tuple[str, ...] = ()  # which of the values were set on the command line
+    mode: str | None = None  # train or eval; None: train
     own_code: bool = False  # whether the file asks for code that is not the library's
     source: str = "config.json"  # the target as the user named it
 

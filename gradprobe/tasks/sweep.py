@@ -136,13 +136,7 @@ def plan(
     own = axes.of(family)
     if not own:
         raise InputError(f"{targets[0]}: nothing varies", hint=_NOTHING_VARIES[family])
-    settings = {name: values[0] for name, values in own.items() if len(values) == 1}
-    varied = {name: values for name, values in own.items() if len(values) > 1}
-    if len(varied) > 2:
-        raise InputError(f"at most two axes: {', '.join(varied)} have several values")
-    if not varied:
-        first = next(iter(own))
-        varied = {first: [settings.pop(first)]}
+    settings, varied = _split(own, family, about)
     jobs: list[Job] = []
     for network in networks:
         for at in itertools.product(*varied.values()):
@@ -155,6 +149,20 @@ def plan(
     if options.theory and "gain" in varied and len(varied) == 2:
         empty = replace(empty, edges=_edges(empty, _stack_at(about.stack, settings)))
     return jobs, empty
+
+
+def _split(
+    axes: Mapping[str, list[str]], family: str, about: TargetOptions
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """The axes of one value, which are settings, and those of several: one or two."""
+    settings = {name: values[0] for name, values in axes.items() if len(values) == 1}
+    varied = {name: values for name, values in axes.items() if len(values) > 1}
+    if len(varied) > 2:
+        raise InputError(f"at most two axes: {', '.join(varied)} have several values")
+    if not varied:
+        first = "depth" if family == "specs" else next(iter(axes))
+        varied = {first: [settings.pop(first, str(about.stack.depth))]}
+    return settings, varied
 
 
 def run(jobs: list[Job], workers: int) -> Iterator[Point]:
@@ -229,8 +237,9 @@ class _Network:
     def job(self, settings: dict[str, str], at: dict[str, str], options: ProbeOptions) -> Job:
         """The network where the axes have the values ``at``."""
         spec = self._at(settings, at)
-        first = next(iter(at.values()))
-        depth = at.get("depth", settings.get("depth", first))
+        given = settings | at
+        own = str(self.about.stack.depth) if self.family == "specs" else next(iter(at.values()))
+        depth = given.get("depth", own)
         size = int(depth) if depth.isdecimal() and len(depth) < 10 else 0
         return Job(self.target, tuple(at.values()), size, spec, options, self.run)
 

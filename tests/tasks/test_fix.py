@@ -391,13 +391,25 @@ def test_numbers_that_are_not_finite_are_null() -> None:
     assert body["before"]["measured"][0]["reach"] is None
 
 
-@pytest.mark.parametrize("target", ["net:Net", "config.json"])
-def test_what_is_no_spec_cannot_be_mended_and_is_told_so(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize("target", ["net:Deep", "config.json", "-"])
+def test_only_a_spec_file_is_written_to(run: Run, tmp_path: Path, target: str) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    ended = run("fix", target)
+    name = str(tmp_path / target) if target.endswith("json") else target
+    ended = run("fix", name, "--write")
     assert (ended.code, ended.out) == (2, "")
-    assert f"fix cannot mend {target}: it changes specs" in ended.err
-    assert f"gradprobe probe {target} names the change" in ended.err
+    assert "is no spec file that could be changed" in ended.err
+
+
+def test_a_python_model_is_mended_in_words(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "def deep(layers=10):\n"
+        "    rows = [nn.Sequential(nn.Linear(8, 8), nn.Sigmoid()) for _ in range(layers)]\n"
+        "    return nn.Sequential(nn.Linear(8, 8), *rows, nn.Linear(8, 4))\n"
+    )
+    code = ("--input", "shape=16,8", "--trusted-in-process", "--seeds", "1")
+    ended = run("fix", f"{tmp_path}/net.py:deep", *code)
+    assert ended.code == 1, ended.err
+    assert "GELU, kaiming_normal init mends it at seed 0" in ended.out
+    assert "\n          nn.init.kaiming_normal_(module.weight)\n" in ended.out
+    assert run("fix", f"{tmp_path}/net.py:deep", *code, "--arg", "layers=1").code == 0

@@ -25,9 +25,11 @@ from gradprobe.render.canvas import Style
 from gradprobe.render.sweep import render_sweep, render_sweep_json
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
+from gradprobe.spec.sources.table import TargetOptions
 from gradprobe.tasks import sweep as sweeping
 from gradprobe.tasks.curves import Point, Sweep, fit, greatest_healthy
 from gradprobe.tasks.probe import probe_target
+from gradprobe.tasks.sweep import Axes
 from gradprobe.tasks.targets import load_spec
 from gradprobe.verdict.report import Verdict
 
@@ -43,6 +45,8 @@ def curve(
 ) -> list[Point]:
     return [Point(target, (str(d),), d, reach(d), verdict) for d in depths]
 
+
+ABOUT = TargetOptions()
 
 # ---- what fits a curve
 
@@ -254,7 +258,7 @@ def test_a_spec_is_not_deepened_beyond_what_can_be_built(tmp_path: Path, depth: 
     file.write_text(SPEC)
     for target in ("residual", str(file)):
         with pytest.raises(InputError, match="50,000 layers"):
-            sweeping.plan([target], StackOptions(), {"depth": [depth]}, ProbeOptions())
+            sweeping.plan([target], ABOUT, Axes({"depth": [depth]}), ProbeOptions())
 
 
 # ---- plans
@@ -262,7 +266,7 @@ def test_a_spec_is_not_deepened_beyond_what_can_be_built(tmp_path: Path, depth: 
 
 def test_axes_of_one_value_are_settings() -> None:
     axes = {"depth": ["2", "3"], "width": ["5"], "activation": ["relu"], "gain": ["1.5"]}
-    jobs, empty = sweeping.plan(["plain", "residual"], StackOptions(), axes, ProbeOptions())
+    jobs, empty = sweeping.plan(["plain", "residual"], ABOUT, Axes(axes), ProbeOptions())
     assert empty == Sweep(("plain", "residual"), (("depth", ("2", "3")),), ())
     assert [(job.target, job.at, job.depth) for job in jobs] == [
         ("plain", ("2",), 2),
@@ -278,7 +282,10 @@ def test_axes_of_one_value_are_settings() -> None:
 
 def test_gain_is_the_weights_deviation_times_the_root_of_fan_in() -> None:
     jobs, _ = sweeping.plan(
-        ["plain"], StackOptions(width=400, depth=1), {"gain": ["1.5"]}, ProbeOptions()
+        ["plain"],
+        TargetOptions(StackOptions(width=400, depth=1)),
+        Axes({"gain": ["1.5"]}),
+        ProbeOptions(),
     )
     network = build(jobs[0].spec, seed=0, batch_size=2)
     weight = network.get_submodule("1.0.0").weight.detach()
@@ -288,7 +295,7 @@ def test_gain_is_the_weights_deviation_times_the_root_of_fan_in() -> None:
 
 def test_two_axes_are_crossed() -> None:
     axes = {"depth": ["1", "2"], "gain": ["0.5", "1", "2"]}
-    jobs, empty = sweeping.plan(["plain"], StackOptions(), axes, ProbeOptions())
+    jobs, empty = sweeping.plan(["plain"], ABOUT, Axes(axes), ProbeOptions())
     assert empty.axes == (("depth", ("1", "2")), ("gain", ("0.5", "1", "2")))
     assert [job.at for job in jobs] == [(d, g) for d in ("1", "2") for g in ("0.5", "1", "2")]
 
@@ -349,8 +356,7 @@ def test_bad_values(run: Callable[..., Result], options: list[str], message: str
 @pytest.mark.parametrize(
     ("targets", "options", "message"),
     [
-        (["-"], [], "'-' cannot be one"),
-        (["plain", "-"], [], "'-' cannot be one"),
+        (["-", "-"], [], "named twice"),
         (["nowhere.yaml"], [], "cannot read nowhere.yaml"),
         (["SPEC"], ["--width", "3,4"], "--width varies built-in stacks only"),
         (["SPEC"], ["--depth", "1,2", "--gain", "1,2"], "--gain varies built-in stacks only"),
@@ -377,7 +383,7 @@ def test_too_many_networks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeping, "MAX_POINTS", 5)
     axes = {"depth": ["1", "2"], "gain": ["1", "2", "3"]}
     with pytest.raises(InputError, match="more than 5 networks"):
-        sweeping.plan(["plain"], StackOptions(), axes, ProbeOptions())
+        sweeping.plan(["plain"], ABOUT, Axes(axes), ProbeOptions())
 
 
 def test_a_target_named_twice(run: Callable[..., Result]) -> None:
@@ -591,7 +597,7 @@ def test_ascii(width: int) -> None:
 def test_a_sweep_in_memory_is_what_probe_spec_finds() -> None:
     axes = {"depth": ["2", "5"], "width": ["6"]}
     options = ProbeOptions(dtype="float64", batch_size=4)
-    jobs, _ = sweeping.plan(["residual"], StackOptions(), axes, options)
+    jobs, _ = sweeping.plan(["residual"], ABOUT, Axes(axes), options)
     points = list(sweeping.run(jobs, 1))
     for point in points:
         spec = load_spec("residual", StackOptions(depth=point.depth, width=6))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -60,7 +60,9 @@ SOURCES: tuple[Source, ...] = (
     ),
     Source(
         huggingface.is_config,
-        lambda target, options: huggingface.load(target, options.architecture),
+        lambda target, options: replace(
+            huggingface.load(target, options.architecture), mode=options.code.mode
+        ),
     ),
     Source(lambda target: True, _spec_file),
 )
