@@ -14,7 +14,8 @@ from gradprobe.spec.network import (
     is_script,
     is_target,
 )
-from gradprobe.spec.sources import hints, huggingface, python, stack, yaml
+from gradprobe.spec.sources import huggingface, python, stack, yaml
+from gradprobe.spec.sources.hints import is_no_target, refuse
 from gradprobe.spec.sources.huggingface import ArchitectureOptions
 from gradprobe.spec.sources.python import CodeOptions
 from gradprobe.spec.sources.stack import STACKS, StackOptions
@@ -53,7 +54,7 @@ SOURCES: tuple[Source, ...] = (
         lambda target: is_target(target) or is_script(target),
         lambda target, options: python.load(target, options.code),
     ),
-    Source(hints.is_no_target, hints.refuse),
+    Source(is_no_target, refuse),
     Source(
         lambda target: target in STACKS and not Path(target).is_file(),
         lambda target, options: stack.load(target, options.stack),
