@@ -32,57 +32,68 @@ from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import fresh, map_tensors
 
 
-def measure_hooked(subject: Subject, rows: list[Row], modules: list[nn.Module]) -> Pass:
+def measure_hooked(subject: Subject, rows: list[Row]) -> Pass:
     """One pass through any module.
 
     Args:
         rows: the rows to measure, leaves among them.
-        modules: every module inside.
 
     Raises:
         InputError, ModelError: as ``measure``; a block that runs inside a transform alone, too.
     """
     with without_reentrant() as checkpoints:
-        result = _measure(subject, rows, modules)
+        result = _measure(subject, rows)
         if not checkpoints:
             return result
         # What a reentrant checkpoint passes on depends on whether its input requires a gradient.
         checkpoints.clear()
-        with undisturbed(subject.model, modules):
-            result = _measure(subject, rows, modules, from_inputs=False)
+        with undisturbed(subject.model):
+            result = _measure(subject, rows, from_inputs=False)
         return result._replace(cut_checkpoint=not all(checkpoints))
 
 
-def _measure(
-    subject: Subject, rows: list[Row], modules: list[nn.Module], from_inputs: bool = True
-) -> Pass:
+def _measure(subject: Subject, rows: list[Row], from_inputs: bool = True) -> Pass:
     """One pass, in which the inputs require a gradient or do not."""
-    parameters = list(subject.model.parameters())
-    with Outputs(rows, modules, parameters) as outputs:
+    with Outputs(subject.model, rows) as outputs:
         value, leaves = _forward(subject, outputs, from_inputs)
-        outputs.recording = False
-        strays = unowned(outputs.main, subject.model, leaves)
-        around = of_graph(value, outputs.main)._replace(unowned=strays)
-        beside = outputs.beside | _unseen(outputs)
-        read = _reads(outputs.calls, leaves)
-        wanted = _wanted(outputs.calls, parameters)
-        if outputs.main is not None:
-            wanted[MAIN] = edge_of(outputs.main) or outputs.main
-        try:
-            # The inputs are asked for so that a gradient flows through rows without weights.
-            gradients = gradients_of(value, [*wanted.values(), *leaves])
-        except Exception as error:
-            raise failed(error, None, rows) from error
+        return pass_of(subject.model, outputs, value, leaves)
+
+
+def pass_of(
+    model: nn.Module, outputs: Outputs, value: Tensor, leaves: list[Tensor], retain: bool = False
+) -> Pass:
+    """The backward pass of ``value``, whose forward pass ``outputs`` has watched.
+
+    Args:
+        leaves: inputs; asked for, so that a gradient flows through rows without weights.
+        retain: whether another backward pass is to follow.
+
+    Raises:
+        ModelError: the backward pass raised, or a block ran inside a transform alone.
+    """
+    outputs.recording = False
+    strays = unowned(outputs.main, model, leaves)
+    around = of_graph(value, outputs.main)._replace(unowned=strays)
+    beside = outputs.beside | _unseen(outputs)
+    read = _reads(outputs.calls, leaves)
+    wanted = _wanted(outputs.calls, outputs.parameters)
+    if outputs.main is not None:
+        wanted[MAIN] = edge_of(outputs.main) or outputs.main
+    try:
+        gradients = gradients_of(value, [*wanted.values(), *leaves], retain)
+    except Exception as error:
+        raise failed(error, None, outputs.rows) from error
     sizes = outputs.reduced | _sizes(wanted, gradients, outputs.reduced)
     passes = _passes(outputs.calls, sizes, read)
     passes = [p._replace(weighted_rms=outputs.weighted.get(p.position)) for p in passes]
     seen = on_the_way(passes)
     beside |= {p.row.name for p in passes} - {p.row.name for p in seen}
-    own = norms([p.detach() for p in parameters])
+    own = norms([p.detach() for p in outputs.parameters])
     return Pass(
-        rows=in_order([row for row in rows if row.name not in beside], seen),
+        rows=in_order([row for row in outputs.rows if row.name not in beside], seen),
         parameters={
-            id(p): (norm, sizes.get(key_of(p))) for p, norm in zip(parameters, own, strict=True)
+            id(p): (norm, sizes.get(key_of(p)))
+            for p, norm in zip(outputs.parameters, own, strict=True)
         },
         loss=float(value.detach()),
         unread=unread(outputs.output, value),

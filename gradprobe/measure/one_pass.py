@@ -9,13 +9,13 @@ The subject is left as it was: state dict, buffers, modes, ``.grad``, hooks, ran
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gradprobe.measure.graph import names_of
 from gradprobe.measure.hooks import measure_hooked
@@ -23,10 +23,10 @@ from gradprobe.measure.norms import extremes
 from gradprobe.measure.obstacles import without_alternation
 from gradprobe.measure.passes import ParameterNorms, Pass, RowPass
 from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
-from gradprobe.measure.segments import Own, can_be_cut, measure_chain
+from gradprobe.measure.segments import can_be_cut, measure_chain
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.build import Network
-from gradprobe.model.rows import leaves_of, modules_of, parameters_of, with_leaves
+from gradprobe.model.rows import Row, leaves_of, modules_of, parameters_of, with_leaves
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import tensors_in
@@ -52,23 +52,38 @@ def measure(subject: Subject, level: str = "blocks") -> GradientProfile:
     modules = modules_of(model)
     if level == "leaves":
         rows = with_leaves(rows, model.places if isinstance(model, Network) else None)
-    own = {row.module: parameters_of(row.module, f"{row.name}.") for row in rows}
     with undisturbed(model, modules), torch.inference_mode(False), torch.enable_grad():
         reseed_all(derive(subject.seed, "forward"))
         if isinstance(model, Network) and level == "blocks" and can_be_cut(modules):
-            result = measure_chain(rows, own, subject.args[0], subject.loss)
+            result = measure_chain(rows, subject.args[0], subject.loss)
         else:
-            result = measure_hooked(subject, rows, modules)
-    inputs = [t for t in tensors_in([subject.args, subject.kwargs]) if t.is_floating_point()]
-    finite = all(bool(torch.isfinite(t).all()) for t in inputs)
-    empty = bool(inputs) and not any(bool(t.any()) for t in inputs)
+            result = measure_hooked(subject, rows)
+    return profile_of(model, rows, result, tensors_in([subject.args, subject.kwargs]))
+
+
+def profile_of(
+    model: nn.Module, rows: list[Row], result: Pass, inputs: Iterable[Tensor]
+) -> GradientProfile:
+    """What a pass gave of ``model``, beside what its parameters are.
+
+    Args:
+        inputs: the tensors that the model was called with.
+    """
+    given = [t for t in inputs if t.is_floating_point()]
+    finite = all(bool(torch.isfinite(t).all()) for t in given)
+    empty = bool(given) and not any(bool(t.any()) for t in given)
     result = result._replace(around=result.around._replace(inputs_zero=empty))
+    modules = modules_of(model)
+    own = {row.module: parameters_of(row.module, f"{row.name}.") for row in rows}
     with _no_collection():
         useless = _biases_before_norm(model, modules, result.parameters)
         uses = {} if result.called is None else _uses_of(modules, result.called)
         extremes = _extremes(model)
         parameters = _Parameters(result.parameters, useless, uses, extremes, result.unread)
         return without_alternation(_profile(model, own, result, parameters, finite))
+
+
+_Own = Mapping[nn.Module, list[tuple[str, nn.Parameter]]]  # names and parameters of each row
 
 
 class _Parameters(NamedTuple):
@@ -105,7 +120,7 @@ def _extremes(model: nn.Module) -> dict[int, tuple[float, float]]:
 
 
 def _profile(
-    model: nn.Module, own: Own, result: Pass, parameters: _Parameters, finite: bool
+    model: nn.Module, own: _Own, result: Pass, parameters: _Parameters, finite: bool
 ) -> GradientProfile:
     rows: list[RowProfile] = []
     names = {measured.position: measured.row.name for measured in result.rows}

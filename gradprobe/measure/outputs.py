@@ -19,7 +19,7 @@ from gradprobe.measure.norms import ActivationStats, activation_stats, norms, we
 from gradprobe.measure.passes import edge_of
 from gradprobe.measure.recorder import Arguments, Recorder, takes_hooks
 from gradprobe.measure.surroundings import Surroundings
-from gradprobe.model.rows import Row, holds_weights
+from gradprobe.model.rows import Row, holds_weights, modules_of
 from gradprobe.model.tensors import first_tensor, tensors_in, with_tensor
 
 _LARGE = 1 << 15  # elements: from here a gradient is reduced as soon as it is made
@@ -44,13 +44,17 @@ class RowCall(NamedTuple):
 
 
 class Outputs(Recorder):
-    """Notes what each row puts out, and the norms of large gradients as they are made."""
+    """Notes what each row puts out, and the norms of large gradients as they are made.
 
-    def __init__(
-        self, rows: list[Row], modules: list[nn.Module], parameters: list[nn.Parameter]
-    ) -> None:
+    ``alone`` says whether the backward pass is run for the norms alone: the weights' gradients may
+    then be freed at once, and a view be handed on as a copy.
+    """
+
+    def __init__(self, model: nn.Module, rows: list[Row], *, alone: bool = True) -> None:
         super().__init__(rows)
-        self.modules, self.parameters = modules, parameters
+        self.rows: list[Row] = rows
+        self.modules, self.parameters = modules_of(model), list(model.parameters())
+        self.alone = alone
         self.calls: list[RowCall] = []
         self.reduced: dict[Key, float] = {}
         self.weighted: dict[int, float | None] = {}  # of the first call that holds weights
@@ -66,7 +70,7 @@ class Outputs(Recorder):
         for module in self.modules:
             if module._parameters and takes_hooks(module):
                 self.until_exit(module.register_forward_pre_hook(self._note, with_kwargs=True))
-        for parameter in self.parameters:
+        for parameter in self.parameters if self.alone else ():
             if parameter.requires_grad and parameter.numel() >= _LARGE:
                 shrink = partial(self._shrink, key_of(parameter))
                 self.until_exit(parameter.register_hook(shrink))  # type: ignore[no-untyped-call]
@@ -76,10 +80,10 @@ class Outputs(Recorder):
         return (args, kwargs), None
 
     def after(self, row: Row, note: Any, output: Any) -> Any:
-        """A view is handed on as a copy: where the model overwrites a view, autograd forgets it."""
+        """Where the model overwrites a view, autograd forgets it: a copy is handed on."""
         tensor = first_tensor(output)
         plain = tensor is not None and not is_functorch_wrapped_tensor(tensor)
-        if tensor is not None and plain and tensor.requires_grad and tensor._is_view():
+        if tensor is not None and plain and self.alone and _is_traced_view(tensor):
             output = with_tensor(output, tensor, tensor := tensor.clone())
         if tensor is None:
             self.calls.append(RowCall(row, (len(self.calls), 0)))
@@ -161,6 +165,10 @@ def _arguments(arguments: Any) -> tuple[tuple[Node | None, int], ...]:
 
 def key_of(parameter: Tensor) -> Key:
     return -1, id(parameter)
+
+
+def _is_traced_view(tensor: Tensor) -> bool:
+    return tensor.requires_grad and tensor._is_view()
 
 
 def _is_beside(row: Row, arguments: Any, output: Tensor) -> bool:

@@ -83,11 +83,17 @@ def failed(
     return failure
 
 
-def gradients_of(root: Tensor | None, wanted: Sequence[Any]) -> Sequence[Tensor | None]:
-    """∂root/∂ each of ``wanted``; ``None`` where no path leads there."""
+def gradients_of(
+    root: Tensor | None, wanted: Sequence[Any], retain: bool = False
+) -> Sequence[Tensor | None]:
+    """∂root/∂ each of ``wanted``; ``None`` where no path leads there.
+
+    Args:
+        retain: whether another backward pass is to follow.
+    """
     if root is None or not root.requires_grad or not wanted:
         return [None] * len(wanted)
-    return torch.autograd.grad(root, wanted, allow_unused=True)
+    return torch.autograd.grad(root, wanted, retain_graph=retain, allow_unused=True)
 
 
 def edge_of(tensor: Tensor) -> GradientEdge | None:

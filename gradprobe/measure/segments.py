@@ -5,7 +5,6 @@ Only one segment's gradients are alive at once, and no hook is called.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -24,13 +23,11 @@ from gradprobe.measure.passes import (
     scalar,
 )
 from gradprobe.measure.profile import RowStatus
-from gradprobe.model.rows import Row
+from gradprobe.model.rows import Row, parameters_of
 from gradprobe.model.subject import Loss
 
 _SEGMENT_ROWS = 64
 _SEGMENT_ELEMENTS = 1 << 18  # 1 MiB in float32: what a core's cache holds
-
-Own = Mapping[nn.Module, list[tuple[str, nn.Parameter]]]  # names and parameters of each row
 
 
 class _Segment(NamedTuple):
@@ -46,13 +43,13 @@ def can_be_cut(modules: list[nn.Module]) -> bool:
     return not any(module.__dict__.get("inplace") for module in modules)
 
 
-def measure_chain(rows: list[Row], owned: Own, x: Tensor, loss: Loss) -> Pass:
+def measure_chain(rows: list[Row], x: Tensor, loss: Loss) -> Pass:
     """One pass through rows of which each takes what the one before puts out.
 
     Raises:
         InputError, ModelError: as ``measure``.
     """
-    own = [[p for _, p in owned[row.module]] for row in rows]
+    own = [[p for _, p in parameters_of(row.module)] for row in rows]
     # The input needs a gradient only if a row before the first trained weights is to have one.
     given = x = x.detach()
     if x.is_floating_point() and not any(p.requires_grad for p in own[0]):
