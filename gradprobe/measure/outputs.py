@@ -76,6 +76,14 @@ class Outputs(Recorder):
                 self.until_exit(parameter.register_hook(shrink))  # type: ignore[no-untyped-call]
         return self
 
+    def begun(self, model: nn.Module, args: tuple[Any, ...]) -> None:
+        """Note that the model itself runs already, so that its own hooks come too late."""
+        if model._parameters:
+            self._note(model, args, {})
+        for row in self.rows:
+            if row.module is model:
+                self.running.append((row, (args, {})))
+
     def before(self, row: Row, args: Any, kwargs: Any) -> tuple[Any, Arguments | None]:
         return (args, kwargs), None
 

@@ -51,7 +51,7 @@ def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None
                 drawn.enter_context(drawn_at_random(subject, hidden))
                 behind = _profile(subject, options)
                 profile = replace(behind, loss=profile.loss, redrawn=hidden)
-            look, no_look = _look(subject, profile) if options.looks_twice else (None, None)
+            look, no_look = look_again(subject, profile) if options.looks_twice else (None, None)
             profile = _with_mixing(profile, subject) if options.looks_twice else profile
     config = {option: getattr(options, option) for option in _SHOWN}
     return Measurement(
@@ -106,7 +106,9 @@ def _profile(subject: Subject, options: ProbeOptions) -> GradientProfile:
     return replace(profile, rows=rows)
 
 
-def _look(subject: Subject, profile: GradientProfile) -> tuple[SecondLook | None, NoLook | None]:
+def look_again(
+    subject: Subject, profile: GradientProfile
+) -> tuple[SecondLook | None, NoLook | None]:
     """A second look, or why there is none: a model that cannot be run twice is no failure."""
     model = subject.model
     reason = obstacle(profile) or too_coarse(model)

@@ -1,0 +1,1 @@
+"""A program that trains → the measurement of a step of its own."""

@@ -1,0 +1,135 @@
+"""One call of a module by a program that trains, watched, and measured before its backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+from gradprobe.measure.hooks import pass_of
+from gradprobe.measure.measurement import Measurement
+from gradprobe.measure.one_pass import profile_of
+from gradprobe.measure.outputs import Outputs
+from gradprobe.measure.passes import Pass, gradients_of
+from gradprobe.measure.take import look_again
+from gradprobe.model.losses import loss_of
+from gradprobe.model.rows import Row
+from gradprobe.model.subject import Subject
+from gradprobe.model.tensors import tensors_in
+from gradprobe.spec.network import CheckSpec
+from gradprobe.spec.options import ProbeOptions
+
+
+class Call:
+    """A call of ``model``, from its forward pass to the optimizer's step.
+
+    ``measurement`` is that of the last backward pass that it took part in.
+    """
+
+    def __init__(self, model: nn.Module, rows: list[Row]) -> None:
+        self.model, self.rows = model, rows
+        self.args: tuple[Any, ...] = ()
+        self.kwargs: Mapping[str, Any] = {}
+        self.measurement: Measurement | None = None
+        self.error: str | None = None  # why there is none
+        self.autocast = _autocast_now()
+        self.outputs = Outputs(model, rows, alone=False)
+        self.outputs.__enter__()
+
+    def ended(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        """The forward pass is over."""
+        self.args, self.kwargs = args, kwargs
+        self.outputs.of(output)
+        self.outputs.recording = False
+
+    def forget(self) -> None:
+        """Remove every hook."""
+        self.outputs.__exit__()
+
+    def feeds(self, nodes: Collection[Node]) -> bool:
+        """Whether its output is among what a loss follows from."""
+        return any(t.grad_fn in nodes for t in tensors_in(self.outputs.output) if t.grad_fn)
+
+    def measure(self, root: Tensor, scale: float, options: ProbeOptions) -> Measurement:
+        """What the backward pass of ``root`` brings to each row, divided by ``scale``.
+
+        Raises:
+            ModelError: the backward pass raised.
+        """
+        result = _divided(pass_of(self.model, self.outputs, root, [], retain=True), scale)
+        inputs = tensors_in([self.args, dict(self.kwargs)])
+        parameter = next(self.model.parameters())
+        profile = profile_of(self.model, self.rows, result, inputs)
+        look, no_look = None, None
+        if options.deep:
+            with self._as_called():
+                look, no_look = look_again(self._subject(root, scale, options), profile)
+        dtype = self.autocast[1] if self.autocast else parameter.dtype
+        return Measurement(
+            profile=profile,
+            name=type(self.model).__name__,
+            check=CheckSpec(),
+            config={
+                "dtype": str(dtype).removeprefix("torch."),
+                "device": str(parameter.device),
+                "loss": "custom",
+                "deep": options.deep,
+            },
+            look=look,
+            no_look=no_look,
+        )
+
+    def _subject(self, root: Tensor, scale: float, options: ProbeOptions) -> Subject:
+        """The call as a subject: its loss is linear, with the gradients of the program's own."""
+        outputs = [t for t in tensors_in(self.outputs.output) if t.requires_grad]
+        gradients = gradients_of(root, outputs, retain=True)
+        directions = [g if g is None else g.detach() / scale for g in gradients]
+
+        def loss(output: Any) -> Tensor:
+            pairs = zip((t for t in tensors_in(output) if t.requires_grad), directions, strict=True)
+            return sum((t * g).sum() for t, g in pairs if g is not None)  # type: ignore[return-value]
+
+        return Subject(
+            model=self.model,
+            args=tuple(self.args),
+            kwargs=self.kwargs,
+            loss=loss,
+            projection=loss_of("projection", None, options.seed),
+            rows=tuple(self.rows),
+            seed=options.seed,
+            memory=options.limits.memory,
+            own_loss=True,
+        )
+
+    def _as_called(self) -> AbstractContextManager[Any]:
+        return torch.autocast(*self.autocast) if self.autocast else nullcontext()
+
+
+def _autocast_now() -> tuple[str, torch.dtype] | None:
+    for device in ("cuda", "cpu"):
+        if torch.is_autocast_enabled(device):
+            return device, torch.get_autocast_dtype(device)
+    return None
+
+
+def _divided(result: Pass, scale: float) -> Pass:
+    """Without the factor that a GradScaler put on the loss."""
+    if scale == 1:
+        return result
+
+    def less(value: float | None) -> float | None:
+        return None if value is None else value / scale
+
+    rows = [
+        row._replace(gradient_norm=less(row.gradient_norm), weighted_rms=less(row.weighted_rms))
+        for row in result.rows
+    ]
+    around = result.around._replace(output_norm=less(result.around.output_norm))
+    parameters = {key: (own, less(norm)) for key, (own, norm) in result.parameters.items()}
+    return result._replace(
+        rows=rows, parameters=parameters, loss=result.loss / scale, around=around
+    )

@@ -1,0 +1,280 @@
+"""A program that trains → its steps, each with the measurement of the model that it trains.
+
+The outermost modules that the program calls are watched while they run. Just before the program's
+own backward pass the same graph is asked for the gradient of every row. Nothing that the program
+computes is changed: its results are, bit for bit, what they are without a watcher.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Self
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as modules
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim import Optimizer
+from torch.optim import optimizer as optimizers
+
+from gradprobe.measure.graph import walk
+from gradprobe.measure.live.call import Call
+from gradprobe.measure.measurement import Measurement
+from gradprobe.measure.passes import failed
+from gradprobe.model.rows import Row, find_rows
+from gradprobe.spec.options import ProbeOptions
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of an optimizer.
+
+    ``measurement`` is that of the last backward pass before the step; ``None`` where ``reason``
+    says why there is none.
+    """
+
+    number: int  # of the optimizer's steps, from 1 on
+    optimizer: int  # in the order in which they were made, from 0 on
+    kind: str  # the optimizer's class
+    backwards: int  # backward passes since the step before: micro-batches
+    measurement: Measurement | None = None
+    reason: str | None = None
+    args: tuple[Any, ...] = ()  # that the model was called with
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    others: tuple[str, ...] = ()  # classes of what else the optimizer trains
+    scale: float | None = None  # of a GradScaler; the measurement is without it
+
+
+class Watcher:
+    """Watches a program inside ``with``, and hands ``on_step`` the steps that ``wants`` chose."""
+
+    def __init__(
+        self,
+        wants: Callable[[int], bool],
+        on_step: Callable[[Step], None],
+        options: ProbeOptions | None = None,
+        only: nn.Module | None = None,
+    ) -> None:
+        """
+        Args:
+            wants: whether to look at a step of this number.
+            on_step: gets a step before it is taken, or after it where it runs the passes itself;
+                what it raises goes through the program.
+            options: its rows, seed, memory and ``deep`` count.
+            only: the module to watch; by default what holds most of an optimizer's parameters.
+        """
+        self.wants, self.on_step = wants, on_step
+        self.options = options or ProbeOptions()
+        self.only = unwrapped(only) if only is not None else None
+        self.counts: WeakKeyDictionary[Optimizer, int] = WeakKeyDictionary()  # of their steps
+        self._rows: WeakKeyDictionary[nn.Module, list[Row]] = WeakKeyDictionary()
+        self._calls: list[Call] = []  # since the last step
+        self._backwards = 0
+        self._scale: float | None = None
+        self._over = False  # a step was taken since the last forward pass
+        self._inside: list[Call | None] = []  # the calls that run now; None: of no outermost module
+        self._thread = threading.get_ident()
+        self._busy = False
+        self._undo = ExitStack()
+
+    def __enter__(self) -> Self:
+        handles = (
+            modules.register_module_forward_pre_hook(self._begin),
+            modules.register_module_forward_hook(self._end, with_kwargs=True, always_call=True),
+            optimizers.register_optimizer_step_pre_hook(self._before_step),
+            optimizers.register_optimizer_step_post_hook(self._after_step),
+        )
+        for handle in handles:
+            self._undo.callback(handle.remove)
+        self._wrap(torch.autograd, "backward", self._before_backward)
+        self._wrap(torch.amp.GradScaler, "scale", after=self._after_scale)
+        self._wrap(Optimizer, "__init__", after=self._after_init)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._undo.close()
+        self._forget()
+
+    def _wrap(
+        self,
+        owner: Any,
+        name: str,
+        before: Callable[..., None] | None = None,
+        after: Callable[..., None] | None = None,
+    ) -> None:
+        """Call ``before`` or ``after`` with the arguments of a function that takes no hooks."""
+        original = getattr(owner, name)
+
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            if before:
+                before(*args, **kwargs)
+            result = original(*args, **kwargs)
+            if after:
+                after(*args, **kwargs)
+            return result
+
+        setattr(owner, name, wrapper)
+        self._undo.callback(setattr, owner, name, original)
+
+    # ---- the forward pass
+
+    def _begin(self, module: nn.Module, args: Any) -> None:
+        if self._elsewhere():
+            return
+        outermost = not any(self._inside)
+        call = self._call_of(module) if outermost and self._looks() else None
+        if call and call.model is module:
+            call.outputs.begun(module, args)
+        self._inside.append(call)
+
+    def _end(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if self._elsewhere() or not self._inside:
+            return
+        call = self._inside.pop()
+        if call:
+            call.ended(args, kwargs, output)
+
+    def _elsewhere(self) -> bool:
+        """Whether this is gradprobe's own pass, or another thread's."""
+        return self._busy or threading.get_ident() != self._thread
+
+    def _looks(self) -> bool:
+        """Whether a step that may come next is wanted."""
+        return torch.is_grad_enabled() and any(
+            self.wants(count + 1) for count in list(self.counts.values()) or [0]
+        )
+
+    def _call_of(self, module: nn.Module) -> Call | None:
+        model = unwrapped(module)
+        if self.only is not None and model is not self.only:
+            return None
+        if not any(p.requires_grad for p in model.parameters()):
+            return None
+        if self._over:
+            self._forget()
+        if model not in self._rows:
+            self._rows[model] = find_rows(model, self.options.rows)
+        call = Call(model, self._rows[model])
+        self._calls.append(call)
+        return call
+
+    def _forget(self) -> None:
+        for call in self._calls:
+            call.forget()
+        self._calls, self._backwards, self._scale, self._over = [], 0, None, False
+
+    # ---- the backward pass
+
+    def _before_backward(self, tensors: Any, grad_tensors: Any = None, *_: Any, **__: Any) -> None:
+        root = _root(tensors, grad_tensors) if self._calls and not self._busy else None
+        if root is None:
+            return
+        self._backwards += 1
+        nodes = set(walk([root.grad_fn]))
+        last = {call.model: call for call in self._calls if call.feeds(nodes)}
+        with self._at_work():
+            for call in last.values():
+                try:
+                    call.measurement = call.measure(root, self._scale or 1.0, self.options)
+                except Exception as error:
+                    call.error = failed(error).message
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """What runs meanwhile is gradprobe's own."""
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+
+    def _after_scale(self, scaler: torch.amp.GradScaler, *_: Any) -> None:
+        self._scale = scaler.get_scale() if scaler.is_enabled() else None
+
+    # ---- the step
+
+    def _after_init(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
+        self.counts.setdefault(optimizer, 0)
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if not _closure(args, kwargs):
+            self._step(optimizer)
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if _closure(args, kwargs):  # the step has run the forward and the backward pass
+            self._step(optimizer)
+
+    def _step(self, optimizer: Optimizer) -> None:
+        number = self.counts[optimizer] = self.counts.get(optimizer, 0) + 1
+        self._over = True
+        if self.wants(number):
+            self.on_step(self._seen(optimizer, number))
+
+    def _seen(self, optimizer: Optimizer, number: int) -> Step:
+        """The step, with what was measured of the module that the optimizer trains most of."""
+        trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+
+        def share(call: Call) -> int:
+            return sum(p.numel() for p in call.model.parameters() if id(p) in trained)
+
+        holders = [call for call in self._calls if share(call)]
+        measured = sorted((c for c in holders if c.measurement), key=share)
+        call = measured[-1] if measured else None
+        others = [type(c.model).__name__ for c in holders if call and c.model is not call.model]
+        return Step(
+            number,
+            list(self.counts).index(optimizer),
+            type(optimizer).__name__,
+            self._backwards,
+            measurement=call.measurement if call else None,
+            reason=None if call else self._reason(holders),
+            args=call.args if call else (),
+            kwargs=call.kwargs if call else {},
+            others=tuple(dict.fromkeys(others)),
+            scale=self._scale,
+        )
+
+    def _reason(self, holders: list[Call]) -> str:
+        """Why nothing was measured."""
+        failures = [call.error for call in holders if call.error]
+        if failures:
+            return failures[-1]
+        if not holders:
+            return "no module with the optimizer's parameters was called"
+        if not self._backwards:
+            return "backward() was not called"
+        return "the loss does not follow from what the model gave"
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside those that compile it or spread it over devices."""
+    while True:
+        if isinstance(module, DataParallel | DistributedDataParallel):
+            module = module.module
+        elif isinstance(inner := module._modules.get("_orig_mod"), nn.Module):
+            module = inner
+        else:
+            return module
+
+
+def _closure(args: Any, kwargs: Any) -> bool:
+    return (args[0] if args else kwargs.get("closure")) is not None
+
+
+def _root(tensors: Any, weights: Any) -> Tensor | None:
+    """What backward() starts from, as one scalar; ``None`` where nothing requires a gradient."""
+    roots = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    weights = [weights] if weights is None or isinstance(weights, Tensor) else list(weights)
+    weights += [None] * (len(roots) - len(weights))
+    pairs = [(t, w) for t, w in zip(roots, weights, strict=True) if t.grad_fn is not None]
+    if not pairs:
+        return None
+    if len(pairs) == 1 and pairs[0][1] is None:
+        return pairs[0][0] if pairs[0][0].numel() == 1 else None
+    with torch.enable_grad():
+        terms = [(t if w is None else t * w).sum() for t, w in pairs]
+        return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
