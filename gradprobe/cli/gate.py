@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,14 @@ class ConfigOptions:
     config: str | None = option(None, Shown("Instead of the nearest.", metavar="FILE"))
     isolated: bool = option(False, Shown("Read no configuration."))
     show_config: bool = option(False, Shown("Print what is in force."))
-    allow_code: bool = option(False, Shown("Run what a spec's model: names."))
+    allow_code: bool = option(
+        False, Shown("Run Python models; so does GRADPROBE_ALLOW_CODE=1 in the environment.")
+    )
+
+    @property
+    def code_allowed(self) -> bool:
+        """By the option or the environment: nothing in a tree that is checked can allow it."""
+        return self.allow_code or os.environ.get("GRADPROBE_ALLOW_CODE") == "1"
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,18 +202,22 @@ def _check_trainable(model: nn.Module) -> None:
         raise InputError("the model has no trainable parameters")
 
 
-def _check_batch(model: nn.Module, args: tuple[Any, ...]) -> None:
-    """Refuse one sample in place of a batch, by what the first layer takes."""
+def is_one_sample(model: nn.Module, x: Any) -> bool:
+    """Whether ``x`` is one sample in place of a batch, by what the first layer takes."""
     holders = (m for m in model.modules() if m._parameters and not list(m.children()))
-    first, x = next(holders, None), args[0] if args else None
+    first = next(holders, None)
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        return
-    one_vector = isinstance(first, nn.Linear) and x.shape == (first.in_features,)
-    image = isinstance(first, nn.modules.conv._ConvNd) and (
-        x.dim() == 1 + len(first.kernel_size) and len(x) == first.in_channels
-    )
-    if one_vector or image:
-        shape = list(x.shape)
+        return False
+    if isinstance(first, nn.Linear):
+        return x.shape == (first.in_features,)
+    if isinstance(first, nn.modules.conv._ConvNd):
+        return x.dim() == 1 + len(first.kernel_size) and len(x) == first.in_channels
+    return False
+
+
+def _check_batch(model: nn.Module, args: tuple[Any, ...]) -> None:
+    if args and is_one_sample(model, args[0]):
+        shape = list(args[0].shape)
         message = f"inputs: {shape} is the shape of one sample, and a batch of several is needed"
         raise InputError(message, hint=f"{[32, *shape]}: the batch comes first")
 

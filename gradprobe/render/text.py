@@ -200,7 +200,10 @@ def _header(report: Report, style: Style) -> list[Text]:
     heads = [f"{target}: {title}" if title else target]
     if cell_len(heads[0]) > style.width:
         heads = [name(target, style.width), *wrapped(title, style, 0)]
-    faint = [Text(part, style=FAINT) for part in wrapped(line, style, 0)]
+    lines = wrapped(line, style, 0)
+    if guessed := config.get("inputs"):
+        lines += wrapped(f"inputs guessed: {style.safe(str(guessed))}", style, 0)
+    faint = [Text(part, style=FAINT) for part in lines]
     return [*(Text(head, style="bold") for head in heads if head), *faint]
 
 

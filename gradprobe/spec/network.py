@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from gradprobe.errors import InputError, Place, located
 
-Value: TypeAlias = "bool | int | float | str | tuple[Value, ...] | None"
+Value: TypeAlias = "bool | int | float | str | tuple[Value, ...] | Mapping[str, Value] | None"
 
 MAX_LAYERS = 50_000  # after `repeat` is unrolled; 100,000 take 20 s to build
 MAX_STACKED = 1_000  # inside one recurrent layer

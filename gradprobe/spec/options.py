@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypedDict
 
-from gradprobe.errors import InputError, suggestion
-from gradprobe.spec.network import Ignore, is_target
+from gradprobe.errors import InputError, Place, suggestion
+from gradprobe.spec.network import Ignore, TensorSpec, Value, is_target
 from gradprobe.spec.seeds import AUTO, choose_seeds, seeds_in
 from gradprobe.spec.vocabulary import LOSSES, THRESHOLDS
 
@@ -210,6 +210,29 @@ def _listed(default: tuple[str, ...], sentence: str, metavar: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """A target of the check that a configuration names: Python code, or a ``config.json``."""
+
+    target: str  # as on the command line; a file is relative to ``folder``
+    folder: str  # of the configuration file
+    place: Place  # in that file
+    path: str | None = None  # where imports begin, relative to ``folder``
+    args: Mapping[str, Value] = field(default_factory=dict)
+    inputs: tuple[TensorSpec, ...] | str | None = None
+    mode: str | None = None
+    loss: str | None = None
+    layers: int | None = None
+    settings: tuple[str, ...] = ()  # key=value each
+
+    @property
+    def label(self) -> str:
+        """What tells it from others: the target, with what it is built with."""
+        own = {**self.args, **({} if self.layers is None else {"layers": self.layers})}
+        words = [*(f"{key}={value}" for key, value in own.items()), *self.settings]
+        return f"{self.target}({', '.join(words)})" if words else self.target
+
+
+@dataclass(frozen=True, slots=True)
 class CheckOptions:
     """How ``gradprobe check`` checks: the defaults, a configuration file over them, options last.
 
@@ -221,6 +244,7 @@ class CheckOptions:
     ignore: tuple[str, ...] = _listed((), "Rules to leave out.", "RULES")
     exclude: tuple[str, ...] = _listed((), "As in a .gitignore.", "PATTERNS")
     include: tuple[str, ...] = ()  # patterns of files that are specs, whatever is in them
+    targets: tuple[Entry, ...] = ()
     per_file_ignores: tuple[PerFileIgnore, ...] = ()
     thresholds: Mapping[str, float] = field(default_factory=lambda: dict(THRESHOLDS))
     seeds: tuple[int, ...] = option(

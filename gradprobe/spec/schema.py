@@ -85,7 +85,7 @@ def _in_layers(rules: Sequence[str]) -> dict[str, Any]:
 
 def _model() -> dict[str, Any]:
     scalar = {"type": ["null", "boolean", "number", "string"]}
-    value = {"anyOf": [scalar, {"type": "array"}]}
+    value = {"anyOf": [scalar, {"type": ["array", "object"]}]}
     tensor = _object(
         {
             "shape": {"type": "array", "items": _SIZE, "minItems": 1},

@@ -18,18 +18,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradprobe.errors import GradprobeError, InputError
+from gradprobe.errors import GradprobeError, InputError, ModelError
 from gradprobe.measure.take import take, take_block, take_paths
 from gradprobe.model.losses import loss_of
-from gradprobe.model.make import module_subject
+from gradprobe.model.make import is_one_sample, module_subject
 from gradprobe.model.seeds import seed_all
 from gradprobe.model.subject import Subject, arguments_of
 from gradprobe.spec.network import is_target
 from gradprobe.worker.blame import blame, described, said, step
 from gradprobe.worker.changes import change
+from gradprobe.worker.drawn import draw
 from gradprobe.worker.exchange import Failure, Reply, Request, decode, encode
+from gradprobe.worker.guess import Guess, hint_for, text_of
 from gradprobe.worker.inputs import check_call, inputs_of, moved
 from gradprobe.worker.names import check_arguments, find
+from gradprobe.worker.origin import origin_of
 from gradprobe.worker.process import Note, serve
 from gradprobe.worker.trial import tried
 
@@ -54,10 +57,32 @@ def reply(request: Request, note: Note = lambda stage: None) -> Reply:
     try:
         with _imports_from(request.path):
             subject = _subject(request, note)
-            with step(note, "running the model"):
-                return _measured(subject, request)
+            try:
+                with step(note, "running the model"):
+                    result = _measured(subject, request)
+            except ModelError as error:
+                if request.tensors and not error.hint:
+                    error.hint = hint_for(subject.model, request.tensors[0])
+                raise
+            if request.tree is None:
+                return result
+            objects = (find(request.target, note), type(subject.model))
+            return result._replace(origin=origin_of(objects, request.tree))
     except GradprobeError as error:
         return Reply(failure=Failure.of(error))
+
+
+def _check_batch(model: nn.Module, request: Request) -> None:
+    """Refuse an ``--input`` that is one sample in place of a batch.
+
+    Raises:
+        InputError: it is; the hint has the option as it should be.
+    """
+    if request.tensors and is_one_sample(model, draw(request.tensors[0], 0, 0)):
+        spec = request.tensors[0]
+        message = f"--input {text_of(spec)} is the shape of one sample, without a batch"
+        batch = replace(spec, shape=(32, *spec.shape))
+        raise InputError(message, hint=f"the batch comes first: --input {text_of(batch)}")
 
 
 def _measured(subject: Subject, request: Request) -> Reply:
@@ -73,7 +98,9 @@ def _subject(request: Request, note: Note) -> Subject:
     model = _model(request, note)
     change(model, request.changes, request.options.seed)
     model = _adapted(model, request)
-    inputs, labels = inputs_of(model, request, note)
+    guessed = inputs_of(model, request, note)
+    inputs, labels = (guessed.inputs, None) if isinstance(guessed, Guess) else guessed
+    _check_batch(model, request)
     args, kwargs = arguments_of(moved(inputs, model, request))
     check_call(model, args, kwargs)
     loss = _loss(request, labels, note)
@@ -85,6 +112,9 @@ def _subject(request: Request, note: Note) -> Subject:
         "data": request.options.data or request.function,
         "mode": "train" if model.training else "eval",
     }
+    if isinstance(guessed, Guess):
+        resolved["inputs"] = guessed.source
+        resolved["data"] = guessed.source if guessed.own else None
     own_loss = is_target(request.loss) or (labels is not None and request.loss != "projection")
     drawn, config = resolved["data"] is None, {**subject.told, **resolved}
     return replace(subject, drawn=drawn, own_loss=own_loss, told=config)
@@ -121,7 +151,10 @@ def _model(request: Request, note: Note) -> nn.Module:
     with step(note, f"building {request.target}"):
         model = model(**arguments)
     if not isinstance(model, nn.Module):
-        raise InputError(f"{request.target} gives {described(model)}, not a torch.nn.Module")
+        weights = isinstance(model, dict) and any(isinstance(t, Tensor) for t in model.values())
+        hint = "these are weights: name the class or the function that builds the network"
+        message = f"{request.target} gives {described(model)}, not a torch.nn.Module"
+        raise InputError(message, hint=hint if weights else "")
     return model
 
 

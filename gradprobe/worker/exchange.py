@@ -34,6 +34,7 @@ class Request(NamedTuple):
     row: str | None = None  # the block's
     max_paths: int | None = None
     changes: tuple[str, ...] = ()
+    tree: str | None = None  # the folder whose files the reply's origin names
 
 
 class Failure(NamedTuple):
@@ -63,6 +64,16 @@ class Failure(NamedTuple):
         return kind(self.message, place=self.place, excerpt=self.excerpt, hint=self.hint)
 
 
+class Origin(NamedTuple):
+    """Where the code of a model stands, and the files below one folder that it was imported from.
+
+    ``files`` are pairs of a path relative to that folder and the SHA-256 of its bytes.
+    """
+
+    place: Place | None
+    files: tuple[tuple[str, str], ...]
+
+
 class Reply(NamedTuple):
     """What was measured, or why it was not."""
 
@@ -70,6 +81,7 @@ class Reply(NamedTuple):
     failure: Failure | None = None
     block: BlockProfile | None = None
     paths: PathProfile | None = None
+    origin: Origin | None = None
 
     @property
     def result(self) -> Measurement | Failure | None:

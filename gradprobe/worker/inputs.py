@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_map
 
 from gradprobe.errors import InputError
 from gradprobe.model.batch import load_batch
-from gradprobe.model.seeds import derive, seed_all
-from gradprobe.spec.network import TensorSpec
+from gradprobe.model.seeds import seed_all
 from gradprobe.worker.blame import step
+from gradprobe.worker.drawn import draw
 from gradprobe.worker.exchange import Request
+from gradprobe.worker.guess import Guess, guess
 from gradprobe.worker.names import find, signature_of
 from gradprobe.worker.process import Note
 
 
-def inputs_of(model: nn.Module, request: Request, note: Note) -> tuple[Any, Tensor | None]:
-    """What the model is called with, and labels where a data file has them."""
+def inputs_of(model: nn.Module, request: Request, note: Note) -> Guess | tuple[Any, Tensor | None]:
+    """What the model is called with, and labels where a data file has them; or what is guessed."""
     options = request.options
     if options.data is not None:
         batch = load_batch(options.data, None, options.batch_size, options.limits.memory)
@@ -31,23 +31,17 @@ def inputs_of(model: nn.Module, request: Request, note: Note) -> tuple[Any, Tens
         with step(note, f"calling {request.function}"):
             return function(), None
     if request.tensors:
-        return tuple(_drawn(spec, i, options.seed) for i, spec in enumerate(request.tensors)), None
+        return tuple(draw(spec, i, options.seed) for i, spec in enumerate(request.tensors)), None
     signature = signature_of(model.forward)
     if signature is not None and not signature.parameters:
         return (), None
-    shown = f"{type(model).__name__}.forward{signature or '(...)'}"
-    hint = "--input shape=32,64/dtype=float32, --inputs package.module:function or --data FILE"
-    raise InputError(f"{shown} needs inputs: none are given", hint=hint)
-
-
-def _drawn(spec: TensorSpec, index: int, seed: int) -> Tensor:
-    """The first is drawn as a spec's input is, so that the same network gets the same batch."""
-    path = f"input/{index}" if index else "input"
-    generator = torch.Generator().manual_seed(derive(seed, path))
-    dtype: torch.dtype = getattr(torch, spec.dtype)
-    if dtype.is_floating_point:
-        return torch.randn(spec.shape, generator=generator).to(dtype)
-    return torch.randint(spec.high or 2, spec.shape, generator=generator).to(dtype)
+    with step(note, "guessing inputs"):
+        guessed = guess(model, options.seed)
+    if guessed is None:
+        shown = f"{type(model).__name__}.forward{signature or '(...)'}"
+        hint = "--input shape=32,64/dtype=float32, --inputs package.module:function or --data FILE"
+        raise InputError(f"{shown} needs inputs: none are given, and no guess fits", hint=hint)
+    return guessed
 
 
 def moved(value: Any, model: nn.Module, request: Request) -> Any:

@@ -62,6 +62,18 @@ def measure_target(
         raise spec.error(error.message, error.row) from error
 
 
+def reply_of(code: CodeSpec, options: ProbeOptions, run: RunOptions, tree: str) -> Reply:
+    """What ``measure_target`` makes of code, with its origin: the files below ``tree``.
+
+    Raises:
+        InputError, ModelError: as ``measure_target``.
+    """
+    reply = _reply(_request(code, _within(options, run))._replace(tree=tree), run)
+    measurement = _given(code, reply.measurement)
+    name = code.name or measurement.name
+    return reply._replace(measurement=measurement._replace(name=name, check=code.check))
+
+
 def block_of(
     spec: Target, options: ProbeOptions, run: RunOptions | None = None, row: str | None = None
 ) -> BlockProfile:

@@ -96,6 +96,18 @@ def test_every_command_takes_every_kind(ask: Run, command: str, kind: str) -> No
     assert (bool(ended.out), ended.err) == (True, "")
 
 
+@pytest.mark.usefixtures("forked_workers")
+@pytest.mark.parametrize("kind", TARGETS)
+def test_check_takes_every_kind(ask: Run, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kind == "config":
+        pytest.importorskip("transformers")
+    target, _ = TARGETS[kind]
+    monkeypatch.setitem(TARGETS, kind, (target, ("--allow-code", "--no-deep", "--no-overfit")))
+    ended = ask("check", kind, "--no-cache")
+    assert (ended.code, ended.err) == (0, ""), ended.out
+    assert ended.out == "1 spec checked: all passed\n"
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_report_is_for_comparing(run: Run, tmp_path: Path, command: str) -> None:
     report = tmp_path / "report.json"

@@ -269,9 +269,10 @@ def test_each_input_is_one_argument(probe: Run) -> None:
 
 
 def test_without_inputs_it_says_how_to_give_them(probe: Run) -> None:
-    ended = probe(NET)
+    assert "\ninputs guessed: --input shape=32," in probe(NET).out
+    ended = probe(TWO)
     assert ended.code == 2
-    assert "Net.forward(x, scale=1.0) needs inputs" in ended.err
+    assert "Net.forward(ids, mask, *, gain=1.0) needs inputs" in ended.err
     assert all(option in ended.err for option in ("--input ", "--inputs", "--data"))
 
 

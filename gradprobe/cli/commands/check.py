@@ -51,7 +51,7 @@ def check(
     baseline = known.load()
     if known.write_baseline and work.shard[1] > 1:
         raise InputError("--write-baseline needs the whole list: leave --shard out")
-    run = work.run(reading.force_exclude, reading.allow_code, publishing.talk.tell)
+    run = work.run(reading.force_exclude, reading.code_allowed, publishing.talk.tell)
     result = gate.check(named, options_of, run, warn, lambda items, n: steps("specs", items, n))
     result = known.hold(result, baseline, options_of, first=work.shard[0] == 1)
     publish(result, publishing)

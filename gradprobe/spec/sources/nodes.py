@@ -280,12 +280,15 @@ class Document:
         return word
 
     def plain(self, node: Node, what: str) -> Value:
-        """A value whose type nobody states, by its form: null, boolean, number, string or list.
+        """A value whose type nobody states, by its form: null, boolean, number, string, list or
+        mapping.
 
         Only what reads one way is taken: ``yes``, ``017`` and dates must be quoted.
         """
         if isinstance(node, SequenceNode):
             return tuple(self.plain(item, what) for item in node.value)
+        if isinstance(node, MappingNode):
+            return {key: self.plain(item, key) for key, item in self.mapping(node, what).items()}
         if isinstance(node, ScalarNode) and not node.style and _INTEGER.fullmatch(node.value):
             return self.integer(node, what, -(2**63), 2**63 - 1)
         return self.value(node, what, ("null", "bool", "float", "str"))

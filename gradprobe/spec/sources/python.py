@@ -207,7 +207,7 @@ def read_tensor(text: str) -> TensorSpec:
     dtype = fields.get("dtype", "float32")
     choose("--input dtype", dtype, tuple(TENSOR_DTYPES))
     tensor = TensorSpec(tuple(map(int, sizes)), dtype, high)
-    if wrong := _misfit(tensor):
+    if wrong := misfit(tensor):
         raise InputError(f"--input: {wrong}")
     return tensor
 
@@ -217,7 +217,8 @@ def size_in_bytes(tensor: TensorSpec) -> int:
     return math.prod(tensor.shape) * TENSOR_DTYPES[tensor.dtype]
 
 
-def _misfit(tensor: TensorSpec) -> str:
+def misfit(tensor: TensorSpec) -> str:
+    """What is wrong with a tensor that is to be drawn; an empty string where nothing is."""
     if tensor.dtype in _INTEGERS and tensor.high is None:
         return f"{tensor.dtype} needs 'high': what is drawn lies between 0 and high - 1"
     if tensor.dtype not in _INTEGERS and tensor.high is not None:
@@ -284,6 +285,6 @@ def _tensor(document: Document, node: Node) -> TensorSpec:
     )
     if not sizes:
         document.fail("shape: the list is empty", fields["shape"])
-    if wrong := _misfit(tensor):
+    if wrong := misfit(tensor):
         document.fail(f"inputs: {wrong}", node)
     return tensor

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from typing import Any
 from gradprobe.errors import InputError
 from gradprobe.measure.profile import from_one
 from gradprobe.numbers import finite, number
+from gradprobe.spec.sources.stack import STACKS
 from gradprobe.tasks import versioned
 from gradprobe.tasks.check.result import CheckResult, Diagnostic, Outcome
 from gradprobe.verdict.report import Report
@@ -113,8 +115,16 @@ def gone(baseline: Baseline, file: str) -> tuple[Diagnostic, ...]:
     return tuple(
         _stale(file, f"{path}, which is gone,")
         for path in sorted(baseline.targets)
-        if not os.path.exists(os.path.join(baseline.root, path))
+        if not _there(baseline, path)
     )
+
+
+def _there(baseline: Baseline, path: str) -> bool:
+    """Whether a target is a file that is there, or the name of code or of a stack."""
+    name = path.rpartition("/")[2]
+    named = re.fullmatch(r"[\w.]+:[\w.]+(\(.*\))?", name) or name in STACKS
+    files = [path, path.partition("(")[0]] if path.endswith(")") else [path]
+    return bool(named) or any(os.path.exists(os.path.join(baseline.root, f)) for f in files)
 
 
 def pruned(baseline: Baseline, result: CheckResult, selection_of: SelectionOf) -> Baseline:
@@ -122,11 +132,7 @@ def pruned(baseline: Baseline, result: CheckResult, selection_of: SelectionOf) -
 
     ``selection_of`` a target's path: a rule that was not asked has mended nothing.
     """
-    targets = {
-        path: entry
-        for path, entry in baseline.targets.items()
-        if os.path.exists(os.path.join(baseline.root, path))
-    }
+    targets = {path: entry for path, entry in baseline.targets.items() if _there(baseline, path)}
     for outcome in result.outcomes:
         path = baseline.path(outcome.path)
         if outcome.report is None or path not in targets:

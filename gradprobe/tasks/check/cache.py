@@ -46,6 +46,11 @@ class Cache:
         self.secret = _secret()
 
     def read(self, key: str) -> Measurement | Failure | None:
+        """What ``reply`` holds."""
+        reply = self.reply(key)
+        return reply.result if reply else None
+
+    def reply(self, key: str) -> Reply | None:
         """What is kept under ``key``; ``None`` where there is nothing.
 
         Raises:
@@ -64,12 +69,12 @@ class Cache:
         if not hmac.compare_digest(digest.encode(), self._digest(key, body).encode()):
             raise DamagedError("it was not written here")
         try:
-            entry = decode(Reply, body).result
+            reply = decode(Reply, body)
         except ValueError as error:
             raise DamagedError(str(error)) from error
-        if entry is None:
+        if reply.result is None:
             raise DamagedError("it is empty")
-        return entry
+        return reply
 
     def write(self, key: str, body: str) -> None:
         """Keep an encoded ``Reply``, whole or not at all, also when two runs write at once.

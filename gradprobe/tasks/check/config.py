@@ -17,6 +17,7 @@ from typing import Any
 from gradprobe.errors import InputError, suggestion
 from gradprobe.files import outside, read_regular
 from gradprobe.spec.options import ALWAYS, MAX_BATCH_SIZE, NEVER, CheckOptions
+from gradprobe.tasks.check.entries import read_entries
 from gradprobe.tasks.check.ignore import pattern_of
 from gradprobe.tasks.check.toml import MAX_BYTES, Reader, unknown_rule
 
@@ -114,6 +115,7 @@ KEYS: dict[str, Callable[[Reader, list[str], Any], Any]] = {
     "per-file-ignores": Reader.per_file_ignores,
     "exclude": Reader.patterns,
     "include": Reader.patterns,
+    "targets": read_entries,
     "thresholds": Reader.thresholds,
     "fail-on": Reader.severity,
     "regression": Reader.factor,
@@ -146,6 +148,8 @@ def values(options: CheckOptions) -> Iterator[tuple[str, object]]:
             for ignore in value:
                 entry = {"rule": ignore.rule, "reason": ignore.reason}
                 yield f'per-file-ignores."{ignore.pattern}"', [entry]
+        elif key == "targets":
+            yield key, [entry.label for entry in value]
         elif key == "overfit":
             yield key, {ALWAYS: True, NEVER: False}.get(value, value)
         else:

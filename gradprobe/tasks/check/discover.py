@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from gradprobe.files import SPEC_SUFFIXES, near_file, open_regular, outside, read_start
-from gradprobe.spec.options import CheckOptions
+from gradprobe.spec.options import CheckOptions, Entry
 from gradprobe.tasks.check.ignore import Pattern, ignored, matches, read_patterns
 from gradprobe.tasks.check.recognise import is_spec
+from gradprobe.tasks.check.target import names_network
 
 # Never searched, whatever a .gitignore says; a file named outright is checked wherever it lies.
 SKIPPED = frozenset({"node_modules", "site-packages", "venv", "__pycache__"})
@@ -32,6 +34,7 @@ class Discovery(NamedTuple):
 
     files: tuple[str, ...]  # sorted; relative to the working directory where they lie below it
     missing: tuple[Missing, ...]
+    entries: Mapping[str, Entry] = MappingProxyType({})  # of ``files``, the configuration's targets
     skipped: tuple[str, ...] = ()  # YAML files below the directories that are no specs
 
 
@@ -49,8 +52,13 @@ def discover(paths: Iterable[str], options_of: OptionsOf, force_exclude: bool = 
     files: dict[str, str] = {}  # by real path
     missing: list[Missing] = []
     skipped: list[str] = []
+    entries: dict[str, Entry] = {}
     for path in paths:
         named = [path]
+        if names_network(path):
+            entries |= {e.label: e for e in options_of(Path()).targets if e.target == path}
+            files.setdefault(path, path)
+            continue
         if path != "-" and not os.path.lexists(path):
             named = _matching(path) if glob.has_magic(path) else []
             if not named:
@@ -59,7 +67,8 @@ def discover(paths: Iterable[str], options_of: OptionsOf, force_exclude: bool = 
             if os.path.isdir(name):
                 before, others = len(missing), len(skipped)
                 below = list(_specs_below(Path(name), excluded, missing, skipped))
-                if not below and name == path and len(missing) == before:
+                entries |= (own := _entries(Path(name), options_of))
+                if not below and not own and name == path and len(missing) == before:
                     why = "no spec below it that is not ignored or excluded"
                     missing.append(Missing(path, why, _foreign(len(skipped) - others)))
                 for file in below:
@@ -68,7 +77,15 @@ def discover(paths: Iterable[str], options_of: OptionsOf, force_exclude: bool = 
                 files.setdefault("-", "-")
             elif not (force_exclude and excluded(Path(name))):
                 files.setdefault(os.path.realpath(name), shown(name))
-    return Discovery(tuple(sorted(files.values())), tuple(missing), tuple(skipped))
+    every = sorted({*files.values(), *entries})
+    return Discovery(tuple(every), tuple(missing), entries, tuple(skipped))
+
+
+def _entries(folder: Path, options_of: OptionsOf) -> dict[str, Entry]:
+    """The targets of the configuration that counts for a directory, if it lies in it or below."""
+    options = options_of(folder)
+    named = options.root == "."  # by --config
+    return {e.label: e for e in options.targets if named or _below(e.folder, str(folder))}
 
 
 def _foreign(count: int) -> str:

@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 from gradprobe.errors import InputError
 from gradprobe.measure.measurement import Measurement
-from gradprobe.spec.network import CodeSpec
+from gradprobe.spec.network import ArchitectureSpec, CodeSpec
 from gradprobe.spec.options import ProbeOptions, RunOptions
 from gradprobe.spec.sources.python import CodeOptions, completed
 from gradprobe.spec.sources.yaml import parse_any
 from gradprobe.verdict.rules.table import check_ignores
 from gradprobe.worker.exchange import Failure, Reply, encode
 from gradprobe.worker.pool import Clock, import_torch
-from gradprobe.worker.run import measure_target
+from gradprobe.worker.run import measure_target, reply_of
 
 
 class Job(NamedTuple):
@@ -25,13 +25,15 @@ class Job(NamedTuple):
     options: ProbeOptions
     timeout: float  # seconds; importing torch does not count
     allow_code: bool = False  # whether the code that a spec names may run
+    spec: CodeSpec | ArchitectureSpec | None = None  # None: ``data`` is a spec
+    tree: str = "."
 
 
 class Done(NamedTuple):
     """An encoded ``Reply``. ``lasting``: the target's bytes and the options alone decide it.
 
-    A reply does not last where the spec names code or where memory ran out: another run may end
-    differently.
+    A reply does not last where a spec names code or where memory ran out: another run may end
+    differently. That of a target that is code has the files that decide it, too.
     """
 
     body: str
@@ -47,6 +49,8 @@ def measure(job: Job, clock: Clock) -> Done:
     clock(job.timeout)
     lasting = False
     try:
+        if job.spec is not None:
+            return _measure_named(job.spec, job, clock)
         spec = parse_any(job.data, job.name)
         check_ignores(spec)
         if isinstance(spec, CodeSpec):
@@ -54,11 +58,26 @@ def measure(job: Job, clock: Clock) -> Done:
         import_torch(clock, job.timeout)
         lasting = True  # what is wrong with the spec lasts, too
         measurement = measure_target(spec, job.options)
-        failed = measurement.no_look is not None and measurement.no_look.failed
-        whole = measurement.trial is None or measurement.trial.lasting
-        return Done(encode(Reply(measurement)), lasting=whole and not failed)
+        return Done(encode(Reply(measurement)), lasting=_lasting(measurement))
     except InputError as error:
         return Done(encode(Reply(failure=Failure.of(error))), lasting)
+
+
+def _lasting(measurement: Measurement) -> bool:
+    """Whether another run would end as this one did."""
+    failed = measurement.no_look is not None and measurement.no_look.failed
+    return not failed and (measurement.trial is None or measurement.trial.lasting)
+
+
+def _measure_named(spec: CodeSpec | ArchitectureSpec, job: Job, clock: Clock) -> Done:
+    if isinstance(spec, CodeSpec):
+        clock(math.inf)  # the code's own process keeps the time
+        reply = reply_of(spec, job.options, RunOptions(job.timeout), job.tree)
+    else:
+        import_torch(clock, job.timeout)
+        reply = Reply(measure_target(spec, job.options))
+    assert reply.measurement is not None
+    return Done(encode(reply), lasting=_lasting(reply.measurement))
 
 
 def _measure_code(spec: CodeSpec, job: Job, clock: Clock) -> Measurement:

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gradprobe._version import __version__
-from gradprobe.errors import ExitCode, InputError, located
+from gradprobe.errors import ExitCode, InputError, Place, located
 from gradprobe.files import outside
-from gradprobe.measure.measurement import Measurement
-from gradprobe.spec.network import Ignore
+from gradprobe.spec.network import CodeSpec, Ignore
 from gradprobe.spec.options import CheckOptions
-from gradprobe.spec.sources.yaml import read_bytes
 from gradprobe.tasks.check import baseline as baselines
 from gradprobe.tasks.check.baseline import Baseline
 from gradprobe.tasks.check.cache import Cache, DamagedError, key_of
@@ -22,6 +20,7 @@ from gradprobe.tasks.check.discover import OptionsOf, discover, shard
 from gradprobe.tasks.check.ignore import matches
 from gradprobe.tasks.check.job import Done, Job, measure
 from gradprobe.tasks.check.result import CheckResult, Diagnostic, Outcome, with_fingerprints
+from gradprobe.tasks.check.target import Target, read, shown_place
 from gradprobe.verdict.diagnose import diagnose_seeds
 from gradprobe.verdict.judge import judge, versions
 from gradprobe.verdict.report import Finding, Report, Severity
@@ -29,6 +28,7 @@ from gradprobe.verdict.rules.rule import Selection
 from gradprobe.verdict.rules.table import BY_CODE, BY_NAME
 from gradprobe.worker import pool
 from gradprobe.worker.exchange import Failure, Reply, decode
+from gradprobe.worker.origin import unchanged
 
 _ALWAYS = frozenset({"GP901", "GP902"})  # reported whatever is selected
 
@@ -47,17 +47,6 @@ class Run:
     force_exclude: bool = False
     allow_code: bool = False  # whether the code that a spec names may run
     tell: Warn = lambda text: None  # what only somebody who asks for it wants to know
-
-
-class _Target(NamedTuple):
-    path: str
-    data: bytes
-    options: CheckOptions
-
-    @property
-    def name(self) -> str:
-        """What errors call it."""
-        return "<stdin>" if self.path == "-" else self.path
 
 
 def check(
@@ -81,17 +70,18 @@ def check(
     if not discovered.files and not discovered.missing:
         raise InputError("no spec to check", hint="all that the paths name is excluded")
     files = shard(discovered.files, *run.shard)
-    targets: list[_Target] = []
+    targets: list[Target] = []
     outcomes: list[Outcome] = []
     if run.shard[0] == 1:  # what belongs to no file is the first shard's
         for path, why, hint in discovered.missing:
             outcomes.append(_failed(path, Failure(ExitCode.USAGE, why, hint)))
     for path in files:
         options = options_of(_folder(path))
+        entry = discovered.entries.get(path)
         try:
-            targets.append(_Target(path, read_bytes(path), options))
+            targets.append(read(path, options, entry, run.allow_code))
         except InputError as error:
-            outcomes.append(_failed(path, Failure.of(error)))
+            outcomes.append(_failed(path, Failure.of(error), elsewhere=entry is not None))
     measured = _measured(targets, run, warn, track)
     outcomes += map(_outcome, targets, measured)
     outcomes.sort(key=lambda outcome: outcome.path)
@@ -121,35 +111,32 @@ def hold(
 # ---- measured, or remembered
 
 
-def _measured(
-    targets: Sequence[_Target], run: Run, warn: Warn, track: Track
-) -> list[list[Measurement | Failure]]:
-    """For each target one result per seed."""
+def _measured(targets: Sequence[Target], run: Run, warn: Warn, track: Track) -> list[list[Reply]]:
+    """For each target one reply per seed."""
     torch_version = versions()["torch"]
-    results: dict[tuple[int, int], Measurement | Failure] = {}
+    results: dict[tuple[int, int], Reply] = {}
     todo: list[tuple[tuple[int, int], str, Job]] = []
     cache = run.cache
     for index, target in enumerate(targets):
         for seed in target.options.seeds:
             probe = target.options.probe(seed)
             key = key_of(target.data, probe, torch_version)
-            remembered = _remembered(cache, key, target.path, warn)
+            remembered = _remembered(cache, key, target, warn)
             if remembered is not None:
                 results[index, seed] = remembered
             else:
                 seconds = target.options.timeout
-                job = Job(target.name, target.data, probe, seconds, run.allow_code)
+                about = (target.spec, target.tree)
+                job = Job(target.name, target.data, probe, seconds, run.allow_code, *about)
                 todo.append(((index, seed), key, job))
     workers = run.jobs or pool.default_workers(len(todo))
     done = pool.run(measure, [job for _, _, job in todo], workers)
     for number, result in track(done, len(todo)):
         where, key, _ = todo[number]
         if isinstance(result, Failure):
-            results[where] = result
+            results[where] = Reply(failure=result)
             continue
-        measurement = decode(Reply, result.body).result
-        assert measurement is not None
-        results[where] = measurement
+        results[where] = decode(Reply, result.body)
         if cache and result.lasting:
             try:
                 cache.write(key, result.body)
@@ -159,33 +146,37 @@ def _measured(
     return [[results[i, seed] for seed in t.options.seeds] for i, t in enumerate(targets)]
 
 
-def _remembered(
-    cache: Cache | None, key: str, path: str, warn: Warn
-) -> Measurement | Failure | None:
+def _remembered(cache: Cache | None, key: str, target: Target, warn: Warn) -> Reply | None:
+    """What is known of a target; of code only while the files that it came from are the same."""
     try:
-        return cache.read(key) if cache else None
+        reply = cache.reply(key) if cache else None
     except DamagedError:
-        warn(f"the cache's entry for {path} is damaged: measured anew")
+        warn(f"the cache's entry for {target.path} is damaged: measured anew")
         return None
+    if reply is None or not isinstance(target.spec, CodeSpec):
+        return reply
+    same = reply.origin is not None and unchanged(reply.origin, target.tree)
+    return reply if same else None
 
 
 # ---- judged
 
 
-def _outcome(target: _Target, results: Sequence[Measurement | Failure]) -> Outcome:
-    failures = [result for result in results if isinstance(result, Failure)]
-    unshown = target.path != "-" and outside(target.path)  # named, but it may be anything
-    lines = [] if unshown else target.data.decode("utf-8", "replace").splitlines()
-    if failures and unshown and failures[0].exit_code is ExitCode.USAGE:
+def _outcome(target: Target, replies: Sequence[Reply]) -> Outcome:
+    failures = [reply.failure for reply in replies if reply.failure]
+    lines = _lines(target)
+    if failures and lines is None and failures[0].exit_code is ExitCode.USAGE:
         failures[0] = failures[0]._replace(message="a link out of the tree to no spec", hint="")
     if failures:
-        return _failed(target.path, failures[0], lines)
-    measurements = [result for result in results if isinstance(result, Measurement)]
+        return _failed(target.path, failures[0], lines or [], target.spec is not None)
+    measurements = [reply.measurement for reply in replies if reply.measurement]
+    place = next((reply.origin.place for reply in replies if reply.origin), None)
+    source = _Source(target.path, lines or []) if place is None else _Source.of(place)
     options = target.options
     ignores = [
         Ignore(ignore.rule, ignore.reason)
         for ignore in options.per_file_ignores
-        if matches([ignore.pattern], options.root, target.path)
+        if matches([ignore.pattern], options.root, source.path)
     ]
     judging = options.judge(ignores)
     reports = [judge(measurement, target.path, judging) for measurement in measurements]
@@ -194,9 +185,36 @@ def _outcome(target: _Target, results: Sequence[Measurement | Failure]) -> Outco
     reports.sort(key=_badness, reverse=True)  # stable: the first seed of equals comes first
     report = reports[0]
     findings = (*_findings(reports), *among)
-    diagnostics = tuple(_diagnostic(target.path, f, report, lines) for f in findings)
+    diagnostics = tuple(_diagnostic(source, finding, report) for finding in findings)
     fail_on = Severity[options.fail_on.upper()]
     return _ended(Outcome(target.path, diagnostics, report, fail_on=fail_on))
+
+
+class _Source(NamedTuple):
+    """The file that findings are shown in, and the line of those that have none of their own."""
+
+    path: str
+    lines: Sequence[str]
+    line: int | None = None
+
+    @classmethod
+    def of(cls, place: Place) -> _Source:
+        """Where a model's class stands."""
+        shown = shown_place(place)
+        try:
+            lines = Path(place.file).read_text("utf-8", "replace").splitlines()
+        except OSError:
+            lines = []
+        return cls(shown.file, lines, place.line)
+
+
+def _lines(target: Target) -> list[str] | None:
+    """The lines of a spec; ``None`` where the file was named and may be anything."""
+    if target.spec is not None:
+        return []
+    if target.path != "-" and outside(target.path):
+        return None
+    return target.data.decode("utf-8", "replace").splitlines()
 
 
 def _findings(reports: Sequence[Report]) -> list[Finding]:
@@ -233,10 +251,11 @@ def _badness(report: Report) -> tuple[int, int]:
     return max(counted, default=-1), len(counted)
 
 
-def _diagnostic(path: str, finding: Finding, report: Report, lines: Sequence[str]) -> Diagnostic:
-    line = finding.line or 1
+def _diagnostic(source: _Source, finding: Finding, report: Report) -> Diagnostic:
+    placed = finding.line or source.line
+    line = placed or 1
     return Diagnostic(
-        path,
+        source.path,
         finding.rule,
         finding.name,
         finding.severity,
@@ -246,14 +265,15 @@ def _diagnostic(path: str, finding: Finding, report: Report, lines: Sequence[str
         column=finding.column or 1,
         row=finding.row,
         unit=report.profile.unit,
-        excerpt=lines[line - 1] if finding.line and line <= len(lines) else "",
+        excerpt=source.lines[line - 1] if placed and line <= len(source.lines) else "",
         ignored=finding.ignored,
     )
 
 
 def _ended(outcome: Outcome) -> Outcome:
     """The outcome with fingerprints, and with the exit code that its diagnostics come to."""
-    outcome = replace(outcome, diagnostics=with_fingerprints(outcome.diagnostics))
+    marked = with_fingerprints(outcome.diagnostics, outcome.path)
+    outcome = replace(outcome, diagnostics=marked)
     if outcome.exit_code >= ExitCode.USAGE:
         return outcome
     failed = any(map(outcome.fails, outcome.diagnostics))
@@ -265,13 +285,18 @@ def _folder(path: str) -> Path:
     return Path() if path == "-" else Path(path).parent
 
 
-def _failed(path: str, failure: Failure, lines: Sequence[str] = ()) -> Outcome:
-    """The outcome of a target that has no measurement: the failure is its one diagnostic."""
+def _failed(
+    path: str, failure: Failure, lines: Sequence[str] = (), elsewhere: bool = False
+) -> Outcome:
+    """The outcome of a target that has no measurement: the failure is its one diagnostic.
+
+    ``elsewhere``: it is shown in the file that it names, which is not the target's own.
+    """
     rule = BY_NAME["invalid" if failure.exit_code is ExitCode.USAGE else "failed"]
     place = failure.place
-    excerpt = located("", place, lines).excerpt if place else ""
+    excerpt = located("", place, lines).excerpt if place and not elsewhere else failure.excerpt
     diagnostic = Diagnostic(
-        path,
+        shown_place(place).file if place and elsewhere else path,
         rule.code,
         rule.name,
         rule.severity,
@@ -281,4 +306,4 @@ def _failed(path: str, failure: Failure, lines: Sequence[str] = ()) -> Outcome:
         column=place.column if place else 1,
         excerpt=excerpt,
     )
-    return Outcome(path, with_fingerprints([diagnostic]), None, failure.exit_code)
+    return Outcome(path, with_fingerprints([diagnostic], path), None, failure.exit_code)

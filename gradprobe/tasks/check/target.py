@@ -1,0 +1,134 @@
+"""A name → one target of the check: a spec's bytes, or the code or configuration that it names."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from gradprobe.errors import InputError, Place
+from gradprobe.spec.network import ArchitectureSpec, CodeSpec, is_script, is_target
+from gradprobe.spec.options import CheckOptions, Entry
+from gradprobe.spec.sources import huggingface, table
+from gradprobe.spec.sources.huggingface import ArchitectureOptions
+from gradprobe.spec.sources.python import CodeOptions
+from gradprobe.spec.sources.stack import STACKS
+from gradprobe.spec.sources.table import TargetOptions
+from gradprobe.spec.sources.yaml import read_bytes
+from gradprobe.spec.write import render_target
+from gradprobe.tasks.targets import load_target
+
+ALLOW = "--allow-code, or GRADPROBE_ALLOW_CODE=1, runs it in a process of its own"
+
+
+class Target(NamedTuple):
+    """One target: what it is called, and the bytes that, with its options, decide the result."""
+
+    path: str  # of its file, or the name of code
+    data: bytes
+    options: CheckOptions
+    spec: CodeSpec | ArchitectureSpec | None = None  # None: ``data`` is a spec
+    tree: str = "."  # the folder whose files code is remembered by
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return "<stdin>" if self.path == "-" else self.path
+
+
+def names_network(name: str) -> bool:
+    """Whether a name is that of code or of a built-in stack, and of no file."""
+    stack = name in STACKS and not os.path.lexists(name)
+    return stack or is_target(name) or is_script(name)
+
+
+def read(name: str, options: CheckOptions, entry: Entry | None, allow_code: bool) -> Target:
+    """The target of that name; ``entry`` is what the configuration says of it.
+
+    Raises:
+        InputError: it cannot be read, or it is code and that is not allowed.
+    """
+    if entry is None and not names_network(name) and not _is_json(name):
+        return Target(name, read_bytes(name), options)
+    if entry is None and name in STACKS:
+        return Target(name, render_target(load_target(name)).encode(), options)
+    tree = entry.folder if entry else "."
+    spec = _of_entry(entry) if entry else load_target(name)
+    if isinstance(spec, CodeSpec) and not allow_code:
+        place = entry.place if entry else None
+        raise InputError(f"this target runs code: {spec.target}", place=place, hint=ALLOW)
+    if not isinstance(spec, CodeSpec | ArchitectureSpec):  # a spec that is written in JSON
+        return Target(name, read_bytes(name), options)
+    return Target(name, _identity(spec, tree), options, spec, tree)
+
+
+def _is_json(name: str) -> bool:
+    return name.endswith(".json") and os.path.isfile(name)
+
+
+def _of_entry(entry: Entry) -> CodeSpec | ArchitectureSpec:
+    """The network that an entry of the configuration names, from the configuration's folder.
+
+    Raises:
+        InputError: there is none, or a key is not about it.
+    """
+    file = str(Path(entry.folder, entry.target))
+    code = is_target(entry.target) or is_script(file)
+    if code and (entry.layers is not None or entry.settings):
+        raise InputError("layers and set are for a config.json", place=entry.place)
+    if not code and (entry.path or entry.args or entry.inputs or entry.loss):
+        raise InputError("path, args, inputs and loss are for code", place=entry.place)
+    root = str(Path(entry.folder, entry.path or "."))
+    own = CodeOptions(
+        arguments=entry.args,
+        path=root if entry.path or is_target(entry.target) else None,
+        tensors=entry.inputs if isinstance(entry.inputs, tuple) else (),
+        function=entry.inputs if isinstance(entry.inputs, str) else None,
+        train=None if entry.mode is None else entry.mode == "train",
+        loss=entry.loss,
+    )
+    about = TargetOptions(code=own, architecture=ArchitectureOptions(entry.layers, entry.settings))
+    target = entry.target if is_target(entry.target) else file
+    if not code and not huggingface.is_config(target):
+        hint = "package.module:name, file.py:name, or a config.json"
+        raise InputError(f"{entry.target} is no target", place=entry.place, hint=hint)
+    spec = table.load(target, about)
+    assert isinstance(spec, CodeSpec | ArchitectureSpec)
+    return replace(spec, source=entry.target)
+
+
+def _identity(spec: CodeSpec | ArchitectureSpec, tree: str) -> bytes:
+    """What decides a result beside the files that code is imported from, as bytes."""
+    fields = {key: value for key, value in asdict(spec).items() if key not in ("source", "lines")}
+    if isinstance(spec, CodeSpec):
+        fields["path"] = os.path.relpath(spec.path, tree)
+    body = json.dumps([fields, sys.version, _installed()], sort_keys=True, default=_plain)
+    return b"\0" + body.encode()  # no spec begins so
+
+
+def _plain(value: object) -> object:
+    return dict(value) if isinstance(value, Mapping) else str(value)
+
+
+@cache
+def _installed() -> list[str]:
+    """The packages that can be imported, with their versions, by the names of their folders."""
+    names: set[str] = set()
+    for folder in sys.path:
+        if os.path.isdir(folder):
+            listed = os.listdir(folder)
+            names |= {name for name in listed if name.endswith((".dist-info", ".egg-info"))}
+    return sorted(names)
+
+
+def shown_place(place: Place) -> Place:
+    """The place with its file relative to the working directory where it lies below it."""
+    file = os.path.realpath(place.file)
+    inside = Path(file).is_relative_to(os.path.realpath("."))
+    shown = os.path.relpath(file, os.path.realpath(".")) if inside else place.file
+    return replace(place, file=shown.replace(os.sep, "/"))
