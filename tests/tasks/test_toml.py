@@ -8,6 +8,7 @@ import pytest
 from helpers.commands import Run
 
 from gradprobe.errors import InputError
+from gradprobe.spec.network import TensorSpec
 from gradprobe.spec.options import CheckOptions, PerFileIgnore
 from gradprobe.tasks.check.config import KEYS, read, resolver
 
@@ -33,6 +34,12 @@ vanishing = 1e-5
 
 [tool.gradprobe.per-file-ignores]
 "a/*.yaml" = ["GP101", {rule = "weak", reason = "warm-up"}]
+
+[[tool.gradprobe.targets]]
+target = "net:Net"
+path = "src"
+args = {layers = 3}
+inputs = {shape = [2, 4], dtype = "int64", high = 9}
 """
 
 
@@ -57,6 +64,9 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         PerFileIgnore("a/*.yaml", "GP101", "per-file-ignores in pyproject.toml"),
         PerFileIgnore("a/*.yaml", "weak", "warm-up"),
     )
+    [entry] = options.targets
+    assert (entry.label, entry.path, entry.place.line) == ("net:Net(layers=3)", "src", 23)
+    assert entry.inputs == (TensorSpec((2, 4), "int64", 9),)
     assert set(options.origins) == {key.replace("-", "_") for key in KEYS}
     assert options.origins["timeout"] == "pyproject.toml:16"
     assert options.origins["thresholds"] == "pyproject.toml:18"

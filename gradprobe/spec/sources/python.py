@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from yaml.nodes import Node, ScalarNode, SequenceNode
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from gradprobe.errors import InputError, suggestion
 from gradprobe.files import near_file
@@ -156,7 +158,7 @@ def require_allowed(code: CodeSpec, allowed: bool) -> None:
 
 
 def read_argument(text: str) -> tuple[str, Value]:
-    """Name and value of ``--arg key=value``; the value is read as a spec's.
+    """Name and value of ``--arg key=value``; the value is JSON, or read as a spec's.
 
     Raises:
         InputError: not of that form.
@@ -166,7 +168,12 @@ def read_argument(text: str) -> tuple[str, Value]:
         raise InputError(f"--arg: '{text}' is not of the form key=value")
     if not value:
         return key, ""
+    if value[0] in "{[":
+        with contextlib.suppress(ValueError, RecursionError):
+            return key, json.loads(value)
     document = Document(value.encode("utf-8", "replace"), f"--arg {key}")
+    if isinstance(document.root, MappingNode):
+        document.fail(f"{key}: not JSON", document.root, hint='a mapping is {"name": 1}')
     return key, document.plain(document.root, key)
 
 
