@@ -36,13 +36,13 @@ def _apart(kind: str, arguments: dict[str, Any], x: Tensor) -> bool:
     outputs: list[Tensor] = []
     with torch.random.fork_rng(devices=[]):
         for copies in (1, 2):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             module = layer_class(kind)(**arguments).eval()
             first, others = (
                 torch.randn(shape) if x.is_floating_point() else torch.randint(2, shape)
                 for shape in ((1, *x.shape[1:]), (copies, x.shape[0] - 1, *x.shape[1:]))
             )
-            torch.manual_seed(0)  # fractional pooling draws where it pools
+            torch.default_generator.manual_seed(0)  # fractional pooling draws where it pools
             outputs.append(module(torch.cat([first, others[-1]]))[0])
     return torch.allclose(outputs[0], outputs[1], equal_nan=True)
 

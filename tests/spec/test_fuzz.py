@@ -4,108 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from helpers.mutations import ANY, NUMBERS, WORDS, Change, mutate
 from helpers.places import SPECS
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from gradprobe.cli.main import main
 from gradprobe.spec.layers import LAYERS
-from gradprobe.spec.vocabulary import (
-    COMBINATORS,
-    INITS,
-    LOSSES,
-    THRESHOLDS,
-    Argument,
-    arguments_of,
-    layer_arguments,
-)
+from gradprobe.spec.vocabulary import INITS, LOSSES, Argument, arguments_of, layer_arguments
 
 GOOD = sorted((SPECS / "good").glob("*.yaml"))
 TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in GOOD}
 
 # Small enough that no example takes long; what is refused by them is refused before it is built.
 LIMITS = ("--max-memory", "64MiB", "--max-parameters", "100000", "--batch-size", "2")
-
-WORDS = sorted(
-    {
-        *LAYERS,
-        *COMBINATORS,
-        *INITS,
-        *LOSSES,
-        *THRESHOLDS,
-        *(argument for kind in (*LAYERS, *COMBINATORS) for argument in layer_arguments(kind)),
-        *"name input shape tokens batch_size layers loss init check thresholds ignore".split(),
-        *"rule reason branches shortcut weight bias forward training GP101 same reflect".split(),
-        *"true false yes on null ~ true: []".split(),
-    }
-)
-NUMBERS = [
-    *"0 -1 1 2 3 5 7 64 1000 65536 100000 2147483647 2147483648 9223372036854775808".split(),
-    *"1e30 1e-30 -1e30 1e-3 0.5 1.0 1.5 -0.0 .inf -.inf .nan 1.0e+400 017 08 0x10".split(),
-    *"1_000 1:30 2024-13-45 +5 1e5".split(),
-    "9" * 4301,
-]
-SYNTAX = [
-    *"[ ] { } , : - ? & * ! | > % @ ` # ' \" --- ... &a *a !!bool << ~ é 日 😀".split(),
-    *("\t", "\0", "\x1b", "\x85", "\u2028", "\ufeff", "\ud800", " ", "\n", "\n  ", "\n- "),
-    *(": ", "- ", "&b [", "*b, ", '"\\e[31m"', '"\\uD800"', "!!python/name:os.system "),
-]
-
-TOKEN = re.compile(r"[A-Za-z_]\w*|[-+]?[0-9.]+(?:e[-+]?[0-9]+)?|\s+|.", re.DOTALL)
-
-
-class Change(NamedTuple):
-    """One mutation; ``where`` and ``other`` are places in the text, from 0 to 1."""
-
-    kind: str
-    where: float
-    other: float
-    word: str
-
-
-def number(text: str) -> bool:
-    return text[:1].isdigit() or text[1:2].isdigit()
-
-
-def mutate(text: str, change: Change) -> str:
-    """``text`` with one change, made at the token that ``where`` points to."""
-    tokens = TOKEN.findall(text)
-    if change.kind == "number":
-        places = [i for i, token in enumerate(tokens) if number(token)]
-    elif change.kind == "word":
-        places = [i for i, token in enumerate(tokens) if token[:1].isalpha()]
-    else:
-        places = list(range(len(tokens)))
-    if not places:
-        return text + change.word
-    index = places[min(len(places) - 1, int(change.where * len(places)))]
-    other = min(len(tokens) - 1, int(change.other * len(tokens)))
-    if change.kind in ("number", "word", "replace"):
-        tokens[index] = change.word
-    elif change.kind == "insert":
-        tokens.insert(index, change.word)
-    elif change.kind == "swap":
-        tokens[index], tokens[other] = tokens[other], tokens[index]
-    elif change.kind == "delete":
-        del tokens[index : index + 1 + int(change.other * 8)]
-    elif change.kind == "duplicate":
-        tokens[other:other] = tokens[index : index + 1 + int(change.other * 12)]
-    elif change.kind == "lines":
-        lines = text.splitlines(keepends=True)
-        line = lines[int(change.where * (len(lines) - 1))]
-        lines.insert(int(change.other * len(lines)), line)
-        return "".join(lines)
-    elif change.kind == "flip":
-        position = min(len(text) - 1, int(change.where * len(text)))
-        flipped = chr(ord(text[position]) ^ (1 << int(change.other * 7.99)))
-        return text[:position] + flipped + text[position + 1 :]
-    return "".join(tokens)
-
 
 fractions = st.floats(0, 1, width=16)
 changes = st.one_of(
@@ -116,7 +31,7 @@ changes = st.one_of(
         st.sampled_from(["insert", "replace"]),
         fractions,
         fractions,
-        st.sampled_from(SYNTAX + WORDS + NUMBERS),
+        st.sampled_from(ANY),
     ),
     st.builds(
         Change,
@@ -192,7 +107,7 @@ def test_any_bytes_end_in_0_1_or_2(path: Path, data: bytes) -> None:
 
 
 @settings(BOUNDED, max_examples=40)
-@given(pieces=st.lists(st.sampled_from(SYNTAX + WORDS + NUMBERS), max_size=30))
+@given(pieces=st.lists(st.sampled_from(ANY), max_size=30))
 def test_any_words_of_the_language_end_in_0_1_or_2(path: Path, pieces: list[str]) -> None:
     check(path, "".join(pieces).encode("utf-8", "surrogatepass"))
 
