@@ -6,7 +6,7 @@ import random
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from operator import is_
 from typing import Any
 
@@ -18,6 +18,7 @@ from gradprobe.model.rows import modules_of
 from gradprobe.model.subject import Subject
 
 _SMALL_WORK = 200_000_000  # multiplications of a forward pass
+_ALONE = 2  # counts of a storage that one tensor has: its own, and the one of who asks
 
 
 @contextmanager
@@ -77,11 +78,10 @@ class _Values:
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
-        self.data = tensor.detach()  # its storage, which ``tensor.data = …`` takes away
-        self.copy = self.data.clone()
+        self.numbers = _numbers(tensor)
         self.requires_grad = tensor.requires_grad
         self.grad = tensor.grad if tensor.is_leaf else None
-        self.grad_copy = None if self.grad is None else self.grad.detach().clone()
+        self.grad_numbers = None if self.grad is None else _numbers(self.grad)
 
     def restore(self) -> None:
         tensor = self.tensor
@@ -89,15 +89,70 @@ class _Values:
             tensor.requires_grad_(self.requires_grad)
         if tensor.is_leaf and tensor.grad is not self.grad:
             tensor.grad = self.grad
-        strided = tensor.layout is torch.strided
-        if strided and (tensor.data_ptr(), tensor.shape) != (self.data.data_ptr(), self.data.shape):
-            tensor.data = self.data
-        for now, before in ((tensor, self.copy), (self.grad, self.grad_copy)):
-            # Untouched tensors are not written: a write would count as a change.
-            if now is None or before is None or now.layout is not torch.strided:
-                continue  # torch compares no sparse tensors
-            if not torch.equal(now, before):
-                now.data.copy_(before)  # past the counter of changes, which an optimizer may read
+        self.numbers.restore()
+        if self.grad_numbers is not None:
+            self.grad_numbers.restore()
+
+
+class _Lent:
+    """A tensor's numbers without a copy of them: torch makes one where something writes to them.
+
+    Until then both share their memory. What a write leaves with the copy is the old memory, which
+    the tensor gets back. A write past torch, into an array that shared it before, is not seen.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.storage = _storage(tensor)
+        self.lent_before = _is_lent(tensor)  # by a caller, who still needs it
+        self.copy: Tensor | None = torch._lazy_clone(tensor.detach())
+
+    def restore(self) -> None:
+        tensor, copy, self.copy = self.tensor, self.copy, None
+        assert copy is not None
+        layout = (copy.shape, copy.stride(), copy.storage_offset())
+        now = (tensor.shape, tensor.stride(), tensor.storage_offset())
+        if now != layout or _storage(tensor) != self.storage or not _is_lent(tensor):
+            tensor.data = copy
+        del copy
+        if not self.lent_before:
+            tensor.data_ptr()  # the last who holds lent memory owns it from then on
+
+
+class _Copied:
+    """A tensor's numbers, copied: others may look at its memory, which it goes on sharing."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.data = tensor.detach()  # its storage, which ``tensor.data = …`` takes away
+        self.copy = self.data.clone()
+
+    def restore(self) -> None:
+        tensor, before = self.tensor, self.data
+        if tensor.layout is not torch.strided:
+            return  # torch compares no sparse tensors
+        if (tensor.data_ptr(), tensor.shape) != (before.data_ptr(), before.shape):
+            tensor.data = before
+        # Untouched tensors are not written: a write would count as a change.
+        if not torch.equal(tensor, self.copy):
+            tensor.data.copy_(self.copy)  # past the counter of changes, which an optimizer may read
+
+
+def _numbers(tensor: Tensor) -> _Lent | _Copied:
+    plain = type(tensor) in (Tensor, nn.Parameter) and type(tensor.detach()) is Tensor
+    if plain and tensor.device.type == "cpu" and tensor.layout is torch.strided:
+        with suppress(RuntimeError, NotImplementedError):  # memory that is mapped, or an array's
+            if torch._C._storage_Use_Count(_storage(tensor)) == _ALONE:
+                return _Lent(tensor)
+    return _Copied(tensor)
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _is_lent(tensor: Tensor) -> bool:
+    return bool(torch._C._is_cow_tensor(tensor))  # type: ignore[attr-defined]
 
 
 def _changing(module: nn.Module, own_code: bool) -> Iterator[Tensor]:

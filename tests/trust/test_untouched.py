@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import gradprobe
+from gradprobe.measure.undisturbed import undisturbed
 
 
 def _fill_data(model: Any) -> None:
@@ -127,3 +129,71 @@ def test_it_is_undone_too_where_the_forward_raises() -> None:
     with pytest.raises(gradprobe.ModelError, match="no more"):
         gradprobe.probe(model, torch.randn(4, 6))
     assert _everything(model) == before
+
+
+def _is_lent(tensor: Tensor) -> bool:
+    return bool(torch._C._is_cow_tensor(tensor))
+
+
+def _double(module: nn.Module, args: Any) -> None:
+    module.weight.data.mul_(2)
+
+
+def test_weights_that_nobody_writes_to_are_not_copied() -> None:
+    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4))
+    parameters = list(model.parameters())
+    before = [p.data_ptr() for p in parameters]
+    with undisturbed(model):
+        model(torch.randn(3, 6)).sum().backward()
+        assert all(map(_is_lent, parameters))
+        with undisturbed(model):
+            model(torch.randn(3, 6))
+        assert all(map(_is_lent, parameters))
+    assert not any(map(_is_lent, parameters))
+    assert [p.data_ptr() for p in parameters] == before
+    assert all(p.grad is None for p in parameters)
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_who_shares_memory_with_a_weight_goes_on_sharing_it(inner: bool) -> None:
+    model = nn.Linear(4, 4)
+    model.register_forward_pre_hook(_double)
+    array = model.weight.requires_grad_(False).numpy()  # by the tensor itself
+    flat = torch.randn(20)
+    model.bias = nn.Parameter(flat[16:])
+    model.other = nn.Linear(4, 4, bias=False)
+    model.other.weight = nn.Parameter(flat[:16].view(4, 4))
+    model.other.register_forward_pre_hook(_double)
+    values = [model.weight.clone(), flat.clone()]
+    with undisturbed(model):
+        if inner:
+            with undisturbed(model):
+                model.other(model(torch.randn(2, 4)))
+        model.other(model(torch.randn(2, 4)))
+        assert not torch.equal(flat, values[1])
+    assert torch.equal(model.weight, values[0])
+    assert torch.equal(flat, values[1])
+    array[0, 0] = flat[16] = 7.0
+    assert model.weight[0, 0] == model.bias[0] == 7.0
+
+
+def test_the_memory_of_recurrent_weights_is_theirs_again() -> None:
+    """Their kernels take memory that may be written to, and write nothing."""
+    model = nn.LSTM(3, 4, batch_first=True)
+    before = [(p.data_ptr(), p.tolist()) for p in model.parameters()]
+    for _ in range(2):
+        with undisturbed(model):
+            model(torch.randn(2, 5, 3))[0].sum().backward()
+    assert [(p.data_ptr(), p.tolist()) for p in model.parameters()] == before
+
+
+def test_weights_that_torch_does_not_lend_are_copied() -> None:
+    array = np.arange(6, dtype=np.float32)
+    model = nn.Linear(2, 3)
+    model.weight = nn.Parameter(torch.from_numpy(array).view(3, 2))
+    model.empty = nn.Parameter(torch.zeros(0, 3))
+    model.share_memory()
+    model.register_forward_pre_hook(_double)
+    with undisturbed(model):
+        model(torch.randn(2, 2))
+    assert model.weight.flatten().tolist() == list(range(6))
