@@ -32,7 +32,8 @@ def undisturbed(model: nn.Module, modules: list[nn.Module] | None = None) -> Ite
     own_code = not isinstance(model, Network)
     attributes = [_Attributes(module, own_code) for module in modules]
     tensors = {id(t): t for module in modules for t in _changing(module, own_code)}
-    values = [_Values(tensor) for tensor in tensors.values()]
+    with torch.inference_mode(False):  # a copy made in it could not be trained
+        values = [_Values(tensor) for tensor in tensors.values()]
     with ExitStack() as stack:
         stack.callback(_restore, [*attributes, *values])
         stack.callback(torch.default_generator.set_state, torch.default_generator.get_state())
