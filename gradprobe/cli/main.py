@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 INTERRUPTED = 130
+_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 _LEFT_BEHIND = {
     "gradprobe.worker.process": "kill_all",
     "gradprobe.worker.pool": "kill_all",
@@ -31,14 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = INTERRUPTED
     finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
+        for signum, handler in before.items():
+            if handler is not None:  # one that Python did not set
+                signal.signal(signum, handler)
     _leave(code)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
     from gradprobe.cli.app import app_for
-    from gradprobe.errors import ExitCode, GradprobeError, InputError, printable
+    from gradprobe.errors import ExitCode, GradprobeError, InputError
 
     try:
         os.getcwd()
@@ -60,35 +63,51 @@ def _run(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:
         return int(ExitCode.OK)
     except OSError as error:
-        _tell(f"gradprobe: error: cannot write: {error.strerror or error}")
-        return int(ExitCode.USAGE)
+        scarce = error.errno in _SCARCE
+        what = "the system has no more to give" if scarce else "cannot write"
+        _tell(f"gradprobe: error: {what}: {error.strerror or error}")
+        return int(ExitCode.FAILURE if scarce else ExitCode.USAGE)
     except Exception as error:
-        if hasattr(error, "show") and hasattr(error, "exit_code"):  # typer's own usage errors
-            _show(error)
-            return int(error.exit_code)
-        if type(error).__name__ == "Abort":  # an interrupt, as typer passes it on
-            return INTERRUPTED
-        if os.environ.get("GRADPROBE_TRACEBACK"):
-            raise
+        return _unforeseen(error)
+
+
+def _unforeseen(error: Exception) -> int:
+    from gradprobe.errors import ExitCode, first_line, printable
+
+    if hasattr(error, "show") and hasattr(error, "exit_code"):  # typer's own usage errors
+        _show(error)
+        return int(error.exit_code)
+    if type(error).__name__ == "Abort":  # an interrupt, as typer passes it on
+        return INTERRUPTED
+    if os.environ.get("GRADPROBE_TRACEBACK"):
+        raise error
+    if isinstance(error, MemoryError):
+        _tell("gradprobe: error: there is not enough memory")
+    elif isinstance(error, ImportError) and not str(error.name).startswith("gradprobe"):
+        _tell(f"gradprobe: error: a library cannot be loaded: {printable(first_line(error))}")
+    else:
         what = f"{type(error).__name__}: {printable(str(error)[:500])}"
         _tell(f"gradprobe: internal error: {what}")
         _tell("hint: GRADPROBE_TRACEBACK=1 shows where; please report it")
-        return int(ExitCode.FAILURE)
+    return int(ExitCode.FAILURE)
 
 
-def _catch_interrupts() -> Any:
-    """End at once with 130, also in the middle of an import that would swallow the exception."""
+def _catch_interrupts() -> dict[int, Any]:
+    """End at once with 130, also in the middle of an import that would swallow the exception.
+
+    A termination ends as the interrupt does, with 143. Returned are the handlers before.
+    """
     if threading.current_thread() is not threading.main_thread():
-        return None
+        return {}
 
     def leave(signum: int, frame: FrameType | None) -> None:
         for name, clean_up in _LEFT_BEHIND.items():
             # Without the name while the module is still being imported: then nothing runs.
             if function := getattr(sys.modules.get(name), clean_up, None):
                 function()
-        os._exit(INTERRUPTED)
+        os._exit(128 + signum)
 
-    return signal.signal(signal.SIGINT, leave)
+    return {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
 
 
 def _mend_streams() -> None:

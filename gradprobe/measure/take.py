@@ -53,12 +53,15 @@ def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None
                 profile = replace(behind, loss=profile.loss, redrawn=hidden)
             look, no_look = look_again(subject, profile) if options.looks_twice else (None, None)
             profile = _with_mixing(profile, subject) if options.looks_twice else profile
+        threads = torch.get_num_threads()
+    # By one thread the numbers are the same everywhere; by several their last digits depend on it.
+    told = dict(subject.told) | ({"threads": threads} if threads > 1 else {})
     config = {option: getattr(options, option) for option in _SHOWN}
     return Measurement(
         profile=profile,
         name=subject.name,
         check=check or CheckSpec(),
-        config=config | dict(subject.told),
+        config=config | told,
         look=look,
         no_look=no_look,
         moments=_moments(subject.args[0]) if options.theory and not subject.drawn else None,

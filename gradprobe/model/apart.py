@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from gradprobe.model.layers import layer_class
 
-_SMALL = 1 << 16  # numbers of a layer and its input that is run to see what it does
+_SMALL = 1 << 16  # numbers of a layer and its input that is run at once to see what it does
 
 
-def keeps_samples_apart(kind: str, arguments: dict[str, Any], x: Tensor, size: int) -> bool:
+def keeps_samples_apart(kind: str, arguments: dict[str, Any], x: Tensor, size: int) -> bool | None:
     """Whether a sample's output stays what it is when the other samples change.
 
-    It is tried; of a layer too large for that, whether it takes another number of samples.
+    It is tried. A larger layer with weights does if it takes another number of samples; of one
+    without, ``None``: ``apart_in_fact`` can tell, once it is known that memory holds it.
 
     Args:
         x: an input of shape (batch, …), on the meta device.
@@ -26,13 +27,18 @@ def keeps_samples_apart(kind: str, arguments: dict[str, Any], x: Tensor, size: i
     """
     with torch.device("meta"):
         module = layer_class(kind)(**arguments).eval()
-    if size + sum(p.numel() for p in module.parameters()) < _SMALL:
-        return _apart(kind, arguments, x)
-    return _takes_more(module, x)
+    parameters = sum(p.numel() for p in module.parameters())
+    if size + parameters < _SMALL:
+        return apart_in_fact(kind, arguments, x)
+    return _takes_more(module, x) and (True if parameters else None)
 
 
-def _apart(kind: str, arguments: dict[str, Any], x: Tensor) -> bool:
-    """Whether the first sample's output is the same when the other samples are others."""
+def apart_in_fact(kind: str, arguments: dict[str, Any], x: Tensor) -> bool:
+    """Whether the first sample's output is the same when the other samples are others.
+
+    Args:
+        x: as above; of many samples, two are enough for a layer that takes any number.
+    """
     outputs: list[Tensor] = []
     with torch.random.fork_rng(devices=[]):
         for copies in (1, 2):

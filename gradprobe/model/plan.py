@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gradprobe.errors import GradprobeError, Place, first_line
-from gradprobe.model.apart import keeps_samples_apart
+from gradprobe.model.apart import apart_in_fact, keeps_samples_apart
 from gradprobe.model.layers import layer_class
 from gradprobe.spec.layers import Trait, kinds
 from gradprobe.spec.network import LayerSpec, NetworkSpec
@@ -80,6 +80,7 @@ def plan(spec: NetworkSpec, batch_size: int, limits: Limits | None = None) -> Pl
     what = f"the activations of a batch of {batch_size} need"
     widest = max(layers, key=lambda layer: layer.activations).spec.place
     _check_bytes(spec, what, 2 * whole.activations + parameters, limits, widest)
+    planner.settle()
     return whole
 
 
@@ -117,7 +118,8 @@ class _Planner:
     def __init__(self, spec: NetworkSpec) -> None:
         self.spec = spec
         self.known: dict[tuple[Any, ...], tuple[Planned, Tensor]] = {}
-        self.apart: dict[tuple[Any, ...], bool] = {}
+        self.apart: dict[tuple[Any, ...], bool | None] = {}
+        self.unsettled: dict[tuple[Any, ...], tuple[LayerSpec, dict[str, Any], Tensor]] = {}
         self.previous: LayerSpec | None = None
 
     def fail(self, layer: LayerSpec, message: str, hint: str = "") -> NoReturn:
@@ -165,19 +167,35 @@ class _Planner:
             self.fail(layer, f"{layer.kind} does not return one tensor")
         if out.numel() == 0:
             self.fail(layer, f"{layer.kind} gives an empty output, {list(out.shape[1:])}")
-        if not apart:
-            message = f"{layer.kind} acts across the samples of the batch, dimension 0"
-            hint = "its dimensions count the batch's as the first: give it a dim of 1 or more"
-            self.fail(layer, message, hint)
+        if apart is None:
+            key = (layer.kind, str(arguments), x.shape[1:])
+            self.unsettled.setdefault(key, (layer, arguments, x[:2]))
+        elif not apart:
+            self._refuse_mixing(layer)
         parameters = sum(p.numel() for p in module.parameters())
         # Each weight of an output feature is used once for each of that feature's values.
         work = out.numel() * parameters // (arguments.get("out_channels") or out.shape[-1])
         activations = out.numel() + _inside(layer.kind, arguments, x)
         return Planned(layer, arguments, (), parameters, activations, work), out
 
+    def settle(self) -> None:
+        """Run the layers that were too large to be run before all were held against the limits."""
+        for layer, arguments, x in self.unsettled.values():
+            try:
+                apart = apart_in_fact(layer.kind, arguments, x)
+            except Exception as error:
+                self._refuse(layer, x, error)
+            if not apart:
+                self._refuse_mixing(layer)
+
+    def _refuse_mixing(self, layer: LayerSpec) -> NoReturn:
+        message = f"{layer.kind} acts across the samples of the batch, dimension 0"
+        hint = "its dimensions count the batch's as the first: give it a dim of 1 or more"
+        self.fail(layer, message, hint)
+
     def _keeps_samples_apart(
         self, kind: str, arguments: dict[str, Any], x: Tensor, out: Any, formula: Any
-    ) -> bool:
+    ) -> bool | None:
         """Whether what comes out is the batch still; ``formula``: its shape, where one is known."""
         if not isinstance(out, Tensor) or not out.numel() or x.shape[0] < 2:
             return not isinstance(out, Tensor) or out.shape[:1] == x.shape[:1]

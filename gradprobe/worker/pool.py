@@ -31,6 +31,7 @@ Result = TypeVar("Result")
 
 _TO_START = 60.0  # seconds that a process may take until its job sets the clock
 _TO_DIE = 5.0  # seconds that a process may take to end when its pipe has ended
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Lost(Failure):
@@ -173,7 +174,7 @@ def _interrupts_blocked() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
     try:
         yield
     finally:
@@ -194,9 +195,10 @@ def import_torch(clock: Clock, seconds: float) -> None:
 
 def _serve(work: Callable[[Any, Clock], object], pipe: Connection) -> None:
     """Do one job after the other, until the parent closes the pipe or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for interrupt in _INTERRUPTS:
+        signal.signal(interrupt, signal.SIG_DFL)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTS)
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     warnings.simplefilter("ignore")
     with contextlib.suppress(EOFError, OSError):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from helpers.bad_inputs import clean
 from helpers.commands import Run
 from torch import nn
@@ -103,3 +107,111 @@ def test_no_module_of_the_working_directory_is_imported(folder: Path, name: str)
     )
     assert ended.returncode == 0
     assert not Path("imported").exists()
+
+
+def test_a_report_of_several_threads_says_so(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their sums end in other digits; by one thread they are the same everywhere."""
+    configs = {}
+    for work in (1 << 40, 0):
+        monkeypatch.setattr("gradprobe.measure.undisturbed._SMALL_WORK", work)
+        torch.set_num_threads(2)
+        try:
+            configs[work] = json.loads(run("probe", "net.yaml", "--format", "json").out)["config"]
+        finally:
+            torch.set_num_threads(1)
+    assert configs[0].pop("threads") == 2
+    assert configs[0] == configs[1 << 40]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (ImportError("libx.so: failed to map segment"), 3, "a library cannot be loaded: libx.so"),
+        (MemoryError(), 3, "there is not enough memory"),
+        (OSError(errno.EMFILE, "Too many open files"), 3, "the system has no more to give: Too"),
+        (OSError(errno.ENOSPC, "No space left"), 2, "cannot write: No space left"),
+        (ImportError("x", name="gradprobe.x"), 3, "internal"),
+    ],
+)
+def test_what_the_system_does_not_give_is_told(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, words: str
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("gradprobe.cli.app.app_for", fail)
+    ended = run("rules")
+    assert ended.code == code
+    assert ended.err.startswith(f"gradprobe: {'internal ' if words == 'internal' else ''}error: ")
+    assert words in ended.err
+
+
+class Turn(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(5, 5, dtype=torch.complex64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x.to(self.w.dtype) @ self.w).abs()
+
+
+@pytest.mark.parametrize("options", [{"deep": True}, {"blocks": True}, {"overfit": True}])
+def test_complex_weights_alone_have_a_verdict(options: dict[str, Any]) -> None:
+    report = gradprobe.probe(nn.Sequential(Turn(), Turn(), Turn()), torch.randn(6, 5), **options)
+    assert all(row.gradient_norm for row in report.rows)
+
+
+@pytest.mark.parametrize("name", ["xla", "xla:0", "hpu", "meta", "cpu:x", "\u202excpu"])
+def test_a_device_that_is_not_to_be_had(run: Run, folder: Path, name: str) -> None:
+    ended = run("probe", "net.yaml", "--device", name)
+    clean(ended)
+    assert ended.err.startswith("gradprobe: error: --device")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("-x",), ("probe", "net.yaml", "--seed"), ("check", "--jobs", "none"), ("paths",), ("::a",),
+     ("compare", "net.yaml", "--colour"), ("schema", "specs"), ("check", "--shard", "3/2")],
+)  # fmt: skip
+def test_a_usage_error_begins_as_every_error_does(
+    run: Run, folder: Path, words: tuple[str, ...]
+) -> None:
+    ended = run(*words)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("gradprobe: error: ")
+
+
+ACTION = (Path(__file__).parents[2] / "action.yml").read_text("utf-8")
+
+
+@pytest.mark.skipif(not shutil.which("xargs"), reason="the action needs xargs")
+@pytest.mark.parametrize(
+    ("args", "paths", "words"),
+    [
+        ("--fail-on info", "a 'b c.yaml'", ["--fail-on", "info", "--", "a", "b c.yaml"]),
+        ("", "$(touch ran) `touch ran`", ["--", "$(touch", "ran)", "`touch", "ran`"]),
+        ("", "", ["--"]),
+        ("", "specs 'a.yaml", None),
+        ('--exclude "a', "specs", None),
+        ("", 'it"s.yaml good.yaml', None),
+    ],
+)  # fmt: skip
+def test_the_action_splits_its_words_as_a_shell_does_and_runs_none(
+    folder: Path, args: str, paths: str, words: list[str] | None
+) -> None:
+    steps = yaml.safe_load(ACTION)["runs"]["steps"]
+    Path("gradprobe").write_text('#!/bin/sh\nshift; for w; do echo "<$w>"; done\n')
+    Path("gradprobe").chmod(0o755)
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    ended = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", steps[-1]["run"]], capture_output=True, text=True,
+        env={"PATH": path, "ARGS": args, "PATHS": paths}, check=False,
+    )  # fmt: skip
+    assert not Path("ran").exists()
+    if words is None:
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert "a quote in args or paths is not closed" in ended.stderr
+    else:
+        assert ended.stdout.splitlines() == [f"<{word}>" for word in words]

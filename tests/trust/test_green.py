@@ -33,6 +33,11 @@ TABLE = VECTOR.replace("[8]", "[4, 8]")
         # As many samples come out as go in, and each holds something of the others.
         TABLE + "ReflectionPad3d: {padding: [0, 0, 0, 0, 1, -1]}\n",
         TABLE + "CircularPad3d: {padding: [0, 0, 0, 0, 1, -1]}\n",
+        # Larger than what is run while it is planned.
+        VECTOR.replace("features: 8", "features: 12000") + "Softmax: {dim: 0}\n",
+        TABLE.replace("features: 8", "features: 3000") + "GLU: {dim: 0}\n",
+        TABLE.replace("features: 8", "features: 3000")
+        + "CircularPad3d: {padding: [0, 0, 0, 0, 1, -1]}\n",
     ],
 )
 def test_a_layer_across_the_batch_is_refused_where_it_stands(
@@ -49,6 +54,7 @@ def test_a_layer_across_the_batch_is_refused_where_it_stands(
         "Unflatten: {dim: 1, unflattened_size: [2, 4]}",
         "Softmax",
         "Dropout: {p: 0.5}",
+        "Linear: {out_features: 12000}\n  - Softmax\n  - AlphaDropout",
     ],
 )
 def test_a_layer_that_keeps_the_samples_apart_passes(run: Run, folder: Path, layer: str) -> None:
@@ -105,8 +111,10 @@ def test_an_entry_of_another_user_s_key_is_not_believed(
 
 
 @pytest.mark.usefixtures("forked_workers")
-@pytest.mark.parametrize("kind", ["tracked", "link", "file", "link inside"])
-def test_a_cache_that_came_with_the_clone_is_left_alone(run: Run, folder: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["tracked", "link", "file", "link inside", "another user's"])
+def test_a_cache_that_came_with_the_clone_is_left_alone(
+    run: Run, folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache, elsewhere = Path(".gradprobe_cache"), folder.parent / f"{folder.name}-elsewhere"
     elsewhere.mkdir()
     if kind == "file":
@@ -117,6 +125,9 @@ def test_a_cache_that_came_with_the_clone_is_left_alone(run: Run, folder: Path, 
         cache.mkdir()
         for number in range(256):
             (cache / f"{number:02x}").symlink_to(elsewhere)
+    elif kind == "another user's":
+        cache.mkdir()
+        monkeypatch.setattr(os, "getuid", lambda: 12345)
     else:
         cache.mkdir()
         (cache / "x").write_text("x")
@@ -127,3 +138,23 @@ def test_a_cache_that_came_with_the_clone_is_left_alone(run: Run, folder: Path, 
     assert ended.err.count("gradprobe: warning: ") >= 1
     assert not os.listdir(elsewhere)
     assert not [path for path in entries() if path.is_file()]
+
+
+@pytest.mark.usefixtures("forked_workers")
+@pytest.mark.parametrize("home", ["none", "relative", "damaged"])
+def test_without_a_secret_of_one_s_own_there_is_no_cache(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    state = folder / "state"
+    if home == "damaged":
+        (state / "gradprobe").mkdir(parents=True)
+        (state / "gradprobe" / "secret").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", {"damaged": str(state), "relative": "state"}.get(home, ""))
+    monkeypatch.setenv("HOME", "")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])  # as in many a container
+    ended = run("check")
+    assert ended.code == 0
+    assert "no cache" in ended.err
+    assert not Path(".gradprobe_cache").exists()
+    assert home == "damaged" or not state.exists()

@@ -142,9 +142,8 @@ def _foreign(folder: Path) -> str:
 
 
 def _secret() -> bytes:
-    """32 bytes in the user's own state directory, made the first time."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    path = Path(state) / "gradprobe" / "secret"
+    """64 digits in the user's own state directory, made the first time."""
+    path = _state() / "gradprobe" / "secret"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         new = path.with_name(f".secret-{os.getpid()}")
@@ -153,4 +152,17 @@ def _secret() -> bytes:
         with contextlib.suppress(FileExistsError):  # another run was first
             os.link(new, path)
         new.unlink()
-    return read_regular(path, 64)
+    secret = read_regular(path, 64)
+    if len(secret) < 64:
+        raise OSError(f"{path} is damaged: remove it")
+    return secret
+
+
+def _state() -> Path:
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if state.is_absolute():  # a relative one is to be ignored, says the standard
+        return state
+    try:
+        return Path.home() / ".local" / "state"
+    except RuntimeError as error:
+        raise OSError("this user has no home directory") from error
