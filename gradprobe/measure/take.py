@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from gradprobe.errors import ModelError
