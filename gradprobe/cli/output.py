@@ -54,7 +54,7 @@ class OutputOptions:
 
     format: str = option("text", Shown("Of the output.", choices=FORMATS))
     output: str | None = option(None, Shown("Write to FILE.", ("-o", "--output"), metavar="FILE"))
-    everything: bool = option(False, Shown("Show every row.", ("--all",)))
+    everything: bool = option(False, Shown("Show every row and finding.", ("--all",)))
     color: str = option("auto", Shown("When to colour.", choices=COLORS))
     fail_on: str | None = option("error", Shown("Least severity for exit 1.", choices=SEVERITIES))
     exit_zero: bool = option(False, Shown("Exit 0 whatever is found."))

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from gradprobe.cli.output import COLORS, Talk, emit, style_for, warn
 from gradprobe.errors import InputError, suggestion
-from gradprobe.render.canvas import ENDLESS, Style
+from gradprobe.render.canvas import ENDLESS, MOST_FINDINGS, Style
 from gradprobe.render.check.formats import CONCISE, FOR_PEOPLE, FORMATS
 from gradprobe.render.check.github import render_github
 from gradprobe.render.check.markdown import render_markdown
@@ -46,6 +46,7 @@ class PublishOptions:
         ),
     )
     color: str = option("auto", Shown("When to colour.", choices=COLORS))
+    everything: bool = option(False, Shown("Show all findings, not three.", ("--all",)))
     exit_zero: bool = option(False, Shown("Exit 0 whatever is found."))
     talk: Talk = field(default_factory=Talk)
 
@@ -88,24 +89,31 @@ def publish(result: CheckResult, options: PublishOptions) -> None:
     """
     files, word = options.files, options.format
     if not options.talk.quiet and not any(output in files for output in options.outputs):
-        text = _rendered(result, word, style_for(options.color, None), sys.stdout.isatty())
+        style = _style(options, None)
+        text = _rendered(result, word, style, sys.stdout.isatty())
         emit(text, commands=word == "github")
     if os.environ.get("GITHUB_ACTIONS") == "true" and word != "github":
         _show_in_github(result, sys.stdout if word in FOR_PEOPLE else sys.stderr)
     failed = []
     for file, word in files.items():
         try:
-            emit(_rendered(result, word, style_for(options.color, file)), file)
+            emit(_rendered(result, word, _style(options, file)), file)
         except InputError as error:
             failed.append(error)
     if failed:
         raise failed[0]
 
 
+def _style(options: PublishOptions, file: str | None) -> Style:
+    style = style_for(options.color, file)
+    return style if options.everything else replace(style, most=MOST_FINDINGS)
+
+
 def _rendered(result: CheckResult, format: str, style: Style, terminal: bool = False) -> str:
-    """Only a terminal folds concise lines: a program that reads them wants a finding in each."""
+    """Only a terminal folds concise lines, and gets the gravest: a program that reads them wants
+    a finding in each, and all."""
     if format == CONCISE and not terminal:
-        style = replace(style, width=ENDLESS)
+        style = replace(style, width=ENDLESS, most=ENDLESS)
     return FORMATS[format](result, style)
 
 

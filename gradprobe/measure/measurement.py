@@ -118,6 +118,24 @@ class Trial(NamedTuple):
         return (c for c in self.courses if c.losses and all_finite(c.losses[-1]))
 
 
+class Cure(NamedTuple):
+    """One thing that may mend a network: a kind of ``verdict.advice.CURES``, and where it acts."""
+
+    kind: str
+    weights: tuple[str, ...] = ()  # full names of the parameters that it changes, or stands before
+    number: float = 1.0  # a factor, a scale or a size, by kind
+    of: str = ""  # the kind of layer that it is about
+
+
+class TriedCure(NamedTuple):
+    """What another probe said of a copy with the cure in it."""
+
+    cure: Cure
+    verdict: str
+    chance: float | None  # of training, under the better of SGD and Adam
+    rules: tuple[str, ...]  # the codes of what is still found, notes aside
+
+
 class Measurement(NamedTuple):
     """One probe of one target, with what is needed to judge it without reading the target again."""
 
@@ -129,3 +147,4 @@ class Measurement(NamedTuple):
     no_look: NoLook | None = None  # why there is none, where it was asked for
     moments: Moments | None = None  # of the given batch, where theory was asked for
     trial: Trial | None = None  # on request
+    cures: tuple[TriedCure, ...] = ()  # of a Python model with a second look

@@ -19,7 +19,7 @@ from gradprobe.measure.profile import GradientProfile
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.rows import parameters_of
 from gradprobe.model.seeds import derive, reseed_all
-from gradprobe.model.subject import Subject
+from gradprobe.model.subject import Subject, copied_subject
 
 _STEPS = 3
 _STEP = 0.01  # of a parameter's own norm; of 1 where that is zero
@@ -96,7 +96,8 @@ def _zeros(profile: GradientProfile) -> set[str]:
 def _stepped(subject: Subject) -> Subject:
     """The same with a copy of the model after one step of gradient descent."""
     with torch.inference_mode(False), torch.enable_grad(), without_reentrant():
-        moved = deepcopy(subject.model)
+        copied = copied_subject(subject)
+        moved = copied.model
         trained = [p for p in moved.parameters() if p.requires_grad]
         reseed_all(derive(subject.seed, "forward"))
         output = moved(*deepcopy(subject.args), **deepcopy(dict(subject.kwargs)))
@@ -108,7 +109,4 @@ def _stepped(subject: Subject) -> Subject:
             if gradient is not None and size > 0:
                 own = float(torch.linalg.vector_norm(parameter)) or 1.0
                 parameter.sub_(gradient.to_dense() * (_STEP * own / size))
-    paths = {module: path for path, module in subject.model.named_modules()}
-    copies = dict(moved.named_modules())
-    rows = tuple(row._replace(module=copies[paths[row.module]]) for row in subject.rows)
-    return replace(subject, model=moved, rows=rows)
+    return copied

@@ -14,11 +14,12 @@ from gradprobe.errors import InputError, ModelError, first_line
 from gradprobe.model import transformers
 from gradprobe.model.batch import Batch, load_batch, random_batch
 from gradprobe.model.build import build
+from gradprobe.model.classes import classes_of
 from gradprobe.model.losses import LOSSES, loss_of
 from gradprobe.model.rows import find_rows
 from gradprobe.model.subject import Loss, Subject, subject_of
 from gradprobe.model.tensors import first_tensor, placed, tensors_in
-from gradprobe.spec.network import ArchitectureSpec, NetworkSpec
+from gradprobe.spec.network import ArchitectureSpec, NetworkSpec, Origin
 from gradprobe.spec.options import (
     ARCHITECTURE_BATCH_SIZE,
     DEFAULT_BATCH_SIZE,
@@ -116,6 +117,7 @@ def _architecture(spec: ArchitectureSpec, options: ProbeOptions) -> Subject:
         name=type(model).__name__,
         drawn=True,
         main=lambda output: first_tensor(transformers.main_output(output)),
+        origin=Origin("config", settings=transformers.settings_of(model)),
         told={
             "batch_size": size,
             "dtype": _word(dtype),
@@ -154,6 +156,7 @@ def module_subject(
         memory=options.limits.memory,
         name=type(model).__name__,
         own_loss=word == "custom",
+        origin=Origin("code", classes_of(model, [row.name for row in subject.rows])),
         told={"dtype": _word(parameter.dtype), "device": str(parameter.device), "loss": word},
     )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from gradprobe.model.build import Network
 from gradprobe.model.losses import loss_of
 from gradprobe.model.rows import Row, find_rows
 from gradprobe.model.tensors import first_tensor
+from gradprobe.spec.network import A_SPEC, Origin
 
 Loss = Callable[[Any], Tensor]
 
@@ -41,6 +43,7 @@ class Subject:
     drawn: bool = False  # whether the batch was made up here, and not given
     own_loss: bool = False  # whether the loss is the user's: a function, or with labels of theirs
     main: Callable[[Any], Tensor | None] = first_tensor  # of the output, what the model is for
+    origin: Origin = A_SPEC
     told: Mapping[str, bool | int | float | str | None] = field(default_factory=dict)
 
 
@@ -78,6 +81,15 @@ def subject_of(
         rows=tuple(model.rows if isinstance(model, Network) else find_rows(model, rows)),
         seed=seed,
     )
+
+
+def copied_subject(subject: Subject) -> Subject:
+    """The same with a copy of its model, which may be changed."""
+    copy = deepcopy(subject.model)
+    paths = {module: path for path, module in subject.model.named_modules()}
+    copies = dict(copy.named_modules())
+    rows = tuple(row._replace(module=copies[paths[row.module]]) for row in subject.rows)
+    return replace(subject, model=copy, rows=rows)
 
 
 def arguments_of(inputs: Any) -> tuple[list[Any], dict[str, Any]]:

@@ -288,3 +288,10 @@ def _last(error: BaseException) -> str:
     """The last line, where the library's validation says what is wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+def settings_of(model: nn.Module) -> dict[str, bool | int | float | str]:
+    """The numbers and words of the model's configuration, by its own keys."""
+    config: Any = getattr(model, "config", None)
+    values: Mapping[str, Any] = config.to_dict() if config is not None else {}
+    return {k: v for k, v in values.items() if isinstance(v, (bool, int, float, str))}

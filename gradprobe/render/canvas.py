@@ -23,6 +23,7 @@ LOW, HIGH = -8.0, 4.0
 # A colour means one thing: green passes, yellow is to be looked at, red fails, cyan informs.
 GOOD, DOUBTFUL, BAD, NOTE, FAINT = "green", "yellow", "red", "cyan", "bright_black"
 
+MOST_FINDINGS = 3  # of a target that are shown, the gravest first, unless all are asked for
 ENDLESS = 1_000_000  # columns, for lines that other programs read: they are not cut
 
 SEVERITY_COLOURS = {Severity.ERROR: BAD, Severity.WARNING: DOUBTFUL, Severity.INFO: NOTE}
@@ -45,6 +46,7 @@ class Style:
     width: int = 80
     color: bool = False
     ascii: bool = False
+    most: int = ENDLESS  # findings of a target that the check shows
 
     def safe(self, text: str) -> str:
         """``text`` as it can be shown: no control characters, and ASCII where that is asked for.
@@ -87,6 +89,11 @@ def _without_blanks(line: str) -> str:
     if end is None:
         return line
     return _NOTHING.sub("", line[: end.start()] + end[0].replace(" ", ""))
+
+
+def more(findings: Sequence[str]) -> str:
+    """``2 more: GP203 frozen, GP402 zero-initialised``"""
+    return f"{len(findings)} more: {', '.join(dict.fromkeys(findings))}"
 
 
 def grid(columns: Sequence[tuple[str | Text, str]]) -> Table:

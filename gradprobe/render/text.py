@@ -16,9 +16,11 @@ from gradprobe.render.canvas import (
     DOUBTFUL,
     FAINT,
     GOOD,
+    MOST_FINDINGS,
     SEVERITY_COLOURS,
     VERDICT_COLOURS,
     Style,
+    more,
     paint,
     wrapped,
 )
@@ -40,7 +42,7 @@ def render_report(report: Report, style: Style | None = None, *, everything: boo
     Args:
         report: what to show.
         style: width in columns, and whether colour and other characters than ASCII may be used.
-        everything: all rows, also where there are more than 24.
+        everything: all rows, also where there are more than 24, and all findings.
     """
     style = style or Style()
     parts: list[RenderableType] = [*_header(report, style), Text("")]
@@ -50,8 +52,12 @@ def render_report(report: Report, style: Style | None = None, *, everything: boo
     parts += training_lines(report, style)
     parts += trial_lines(report, style)
     parts += seeds_lines(report, style)
-    for finding in report.findings:
+    shown = len(report.findings) if everything else MOST_FINDINGS
+    for finding in report.findings[:shown]:
         parts += [Text(""), *_finding(finding, report.profile.unit, style)]
+    if rest := report.findings[shown:]:
+        line = more([f"{finding.rule} {finding.name}" for finding in rest])
+        parts += [Text(""), *(Text(part, style=FAINT) for part in wrapped(line, style, 0))]
     return paint(parts, style)
 
 
@@ -209,7 +215,7 @@ def _header(report: Report, style: Style) -> list[Text]:
 
 def _finding(finding: Finding, unit: str, style: Style) -> list[Text]:
     colour = SEVERITY_COLOURS[finding.severity] if finding.ignored is None else FAINT
-    where = []
+    where = [finding.certainty] if finding.certainty else []
     if finding.row:
         where.append(f"{unit} {style.safe(finding.row)}")
     if finding.line:

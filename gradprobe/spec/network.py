@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from gradprobe.errors import InputError, Place, located
 
@@ -15,6 +15,19 @@ Value: TypeAlias = "bool | int | float | str | tuple[Value, ...] | Mapping[str, 
 MAX_LAYERS = 50_000  # after `repeat` is unrolled; 100,000 take 20 s to build
 MAX_STACKED = 1_000  # inside one recurrent layer
 MAX_DEPTH = 64  # of nesting
+
+
+class Origin(NamedTuple):
+    """What a network was made of, in whose language advice on it is given."""
+
+    language: Literal["spec", "code", "config"] = "spec"
+    # Of a Python model, the class behind a row and where it stands: ``Block (net.py:12)``.
+    classes: Mapping[str, str] = {}
+    # Of a Hugging Face configuration, the keys that advice may name, with their values.
+    settings: Mapping[str, bool | int | float | str] = {}
+
+
+A_SPEC = Origin()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from gradprobe.theory.moments import Moments, Theory
 from gradprobe.verdict.judge import judge
 from gradprobe.verdict.report import Report
 from gradprobe.verdict.seeds import repeated
+from gradprobe.worker.cures import with_cures
 from gradprobe.worker.run import block_of, measure_target, paths_of
 from gradprobe.worker.trial import tried
 
@@ -155,6 +156,7 @@ def probe(
 
     subject = module_subject(model, inputs, loss, options)
     measurement = tried(subject, take(subject, options), options)
+    measurement = with_cures(subject, measurement, options)
     return replace(judge(measurement, type(model).__name__, judging), name=None)
 
 

@@ -90,7 +90,8 @@ def _report(document: ReportDocument) -> Report:
 
 
 def _finding(document: FindingDocument) -> Finding:
-    own = {field.name: getattr(document, field.name) for field in fields(Finding)}
+    names = (field.name for field in fields(Finding))
+    own = {name: getattr(document, name) for name in names if hasattr(document, name)}
     return Finding(**{**own, "severity": Severity[document.severity.upper()]})
 
 

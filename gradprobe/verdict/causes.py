@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from gradprobe.measure.measurement import Cure
 from gradprobe.measure.obstacles import without_time
 from gradprobe.measure.profile import GradientProfile, RowProfile
 from gradprobe.numbers import fraction, number
 from gradprobe.spec.layers import RECURRENT_CELLS, Trait, kinds
+from gradprobe.verdict.advice import at, cures
 from gradprobe.verdict.report import Verdict
 from gradprobe.verdict.signals import CAPS, Signals
 
@@ -59,7 +61,7 @@ def shrinks(profile: GradientProfile) -> str:
     """How a gradient that gets smaller is told: by how much, over what."""
     reach = profile.reach or 0.0
     if reach == 0:
-        return "falls below the smallest number of its dtype (--dtype float64 shows how far)"
+        return "falls below the smallest number of its dtype (float64 shows how far)"
     return f"shrinks to {number(reach)} of itself over {_where(profile)}"
 
 
@@ -85,62 +87,143 @@ def _kinds(profile: GradientProfile) -> set[str]:
 
 # ---- what mends it
 
-_SATURATING = {"Sigmoid": "at most 0.25", "Hardsigmoid": "at most 0.17"}
+_SLOPES = {"Sigmoid": 0.25, "Hardsigmoid": 0.17}  # at most
+_STEEP = 0.5  # the factor across a row below which its sigmoid is to blame
+_BARE = 0.5  # up to here a network counts as one with skips
+
+Advice = tuple[Cure, ...]
 
 
-def advice_for_small(profile: GradientProfile) -> str:
-    """What mends a gradient that shrinks, by the kinds of layer in the trunk."""
-    inside = _kinds(profile)
-    for kind, slope in _SATURATING.items():
-        if kind in inside and profile.unit == "row":
-            return f"{kind}'s slope is {slope}: use Tanh, ReLU or GELU, and skip connections"
-    if "residual" in inside:
-        return "keep the skip clean: skip_scale 1, and no layer between the blocks"
+def advice_for_small(profile: GradientProfile, bare: float | None = None) -> Advice:
+    """What mends a gradient that shrinks, by what was measured of the trunk."""
+    inside, rows = _kinds(profile), _rows_at_fault(profile)
+    if (smooth := _flattening(profile, rows)) is not None:
+        return cures(smooth)
+    if "residual" in inside or (bare is not None and bare <= _BARE):
+        return cures(_blocks("clean skip", profile), "shallower")
     if "RNN" in inside:
-        return "use LSTM or GRU, or an orthogonal recurrent matrix"
+        return cures("gated", _orthogonal(profile))
     if profile.unit == "position" or len(without_time(profile).trunk) < len(profile.trunk) / 2:
-        return "shorten the sequence, raise the forget gate's bias, or attend over it"
+        return cures(*_forget(profile), "shorten", "attend")
+    if any(kinds(Trait.RECURRENT) & set(row.contains) for row in rows[:1]):
+        return cures(*_forget(profile), "every", "shorten")
     if inside & kinds(Trait.HALF_LINEAR):
-        return "init: {weight: kaiming_normal, bias: zeros}, or wrap each block in residual: […]"
-    return "raise the gain of the init, normalise, or wrap each block in residual: […]"
+        return cures(at("init", rows, _to_one(profile)), _blocks("skip", profile), "shallower")
+    gain = at("gain", rows, _to_one(profile))
+    return cures(gain, at("norm", rows), _blocks("skip", profile), "shallower")
 
 
-def advice_for_large(profile: GradientProfile) -> str:
-    """What mends a gradient that grows, by the kinds of layer in the trunk."""
-    inside = _kinds(profile)
-    if "residual" in inside:
-        return _advice_for_branches(profile)
-    if any("BatchNorm" in kind for kind in inside):
-        return "BatchNorm without a skip explodes with depth: wrap each block in residual: […]"
-    return "lower the gain of the init, or normalise inside residual blocks"
+def advice_for_large(profile: GradientProfile, bare: float | None = None) -> Advice:
+    """What mends a gradient that grows.
+
+    Args:
+        bare: how much of the trunk has no skip, 0 to 1, where that was measured.
+    """
+    inside, rows = _kinds(profile), _rows_at_fault(profile)
+    if "residual" in inside or (bare is not None and bare <= _BARE):
+        return cures(_branches(profile), "shallower")
+    known = bare is not None or profile.origin.language == "spec"  # whether it has a skip
+    if known and any("BatchNorm" in kind for kind in inside):
+        return cures(_blocks("skipless norm", profile), "shallower")
+    gain = at("gain", rows, _to_one(profile))
+    return cures(gain, at("norm inside", rows), "shallower")
 
 
-def _advice_for_branches(profile: GradientProfile) -> str:
-    scale = number(1 / math.sqrt(max(2, profile.steps)))
-    return f"branch_scale: {scale} (1/sqrt(depth)), zero_init: true, or pre-norm"
+def _rows_at_fault(profile: GradientProfile) -> tuple[RowProfile, ...]:
+    """The rows whose weights an init would change: one that loses most of it, or the trunk."""
+    culprit = _culprit(profile)
+    if culprit is None:
+        return profile.trunk
+    before = profile.trunk[: profile.trunk.index(culprit.row) + 1]
+    return next(((row,) for row in reversed(before) if row.parameters), profile.trunk)
 
 
-def _advice_for_shattered(profile: GradientProfile, signals: Signals) -> str:
+def _to_one(profile: GradientProfile) -> float:
+    """The factor by which weights must grow for that across each row to be 1, were it linear."""
+    culprit = _culprit(profile)
+    return 1 / ((culprit.factor if culprit else profile.decay) or 1.0)
+
+
+def _flattening(profile: GradientProfile, rows: Sequence[RowProfile]) -> Cure | None:
+    """The sigmoid that shrinks it: the one activation of rows across which much of it is lost.
+
+    One beside another activation is a gate, and multiplies: what passes it takes another way.
+    """
+    if profile.unit != "row":
+        return None
+    for kind, slope in _SLOPES.items():
+        losing = [row for row in profile.trunk if kind in row.contains]
+        others = kinds(Trait.ACTIVATION) - {kind}
+        factors = [factor for row in losing if (factor := profile.factors.get(row.name))]
+        if factors and not any(others & set(row.contains) for row in losing):
+            mean = math.exp(math.fsum(map(math.log, factors)) / len(factors))
+            if mean < _STEEP:
+                return at("smooth", rows, slope)._replace(of=kind)
+    return None
+
+
+def _recurrent(profile: GradientProfile, name: str) -> tuple[list[str], int]:
+    """Parameters of recurrent layers whose names begin like this, and the size of the first."""
+    parameters = [p for row in profile.ran for p in row.parameters]
+    own = [p for p in parameters if p.name.rpartition(".")[2].startswith(name)]
+    return [p.name for p in own], own[0].size if own else 0
+
+
+def _forget(profile: GradientProfile) -> Advice:
+    """The bias of the forget gate: the second of an LSTM's four, or of a GRU's three (update)."""
+    names, size = _recurrent(profile, "bias_ih")
+    gates = {"LSTM": 4, "GRU": 3}
+    own = [gates[kind] for kind in gates if kind in _kinds(profile)]
+    return (Cure("forget", tuple(names), size // own[0]),) if own else ()
+
+
+def _orthogonal(profile: GradientProfile) -> Cure:
+    return Cure("orthogonal", tuple(_recurrent(profile, "weight_hh")[0]))
+
+
+def _bare(signals: Signals) -> float | None:
+    """How much of the trunk has no skip; a coherence of 1 hides it."""
+    return signals.bare if signals.coherence < 1 else None
+
+
+def _branches(profile: GradientProfile) -> Cure:
+    return _blocks("branch", profile, 1 / math.sqrt(max(2, profile.steps)))
+
+
+def _blocks(kind: str, profile: GradientProfile, number: float = 1.0) -> Cure:
+    """A cure of every block, of which the one in the middle shows where its class is."""
+    rows = [row for row in profile.trunk if row.parameters]
+    return at(kind, rows[len(rows) // 2 :][:1], number)
+
+
+def _advice_for_activations(profile: GradientProfile, signals: Signals) -> Advice:
+    advice = advice_for_large(profile, _bare(signals))
+    factor = 10 ** (-signals.forward_growth / max(1, profile.steps))
+    return tuple(c._replace(number=factor) if c.kind == "gain" else c for c in advice)
+
+
+def _advice_for_shattered(profile: GradientProfile, signals: Signals) -> Advice:
+    """The init's gain first, where rows grow what they should hand on."""
     if signals.bare <= _BARE:
-        return _advice_for_branches(profile)
+        return cures(_branches(profile), "shallower")
     if signals.growth >= 1 and not any("Norm" in kind for kind in _kinds(profile)):
-        return "lower the gain of the init, wrap each block in residual: […], or use fewer rows"
-    return "wrap each block in residual: […], or use fewer rows"
+        return cures(at("gain", profile.trunk, _to_one(profile)), _blocks("skip", profile), "fewer")
+    return cures(_blocks("skip", profile), "fewer")
 
 
-def _advice_for_forgotten(profile: GradientProfile, signals: Signals) -> str:
+def _advice_for_forgotten(profile: GradientProfile, signals: Signals) -> Advice:
     if _kinds(profile) & {"LSTM", "GRU"}:
-        return "read every position, shorten the sequence, or raise the forget gate's bias"
-    return "use LSTM or GRU, an orthogonal recurrent matrix, or read every position"
+        return cures(*_forget(profile), "every", "shorten")
+    return cures("gated", _orthogonal(profile), "every")
 
 
-def _advice_for_alike(profile: GradientProfile, signals: Signals) -> str:
-    return "normalise, raise the gain of the init, or wrap each block in residual: […]"
+def _advice_for_alike(profile: GradientProfile, signals: Signals) -> Advice:
+    rows = _rows_at_fault(profile)
+    gain = at("gain", rows, max(2.0, _to_one(profile)))
+    return cures(at("norm", rows), gain, _blocks("skip", profile), "shallower")
 
 
 # ---- how a finding says it
-
-_BARE = 0.5  # up to here a network counts as one with skips
 
 
 def _another_gradient(profile: GradientProfile, signals: Signals) -> str:
@@ -174,7 +257,7 @@ class Cause(NamedTuple):
 
     short: Callable[[float], str]  # of the signal's value
     story: Callable[[GradientProfile, Signals], str]
-    advice: Callable[[GradientProfile, Signals], str]
+    advice: Callable[[GradientProfile, Signals], Advice]
     place: Callable[[GradientProfile], RowProfile] = row_at_fault
     verdict: Verdict = Verdict.SHATTERED  # of a network that fails with this as its main cause
 
@@ -184,19 +267,19 @@ CAUSES = {
     "decay": Cause(
         lambda value: f"decay {_decades(value, CAPS.decay)}",
         lambda profile, signals: f"the gradient {shrinks(profile)}",
-        lambda profile, signals: advice_for_small(profile),
+        lambda profile, signals: advice_for_small(profile, _bare(signals)),
         verdict=Verdict.VANISHING,
     ),
     "growth": Cause(
         lambda value: f"growth {_decades(value, CAPS.growth)}",
         lambda profile, signals: f"the gradient {grows(profile)}",
-        lambda profile, signals: advice_for_large(profile),
+        lambda profile, signals: advice_for_large(profile, _bare(signals)),
         verdict=Verdict.EXPLODING,
     ),
     "forward_growth": Cause(
         lambda value: f"activations grow {_decades(value, CAPS.forward_growth)}",
         _growing_activations,
-        lambda profile, signals: advice_for_large(profile),
+        _advice_for_activations,
         verdict=Verdict.EXPLODING,
     ),
     "lost_inputs": Cause(
@@ -220,7 +303,9 @@ CAUSES = {
 }
 
 
-def because(cause: str, profile: GradientProfile, signals: Signals) -> tuple[str, str, RowProfile]:
+def because(
+    cause: str, profile: GradientProfile, signals: Signals
+) -> tuple[str, Advice, RowProfile]:
     """What the signal called ``cause`` says, what mends it, and the row to point at."""
     words, profile = CAUSES[cause], without_time(profile)
     return words.story(profile, signals), words.advice(profile, signals), words.place(profile)

@@ -14,8 +14,9 @@ from gradprobe.measure.measurement import Trial
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.spec.network import CheckSpec, Ignore
 from gradprobe.spec.vocabulary import THRESHOLDS
+from gradprobe.verdict.advice import worded
 from gradprobe.verdict.report import Finding, Report, Training, Verdict
-from gradprobe.verdict.rules.rule import Clue, Rule, Selection, Thresholds
+from gradprobe.verdict.rules.rule import Clue, Rule, Selection, Thresholds, certainty
 from gradprobe.verdict.rules.table import BY_CODE, BY_NAME, EFFECTS, RANKING, RULES
 from gradprobe.verdict.tried import settled
 
@@ -45,7 +46,8 @@ def diagnose(
     predicted = {rule: list(_clues(rule, profile, limits, training)) for rule in RULES}
     after = training.after_trial if training else None
     clues = settled(predicted, trial, limits, after) if trial else predicted
-    findings = [_finding(r, clue, check.ignore) for r in RULES for clue in clues.get(r, ())]
+    told = [(rule, clue) for rule in RULES for clue in clues.get(rule, ())]
+    findings = [_finding(rule, clue, check.ignore, profile) for rule, clue in told]
     findings = _with_one_reason(findings)
     codes = {finding.rule for finding in findings}
     verdicts = [rule.verdict for rule in RULES if rule.verdict and rule.code in codes]
@@ -85,7 +87,7 @@ def _behind_its_cause(findings: Sequence[Finding]) -> Callable[[Finding], Findin
     def advised(finding: Finding) -> Finding:
         if first is None or finding.rule not in EFFECTS:
             return finding
-        return replace(finding, advice=f"mend {first.rule} {first.name} first: {first.advice}")
+        return replace(finding, advice=f"mend {first.rule} {first.name} first", cures=())
 
     return advised
 
@@ -122,18 +124,22 @@ def decides(training: Training | None, limits: Thresholds) -> bool:
     return bool(training and training.probability) and limits == THRESHOLDS
 
 
-def _finding(rule: Rule, clue: Clue, ignores: Iterable[Ignore]) -> Finding:
+def _finding(
+    rule: Rule, clue: Clue, ignores: Iterable[Ignore], profile: GradientProfile | None = None
+) -> Finding:
     return Finding(
         rule=rule.code,
         name=rule.name,
         severity=rule.severity,
         message=clue.message,
-        advice=clue.advice,
+        advice=worded(clue.advice, profile),
         row=clue.row.name if clue.row else None,
         line=clue.row.line if clue.row else None,
         column=clue.row.column if clue.row else None,
         value=clue.value,
         threshold=clue.threshold,
+        certainty=certainty(rule.severity, clue),
+        cures=() if isinstance(clue.advice, str) else clue.advice,
         ignored=next((i.reason for i in ignores if rule.named(i.rule)), None),
     )
 

@@ -9,6 +9,7 @@ from importlib import metadata
 from gradprobe._version import __version__
 from gradprobe.measure.measurement import Measurement
 from gradprobe.spec.options import JudgeOptions
+from gradprobe.verdict.advice import with_trials
 from gradprobe.verdict.calibration import outlook, probability
 from gradprobe.verdict.diagnose import diagnose
 from gradprobe.verdict.report import Report, Training
@@ -30,6 +31,10 @@ def judge(measurement: Measurement, target: str, options: JudgeOptions) -> Repor
     selection = Selection(options.select, options.ignore)
     findings, verdict = diagnose(
         measurement.profile, options.thresholds, check, selection, training, measurement.trial
+    )
+    findings = tuple(
+        with_trials(finding, measurement.cures, verdict, measurement.profile)
+        for finding in findings
     )
     limits = {**options.thresholds, **check.thresholds}
     return Report(

@@ -10,7 +10,7 @@ from enum import IntEnum, StrEnum
 from statistics import median_low
 from typing import NamedTuple
 
-from gradprobe.measure.measurement import Trial
+from gradprobe.measure.measurement import Cure, Trial
 from gradprobe.measure.profile import GradientProfile, RowProfile
 from gradprobe.theory.moments import Theory
 from gradprobe.verdict.signals import Signals
@@ -129,6 +129,8 @@ class Finding:
     threshold: float | None = None
     ignored: str | None = None  # the reason given, where the rule is to be ignored
     column: int | None = None
+    certainty: str = ""  # how sure it is, in a word; of notes nothing
+    cures: tuple[Cure, ...] = ()  # what the advice is about, where that can be told by kind
 
 
 @dataclass(frozen=True, slots=True)

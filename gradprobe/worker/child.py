@@ -27,6 +27,7 @@ from gradprobe.model.subject import Subject, arguments_of
 from gradprobe.spec.network import is_target
 from gradprobe.worker.blame import blame, described, said, step
 from gradprobe.worker.changes import change
+from gradprobe.worker.cures import with_cures
 from gradprobe.worker.drawn import draw
 from gradprobe.worker.exchange import Failure, Reply, Request, decode, encode
 from gradprobe.worker.guess import Guess, hint_for, text_of
@@ -90,7 +91,8 @@ def _measured(subject: Subject, request: Request) -> Reply:
         return Reply(block=take_block(subject, request.row))
     if request.what == "paths":
         return Reply(paths=take_paths(subject, request.max_paths))
-    return Reply(tried(subject, take(subject, request.options), request.options))
+    measurement = tried(subject, take(subject, request.options), request.options)
+    return Reply(with_cures(subject, measurement, request.options))
 
 
 def _subject(request: Request, note: Note) -> Subject:

@@ -188,8 +188,14 @@ GOLDENS: dict[str, tuple[Callable[[], str], Style]] = {
     "vanishing.colour": (lambda: render_report(REPORTS["vanishing"], COLOUR), COLOUR),
     "statuses.140": (lambda: render_report(REPORTS["statuses"], WIDE), WIDE),
     "statuses.colour": (lambda: render_report(REPORTS["statuses"], COLOUR), COLOUR),
-    "hostile.ascii": (lambda: render_report(REPORTS["hostile"], ASCII), ASCII),
-    "hostile.colour": (lambda: render_report(REPORTS["hostile"], COLOUR), COLOUR),
+    "hostile.ascii": (
+        lambda: render_report(REPORTS["hostile"], ASCII, everything=True),
+        ASCII,
+    ),
+    "hostile.colour": (
+        lambda: render_report(REPORTS["hostile"], COLOUR, everything=True),
+        COLOUR,
+    ),
     "verdicts.colour": (
         lambda: "\n".join(render_report(r, COLOUR) for r in VERDICTS),
         COLOUR,
@@ -341,7 +347,7 @@ def test_a_name_is_printed_as_it_is(name: str) -> None:
 
 
 def test_escapes_in_a_name_are_shown_and_not_obeyed() -> None:
-    text = render_report(REPORTS["hostile"])
+    text = render_report(REPORTS["hostile"], everything=True)
     assert r"\x1b[31mred\x1b[0m" in text
     assert r"\u202egnihtemos" in text
     assert r"two\nlines\tand\ra tab" in text

@@ -14,10 +14,11 @@ from gradprobe.render.canvas import (
     SEVERITY_COLOURS,
     Style,
     folded,
+    more,
     paint,
     wrapped,
 )
-from gradprobe.tasks.check.result import CheckResult, Diagnostic
+from gradprobe.tasks.check.result import CheckResult, Diagnostic, Outcome
 
 
 def render_concise(result: CheckResult, style: Style) -> str:
@@ -25,26 +26,44 @@ def render_concise(result: CheckResult, style: Style) -> str:
 
     Where the style is narrower than a finding, it goes on in the next line, indented.
     """
-    heads = [_head(diagnostic, style) for diagnostic in result.diagnostics if diagnostic.counts]
-    lines = [line for head in heads for line in _folded(head, style)]
+    lines: list[Text] = []
+    for outcome in result.outcomes:
+        shown, rest = _shown(outcome, style)
+        heads = [_head(diagnostic, style) for diagnostic in shown]
+        if rest:
+            path = style.safe(printable(outcome.path))
+            heads.append(Text.assemble((path, "bold"), (f": {rest}", FAINT)))
+        lines += [line for head in heads for line in _folded(head, style)]
     return paint([*lines, _summary(result, style)], style)
 
 
 def render_full(result: CheckResult, style: Style) -> str:
     """Each finding with its line of the file, a caret, and what to do about it."""
     parts: list[Text] = []
-    for diagnostic in result.diagnostics:
-        if not diagnostic.counts:
-            continue
-        place = Place(diagnostic.path, diagnostic.line, diagnostic.column)
-        carets = caret_lines(diagnostic.excerpt, place) if diagnostic.excerpt else []
-        message = wrapped(style.safe(diagnostic.message), style, 4)
-        advice = diagnostic.advice and wrapped(style.safe(diagnostic.advice), style, 4, "  →")
-        parts.append(_head(diagnostic, style, message=False))
-        parts += [Text(style.safe(line), FAINT) for line in carets]
-        parts += [Text(line) for line in (*message, *advice)]
-        parts.append(Text(""))
+    for outcome in result.outcomes:
+        shown, rest = _shown(outcome, style)
+        for diagnostic in shown:
+            parts += [*_whole(diagnostic, style), Text("")]
+        if rest:
+            parts += [*(Text(line, FAINT) for line in wrapped(rest, style, 0)), Text("")]
     return paint([*parts, _summary(result, style)], style)
+
+
+def _shown(outcome: Outcome, style: Style) -> tuple[list[Diagnostic], str]:
+    """The findings of one target that are shown, and a line that names the others."""
+    counted = [diagnostic for diagnostic in outcome.diagnostics if diagnostic.counts]
+    rest = [f"{diagnostic.rule} {diagnostic.name}" for diagnostic in counted[style.most :]]
+    return counted[: style.most], more(rest) if rest else ""
+
+
+def _whole(diagnostic: Diagnostic, style: Style) -> list[Text]:
+    place = Place(diagnostic.path, diagnostic.line, diagnostic.column)
+    carets = caret_lines(diagnostic.excerpt, place) if diagnostic.excerpt else []
+    message = wrapped(style.safe(diagnostic.message), style, 4)
+    advice = diagnostic.advice and wrapped(style.safe(diagnostic.advice), style, 4, "  →")
+    head = _head(diagnostic, style, message=False)
+    faint = [Text(style.safe(line), FAINT) for line in carets]
+    return [head, *faint, *(Text(line) for line in (*message, *advice))]
 
 
 def _folded(text: Text, style: Style) -> list[Text]:
@@ -57,12 +76,13 @@ def _folded(text: Text, style: Style) -> list[Text]:
 
 def _head(diagnostic: Diagnostic, style: Style, message: bool = True) -> Text:
     rule = f"{diagnostic.rule} {diagnostic.name}"
+    sure = f", {diagnostic.certainty}" if diagnostic.certainty else ""
     row = f", {diagnostic.unit} {name(style.safe(diagnostic.row), 24)}" if diagnostic.row else ""
     return Text.assemble(
         (style.safe(printable(diagnostic.path)), "bold"),
         (f":{diagnostic.line}:{diagnostic.column}: ", FAINT),
         (rule, SEVERITY_COLOURS[diagnostic.severity]),
-        f": {style.safe(diagnostic.message)}" if message else row,
+        f": {style.safe(diagnostic.message)}" if message else f"{sure}{row}",
     )
 
 

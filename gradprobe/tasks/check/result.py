@@ -31,6 +31,7 @@ class Diagnostic:
     row: str | None = None
     unit: str = "row"  # what ``row`` names
     excerpt: str = ""  # the line of the file
+    certainty: str = ""  # how sure it is, in a word
     ignored: str | None = None  # the reason, where it is to be ignored
     known: bool = False  # the baseline has it
     fingerprint: str = ""

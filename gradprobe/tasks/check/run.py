@@ -266,6 +266,7 @@ def _diagnostic(source: _Source, finding: Finding, report: Report) -> Diagnostic
         row=finding.row,
         unit=report.profile.unit,
         excerpt=source.lines[line - 1] if placed and line <= len(source.lines) else "",
+        certainty=finding.certainty,
         ignored=finding.ignored,
     )
 

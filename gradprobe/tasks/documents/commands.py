@@ -41,10 +41,12 @@ class DiagnosticDocument(Document):
     ignored: str | None
     known: bool
     fingerprint: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    certainty: Literal["certain", "likely", "possible", ""] = ""  # of a note nothing
 
     @classmethod
     def of(cls, diagnostic: Diagnostic) -> Self:
-        return cls.taken(diagnostic, severity=str(diagnostic.severity))
+        severity, certainty = str(diagnostic.severity), diagnostic.certainty
+        return cls.taken(diagnostic, severity=severity, certainty=certainty)
 
 
 class SummaryDocument(Document):

@@ -95,11 +95,14 @@ class FindingDocument(Document):
     threshold: Number
     status: Literal["ok", "non-finite"]  # of the value
     ignored: str | None
+    certainty: Literal["certain", "likely", "possible", ""] = ""  # of a note nothing
 
     @classmethod
     def of(cls, finding: Finding) -> Self:
         status = "ok" if all_finite(finding.value) else "non-finite"
-        return cls.taken(finding, severity=str(finding.severity), status=status)
+        certainty: Any = finding.certainty
+        severity: Any = str(finding.severity)
+        return cls.taken(finding, severity=severity, status=status, certainty=certainty)
 
 
 class TheoryDocument(Document):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.numbers import fraction, number
+from gradprobe.verdict.advice import at, cures
 from gradprobe.verdict.report import Severity, Verdict
 from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds
 
@@ -17,8 +18,6 @@ _BEHIND = 1e-3  # factor across what stands behind the trunk; sound 0.03 or more
 _GUESS = 1e3  # times the loss of a constant guess; sound up to 603, faulty 40,000
 _HALF = 1e-6  # RMS of a gradient's elements: from here down float16 has one digit or none
 _MIXED = 0.05  # share of a sample's gradient at other samples; sound 0
-
-_SCALE = "x = (x - x.mean(0)) / x.std(0), pixels x / 255, or nn.BatchNorm1d/LayerNorm in front"
 
 
 def zero_inputs(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -42,7 +41,7 @@ def unscaled_inputs(profile: GradientProfile, limits: Thresholds) -> Iterator[Cl
         message = f"the inputs are not scaled: RMS {number(rms)} where the first weights read them"
         if spread is not None and spread > 10:
             message += f", features apart by a factor of {number(spread)}"
-        yield Clue(message, f"scale the inputs: {_SCALE}", profile.ran[0], rms, _LARGE)
+        yield Clue(message, cures("scale"), profile.ran[0], rms, _LARGE)
 
 
 def flat(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -53,7 +52,8 @@ def flat(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     share, kind = profile.around.flat, profile.around.flat_kind
     if share >= _FLAT:
         message = f"saturated: {fraction(share)} of a {kind.lower()}'s outputs are flat"
-        advice = "scale its inputs, lower the init's gain in front of it, or normalise there"
+        rows = profile.trunk
+        advice = cures("scale", at("gain", rows, 0.1), at("norm", rows))
         yield Clue(message, advice, None, share, _FLAT)
 
 
@@ -79,8 +79,8 @@ def lost_behind(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     end = trunk[-1].gradient_norm if trunk else None
     if output and end and math.isfinite(output) and end / output < _BEHIND:
         message = f"the gradient shrinks to {number(end / output)} of itself behind the trunk"
-        advice = "look at the head: larger weights (init, gain), and no saturated activation"
-        yield Clue(message, advice, trunk[-1], end / output, _BEHIND)
+        head = [row for row in profile.ran if row.parameters][-1:]
+        yield Clue(message, cures(at("draw", head)), trunk[-1], end / output, _BEHIND)
 
 
 def far_off(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -99,8 +99,9 @@ def far_off(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         yield Clue(message, advice, None, rms, _LARGE)
     elif guess > _GUESS:
         message = f"the loss starts at {number(guess)} times that of a constant guess"
-        advice = "lower the init's gain (in the head first), or normalise in front of the head"
-        yield Clue(message, advice, None, guess, _GUESS)
+        rows = [row for row in profile.ran if row.parameters]
+        cured = cures(at("draw", rows), at("gain", rows[-1:], 0.1), at("norm", rows[-1:]))
+        yield Clue(message, cured, None, guess, _GUESS)
 
 
 def half_precision(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:

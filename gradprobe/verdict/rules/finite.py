@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterator
 from itertools import islice
 
+from gradprobe.measure.measurement import Cure
 from gradprobe.measure.profile import GradientProfile, RowProfile
 from gradprobe.numbers import all_finite
+from gradprobe.verdict.advice import at, cures
 from gradprobe.verdict.report import Severity, Verdict
 from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds, listed, owners
 
@@ -24,15 +26,16 @@ def non_finite(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     yield from islice((clue for way in ways for clue in way(profile)), 1)
 
 
-_FORWARD = "lower the scale of its init, or see whether --dtype float64 mends it"
-_BACKWARD = "look for a square root or a logarithm near 0, or try --dtype float64"
+_BACKWARD = cures("near zero", "float64")
 
 
 def _parameters(profile: GradientProfile) -> Iterator[Clue]:
     for owner, parameters in owners(profile):
         if broken := [p.name for p in parameters if not math.isfinite(p.norm)]:
             message = f"parameters hold NaN or infinity: {listed(broken)}"
-            yield Clue(message, _FORWARD, owner, math.nan)
+            yield Clue(
+                message, "look at what wrote them: an init, a checkpoint, a step", owner, math.nan
+            )
 
 
 def _input(profile: GradientProfile) -> Iterator[Clue]:
@@ -46,7 +49,7 @@ def _outputs(profile: GradientProfile) -> Iterator[Clue]:
         inside = [row for row in rows if row.level and row.name.startswith(f"{rows[0].name}.")]
         row = inside[0] if inside else rows[0]
         message = f"row {row.name} ({row.kind}) makes the first NaN or infinity"
-        advice = _FORWARD
+        advice: str | tuple[Cure, ...] = cures(at("gain", [row], 0.1), "float64")
         if profile.around.masked:
             message += ": a softmax over -inf alone, as of a sample that is all padding"
             advice = "leave a key unmasked in each row, or mask with -1e9 in place of -inf"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from gradprobe.measure.measurement import Cure
 from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
+from gradprobe.verdict.advice import at, cures
 from gradprobe.verdict.report import Severity, Verdict
 from gradprobe.verdict.rules.rule import (
     Clue,
@@ -34,10 +36,21 @@ def dead(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         yield Clue(message, "look at the loss: a constant, or saturated", rows[-1], 0.0)
     elif cut:
         reason = "its outputs are all zero" if cut.zero_fraction == 1 else "its slope is zero"
-        advice = "use a smaller or zero bias, LeakyReLU or GELU, or normalise in front of it"
-        yield Clue(f"no gradient passes row {cut.name}: {reason}", advice, cut, 0.0)
+        message = f"no gradient passes row {cut.name}: {reason}"
+        yield Clue(message, _wake(profile, cut), cut, 0.0)
     else:
         yield from _stuck(profile)
+
+
+def _wake(profile: GradientProfile, row: RowProfile) -> tuple[Cure, ...]:
+    """What brings a dead row back: it dies of what stands in front of it."""
+    before = profile.ran[: profile.ran.index(row) + 1]
+    [front] = [r for r in before if r.parameters][-1:] or [row]
+    biases = tuple(p.name for p in front.parameters if p.dimensions == 1 and p.norm)
+    negative = any(p.high is not None and p.high <= 0 for p in front.parameters)
+    zero_bias = [Cure("zero bias", biases[:1])] if biases else []
+    draw = [at("draw", [front])] if negative else []
+    return cures(*draw, *zero_bias, Cure("leaky", of="ReLU"), at("norm", [front]))
 
 
 def _stuck(profile: GradientProfile) -> Iterator[Clue]:

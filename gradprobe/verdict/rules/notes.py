@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from gradprobe.measure.measurement import Cure
 from gradprobe.measure.obstacles import is_cut
 from gradprobe.measure.profile import GradientProfile, RowProfile, RowStatus
+from gradprobe.verdict.advice import cures
 from gradprobe.verdict.report import Severity, Training
 from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds, listed, wakes_later
 
@@ -21,7 +23,8 @@ def useless_bias(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]
     if biases:
         names = listed(name for _, name in biases)
         message = f"a bias before a normalisation does nothing: {names}"
-        yield Clue(message, "set bias: false on the layer before the normalisation", biases[0][0])
+        advice = cures(Cure("no bias", tuple(name for _, name in biases)))
+        yield Clue(message, advice, biases[0][0])
 
 
 def zero_initialised(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from gradprobe.measure.measurement import Trial
+from gradprobe.measure.measurement import Cure, Trial
 from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile
 from gradprobe.verdict.report import Report, Severity, Training, Verdict
 
@@ -17,7 +18,7 @@ class Clue(NamedTuple):
     """What a rule found: a finding without the rule's own name, code and severity."""
 
     message: str
-    advice: str
+    advice: str | tuple[Cure, ...]  # cures get the words of the target's language
     row: RowProfile | None = None
     value: float | None = None
     threshold: float | None = None
@@ -72,6 +73,27 @@ def _closeness(rule: Rule, words: Iterable[str]) -> int:
     fitting = [word for word in words if rule.named(word)]
     lengths = [0 if w == "ALL" else 5 if w == rule.name else len(w) for w in fitting]
     return max(lengths, default=-1)
+
+
+def certainty(severity: Severity, clue: Clue) -> str:
+    """How sure a finding is: ``certain`` where nothing was weighed, else by how far it is beyond.
+
+    ``likely`` from a factor of 10 on, of the odds where both are shares; below that ``possible``.
+    Notes are no faults and get none.
+    """
+    value, threshold = clue.value, clue.threshold
+    if severity is Severity.INFO:
+        return ""
+    if value is None or threshold is None or not math.isfinite(value):
+        return "certain"
+    shares = min(value, threshold) >= 0 and max(value, threshold) <= 1
+    value, threshold = (_odds(value), _odds(threshold)) if shares else (value, threshold)
+    low, high = sorted((abs(value), abs(threshold)))
+    return "likely" if high >= 10 * low else "possible"
+
+
+def _odds(share: float) -> float:
+    return share / (1 - share) if share < 1 else math.inf
 
 
 # ---- what the families share

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gradprobe.measure.measurement import Cure
 from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile
 from gradprobe.numbers import fraction, number
+from gradprobe.verdict.advice import cures
 from gradprobe.verdict.report import Severity, Verdict
 from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds, listed
 
@@ -36,7 +38,7 @@ def twice(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
             name = loss.after.lower()
             own = "sigmoid" if loss.kind == "BinaryCrossEntropyWithLogits" else "softmax"
             message = f"a {name} goes into a loss that takes a {own} itself"
-            advice = f"drop the {name} at the output: the loss wants logits"
+            advice: str | tuple[Cure, ...] = cures(Cure("drop", of=loss.after))
             if own == "softmax" and not loss.normalised:
                 message = f"a {name} goes into nll_loss, which takes log-probabilities"
                 advice = "use F.log_softmax, or logits and F.cross_entropy"
@@ -50,7 +52,7 @@ def clipped_logits(profile: GradientProfile, limits: Thresholds) -> Iterator[Clu
     """
     if any(loss.kind in _LOGITS and loss.after == "Relu" for loss in profile.around.losses):
         message = "a ReLU makes the logits: none can be negative, and those at 0 get no gradient"
-        yield Clue(message, "drop the ReLU behind the last layer", profile.ran[-1])
+        yield Clue(message, cures(Cure("drop", of="ReLU")), profile.ran[-1])
 
 
 def out_of_range(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -60,9 +62,10 @@ def out_of_range(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]
     """
     for loss in profile.around.losses:
         if loss.outside > 0.01:
-            name = {"Relu": "ReLU"}.get(loss.after, loss.after.lower())
-            message = f"{fraction(loss.outside)} of the targets are out of the {name}'s range"
-            advice = f"drop the {name} at the output, or scale the targets into its range"
+            name = {"Relu": "ReLU"}.get(loss.after, loss.after)
+            shown = name if name == "ReLU" else name.lower()
+            message = f"{fraction(loss.outside)} of the targets are out of the {shown}'s range"
+            advice = cures(Cure("drop", of=name), "scale targets")
             yield Clue(message, advice, profile.ran[-1], loss.outside)
 
 
@@ -75,7 +78,7 @@ def softmax_between(profile: GradientProfile, limits: Thresholds) -> Iterator[Cl
     count = profile.around.softmax_between
     if count:
         message = f"a softmax between layers ({count} of them): its slope is about 1/width"
-        yield Clue(message, "use ReLU, GELU or Tanh between layers", None, float(count))
+        yield Clue(message, cures(Cure("between", of="Softmax")), None, float(count))
 
 
 def zero_weights(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -90,7 +93,7 @@ def zero_weights(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]
     if weights and not profile.around.inputs_zero:
         names = listed(p.name for _, p in weights)
         message = f"all-zero weights that no step changes: {names}"
-        advice = "nn.init.kaiming_normal_(layer.weight), and zero in the last one at most"
+        advice = cures(Cure("draw", tuple(p.name for _, p in weights)))
         yield Clue(message, advice, weights[0][0], 0.0)
 
 
@@ -105,7 +108,7 @@ def symmetric(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     if len(constant) >= 2 and len(constant) * 2 >= len(weights):
         row = next(row for row, p in weights if p is constant[0])
         message = f"units are identical: constant weights in {listed(p.name for p in constant)}"
-        yield Clue(message, "nn.init.kaiming_normal_(layer.weight): draw them at random", row, 1.0)
+        yield Clue(message, cures(Cure("draw", tuple(p.name for p in constant))), row, 1.0)
 
 
 def unowned(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -132,8 +135,8 @@ def one_sided(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         if has and has < _ALIKE and signs and "Embedding" not in row.contains:
             message = f"behind row {row.name} all samples are alike ({fraction(has)} tells them "
             message += "apart): its weights all have the same sign"
-            advice = "nn.init.kaiming_normal_(layer.weight): draw weights of both signs"
-            yield Clue(message, advice, row, has, _ALIKE)
+            signed = tuple(p.name for _, p in _weights(profile) if _one_sign(p))
+            yield Clue(message, cures(Cure("draw", signed)), row, has, _ALIKE)
             return
 
 
