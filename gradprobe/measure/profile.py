@@ -105,6 +105,11 @@ class RowProfile(NamedTuple):
         return self.name.removesuffix(f" ({self.call})") if self.call > 1 else self.name
 
     @property
+    def is_average(self) -> bool:
+        """Whether it is an average pool and nothing else."""
+        return not self.parameters and any("AvgPool" in kind for kind in self.contains)
+
+    @property
     def weight_norm(self) -> float | None:
         """2-norm of the row's own parameters, all of them together."""
         return math.hypot(*(p.norm for p in self.parameters)) if self.parameters else None
@@ -172,6 +177,23 @@ class GradientProfile:
         first = self.trunk[0]
         rms = first.activation_rms if first.weighted_rms is None else first.weighted_rms
         return self.reach * (1.0 if rms is None else min(1.0, rms / _SMALL))
+
+    @cached_property
+    def pooled(self) -> float:
+        """The part of the reach that is average pools' own: 1/√(h·w) of each, and no loss.
+
+        The same gradient is spread over h·w positions, and their weights see the sum of it.
+        """
+        return math.prod(
+            factor
+            for row in self.trunk[1:]
+            if row.is_average and (factor := self.factors.get(row.name)) and factor < 1
+        )
+
+    @property
+    def unpooled_reach(self) -> float | None:
+        """The reach without what average pools spread out."""
+        return None if self.reach is None else self.reach / self.pooled
 
     def reach_of(self, row: RowProfile) -> float | None:
         """Gradient norm of ``row`` / gradient norm of the trunk's last row."""

@@ -31,13 +31,13 @@ class _Step(NamedTuple):
 
 def _culprit(profile: GradientProfile) -> _Step | None:
     """The one row across which more than half of the loss or growth (in decades) happens."""
-    reach, trunk = profile.reach, profile.trunk
+    reach, trunk = profile.unpooled_reach, profile.trunk
     if not reach or reach == 1 or not math.isfinite(reach) or len(trunk) < 3:
         return None
     steps = [
         _Step(after, row.gradient_norm / after.gradient_norm)
         for row, after in pairwise(trunk)
-        if row.gradient_norm and after.gradient_norm
+        if row.gradient_norm and after.gradient_norm and not after.is_average
     ]
     shares = [math.log(step.factor) / math.log(reach) for step in steps if step.factor > 0]
     if len(shares) < len(steps) or max(shares, default=0.0) <= 0.5:

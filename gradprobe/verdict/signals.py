@@ -45,6 +45,9 @@ CAPS = Signals(
 )
 
 
+_POOLED = 8.0  # what an average pool took at most in the calibration's networks, of 8×8 positions
+
+
 def signals(
     profile: GradientProfile,
     coherence: float | None,
@@ -65,7 +68,7 @@ def signals(
     if obstacle(profile) or coherence is None or not math.isfinite(coherence):
         return None
     profile = without_time(profile)
-    decades = math.log10(profile.reach or 1.0)
+    decades = math.log10((profile.reach or 1.0) / min(1.0, _POOLED * profile.pooled))
     bare = 1 - _mean_highway(profile, highways)
     coherence = _between(coherence, CAPS.coherence)
     measured = Signals(

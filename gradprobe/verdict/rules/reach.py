@@ -39,7 +39,7 @@ def vanishing(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     Mend it where the factor per row is below 1: an init whose gain fits the activation, a
     normalisation, or skip connections, which add 1 to every factor.
     """
-    reach = profile.reach
+    reach = profile.unpooled_reach
     if reach is None or cut_row(profile) or wakes_later(profile):  # another rule's
         return
     if reach < limits["vanishing"]:
@@ -79,7 +79,7 @@ def weak(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     decides instead: neither is it likely to fail, below 40 % under SGD or Adam, nor to train, 80 %
     or more under SGD.
     """
-    reach, growth = profile.reach, profile.growth
+    reach, growth = profile.unpooled_reach, profile.growth
     if reach is None or growth is None or not math.isfinite(reach):
         return
     if limits["vanishing"] <= reach < limits["weak_low"]:
