@@ -30,7 +30,7 @@ def classes_of(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
 def _own_class(model: nn.Module, path: str) -> type | None:
     module, kinds = model, [type(model)]
     for part in path.split("."):
-        child = module._modules.get(part)
+        child = dict(module.named_children()).get(part)
         if child is None:
             break
         module = child

@@ -47,8 +47,7 @@ def diagnose(
     after = training.after_trial if training else None
     clues = settled(predicted, trial, limits, after) if trial else predicted
     told = [(rule, clue) for rule in RULES for clue in clues.get(rule, ())]
-    findings = [_finding(rule, clue, check.ignore, profile) for rule, clue in told]
-    findings = _with_one_reason(findings)
+    findings = _with_one_reason([_finding(*each, check.ignore, profile) for each in told])
     codes = {finding.rule for finding in findings}
     verdicts = [rule.verdict for rule in RULES if rule.verdict and rule.code in codes]
     verdict = max(verdicts, key=list(Verdict).index, default=Verdict.HEALTHY)

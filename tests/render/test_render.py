@@ -167,7 +167,7 @@ REPORTS: dict[str, Report] = {
 }  # fmt: skip
 VERDICTS = [
     report(with_reach(reach, 4), [finding(name=str(verdict))], verdict, target=str(verdict))
-    for verdict, reach in zip(Verdict, [1.0, 1e-3, 1e-9, 1e9, *[1e-2] * 5], strict=True)
+    for verdict, reach in zip(Verdict, [1.0, 1e-3, 1e-9, 1e9, *[1e-2] * 6], strict=True)
 ]
 COMPARED = [REPORTS["vanishing"], _stack(50, 1.07, Verdict.HEALTHY, "residual")]
 

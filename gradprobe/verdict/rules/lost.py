@@ -35,7 +35,9 @@ def dead(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         message = f"the loss passes no gradient on to row {rows[-1].name}"
         yield Clue(message, "look at the loss: a constant, or saturated", rows[-1], 0.0)
     elif cut:
-        reason = "its outputs are all zero" if cut.zero_fraction == 1 else "its slope is zero"
+        rectifier = "a dead ReLU, " if "ReLU" in cut.contains else ""
+        zero = f"{rectifier}its outputs are all zero"
+        reason = zero if cut.zero_fraction == 1 else "its slope is zero"
         message = f"no gradient passes row {cut.name}: {reason}"
         yield Clue(message, _wake(profile, cut), cut, 0.0)
     else:
