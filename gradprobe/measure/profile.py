@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from gradprobe.measure.blocks.profile import JacobianProfile
 from gradprobe.measure.surroundings import UNKNOWN, Surroundings
-from gradprobe.spec.network import A_SPEC, Origin
+from gradprobe.spec.network import A_SPEC, Idiom
 from gradprobe.theory.moments import RowPrediction
 
 _SMALL = 0.1  # RMS of an output below which a first row is small: torch's inits stay above it
@@ -138,7 +138,7 @@ class GradientProfile:
     around: Surroundings = UNKNOWN
     mixing: float | None = None  # of a sample's gradient, the share at other samples; on request
     cut_checkpoint: bool = False  # a reentrant checkpoint got no input that requires a gradient
-    origin: Origin = A_SPEC
+    idiom: Idiom = A_SPEC
     unit: str = "row"  # what one row stands for: a layer, or a position of a sequence
 
     @cached_property

@@ -59,7 +59,7 @@ def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None
     told = dict(subject.told) | ({"threads": threads} if threads > 1 else {})
     config = {option: getattr(options, option) for option in _SHOWN}
     return Measurement(
-        profile=replace(profile, origin=subject.origin),
+        profile=replace(profile, idiom=subject.idiom),
         name=subject.name,
         check=check or CheckSpec(),
         config=config | told,

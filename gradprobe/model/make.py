@@ -19,7 +19,7 @@ from gradprobe.model.losses import LOSSES, loss_of
 from gradprobe.model.rows import find_rows
 from gradprobe.model.subject import Loss, Subject, subject_of
 from gradprobe.model.tensors import first_tensor, placed, tensors_in
-from gradprobe.spec.network import ArchitectureSpec, NetworkSpec, Origin
+from gradprobe.spec.network import ArchitectureSpec, Idiom, NetworkSpec
 from gradprobe.spec.options import (
     ARCHITECTURE_BATCH_SIZE,
     DEFAULT_BATCH_SIZE,
@@ -117,7 +117,7 @@ def _architecture(spec: ArchitectureSpec, options: ProbeOptions) -> Subject:
         name=type(model).__name__,
         drawn=True,
         main=lambda output: first_tensor(transformers.main_output(output)),
-        origin=Origin("config", settings=transformers.settings_of(model)),
+        idiom=Idiom("config", settings=transformers.settings_of(model)),
         told={
             "batch_size": size,
             "dtype": _word(dtype),
@@ -156,7 +156,7 @@ def module_subject(
         memory=options.limits.memory,
         name=type(model).__name__,
         own_loss=word == "custom",
-        origin=Origin("code", classes_of(model, [row.name for row in subject.rows])),
+        idiom=Idiom("code", classes_of(model, [row.name for row in subject.rows])),
         told={"dtype": _word(parameter.dtype), "device": str(parameter.device), "loss": word},
     )
 

@@ -15,7 +15,7 @@ from gradprobe.model.build import Network
 from gradprobe.model.losses import loss_of
 from gradprobe.model.rows import Row, find_rows
 from gradprobe.model.tensors import first_tensor
-from gradprobe.spec.network import A_SPEC, Origin
+from gradprobe.spec.network import A_SPEC, Idiom
 
 Loss = Callable[[Any], Tensor]
 
@@ -43,7 +43,7 @@ class Subject:
     drawn: bool = False  # whether the batch was made up here, and not given
     own_loss: bool = False  # whether the loss is the user's: a function, or with labels of theirs
     main: Callable[[Any], Tensor | None] = first_tensor  # of the output, what the model is for
-    origin: Origin = A_SPEC
+    idiom: Idiom = A_SPEC
     told: Mapping[str, bool | int | float | str | None] = field(default_factory=dict)
 
 

@@ -17,7 +17,7 @@ MAX_STACKED = 1_000  # inside one recurrent layer
 MAX_DEPTH = 64  # of nesting
 
 
-class Origin(NamedTuple):
+class Idiom(NamedTuple):
     """What a network was made of, in whose language advice on it is given."""
 
     language: Literal["spec", "code", "config"] = "spec"
@@ -27,7 +27,7 @@ class Origin(NamedTuple):
     settings: Mapping[str, bool | int | float | str] = {}
 
 
-A_SPEC = Origin()
+A_SPEC = Idiom()
 
 
 @dataclass(frozen=True, slots=True)

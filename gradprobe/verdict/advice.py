@@ -115,7 +115,7 @@ def at(kind: str, rows: Iterable[RowProfile], number: float = 1.0) -> Cure:
 
 
 def worded(advice: str | Sequence[Cure], profile: GradientProfile | None = None) -> str:
-    """The advice in the language of the network's origin."""
+    """The advice in the language of the network's idiom."""
     if isinstance(advice, str) or profile is None:
         return str(advice)
     return _either(filter(None, (_words(cure, profile) for cure in advice)), profile)
@@ -165,7 +165,7 @@ def _either(words: Iterable[str], profile: GradientProfile) -> str:
     *first, last = list(words) or [""]
     if not first:
         return last
-    comma = ";" if profile.origin.language == "code" else ","
+    comma = ";" if profile.idiom.language == "code" else ","
     return f"{f'{comma} '.join(first)}{comma if len(first) > 1 or comma == ';' else ''} or {last}"
 
 
@@ -173,10 +173,10 @@ def _either(words: Iterable[str], profile: GradientProfile) -> str:
 
 
 def _words(cure: Cure, profile: GradientProfile) -> str:
-    origin = profile.origin
+    idiom = profile.idiom
     wording = CURES[cure.kind]
-    text = getattr(wording, origin.language)
-    if origin.language == "code":
+    text = getattr(wording, idiom.language)
+    if idiom.language == "code":
         fits = text and (cure.weights or "$weight" not in text)
         text = text if fits else wording.spec
     values = {
@@ -186,7 +186,7 @@ def _words(cure: Cure, profile: GradientProfile) -> str:
         "name": _name(cure.of),
         "move": "raise" if cure.number > 1 else "lower",
         **_places(cure, profile),
-        **_settings(cure, origin.settings),
+        **_settings(cure, idiom.settings),
     }
     return Template(text).safe_substitute(values)
 
@@ -195,7 +195,7 @@ def _places(cure: Cure, profile: GradientProfile) -> dict[str, str]:
     """Where code has to be changed: the weight, its module, how many others, the class."""
     name, *rest = cure.weights or ("layer.weight",)
     rows = [row for row in profile.rows if any(p.name == name for p in row.parameters)]
-    classes = profile.origin.classes
+    classes = profile.idiom.classes
     block = next((classes[row.module] for row in rows if row.module in classes), "each block")
     dimensions = {p.name: p.dimensions for row in rows for p in row.parameters}
     weight = in_python(name)

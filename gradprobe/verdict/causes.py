@@ -122,7 +122,7 @@ def advice_for_large(profile: GradientProfile, bare: float | None = None) -> Adv
     inside, rows = _kinds(profile), _rows_at_fault(profile)
     if "residual" in inside or (bare is not None and bare <= _BARE):
         return cures(_branches(profile), "shallower")
-    known = bare is not None or profile.origin.language == "spec"  # whether it has a skip
+    known = bare is not None or profile.idiom.language == "spec"  # whether it has a skip
     if known and any("BatchNorm" in kind for kind in inside):
         return cures(_blocks("skipless norm", profile), "shallower")
     gain = at("gain", rows, _to_one(profile))

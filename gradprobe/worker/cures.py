@@ -27,7 +27,7 @@ def with_cures(subject: Subject, measurement: Measurement, options: ProbeOptions
     none is begun after five seconds; the subject is left as it was.
     """
     small = measurement.profile.parameters <= _PARAMETERS
-    if subject.origin.language != "code" or not options.looks_twice or not small:
+    if subject.idiom.language != "code" or not options.looks_twice or not small:
         return measurement
     report = judge(measurement, "", JudgeOptions())
     if report.verdict is Verdict.HEALTHY:
