@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -11,7 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from gradprobe.measure.graph import nodes_behind, walk
+from gradprobe.measure.graph import (
+    behind_shapes,
+    is_linear,
+    is_weight,
+    kind_of,
+    next_behind,
+    nodes_behind,
+    saved,
+    signed,
+    walk,
+)
+from gradprobe.measure.states import Loops
 from gradprobe.measure.surroundings import UNKNOWN, LossProfile, Surroundings
 from gradprobe.model.tensors import first_tensor, named_tensors
 
@@ -19,11 +30,6 @@ _FLAT = 0.01  # from an end of a sigmoid's range, 0 to 1; of tanh's at the same 
 _SAMPLE = 1 << 16  # elements of an activation that are looked at
 _CASCADE = 200  # activations that are looked at
 
-# Nodes that hand their input on in another shape, dtype or order.
-_SHAPES = frozenset(
-    "View UnsafeView Reshape ReshapeAlias Squeeze Unsqueeze Transpose T Permute ToCopy Clone "
-    "Expand Alias Contiguous Clamp ClampMin ClampMax".split()
-)
 _RESHAPING = (nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout)
 _RANGES = {
     "Sigmoid": (0.0, 1.0),
@@ -40,10 +46,21 @@ _CROSS_ENTROPIES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def of_graph(loss: Tensor, output: Tensor | None) -> Surroundings:
-    """What the graph behind ``loss`` tells; it has to be there still."""
+def of_graph(
+    loss: Tensor,
+    output: Tensor | None,
+    named: Iterable[tuple[str, nn.Parameter]],
+    more: Sequence[Tensor] = (),
+) -> Surroundings:
+    """What the graph behind ``loss`` tells; it has to be there still.
+
+    Args:
+        named: the parameters with their names.
+        more: where parts of the graph end that ``loss`` does not follow from.
+    """
     try:
-        return _of_graph(loss, output)
+        around = Surroundings(losses=tuple(_losses(loss, output)))
+        return _inside_of(around, loss, {id(p): name for name, p in named}, more)
     except (
         RuntimeError,
         AttributeError,
@@ -52,11 +69,13 @@ def of_graph(loss: Tensor, output: Tensor | None) -> Surroundings:
         return UNKNOWN
 
 
-def _of_graph(loss: Tensor, output: Tensor | None) -> Surroundings:
-    around = Surroundings(losses=tuple(_losses(loss, output)))
-    looked_at = 0
+def _inside_of(
+    around: Surroundings, loss: Tensor, names: Mapping[int, str], more: Sequence[Tensor]
+) -> Surroundings:
+    looked_at, loops = 0, Loops()
     tail = set(_tail(loss.grad_fn))
-    for node in walk([loss.grad_fn]):
+    for node in walk([loss.grad_fn, *(end.grad_fn for end in more)]):
+        loops.note(node)
         kind = kind_of(node)
         if kind in ("Sigmoid", "Tanh") and looked_at < _CASCADE:
             looked_at += 1
@@ -65,16 +84,11 @@ def _of_graph(loss: Tensor, output: Tensor | None) -> Surroundings:
                 around = around._replace(flat=share, flat_kind=kind)
         elif kind in ("Softmax", "LogSoftmax"):
             around = _with_softmax(around, node, node in tail)
-        elif kind in ("Addmm", "Mm") and _is_linear(node):
+        elif kind in ("Addmm", "Mm") and is_linear(node):
             data = nodes_behind(node)[-2]
-            between = kind_of(_behind_shapes(data)) == "Softmax"
+            between = kind_of(behind_shapes(data)) == "Softmax"
             around = around._replace(softmax_between=around.softmax_between + between)
-    return around
-
-
-def kind_of(node: Node | None) -> str:
-    """``Softmax`` of a ``SoftmaxBackward0``."""
-    return node.name().rstrip("0123456789").removesuffix("Backward") if node else ""
+    return around._replace(state=loops.state(names))
 
 
 def unowned(output: Tensor | None, model: nn.Module, inputs: Collection[Tensor]) -> tuple[str, ...]:
@@ -139,19 +153,34 @@ def _inside(value: Any, name: str, depth: int = 0) -> Iterator[tuple[int, str]]:
 def _losses(loss: Tensor, output: Tensor | None) -> Iterator[LossProfile]:
     for node in _tail(loss.grad_fn):
         kind = kind_of(node)
-        before = _next(node)
-        after, normalised = _behind_shapes(before), False
+        before = next_behind(node)
+        after, normalised = behind_shapes(before), False
         if kind_of(after) == "LogSoftmax":
-            after, normalised = _behind_shapes(_next(after)), True
-        told = LossProfile(kind, kind_of(after), normalised)
+            after, normalised = behind_shapes(next_behind(after)), True
+        told = LossProfile(kind, kind_of(after), normalised, broadcast=_is_broadcast(node, output))
         if kind in _CROSS_ENTROPIES:
             yield told._replace(times_guess=_times_guess(kind, node))
         elif kind in _DISTANCES:
             yield _distance(told, saved(node, "target"), saved(node, "self"))
         elif kind in ("Pow", "Abs") and kind_of(before) == "Sub" and before is not None:
-            after = _behind_shapes(_next(before))
+            after = behind_shapes(next_behind(before))
             told = told._replace(kind="difference", after=kind_of(after))
             yield _distance(told, _target(node, before, output), output)
+
+
+def _is_broadcast(node: Node, output: Tensor | None) -> bool:
+    """Whether it compares each of n outputs, one a sample, with n targets: n × n differences."""
+    compared = saved(node, "self")
+    if output is None or compared is None or kind_of(node) not in (*_DISTANCES, "Pow", "Abs"):
+        return False
+    between = node if kind_of(node) in _DISTANCES else next_behind(node)
+    if between is None or (between is not node and kind_of(between) != "Sub"):
+        return False
+    sides = [n for n, _ in between.next_functions]
+    one_is_data = len(sides) == 2 and (sides[0] is None) != (sides[1] is None)
+    size = len(output) if output.dim() else 0
+    square = size > 1 and output.numel() == size and compared.shape == (size, size)
+    return one_is_data and square
 
 
 def _target(node: Node, sub: Node, output: Tensor | None) -> Tensor | None:
@@ -186,7 +215,7 @@ def _times_guess(kind: str, node: Node) -> float | None:
     if scores is None or target is None or not scores.numel():
         return None
     classes = scores.shape[1 if scores.dim() > 1 else 0] if "Nll" in kind else 2
-    ignored = {"ignore_index": _signed(node._saved_ignore_index)} if "Nll" in kind else {}  # type: ignore[attr-defined]
+    ignored = {"ignore_index": signed(node._saved_ignore_index)} if "Nll" in kind else {}  # type: ignore[attr-defined]
     mean = float(_CROSS_ENTROPIES[kind](scores.detach().float(), _like(target), **ignored))
     return mean / math.log(classes) if classes > 1 and math.isfinite(mean) else None
 
@@ -195,64 +224,24 @@ def _like(target: Tensor) -> Tensor:
     return target.detach().float() if target.is_floating_point() else target
 
 
-# ---- nodes
-
-
-def saved(node: Node, name: str) -> Tensor | None:
-    """What the node saved; ``None`` where it is gone or was overwritten."""
-    try:
-        value = getattr(node, f"_saved_{name}", None)
-    except RuntimeError:
-        return None
-    return value.detach() if isinstance(value, Tensor) else None
-
-
-def _signed(number: int) -> int:
-    """A 64-bit number that torch hands out without its sign."""
-    return number - (1 << 64) if number >= 1 << 63 else number
-
-
-def _next(node: Node | None) -> Node | None:
-    """The first that a gradient at ``node`` goes on to."""
-    return next(iter(nodes_behind(node)), None) if node is not None else None
-
-
-def _behind_shapes(node: Node | None) -> Node | None:
-    """``node``, or the first behind it that does more than to change the shape."""
-    while node is not None and kind_of(node) in _SHAPES:
-        node = _next(node)
-    return node
-
-
 def _tail(root: Node | None) -> Iterator[Node]:
     """The nodes behind the last weights: from the loss to those that read a parameter."""
     stack, seen = [root] if root else [], {root}
     while stack:
         node = stack.pop()
         behind = nodes_behind(node)
-        if any(_is_weight(n) for n in behind):
+        if any(is_weight(n) for n in behind):
             continue
         yield node
         stack += [n for n in behind if n not in seen]
         seen.update(behind)
 
 
-def _is_weight(node: Node) -> bool:
-    inner = _behind_shapes(node)
-    return isinstance(getattr(inner, "variable", None), nn.Parameter)
-
-
-def _is_linear(node: Node) -> bool:
-    """Whether it multiplies by a transposed parameter, as ``nn.Linear`` does."""
-    behind = nodes_behind(node)
-    return len(behind) > 1 and kind_of(behind[-1]) == "T" and _is_weight(behind[-1])
-
-
 def _with_softmax(around: Surroundings, node: Node, behind: bool) -> Surroundings:
     result = saved(node, "result")
     if result is None or not result.dim():
         return around
-    dim = _signed(node._saved_dim)  # type: ignore[attr-defined]
+    dim = signed(node._saved_dim)  # type: ignore[attr-defined]
     one = behind and result.shape[dim] == 1
     broken = result.isnan()
     alone = broken.all(dim)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 DATA = -1  # stands for the inputs among the calls that feed another
@@ -152,3 +152,60 @@ def names_of(indices: tuple[int, ...] | None, names: Mapping[int, str]) -> tuple
         for index in indices
         if index == DATA or index in names
     )
+
+
+# ---- what a node does
+
+# Nodes that hand their input on in another shape, dtype or order.
+_SHAPES = frozenset(
+    "View UnsafeView Reshape ReshapeAlias Squeeze Unsqueeze Transpose T Permute ToCopy Clone "
+    "Expand Alias Contiguous Clamp ClampMin ClampMax".split()
+)
+
+
+def kind_of(node: Node | None) -> str:
+    """``Softmax`` of a ``SoftmaxBackward0``."""
+    return node.name().rstrip("0123456789").removesuffix("Backward") if node else ""
+
+
+def saved(node: Node, name: str) -> Tensor | None:
+    """What the node saved; ``None`` where it is gone or was overwritten."""
+    try:
+        value = getattr(node, f"_saved_{name}", None)
+    except RuntimeError:
+        return None
+    return value.detach() if isinstance(value, Tensor) else None
+
+
+def signed(number: int) -> int:
+    """A 64-bit number that torch hands out without its sign."""
+    return number - (1 << 64) if number >= 1 << 63 else number
+
+
+def next_behind(node: Node | None) -> Node | None:
+    """The first that a gradient at ``node`` goes on to."""
+    return next(iter(nodes_behind(node)), None) if node is not None else None
+
+
+def behind_shapes(node: Node | None) -> Node | None:
+    """``node``, or the first behind it that does more than to change the shape."""
+    while node is not None and kind_of(node) in _SHAPES:
+        node = next_behind(node)
+    return node
+
+
+def weight_behind(node: Node | None) -> nn.Parameter | None:
+    """The parameter that ``node`` hands on, its shape aside."""
+    weight = getattr(behind_shapes(node), "variable", None)
+    return weight if isinstance(weight, nn.Parameter) else None
+
+
+def is_weight(node: Node | None) -> bool:
+    """Whether ``node`` hands on a parameter."""
+    return weight_behind(node) is not None
+
+
+def is_linear(node: Node) -> bool:
+    """Whether it multiplies by a transposed parameter, as ``nn.Linear`` does."""
+    behind = nodes_behind(node)
+    return len(behind) > 1 and kind_of(behind[-1]) == "T" and is_weight(behind[-1])

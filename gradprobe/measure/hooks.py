@@ -73,7 +73,7 @@ def pass_of(
     """
     outputs.recording = False
     strays = unowned(outputs.main, model, leaves)
-    around = of_graph(value, outputs.main)._replace(unowned=strays)
+    around = of_graph(value, outputs.main, model.named_parameters())._replace(unowned=strays)
     beside = outputs.beside | _unseen(outputs)
     read = _reads(outputs.calls, leaves)
     wanted = _wanted(outputs.calls, outputs.parameters)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
-from gradprobe.measure.ends import kind_of
+from gradprobe.measure.graph import kind_of
 
 Edge = tuple[Node, int]  # a node, and which of its outputs: where the gradient of a tensor arrives
 _Ahead = Callable[[Node], list[Edge]]  # the edges behind a node that a walk goes on to

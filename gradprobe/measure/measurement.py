@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from gradprobe.measure.profile import GradientProfile
+from gradprobe.measure.surroundings import Further
 from gradprobe.numbers import all_finite
 from gradprobe.spec.network import CheckSpec
 from gradprobe.theory.moments import Moments
@@ -34,6 +35,7 @@ class SecondLook(NamedTuple):
     highways: Mapping[str, float]
     lost_past: float
     normalised: int | None  # least values of a channel that a BatchNorm of the batch had
+    further: Further = Further()
 
 
 class NoLook(NamedTuple):

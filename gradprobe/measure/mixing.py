@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from gradprobe.measure.checkpoints import without_reentrant
-from gradprobe.measure.ends import kind_of, saved
-from gradprobe.measure.graph import walk
+from gradprobe.measure.graph import kind_of, saved, walk
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject

@@ -65,16 +65,13 @@ def _merged(profile: GradientProfile, steps: set[str]) -> GradientProfile:
         return profile
     names = {row.name: row.module if row.module in steps else row.name for row in profile.rows}
     rows: dict[str, RowProfile] = {}
-    sizes: dict[str, list[float | None]] = {}  # RMS of each call
     for row in profile.rows:
         if row.level and any(row.name.startswith(f"{step} (") for step in steps):
             continue  # a leaf of a later call
         key = names[row.name]
-        sizes.setdefault(key, []).append(row.activation_rms)
         row = row._replace(feeders=_renamed(row.feeders, names, key))
         rows[key] = _joined(rows[key], row) if key in rows else row
-    merged = [row._replace(state_growth=_growth(sizes[key])) for key, row in rows.items()]
-    return replace(profile, rows=tuple(merged))
+    return replace(profile, rows=tuple(rows.values()))
 
 
 def _renamed(
@@ -84,15 +81,6 @@ def _renamed(
         return None
     merged = dict.fromkeys(names.get(name, name) for name in feeders)
     return tuple(name for name in merged if name != own)
-
-
-def _growth(sizes: Sequence[float | None]) -> float | None:
-    """The largest of several RMS ÷ the first that is not 0, infinite where one is no number."""
-    present = [size for size in sizes if size]
-    if len(sizes) < _LOOP or not present or not math.isfinite(present[0]):
-        return None
-    largest = max(size if math.isfinite(size) else math.inf for size in present)
-    return largest / present[0]
 
 
 def _joined(first: RowProfile, row: RowProfile) -> RowProfile:

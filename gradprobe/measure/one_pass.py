@@ -25,6 +25,7 @@ from gradprobe.measure.passes import ParameterNorms, Pass, RowPass
 from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
 from gradprobe.measure.segments import can_be_cut, measure_chain
 from gradprobe.measure.undisturbed import undisturbed
+from gradprobe.measure.warned import heard
 from gradprobe.model.build import Network
 from gradprobe.model.rows import Row, leaves_of, modules_of, parameters_of, with_leaves
 from gradprobe.model.seeds import derive, reseed_all
@@ -52,12 +53,18 @@ def measure(subject: Subject, level: str = "blocks") -> GradientProfile:
     modules = modules_of(model)
     if level == "leaves":
         rows = with_leaves(rows, model.places if isinstance(model, Network) else None)
-    with undisturbed(model, modules), torch.inference_mode(False), torch.enable_grad():
+    with (
+        heard() as warnings,
+        undisturbed(model, modules),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
         reseed_all(derive(subject.seed, "forward"))
         if isinstance(model, Network) and level == "blocks" and can_be_cut(modules):
             result = measure_chain(rows, subject.args[0], subject.loss)
         else:
             result = measure_hooked(subject, rows)
+    result = result._replace(around=result.around._replace(warnings=tuple(warnings)))
     return profile_of(model, rows, result, tensors_in([subject.args, subject.kwargs]))
 
 

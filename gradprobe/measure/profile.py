@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from gradprobe.measure.blocks.profile import JacobianProfile
-from gradprobe.measure.surroundings import UNKNOWN, Surroundings
+from gradprobe.measure.surroundings import NOTHING, UNKNOWN, Further, Surroundings
 from gradprobe.spec.network import A_SPEC, Idiom
 from gradprobe.theory.moments import RowPrediction
 
@@ -96,8 +96,6 @@ class RowProfile(NamedTuple):
     feeders: tuple[str, ...] | None = None
     # Whether an argument is new to its module and follows from no earlier call of it.
     new_input: bool = False
-    # Largest RMS of a call ÷ that of the first, of a row that stands for the steps of a loop.
-    state_growth: float | None = None
 
     @property
     def module(self) -> str:
@@ -136,7 +134,7 @@ class GradientProfile:
     still_zero: tuple[str, ...] | None = None
     redrawn: tuple[str, ...] = ()  # zero weights that were drawn at random to see behind them
     around: Surroundings = UNKNOWN
-    mixing: float | None = None  # of a sample's gradient, the share at other samples; on request
+    further: Further = NOTHING  # of a second look
     cut_checkpoint: bool = False  # a reentrant checkpoint got no input that requires a gradient
     idiom: Idiom = A_SPEC
     unit: str = "row"  # what one row stands for: a layer, or a position of a sequence

@@ -20,16 +20,17 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from gradprobe.measure.again import output_of, standing_at
 from gradprobe.measure.blocks.chain import as_leaf
 from gradprobe.measure.checkpoints import without_reentrant
+from gradprobe.measure.further import Glance, further_of, glance
 from gradprobe.measure.highways import Crossings
 from gradprobe.measure.measurement import SecondLook
 from gradprobe.measure.norms import norms
 from gradprobe.measure.passes import failed
 from gradprobe.measure.undisturbed import undisturbed
-from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import first_tensor, map_tensors
+from gradprobe.model.tensors import first_tensor
 
 # Of each weight's RMS singular value; benchmarks/trainability/steps.py compares others.
 STEP = 0.003
@@ -45,7 +46,7 @@ def too_coarse(model: nn.Module) -> str | None:
     return f"{names[0]} is too coarse for a step of {STEP:g}" if names else None
 
 
-def second_look(subject: Subject, step: float = STEP) -> SecondLook:
+def second_look(subject: Subject, step: float = STEP, bends: bool = False) -> SecondLook:
     """Two forward and backward passes, the second one a small step later.
 
     The step moves each weight tensor W (two dimensions or more; m × n as a matrix) against its
@@ -60,6 +61,7 @@ def second_look(subject: Subject, step: float = STEP) -> SecondLook:
     Args:
         subject: its ``projection`` is the loss.
         step: ÷ the RMS singular value of the weight.
+        bends: whether the curvature of the user's loss is wanted, for as much as two passes.
 
     Raises:
         ModelError: a forward or backward pass raised.
@@ -71,19 +73,21 @@ def second_look(subject: Subject, step: float = STEP) -> SecondLook:
     }
     with torch.inference_mode(False), torch.enable_grad(), without_reentrant():
         try:
-            look, before = _first_pass(subject, weights)
+            look, before, seen = _first_pass(subject, weights, bends)
+            further = further_of(subject, seen)
+            del seen  # which holds a gradient of every parameter
             moved = _moved(weights, before, step)
             # Until the backward pass is over: a checkpointed layer runs again in it.
-            with undisturbed(subject.model), _standing_at(weights, moved):
+            with undisturbed(subject.model), standing_at(weights, moved):
                 alike = _compared(subject, {name: weights[name] for name in moved}, before)
         except Exception as error:
             raise failed(error) from error
-    return look._replace(coherence=_lower_quartile(alike))
+    return look._replace(coherence=_lower_quartile(alike), further=further)
 
 
 def _first_pass(
-    subject: Subject, weights: Mapping[str, Tensor]
-) -> tuple[SecondLook, dict[str, Tensor]]:
+    subject: Subject, weights: Mapping[str, Tensor], bends: bool
+) -> tuple[SecondLook, dict[str, Tensor], Glance]:
     """What the pass before the step tells, and the gradients of the weights there."""
     with (
         undisturbed(subject.model),
@@ -91,8 +95,9 @@ def _first_pass(
         _sequences(subject.model) as sequences,
         _channels(subject.model) as channels,
     ):
-        output = _output(subject)
+        output = output_of(subject)
         crossings.end(output)
+        seen = glance(subject, output, bends)
         highways = {name: crossing.highway() for name, crossing in crossings.by_name.items()}
         ran = list(sequences.values())  # without what a checkpointed layer runs again
         inputs = [x for sequence in ran for x in sequence.xs]
@@ -106,14 +111,7 @@ def _first_pass(
         lost_past=max(lost, default=0.0),
         normalised=min(channels, default=None),
     )
-    return look, gradients
-
-
-def _output(subject: Subject) -> Any:
-    """What the model gives; what it draws is the same each time."""
-    reseed_all(derive(subject.seed, "forward"))
-    args, kwargs = map_tensors(torch.clone, (subject.args, dict(subject.kwargs)))
-    return subject.model(*args, **kwargs)
+    return look, gradients, seen
 
 
 def _gradients(subject: Subject, output: Any, of: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -144,7 +142,7 @@ def _compared(
         for name, weight in weights.items():
             hook = weight.register_hook(partial(compare, name))  # type: ignore[no-untyped-call]
             hooks.callback(hook.remove)
-        loss = subject.projection(_output(subject))
+        loss = subject.projection(output_of(subject))
         torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
     return [alike[name] for name in weights if name in alike]
 
@@ -154,19 +152,6 @@ def _lower_quartile(values: Sequence[float]) -> float | None:
     if not values or not all(map(math.isfinite, values)):
         return None
     return quantiles(values, n=4, method="inclusive")[0] if len(values) > 1 else values[0]
-
-
-@contextmanager
-def _standing_at(weights: Mapping[str, Tensor], moved: Mapping[str, Tensor]) -> Iterator[None]:
-    """The same parameters with other values, wherever they are used; afterwards with their own."""
-    own = {name: weights[name].data for name in moved}
-    try:
-        for name, value in moved.items():
-            weights[name].data = value
-        yield
-    finally:
-        for name, value in own.items():
-            weights[name].data = value
 
 
 def _moved(

@@ -65,7 +65,9 @@ def measure_chain(rows: list[Row], x: Tensor, loss: Loss) -> Pass:
         x, position = segment.end, position + len(outputs)
     try:
         value = scalar(loss(x))
-        around = of_chain([row.module for row in rows], given, of_graph(value, main_output(x)))
+        named = [pair for row in rows for pair in parameters_of(row.module, f"{row.name}.")]
+        around = of_graph(value, main_output(x), named, [segment.end for segment in segments])
+        around = of_chain([row.module for row in rows], given, around)
         gradients, parameters = _backward(segments, value, len(rows))
     except Exception as error:
         raise failed(error, None, rows) from error

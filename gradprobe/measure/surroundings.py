@@ -18,8 +18,17 @@ class LossProfile(NamedTuple):
     after: str = ""
     normalised: bool = False  # whether a log-softmax is between the two
     times_guess: float | None = None
+    broadcast: bool = False  # each output is compared with the target of every sample
     target_rms: float | None = None
     outside: float = 0.0
+
+
+class StateProfile(NamedTuple):
+    """How the state of a loop grows, that is, what one weight multiplies step by step."""
+
+    weight: str  # its name
+    growth: float  # the largest RMS ÷ the first that is not 0
+    steps: int
 
 
 class Surroundings(NamedTuple):
@@ -37,6 +46,21 @@ class Surroundings(NamedTuple):
     softmax_between: int = 0  # softmaxes whose output goes straight into a linear layer
     masked: bool = False  # a softmax over -inf alone
     unowned: tuple[str, ...] = ()  # what requires a gradient and is no parameter of the model
+    state: StateProfile | None = None  # of the loop whose state grows most
+    warnings: tuple[str, ...] = ()  # of torch, about the model's and the loss's lines
+
+
+class Further(NamedTuple):
+    """What a second look tells beside the signals."""
+
+    mixing: float | None = None  # of a sample's gradient, the share at other samples
+    idle: tuple[int, ...] = ()  # columns of the output of which no weight gets a gradient
+    columns: int = 0  # that were looked at
+    alike: float | None = None  # at equal outputs, the share of the samples' gradients in common
+    curvature: float | None = None  # of the loss along its gradient; at most its largest eigenvalue
+    rate: float | None = None  # the learning rate that is to be held against it
+    state: StateProfile | None = None  # with the weights of loops half as large again
 
 
 UNKNOWN = Surroundings()
+NOTHING = Further()

@@ -9,13 +9,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from gradprobe.errors import ModelError
+from gradprobe.errors import InputError, ModelError
 from gradprobe.measure.blocks.found import take_apart_module
 from gradprobe.measure.blocks.jacobian import jacobians, take_apart
 from gradprobe.measure.blocks.paths import expand
 from gradprobe.measure.blocks.positions import measure_positions
 from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
 from gradprobe.measure.checkpoints import without_reentrant
+from gradprobe.measure.further import further_alone
 from gradprobe.measure.measurement import Measurement, NoLook, SecondLook
 from gradprobe.measure.mixing import mixing
 from gradprobe.measure.obstacles import obstacle
@@ -23,6 +24,7 @@ from gradprobe.measure.one_pass import measure
 from gradprobe.measure.passes import failed
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.measure.second_look import second_look, too_coarse
+from gradprobe.measure.surroundings import Further
 from gradprobe.measure.undisturbed import enough_threads, undisturbed
 from gradprobe.measure.zeros import drawn_at_random, hiding, with_still_zero
 from gradprobe.model.build import Network
@@ -45,6 +47,9 @@ def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None
         InputError: the subject has no such rows or positions.
         ModelError: the model failed while it ran.
     """
+    if options.lr is not None and subject.told.get("loss") == "projection":
+        hint = "--loss cross_entropy, mse, or a function of your own"
+        raise InputError("--lr: the projection is linear, so no step is too large", hint=hint)
     with enough_threads(subject):
         profile = _profile(subject, options)
         with ExitStack() as drawn:
@@ -52,8 +57,10 @@ def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None
                 drawn.enter_context(drawn_at_random(subject, hidden))
                 behind = _profile(subject, options)
                 profile = replace(behind, loss=profile.loss, redrawn=hidden)
-            look, no_look = look_again(subject, profile) if options.looks_twice else (None, None)
-            profile = _with_mixing(profile, subject) if options.looks_twice else profile
+            look, no_look = None, None
+            if options.looks_twice:
+                look, no_look = look_again(subject, profile, options.lr is not None)
+                profile = replace(profile, further=_further(subject, look, options.lr))
         threads = torch.get_num_threads()
     # By one thread the numbers are the same everywhere; by several their last digits depend on it.
     told = dict(subject.told) | ({"threads": threads} if threads > 1 else {})
@@ -111,7 +118,7 @@ def _profile(subject: Subject, options: ProbeOptions) -> GradientProfile:
 
 
 def look_again(
-    subject: Subject, profile: GradientProfile
+    subject: Subject, profile: GradientProfile, bends: bool = False
 ) -> tuple[SecondLook | None, NoLook | None]:
     """A second look, or why there is none: a model that cannot be run twice is no failure."""
     model = subject.model
@@ -122,17 +129,22 @@ def look_again(
     if reason:
         return None, NoLook(reason)
     try:
-        return second_look(subject), None
+        return second_look(subject, bends=bends), None
     except ModelError as error:
         return None, NoLook(f"the second look failed: {error.message}", failed=True)
 
 
-def _with_mixing(profile: GradientProfile, subject: Subject) -> GradientProfile:
-    """``profile`` with ``mixing``, where the model can be run once more."""
+def _further(subject: Subject, look: SecondLook | None, rate: float | None) -> Further:
+    """What is known beside the signals, also where there is no second look."""
+    further = look.further if look else further_alone(subject, rate is not None)
+    return further._replace(mixing=_mixing(subject), rate=rate)
+
+
+def _mixing(subject: Subject) -> float | None:
     try:
-        return replace(profile, mixing=mixing(subject))
+        return mixing(subject)
     except Exception:
-        return profile
+        return None
 
 
 def _moments(x: Tensor) -> Moments | None:

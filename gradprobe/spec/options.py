@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -105,6 +106,7 @@ class ProbeOptions:
     theory: bool = option(False, Shown("Mean-field theory beside it."))
     rows: str | None = option(None, Shown("The modules that are the blocks.", metavar="GLOB"))
     deep: bool = option(False, Shown("Judge by the chance of training."))
+    lr: float | None = option(None, Shown("SGD's learning rate: is it stable at the start?"))
     overfit: str = option(
         NEVER,
         Shown("Try whether it learns one batch by heart.", kind=bool, typed=False, read=_trial),
@@ -115,10 +117,12 @@ class ProbeOptions:
     @property
     def looks_twice(self) -> bool:
         """Whether a second look is taken: a trial that is asked for stands beside a prediction."""
-        return self.deep or self.overfit == ALWAYS
+        return self.deep or self.overfit == ALWAYS or self.lr is not None
 
     def __post_init__(self) -> None:
         choose("--overfit", self.overfit, TRIALS)
+        if self.lr is not None and not 0 < self.lr < math.inf:
+            raise InputError(f"--lr {self.lr:g} is no learning rate: it is to be above 0")
         if self.overfit_time is not None and not 0 < self.overfit_time <= MAX_TIMEOUT:
             bounds = f"{self.overfit_time:g} is out of range (0 to {MAX_TIMEOUT:,.0f} s)"
             raise InputError(f"--overfit-time {bounds}")
@@ -185,6 +189,7 @@ class ProbeKeywords(TypedDict, total=False):
     blocks: bool
     thresholds: Mapping[str, float] | None
     deep: bool
+    lr: float | None
     overfit: bool | str
     overfit_time: float | None
     max_memory: int

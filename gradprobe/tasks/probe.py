@@ -118,6 +118,8 @@ def probe(
             ``deep`` knows the probability.
         deep: take a second look, two more passes, for a verdict by the probability that it trains,
             which is in ``training``.
+        lr: SGD's learning rate, held against the curvature of the loss, which has to be one with a
+            curvature (not the projection); ``deep`` is then the default.
         overfit: try whether it learns one batch by heart, a few dozen steps at each of a few rates,
             or with ``auto`` do so where the prediction is not clear; ``deep`` is then the default.
             The batch is the given one, the loss yours where it is a function.

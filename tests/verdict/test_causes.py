@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -75,6 +76,17 @@ def mse(output: Tensor) -> Tensor:
 
 def written_out(target: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda output: ((output - target) ** 2).mean()
+
+
+def quiet(loss: Callable[..., Tensor], target: Tensor) -> Callable[[Tensor], Tensor]:
+    """A loss whose warnings nobody wants to hear."""
+
+    def of(output: Tensor) -> Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return loss(output, target)
+
+    return of
 
 
 class Case(NamedTuple):
@@ -152,6 +164,77 @@ class Cell(nn.Module):
         return self.head(state)
 
 
+class Brink(nn.Module):
+    """A long memory with a ReLU in it, whose state holds only just; or tanh."""
+
+    def __init__(self, faulty: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.x, self.h, self.head = (
+            nn.Linear(8, 16),
+            nn.Linear(16, 16, bias=False),
+            nn.Linear(16, 4),
+        )
+        self.keep, self.act = nn.Linear(8, 16), (F.relu if faulty else torch.tanh)
+        nn.init.constant_(self.keep.bias, 1.0)
+        nn.init.orthogonal_(self.h.weight, 1.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x.new_zeros(len(x), 16)
+        for now in x.unbind(1):
+            keep = torch.sigmoid(self.keep(now))
+            state = keep * state + (1 - keep) * self.act(self.x(now) + self.h(state))
+        return self.head(state)
+
+
+class Elman(nn.Module):
+    """torch's own layer, with weights that let a ReLU's state grow."""
+
+    def __init__(self, faulty: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.RNN(8, 16, nonlinearity="relu" if faulty else "tanh", batch_first=True)
+        self.fc, self.head = nn.Linear(16, 16), nn.Linear(16, 4)
+        nn.init.orthogonal_(self.layer.weight_hh_l0, 2.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.fc(self.layer(x)[0][:, -1])))
+
+
+class Two(nn.Module):
+    """Two outputs a sample, of which one is rounded, clamped away or cut off."""
+
+    def __init__(self, how: str, faulty: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh())
+        self.head, self.how, self.faulty = nn.Linear(16, 4), how, faulty
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.head(self.body(x)).split((3, 1), 1)
+        if self.faulty:
+            ways = {"round": b.round, "clamp": lambda: b.clamp(5, 9), "detach": b.detach}
+            b = ways[self.how]()
+        return torch.cat([a, b], 1)
+
+
+class Map(nn.Module):
+    """A picture of four channels, the last of which a ReLU holds at zero."""
+
+    def __init__(self, faulty: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = (
+            nn.Conv2d(i, o, 3, padding=1) for i, o in ((1, 8), (8, 8), (8, 4))
+        )
+        with torch.no_grad():
+            self.c.bias[3] -= 9 * faulty
+            self.c.bias[:3] += 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.c(torch.tanh(self.b(torch.tanh(self.a(x))))))
+
+
 LONG = torch.randn(32, 30, 8, generator=G)
 ZEROS = torch.nn.init.zeros_
 
@@ -170,6 +253,7 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
     zero = ZEROS if faulty else (lambda w: w)
     sign = (lambda w: w.abs_().mul_(3)) if faulty else (lambda w: w)
     flat = (lambda w: w.mul_(40)) if faulty else (lambda w: w)
+    shaped = TARGETS[:, 0] if faulty else TARGETS[:, :1]
     return {
         "GP601": [
             Case(initialised(mlp(), lambda w: w), X * (not faulty), ce),
@@ -236,7 +320,21 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(weights_only(mlp(), sign), X.abs() + 1, ce),
             Case(weights_only(cnn(), sign), IMAGES.abs() + 1, ce),
         ],
-        "GP710": [Case(Cell(faulty, joint), LONG, ce) for joint in (False, True)],
+        "GP710": [
+            *(Case(Cell(faulty, joint), LONG, ce) for joint in (False, True)),
+            Case(Elman(faulty), LONG, ce),
+            Case(Brink(faulty), LONG.repeat(1, 2, 1), ce),
+        ],
+        "GP711": [
+            Case(mlp(out=1), X, quiet(F.mse_loss, shaped)),
+            Case(cnn(out=1), IMAGES, quiet(nn.SmoothL1Loss(), shaped)),
+            Case(Reader(out=1), SEQUENCE, lambda o: ((shaped - o) ** 2).mean()),
+            Case(mlp(nn.Tanh, out=1), X, lambda o: (o - shaped).abs().mean()),
+        ],
+        "GP712": [
+            *(Case(Two(how, faulty), X, mse) for how in ("round", "clamp", "detach")),
+            Case(Map(faulty), IMAGES, lambda o: (o.mean((2, 3)) - TARGETS).square().mean()),
+        ],
     }
 
 
@@ -272,7 +370,7 @@ def test_nothing_is_said_where_it_is_not(code: str) -> None:
 
 def test_each_rule_of_a_cause_is_tried_and_ranked() -> None:
     codes = {rule.code for rule in RULES if rule.code.startswith(("GP6", "GP7"))}
-    assert codes - set(cases(True)) == {"GP605"}  # below
+    assert codes - set(cases(True)) == {"GP605", "GP609"}  # below
     assert codes <= set(RANKING)
     assert set(RANKING) | set(EFFECTS) <= {rule.code for rule in RULES}
 
@@ -285,6 +383,78 @@ def test_a_gradient_that_is_lost_behind_the_trunk_is_said(make: Callable[..., nn
     with torch.no_grad():
         model[-1].weight.mul_(1e-5)
     assert "GP605" in {f.rule for f in look(Case(model, x, ce)).findings}
+
+
+@pytest.mark.parametrize("make", [mlp, cnn, Reader])
+def test_a_learning_rate_is_held_against_what_is_stable(make: Callable[..., nn.Module]) -> None:
+    """Gradient descent from there: above, the loss grows; well below, it falls."""
+    x = {mlp: X, cnn: IMAGES, Reader: SEQUENCE}[make]
+    y = TARGETS[:, :1]
+
+    def loss(output: Tensor) -> Tensor:
+        return F.mse_loss(output, y)
+
+    def overshoots(rate: float) -> bool:
+        """Whether the loss ever stands above where it began."""
+        model, losses = make(out=1), []
+        optimizer = torch.optim.SGD(model.parameters(), rate)
+        for _ in range(8):
+            optimizer.zero_grad()
+            losses.append(loss(model(x)))
+            losses[-1].backward()
+            optimizer.step()
+        return not max(losses).item() <= losses[0].item()
+
+    stable = 2 / gradprobe.probe(make(out=1), x, loss=loss, lr=1e-6).profile.further.curvature
+    for rate, is_large in ((0.3 * stable, False), (6 * stable, True)):
+        told = gradprobe.probe(make(out=1), x, loss=loss, lr=rate).findings
+        assert ("GP609" in {f.rule for f in told}) == is_large
+        assert overshoots(rate) == is_large
+
+
+def test_the_curvature_of_a_linear_model_is_between_its_eigenvalues() -> None:
+    """Of mean squares of x·w the Hessian is 2 xᵀx / n."""
+    x, y = X.double(), TARGETS[:, :1].double()
+    torch.manual_seed(0)
+    model = nn.Linear(8, 1, bias=False).double()
+    report = gradprobe.probe(model, x, loss=lambda o: F.mse_loss(o, y), lr=0.01)
+    hessian = 2 * x.T @ x / len(x)
+    gradient = 2 * x.T @ (model(x) - y).detach() / len(x)
+    along = float((hessian @ gradient).norm() / gradient.norm())
+    assert along < float(torch.linalg.eigvalsh(hessian).max())
+    assert report.profile.further.curvature == pytest.approx(along, rel=1e-6)
+
+
+def test_a_learning_rate_needs_a_loss_with_a_curvature() -> None:
+    with pytest.raises(gradprobe.GradprobeError, match="linear"):
+        gradprobe.probe(mlp(), X, lr=0.1)
+
+
+@pytest.mark.parametrize("make", [mlp, cnn, Reader])
+def test_a_loss_that_tells_no_samples_apart_is_noted(make: Callable[..., nn.Module]) -> None:
+    x = {mlp: X, cnn: IMAGES, Reader: SEQUENCE}[make]
+
+    def told(loss: Callable[[Tensor], Tensor], out: int = 4) -> set[str]:
+        return {f.rule for f in look(Case(make(out=out), x, loss)).findings}
+
+    assert "GP406" in told(lambda o: -o.mean(), 1)
+    assert "GP406" in told(lambda o: F.cross_entropy(o, LABELS * 0))
+    assert "GP406" not in told(ce)
+    assert "GP406" not in told(lambda o: F.mse_loss(o, TARGETS[:, :1] * 3 + 100), 1)
+    assert "GP406" not in told(lambda o: F.l1_loss(o, TARGETS[:, :1] * 3 + 100), 1)
+
+
+def test_what_torch_warns_of_is_noted_each_time_and_heard() -> None:
+    """Also at a second probe in one process, and by whoever listens."""
+
+    def loss(output: Tensor) -> Tensor:
+        return F.mse_loss(output, TARGETS[:1])
+
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="Using a target size"):
+            report = gradprobe.probe(mlp(), X, loss=loss)
+        assert [f.severity.name for f in report.findings if f.rule == "GP407"] == ["INFO"]
+    assert not [f for f in look(Case(mlp(), X, mse)).findings if f.rule == "GP407"]
 
 
 def test_an_effect_is_told_behind_its_cause_and_with_its_cure() -> None:

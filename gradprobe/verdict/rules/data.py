@@ -129,11 +129,25 @@ def mixed_samples(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue
     batch. Graph networks, losses over pairs and BatchNorm are meant to and are left out.
     Only a second look finds it: `probe --deep`, or `check`.
     """
-    share = profile.mixing
+    share = profile.further.mixing
     if share is not None and share > _MIXED:
         message = f"samples mix: {fraction(share)} of an output's gradient is at other samples"
         advice = "look for dim=0, a missing batch_first=True, or a view/reshape across the batch"
         yield Clue(message, advice, None, share, _MIXED)
+
+
+def step_too_large(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """The learning rate that was given is above what gradient descent stands at the first step.
+
+    With a curvature λ, steps of SGD above 2/λ grow instead of shrink (LeCun et al. 1998). Networks
+    come back from up to twice that, where the curvature falls (Lewkowycz et al. 2020, arXiv
+    2003.02218), so it is said from there on. λ is a lower bound: a smaller rate may diverge too.
+    """
+    curvature, rate = profile.further.curvature, profile.further.rate
+    if curvature and rate and rate > 2 * (2 / curvature):
+        message = f"lr={rate:g} is too large a step: SGD is stable up to {number(2 / curvature)}"
+        advice = f"lr={1 / curvature:.1g}, a warm-up, or scaled inputs and targets"
+        yield Clue(message, advice, None, rate, 4 / curvature)
 
 
 _WEAK = Verdict.WEAK
@@ -147,4 +161,5 @@ RULES = (
     Rule("GP606", "far-off", Severity.WARNING, far_off, _WEAK),
     Rule("GP607", "half-precision", Severity.WARNING, half_precision, _WEAK),
     Rule("GP608", "mixed-samples", Severity.WARNING, mixed_samples, _WEAK),
+    Rule("GP609", "step-too-large", Severity.WARNING, step_too_large, _WEAK),
 )

@@ -12,6 +12,8 @@ from gradprobe.verdict.advice import cures
 from gradprobe.verdict.report import Severity, Training
 from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds, listed, wakes_later
 
+_SAME = 1 - 1e-5  # share of the samples' gradients that is common to all
+
 
 def useless_bias(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     """A bias right before a normalisation over the batch, which subtracts it again.
@@ -81,6 +83,24 @@ def unweighed(profile: GradientProfile, training: Training) -> Iterator[Clue]:
         yield Clue(f"{judge}: {training.reason}", "nothing to do, if it is meant")
 
 
+def alike_samples(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """Where all outputs are the same, the loss pulls every sample in the same direction.
+
+    So it does not tell the samples apart: one label for all, targets that were averaged or
+    broadcast. An adversarial loss does so too and is meant to.
+    """
+    alike = profile.further.alike
+    if alike is not None and alike > _SAME:
+        message = "the loss does not tell samples apart: at equal outputs all get one gradient"
+        yield Clue(message, "look at labels and their shape, if it is not meant", value=alike)
+
+
+def warned(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """What torch itself warned of while the model and its loss ran."""
+    for warning in profile.around.warnings:
+        yield Clue(f"torch warns: {warning}", "look at the line that it names")
+
+
 def _outer(profile: GradientProfile) -> list[RowProfile]:
     """The rows that are not inside another one."""
     return [row for row in profile.rows if row.level == 0]
@@ -101,4 +121,6 @@ RULES = (
     ),
     Rule("GP404", "unseen", Severity.INFO, unseen),
     Rule("GP405", "unweighed", Severity.INFO, weigh=unweighed),
+    Rule("GP406", "alike-samples", Severity.INFO, alike_samples),
+    Rule("GP407", "torch-warning", Severity.INFO, warned),
 )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from gradprobe.measure.measurement import Cure
 from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile
-from gradprobe.numbers import fraction, number
+from gradprobe.numbers import fraction, number, plural
 from gradprobe.verdict.advice import cures
 from gradprobe.verdict.report import Severity, Verdict
 from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds, listed
 
-_GROWS = 1e3  # times the first step's RMS
+_GROWS = 1e3  # times the first step's RMS, at the least
 _ALIKE = 0.05  # input dependence: sound rows keep 0.1 or more
 _LOGITS = ("NllLoss", "NllLoss2D", "BinaryCrossEntropyWithLogits")
 
@@ -141,17 +142,50 @@ def one_sided(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
 
 
 def growing_state(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
-    """The state of a recurrent cell grows from step to step, without a bound.
+    """The state of a loop grows from step to step, or would with slightly larger weights.
 
-    A ReLU or a linear activation in the cell lets it: tanh holds the state between -1 and 1.
+    A ReLU or a linear activation in the cell lets it: tanh holds the state between -1 and 1. A
+    state that only adds up grows as the number of steps; ten times that is a product. A second look
+    tries weights half as large again, as some hundred steps of training make them.
     """
-    for row in profile.ran:
-        if row.state_growth is not None and row.state_growth > _GROWS:
-            message = f"the state of row {row.name} grows {number(row.state_growth)} times over"
-            message += " the sequence"
+    larger = "with weights 1.5 times as large "
+    for state, when in ((profile.around.state, ""), (profile.further.state, larger)):
+        threshold = max(_GROWS, 10.0 * state.steps) if state else math.inf
+        if state and state.growth > threshold:
+            rows = [r for r in profile.ran if any(p.name == state.weight for p in r.parameters)]
+            message = f"the state has no bound: {when}it grows {number(state.growth)} times over "
+            message += f"{state.steps} steps of {state.weight}"
             advice = "a bounded activation (tanh) in the cell, LayerNorm in it, or a smaller init"
-            yield Clue(message, advice, row, row.state_growth, _GROWS)
+            yield Clue(message, advice, next(iter(rows), None), state.growth, threshold)
             return
+
+
+def broadcast(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """The loss compares the output of each sample with the target of every sample.
+
+    Outputs of shape (n, 1) and targets of shape (n,) make n × n differences. All outputs are drawn
+    to the mean of the targets, and the loss stops at their variance.
+    """
+    heard = any("Using a target size" in warning for warning in profile.around.warnings)
+    if heard or any(loss.broadcast for loss in profile.around.losses):
+        message = "outputs and targets differ in shape: each output is held against every target"
+        advice = "y.view_as(output), y.unsqueeze(1), or output.squeeze(1), before the loss"
+        yield Clue(message, advice)
+
+
+def idle_output(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A column of the output from which no weight gets any gradient: nothing can be learnt there.
+
+    Of its gradient exactly nothing arrives: a clamp, a ReLU, a round or a detach() behind the last
+    layer. Only a second look finds it: `probe --deep`, or `check`.
+    """
+    idle, columns = profile.further.idle, profile.further.columns
+    if idle and len(idle) * 20 >= columns and profile.reach != 0:
+        which = listed(str(column) for column in idle)
+        message = f"{plural(len(idle), 'column')} of the output ({which}) without any effect: no "
+        message += "weight gets a gradient from there"
+        advice = "look for a clamp, a ReLU, a round or a detach() behind the last layer"
+        yield Clue(message, advice, profile.ran[-1], len(idle) / columns)
 
 
 def _weights(profile: GradientProfile) -> list[tuple[RowProfile, ParameterProfile]]:
@@ -181,4 +215,6 @@ RULES = (
     Rule("GP708", "unowned", Severity.ERROR, unowned, Verdict.DISCONNECTED),
     Rule("GP709", "one-sided", Severity.WARNING, one_sided, _WEAK),
     Rule("GP710", "growing-state", Severity.WARNING, growing_state, _WEAK),
+    Rule("GP711", "broadcast", Severity.WARNING, broadcast, _WEAK),
+    Rule("GP712", "idle-output", Severity.WARNING, idle_output, _WEAK),
 )
