@@ -65,7 +65,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         PerFileIgnore("a/*.yaml", "weak", "warm-up"),
     )
     [entry] = options.targets
-    assert (entry.label, entry.path, entry.place.line) == ("net:Net(layers=3)", "src", 23)
+    assert (entry.label, entry.path, entry.place.line) == ("net:Net(layers=3)", "src", 24)
     assert entry.inputs == (TensorSpec((2, 4), "int64", 9),)
     assert set(options.origins) == {key.replace("-", "_") for key in KEYS}
     assert options.origins["timeout"] == "pyproject.toml:16"

@@ -168,7 +168,7 @@ def read_argument(text: str) -> tuple[str, Value]:
         raise InputError(f"--arg: '{text}' is not of the form key=value")
     if not value:
         return key, ""
-    if value[0] in "{[":
+    if value[0] == "{":
         with contextlib.suppress(ValueError, RecursionError):
             return key, json.loads(value)
     document = Document(value.encode("utf-8", "replace"), f"--arg {key}")
