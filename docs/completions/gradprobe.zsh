@@ -5,5 +5,10 @@ _gradprobe_completion() {
   eval $(env _TYPER_COMPLETE_ARGS="${words[1,$CURRENT]}" _GRADPROBE_COMPLETE=complete_zsh gradprobe)
 }
 
-compdef _gradprobe_completion gradprobe
+# From fpath this file is the function itself, at the first Tab; sourced, it only names it.
+if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
+  _gradprobe_completion "$@"
+else
+  compdef _gradprobe_completion gradprobe
+fi
 

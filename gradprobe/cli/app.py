@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gradprobe._version import __version__
+from gradprobe.cli.completion import mend_zsh
+from gradprobe.cli.examples import epilog
 from gradprobe.cli.output import emit
+from gradprobe.cli.panels import PanelCommand
+from gradprobe.errors import InputError
+from gradprobe.spec.network import is_script, is_target
+from gradprobe.spec.sources.stack import STACKS
 
 # Each is a function of its name in a module of its name.
 COMMANDS = ("check", "probe", "compare", "block", "paths", "sweep", "fix", "schema", "rules")
@@ -22,18 +30,42 @@ def app_for(arguments: Sequence[str] | None) -> typer.Typer:
     A gate that finds everything in its cache is done in less time than it takes to import what the
     other commands need.
     """
-    words = sys.argv[1:] if arguments is None else arguments
+    words = words_of(arguments)
     named = [words[0]] if words and words[0] in COMMANDS else COMMANDS
+    _require_command(words)
+    mend_zsh(words)
     app = typer.Typer(
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     for name in named:
-        app.command()(getattr(import_module(f"gradprobe.cli.commands.{name}"), name))
+        command = getattr(import_module(f"gradprobe.cli.commands.{name}"), name)
+        app.command(epilog=epilog(name), cls=PanelCommand)(command)
     app.callback()(gradprobe)
     return app
+
+
+def words_of(arguments: Sequence[str] | None) -> list[str]:
+    """The arguments; ``help COMMAND`` is ``COMMAND --help``."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    return [*words[1:], "--help"] if words[:1] == ["help"] else words
+
+
+def _require_command(words: Sequence[str]) -> None:
+    """Refuse a target where a command is to stand.
+
+    Raises:
+        InputError: the first word is one; the hint is what was meant.
+    """
+    word = words[0] if words else "-h"
+    if word in COMMANDS or (word.startswith("-") and word != "-"):
+        return
+    target = is_target(word) or is_script(word) or word in (*STACKS, "-") or Path(word).exists()
+    if target:
+        hint = f"gradprobe probe {shlex.join(words)}"
+        raise InputError(f"'{word}' is a target, and a command is missing", hint=hint)
 
 
 def _version(wanted: bool) -> None:

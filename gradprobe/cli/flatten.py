@@ -17,6 +17,24 @@ from gradprobe.spec.options import Shown
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
+# The panel of ``--help`` that a dataclass's options stand in.
+PANELS = {
+    "StackOptions": "Built-in stacks",
+    "CodeOptions": "Python models",
+    "RunOptions": "Python models",
+    "ArchitectureOptions": "Hugging Face configurations",
+    "ProbeOptions": "Measurement",
+    "Limits": "Limits",
+    "CheckOptions": "Judgement",
+    "ConfigOptions": "Configuration",
+    "BaselineOptions": "Baseline",
+    "WorkOptions": "Work",
+    "OutputOptions": "Output",
+    "PublishOptions": "Output",
+    "Talk": "Output",
+}
+
+
 class Fields(NamedTuple):
     """What a command makes of a dataclass: ``Annotated[ProbeOptions, Fields("seed", "dtype")]``.
 
@@ -161,11 +179,12 @@ def _group(kind: Any, chosen: Fields, make: Callable[..., Any] | None = None) ->
         shown = entry.metadata.get("shown")
         if shown:
             default = MISSING if make else entry.default
-            options.append(_option(field.name, hints[field.name], default, shown))
+            panel = PANELS.get(kind.__name__)
+            options.append(_option(field.name, hints[field.name], default, shown, panel))
     return _Group(make or kind, tuple(options), inside)
 
 
-def _option(field: str, hint: Any, default: Any, shown: Shown) -> _Option:
+def _option(field: str, hint: Any, default: Any, shown: Shown, panel: str | None) -> _Option:
     flags = shown.flags or (f"--{field.replace('_', '-')}",)
     long = next(flag for flag in flags if flag.startswith("--"))
     kind = shown.kind or hint
@@ -175,7 +194,12 @@ def _option(field: str, hint: Any, default: Any, shown: Shown) -> _Option:
         words = StrEnum("Words", [(word, word) for word in shown.choices])  # type: ignore[misc]
         kind, typed = words, None if typed is None else words(typed)
     told = typer.Option(
-        *flags, help=shown.help, metavar=shown.metavar, min=shown.least, max=shown.most
+        *flags,
+        help=shown.help,
+        metavar=shown.metavar,
+        min=shown.least,
+        max=shown.most,
+        rich_help_panel=panel,
     )
     parameter = inspect.Parameter(
         long.removeprefix("--").partition("/")[0].replace("-", "_"),

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    from gradprobe.cli.app import app_for
+    from gradprobe.cli.app import app_for, words_of
     from gradprobe.errors import ExitCode, GradprobeError, InputError
 
     try:
@@ -52,7 +52,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's advice on how it was called is not the user's
             app = app_for(arguments)
-            result = app(args=arguments, prog_name="gradprobe", standalone_mode=False)
+            result = app(args=words_of(arguments), prog_name="gradprobe", standalone_mode=False)
         sys.stdout.flush()
         return int(result or 0)
     except GradprobeError as error:

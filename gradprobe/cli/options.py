@@ -26,11 +26,10 @@ from gradprobe.tasks.sweep import Axes, Job, listed, named
 from gradprobe.tasks.targets import load_target
 
 _KINDS = "package.module:name, file.py:name, a spec file, -, plain, residual, a config.json"
-Target = Annotated[str, typer.Argument(help=f"{_KINDS}.", metavar="TARGET")]
-Targets = Annotated[list[str], typer.Argument(help=f"Each: {_KINDS}.", metavar="TARGETS...")]
-Compared = Annotated[
-    list[str], typer.Argument(help=f"Each: {_KINDS}, or an earlier report.", metavar="TARGETS...")
-]
+Target = Annotated[str, typer.Argument(help=f"{_KINDS}.")]
+Targets = Annotated[list[str], typer.Argument(help=f"Each: {_KINDS}.")]
+Compared = Annotated[list[str], typer.Argument(help=f"Each: {_KINDS}, or an earlier report.")]
+GainAxis = Annotated[str | None, typer.Option(help="Weight std * sqrt(fan_in), zero bias.")]
 ArgAxis = Annotated[
     list[str] | None,
     typer.Option(help="Values of an argument; repeatable.", metavar="KEY=VALUE,VALUE"),
@@ -65,9 +64,17 @@ MeasuredProbe = Annotated[ProbeOptions, Fields(_MEASURED)]
 JudgedProbe = Annotated[ProbeOptions, Fields(f"{_MEASURED} deep")]
 PreciseProbe = Annotated[ProbeOptions, Fields(_MEASURED, {"dtype": option(None, _PRECISE)})]
 SweepProbe = Annotated[ProbeOptions, Fields(f"{_MEASURED} theory")]
-TextOutput = Annotated[OutputOptions, Fields("output color talk")]
+_REPORTS = option("text", Shown("Of the output.", choices=(*FORMATS, "csv", "markdown")))
+ReportOutput = Annotated[OutputOptions, Fields("", {"format": _REPORTS})]
+TextOutput = Annotated[OutputOptions, Fields("format output color talk")]
 TableOutput = Annotated[OutputOptions, Fields("format output everything color talk")]
-SweepOutput = Annotated[OutputOptions, Fields("format output color talk")]
+SweepOutput = Annotated[
+    OutputOptions,
+    Fields(
+        "format output color talk",
+        {"format": option("text", Shown("Of the output.", choices=(*FORMATS, "csv")))},
+    ),
+]
 FixOutput = Annotated[
     OutputOptions,
     Fields(
@@ -80,7 +87,7 @@ CompareOutput = Annotated[
     Fields(
         "format output everything color fail_on talk",
         {
-            "format": option("text", Shown("Of the output.", choices=(*FORMATS, "markdown"))),
+            "format": _REPORTS,
             "fail_on": option(
                 None, Shown("Exit 1 from this severity; default never.", choices=SEVERITIES)
             ),

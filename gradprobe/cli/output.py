@@ -77,6 +77,19 @@ class OutputOptions:
         return int(ExitCode.FINDINGS if failed else ExitCode.OK)
 
 
+def rendered(report: Report, output: OutputOptions) -> str:
+    """A report in the format that the options name."""
+    from gradprobe.render import csv, json, text
+    from gradprobe.render.check.markdown import render_comparison
+
+    if output.format == "json":
+        return json.render_report(report)
+    if output.format in ("csv", "markdown"):
+        render = csv.render_reports if output.format == "csv" else render_comparison
+        return render([report])
+    return text.render_report(report, output.style, everything=output.everything)
+
+
 def style_for(color: str, output: str | None) -> Style:
     """The style of standard output, or of a file where ``output`` names one.
 
@@ -136,7 +149,7 @@ def say(text: str) -> None:
 @contextmanager
 def progress(what: str) -> Iterator[None]:
     """Say on standard error what is going on, where that is a terminal, and take it back."""
-    if not sys.stderr.isatty() or not sys.stdout.isatty():
+    if not sys.stderr.isatty():
         yield
         return
     from rich.console import Console

@@ -30,7 +30,7 @@ class PublishOptions:
         CONCISE,
         Shown(
             f"{', '.join(FORMATS)}.",
-            ("--output-format",),
+            ("--output-format", "--format"),
             choices=tuple(FORMATS),
             metavar="FORMAT",
         ),

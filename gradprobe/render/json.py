@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gradprobe.measure.blocks.profile import BlockProfile
     from gradprobe.tasks.check.result import CheckResult
     from gradprobe.tasks.documents.base import Document
     from gradprobe.verdict.report import Report
+    from gradprobe.verdict.rules.rule import Rule
 
 
 def render_report(report: Report) -> str:
@@ -47,6 +49,20 @@ def render_lines(result: CheckResult) -> str:
 
     lines = [written(DiagnosticDocument.of(each), indent=None) for each in result.diagnostics]
     return "".join(lines)
+
+
+def render_block(block: BlockProfile, target: str, versions: Mapping[str, str]) -> str:
+    """One block with its real numbers."""
+    from gradprobe.tasks.documents.commands import BlockDocument
+
+    return written(BlockDocument.of(block, target, versions))
+
+
+def render_rules(rules: Sequence[Rule]) -> str:
+    """The rules with their explanations."""
+    from gradprobe.tasks.documents.commands import RulesDocument
+
+    return written(RulesDocument.of(rules))
 
 
 def written(document: Document, indent: int | None = 2) -> str:

@@ -15,6 +15,8 @@ OUTPUTS: dict[str, type[Document]] = {
     "check": commands.CheckDocument,  # check --output-format json
     "diagnostic": commands.DiagnosticDocument,  # one line of check --output-format json-lines
     "compare": report.CompareDocument,  # and of the others --format json
+    "block": commands.BlockDocument,
+    "rules": commands.RulesDocument,
     "paths": commands.PathsDocument,
     "sweep": commands.SweepDocument,
     "fix": commands.FixDocument,

@@ -105,7 +105,9 @@ class ProbeOptions:
     blocks: bool = option(False, Shown("Show highway, branch and gain."))
     theory: bool = option(False, Shown("Mean-field theory beside it."))
     rows: str | None = option(None, Shown("The modules that are the blocks.", metavar="GLOB"))
-    deep: bool = option(False, Shown("Judge by the chance of training."))
+    deep: bool = option(
+        False, Shown("Judge by the chance of training, or by reach.", ("--deep/--no-deep",))
+    )
     lr: float | None = option(None, Shown("SGD's learning rate: is it stable at the start?"))
     overfit: str = option(
         NEVER,

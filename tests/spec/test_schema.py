@@ -249,7 +249,8 @@ def test_an_emitted_spec_probes_as_the_stack_itself(
     assert run("probe", stack, *words, "--emit-spec", "-o", file).code == 0
     assert errors(file.read_text()) == []
     reports = [
-        json.loads(run("probe", target, *words, "--format", "json").out) for target in (stack, file)
+        json.loads(run("probe", *target, "--format", "json").out)
+        for target in ((stack, *words), (file,))
     ]
     for report in reports:
         del report["target"]

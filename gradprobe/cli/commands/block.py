@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from gradprobe._version import __version__
 from gradprobe.cli import options as o
 from gradprobe.cli.effects import Given
 from gradprobe.cli.flatten import flattened
 from gradprobe.cli.output import emit, progress
 from gradprobe.render.block import block_steps
+from gradprobe.render.json import render_block
 from gradprobe.spec.options import RunOptions
 from gradprobe.spec.sources.table import TargetOptions
 from gradprobe.tasks.probe import block as take_apart
@@ -40,6 +42,9 @@ def block(
     spec, options = o.loaded(target, about, options, given)
     with progress(f"probing {target}"):
         taken = take_apart(spec, options, row, run)
+    if output.format == "json":
+        output.emit(render_block(taken, target, {"gradprobe": __version__}))
+        return 0
     steps = block_steps(taken, target, output.style)
     if step and output.output is None and sys.stdin.isatty() and sys.stdout.isatty():
         for index, text in enumerate(steps):

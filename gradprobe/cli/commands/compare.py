@@ -9,6 +9,7 @@ from gradprobe.cli.output import progress
 from gradprobe.errors import InputError
 from gradprobe.render.check.markdown import render_comparison as render_markdown
 from gradprobe.render.compare import render_comparison
+from gradprobe.render.csv import render_reports
 from gradprobe.render.json import render_comparison as render_json
 from gradprobe.spec.options import RunOptions
 from gradprobe.spec.sources.table import TargetOptions
@@ -49,8 +50,8 @@ def compare(
             reports.append(probe_target(source, options, run=run))
     if output.format == "json":
         output.emit(render_json(reports))
-    elif output.format == "markdown":
-        output.emit(render_markdown(reports))
+    elif output.format in ("markdown", "csv"):
+        output.emit((render_markdown if output.format == "markdown" else render_reports)(reports))
     else:
         output.emit(render_comparison(reports, output.style, everything=output.everything))
     return output.exit_code(reports)

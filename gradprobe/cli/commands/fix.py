@@ -13,6 +13,7 @@ from gradprobe.cli.output import progress
 from gradprobe.errors import ExitCode
 from gradprobe.render.fix import render_fix, render_fix_json
 from gradprobe.spec.options import RunOptions
+from gradprobe.spec.seeds import choose_seeds, seeds_in
 from gradprobe.spec.sources.table import TargetOptions
 from gradprobe.tasks.fix import target as mending
 from gradprobe.verdict.judge import versions
@@ -24,8 +25,8 @@ def fix(
     *,
     write: Annotated[bool, typer.Option("--write", help="Change the file.")] = False,
     seeds: Annotated[
-        int, typer.Option(min=1, max=100, help="Seeds at which it must be healthy.")
-    ] = 3,
+        str, typer.Option(metavar="N|LIST", help="Seeds at which it must be healthy.")
+    ] = "3",
     about: TargetOptions,
     options: o.MeasuredProbe,
     run: RunOptions,
@@ -43,7 +44,7 @@ def fix(
     about, options = o.with_loss(about, options)
     network = mending.read(target, about, write=write)
     given.require_effect([target], [kind_of(network.spec)])
-    every = tuple(range(options.seed, options.seed + seeds))
+    every = choose_seeds(seeds_in(seeds), options.seed).seeds
     with progress(f"mending {target}"):
         mended = mending.mend(network, options, every, run, output.everything)
     if write and mended.text:

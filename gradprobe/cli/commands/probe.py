@@ -7,9 +7,7 @@ from dataclasses import replace
 from gradprobe.cli import options as o
 from gradprobe.cli.effects import Given
 from gradprobe.cli.flatten import flattened
-from gradprobe.cli.output import OutputOptions, progress
-from gradprobe.render.json import render_report as render_json
-from gradprobe.render.text import render_report as render_text
+from gradprobe.cli.output import progress, rendered
 from gradprobe.spec.options import ProbeOptions, RunOptions
 from gradprobe.spec.sources.table import TargetOptions
 from gradprobe.spec.write import render_target
@@ -26,7 +24,7 @@ def probe(
     seeds: o.SeveralSeeds = None,
     options: ProbeOptions,
     run: RunOptions,
-    output: OutputOptions,
+    output: o.ReportOutput,
     given: Given,
 ) -> int:
     """Run one backward pass and show where the gradient goes.
@@ -51,8 +49,5 @@ def probe(
     report = probe_seeds(
         spec, options, several, run, lambda which: progress(f"probing {target}{which}")
     )
-    if output.format == "json":
-        output.emit(render_json(report))
-    else:
-        output.emit(render_text(report, output.style, everything=output.everything))
+    output.emit(rendered(report, output))
     return output.exit_code([report])

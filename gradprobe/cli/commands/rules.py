@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from gradprobe.cli.flatten import Fields, flattened
-from gradprobe.cli.output import OutputOptions, emit
+from gradprobe.cli.output import OutputOptions
 from gradprobe.errors import InputError, suggestion
+from gradprobe.render.json import render_rules as render_json
 from gradprobe.render.rules import render_rule, render_rules
 from gradprobe.verdict.rules.table import BY_CODE, BY_NAME, RULES
 
@@ -17,18 +18,19 @@ from gradprobe.verdict.rules.table import BY_CODE, BY_NAME, RULES
 def rules(
     code: Annotated[str | None, typer.Argument(help="A code or a name: GP101.")] = None,
     *,
-    output: Annotated[OutputOptions, Fields("color")],
+    output: Annotated[OutputOptions, Fields("format output color talk")],
 ) -> int:
     """List the rules, or explain one."""
     style = output.style
-    if code is None:
-        emit(render_rules(RULES, style))
+    wanted = code.strip().lower() if code else ""
+    chosen = [rule for rule in RULES if not code or wanted in (rule.code.lower(), rule.name)]
+    if chosen:
+        if output.format == "json":
+            output.emit(render_json(chosen))
+        else:
+            output.emit(render_rule(chosen[0], style) if code else render_rules(RULES, style))
         return 0
-    wanted = code.strip().lower()
-    for rule in RULES:
-        if wanted in (rule.code.lower(), rule.name):
-            emit(render_rule(rule, style))
-            return 0
+    assert code
     known = ", ".join(BY_CODE)
     hint = suggestion(code, BY_NAME) or f"known: {known}"
     raise InputError(f"no rule '{code}'", hint=hint)

@@ -21,6 +21,8 @@ class Of(StrEnum):
     DIAGNOSTIC = "diagnostic"
     COMPARE = "compare"
     PATHS = "paths"
+    BLOCK = "block"
+    RULES = "rules"
     SWEEP = "sweep"
     FIX = "fix"
 
@@ -32,8 +34,8 @@ def schema(
     output: Annotated[OutputOptions, Fields("output")],
 ) -> int:
     """Print a JSON Schema (draft-07): of a spec, for editors to complete and validate with; of the
-    JSON of probe (report), check, compare, paths, sweep or fix; or of a line of check's json-lines
-    (diagnostic)."""
+    JSON of probe (report), check, compare, block, paths, sweep, fix or rules; or of a line of
+    check's json-lines (diagnostic)."""
     if of is Of.SPEC:
         output.emit(dump(spec_schema(RULE_WORDS)))
         return 0

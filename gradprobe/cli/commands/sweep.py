@@ -12,6 +12,7 @@ from gradprobe.cli import options as o
 from gradprobe.cli.effects import Given
 from gradprobe.cli.flatten import flattened
 from gradprobe.cli.output import steps
+from gradprobe.render.csv import render_sweep as render_csv
 from gradprobe.render.sweep import render_sweep, render_sweep_json
 from gradprobe.spec.options import RunOptions
 from gradprobe.spec.sources.table import TargetOptions
@@ -26,10 +27,7 @@ def sweep(
     width: Annotated[str, typer.Option(help="Units per layer.")] = "64",
     activation: Annotated[str, typer.Option(help="Activations.")] = "tanh",
     init: Annotated[str | None, typer.Option(help="Weight inits.")] = None,
-    gain: Annotated[
-        str | None,
-        typer.Option(help="Weight std * sqrt(fan_in), zero bias."),
-    ] = None,
+    gain: o.GainAxis = None,
     arg: o.ArgAxis = None,
     layers: o.LayersAxis = None,
     set: o.SetAxis = None,
@@ -53,8 +51,10 @@ def sweep(
     o.require_swept(given, targets, todo)
     points = tuple(steps("networks", sweeping.run(todo, jobs), len(todo)))
     done = replace(empty, points=points)
-    if output.format == "json":
-        output.emit(render_sweep_json(done, {"gradprobe": __version__}))
-    else:
+    if output.format == "text":
         output.emit(render_sweep(done, output.style))
+    else:
+        versions = {"gradprobe": __version__}
+        json = output.format == "json"
+        output.emit(render_sweep_json(done, versions) if json else render_csv(done))
     return 0

@@ -92,15 +92,18 @@ class CheckResult:
         return max((outcome.exit_code for outcome in self.outcomes), default=ExitCode.OK)
 
 
-def with_fingerprints(diagnostics: Iterable[Diagnostic], target: str) -> tuple[Diagnostic, ...]:
-    """The diagnostics of one target, each with a hash of the target, its rule, row and number.
+def with_fingerprints(
+    diagnostics: Iterable[Diagnostic], target: str = ""
+) -> tuple[Diagnostic, ...]:
+    """The diagnostics of one target, each with a hash of the target, or else its path, and of its
+    rule, row and number.
 
     The number counts those that the first three do not tell apart.
     """
     seen: Counter[tuple[str, str, str | None]] = Counter()
     marked = []
     for diagnostic in diagnostics:
-        path, rule, row = key = (target, diagnostic.rule, diagnostic.row)
+        path, rule, row = key = (target or diagnostic.path, diagnostic.rule, diagnostic.row)
         text = "\0".join([path, rule, row or "", str(seen[key])])
         seen[key] += 1
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

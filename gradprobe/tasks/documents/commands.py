@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from msgspec import UNSET, Meta, UnsetType
 
-from gradprobe.measure.blocks.profile import PathProfile
+from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
 from gradprobe.tasks.check.result import CheckResult, Diagnostic, Outcome
 from gradprobe.tasks.curves import Point, Sweep, fit, greatest_healthy
 from gradprobe.tasks.documents.base import (
@@ -21,9 +21,10 @@ from gradprobe.tasks.documents.base import (
     Version,
     Versions,
 )
-from gradprobe.tasks.documents.report import ReportDocument
+from gradprobe.tasks.documents.report import JacobianDocument, ReportDocument
 from gradprobe.tasks.fix.trials import Fix, Trial
 from gradprobe.verdict.report import Verdict
+from gradprobe.verdict.rules.rule import Rule
 
 # ---- check: every target with its report and its diagnostics, and a summary
 
@@ -130,6 +131,70 @@ class PathsDocument(Document):
             ],
             versions=dict(versions),
         )
+
+
+# ---- block: one block with its real numbers
+
+
+class BranchLayerDocument(Document):
+    name: str
+    kind: str
+    rms: Number
+
+
+class BlockDocument(Document):
+    schema_version: Version
+    target: str
+    name: str
+    kind: str
+    residual: bool
+    skip_scale: Number
+    branch_scale: Number
+    shortcut: bool
+    layers: list[BranchLayerDocument]
+    input_rms: Number
+    branch_rms: Number
+    skip_rms: Number
+    output_rms: Number
+    arriving: Number
+    skip_part: Number
+    branch_part: Number
+    total: Number
+    angle: Number
+    error: Number
+    jacobian: JacobianDocument | None
+    versions: Versions
+
+    @classmethod
+    def of(cls, block: BlockProfile, target: str, versions: Mapping[str, str]) -> Self:
+        return cls.taken(
+            block,
+            schema_version=SCHEMA_VERSION,
+            target=target,
+            layers=[BranchLayerDocument.taken(layer) for layer in block.layers],
+            jacobian=JacobianDocument.of(block.jacobian) if block.jacobian else None,
+            versions=dict(versions),
+        )
+
+
+# ---- rules: what each is about
+
+
+class RuleDocument(Document):
+    code: Annotated[str, Meta(pattern="^GP[0-9]{3}$")]
+    name: str
+    severity: SeverityWord
+    explanation: str
+
+
+class RulesDocument(Document):
+    schema_version: Version
+    rules: list[RuleDocument]
+
+    @classmethod
+    def of(cls, rules: Sequence[Rule]) -> Self:
+        each = [RuleDocument.taken(rule, severity=str(rule.severity)) for rule in rules]
+        return cls(SCHEMA_VERSION, each)
 
 
 # ---- sweep: a curve a target
