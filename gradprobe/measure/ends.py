@@ -17,14 +17,12 @@ from gradprobe.measure.graph import (
     is_weight,
     kind_of,
     next_behind,
-    nodes_behind,
     saved,
     signed,
-    walk,
 )
 from gradprobe.measure.states import Loops
 from gradprobe.measure.surroundings import UNKNOWN, LossProfile, Surroundings
-from gradprobe.model.tensors import first_tensor, named_tensors
+from gradprobe.model.tensors import first_tensor, named_tensors, nodes_behind, walk
 
 _FLAT = 0.01  # from an end of a sigmoid's range, 0 to 1; of tanh's at the same share
 _SAMPLE = 1 << 16  # elements of an activation that are looked at

@@ -16,7 +16,7 @@ from torch.autograd.graph import GradientEdge, Node
 
 from gradprobe.measure.again import output_of, standing_at
 from gradprobe.measure.checkpoints import without_reentrant
-from gradprobe.measure.graph import is_weight, nodes_behind, walk
+from gradprobe.measure.graph import is_weight
 from gradprobe.measure.norms import norms
 from gradprobe.measure.passes import edge_of, scalar
 from gradprobe.measure.states import Loops
@@ -24,7 +24,7 @@ from gradprobe.measure.surroundings import NOTHING, Further, StateProfile
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.seeds import derive
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import tensors_in, with_tensor
+from gradprobe.model.tensors import tensors_in, with_tensor, nodes_behind, walk
 
 _STEP = 0.003  # along the gradient, of the norm of all weights
 _LARGER = 1.5  # times a loop's weights: some hundred steps of Adam at 1e-3 move them as far

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.autograd.graph import Node
+
+from gradprobe.model.tensors import nodes_behind
 
 DATA = -1  # stands for the inputs among the calls that feed another
 _MOST = 16  # of the calls that feed one: the last
@@ -124,23 +126,6 @@ def _trace(root: Node, sources: dict[Node, frozenset[int]], leaves: Collection[i
                 frozenset(sorted(union)[-_MOST:]) if len(union) > _MOST else union
             )
     return new
-
-
-def nodes_behind(node: Node) -> list[Node]:
-    """The nodes that a gradient at ``node`` goes on to."""
-    return [n for n, _ in node.next_functions if n is not None]
-
-
-def walk(roots: Collection[Node | None]) -> Iterator[Node]:
-    """Each node of the graph behind ``roots`` once."""
-    stack = [node for node in roots if node is not None]
-    seen = set(stack)
-    while stack:
-        node = stack.pop()
-        yield node
-        new = [n for n in nodes_behind(node) if n not in seen]
-        seen.update(new)
-        stack += new
 
 
 def names_of(indices: tuple[int, ...] | None, names: Mapping[int, str]) -> tuple[str, ...] | None:

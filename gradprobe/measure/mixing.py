@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from gradprobe.measure.checkpoints import without_reentrant
-from gradprobe.measure.graph import kind_of, saved, walk
+from gradprobe.measure.graph import kind_of, saved
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import first_tensor, map_tensors
+from gradprobe.model.tensors import first_tensor, map_tensors, walk
 
 # Nodes that take rows from where an index says, as graph networks do.
 _INDEXED = ("Index", "Gather", "Scatter", "Sparse", "Segment", "Take")

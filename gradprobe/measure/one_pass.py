@@ -79,8 +79,9 @@ def profile_of(
     given = [t for t in inputs if t.is_floating_point()]
     finite = all(bool(torch.isfinite(t).all()) for t in given)
     empty = bool(given) and not any(bool(t.any()) for t in given)
-    result = result._replace(around=result.around._replace(inputs_zero=empty))
     modules = modules_of(model)
+    around = result.around._replace(inputs_zero=empty, idle_norms=_idle_norms(model, modules))
+    result = result._replace(around=around)
     own = {row.module: parameters_of(row.module, f"{row.name}.") for row in rows}
     with _no_collection():
         useless = _biases_before_norm(model, modules, result.parameters)
@@ -186,6 +187,19 @@ def _row_profile(measured: RowPass, parameters: tuple[ParameterProfile, ...]) ->
         column=row.column,
         call=row.call,
     )
+
+
+def _idle_norms(model: nn.Module, modules: list[nn.Module]) -> tuple[str, ...]:
+    """The normalisations over the batch that are the identity: in eval mode, mean 0, variance 1."""
+
+    def idle(norm: nn.Module) -> bool:
+        mean, variance = getattr(norm, "running_mean", None), getattr(norm, "running_var", None)
+        if norm.training or mean is None or variance is None:
+            return False
+        return not mean.any() and bool((variance == 1).all())
+
+    idlers = {m for m in modules if isinstance(m, _NORMALISATIONS) and idle(m)}
+    return tuple(name for name, m in model.named_modules() if m in idlers) if idlers else ()
 
 
 def _biases_before_norm(

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from gradprobe.errors import ModelError
 from gradprobe.measure.checkpoints import without_reentrant
+from gradprobe.measure.eager import eager
 from gradprobe.measure.measurement import LEARNED, STEPS, Course, Outcome, Trial
 from gradprobe.measure.passes import failed, scalar
 from gradprobe.measure.undisturbed import enough_threads, undisturbed
@@ -67,7 +68,7 @@ def overfit(subject: Subject, seconds: float | None = None) -> Trial:
     deadline = math.inf if seconds is None else time.monotonic() + seconds
     subject = _cut(subject)
     own = {p: p.data for p in weights}
-    with undisturbed(model), enough_threads(subject), _training(own):
+    with undisturbed(model), enough_threads(subject), _training(own), eager():
         try:
             samples = _Samples.of(subject)
             runner = _Runner(subject, _objective(subject, samples), own, deadline)

@@ -45,6 +45,7 @@ class Surroundings(NamedTuple):
     softmax_of_one: bool = False  # behind the last weights, over a single number
     softmax_between: int = 0  # softmaxes whose output goes straight into a linear layer
     masked: bool = False  # a softmax over -inf alone
+    idle_norms: tuple[str, ...] = ()  # in eval mode, with the statistics that they were made with
     unowned: tuple[str, ...] = ()  # what requires a gradient and is no parameter of the model
     state: StateProfile | None = None  # of the loop whose state grows most
     warnings: tuple[str, ...] = ()  # of torch, about the model's and the loss's lines

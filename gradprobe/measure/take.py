@@ -16,6 +16,7 @@ from gradprobe.measure.blocks.paths import expand
 from gradprobe.measure.blocks.positions import measure_positions
 from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
 from gradprobe.measure.checkpoints import without_reentrant
+from gradprobe.measure.eager import eager
 from gradprobe.measure.further import further_alone
 from gradprobe.measure.measurement import Measurement, NoLook, SecondLook
 from gradprobe.measure.mixing import mixing
@@ -50,7 +51,7 @@ def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None
     if options.lr is not None and subject.told.get("loss") == "projection":
         hint = "--loss cross_entropy, mse, or a function of your own"
         raise InputError("--lr: the projection is linear, so no step is too large", hint=hint)
-    with enough_threads(subject):
+    with enough_threads(subject), eager():
         profile = _profile(subject, options)
         with ExitStack() as drawn:
             if hidden := hiding(profile):
@@ -161,7 +162,7 @@ def _moments(x: Tensor) -> Moments | None:
 @contextmanager
 def running(subject: Subject) -> Iterator[None]:
     """Leave the model and the random state as they were; say plainly what failed."""
-    with undisturbed(subject.model), enough_threads(subject), without_reentrant():
+    with undisturbed(subject.model), enough_threads(subject), without_reentrant(), eager():
         try:
             yield
         except Exception as error:

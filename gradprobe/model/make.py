@@ -18,7 +18,7 @@ from gradprobe.model.classes import classes_of
 from gradprobe.model.losses import LOSSES, loss_of
 from gradprobe.model.rows import find_rows
 from gradprobe.model.subject import Loss, Subject, subject_of
-from gradprobe.model.tensors import first_tensor, placed, tensors_in
+from gradprobe.model.tensors import beside, first_tensor, placed, tensors_in
 from gradprobe.spec.network import ArchitectureSpec, Idiom, NetworkSpec
 from gradprobe.spec.options import (
     ARCHITECTURE_BATCH_SIZE,
@@ -144,6 +144,7 @@ def module_subject(
         InputError: the model has no numbers or nothing to train, or no rows of that name.
     """
     options = options or ProbeOptions()
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     _check_trainable(model)
     parameter = next(model.parameters())
     word, function, inputs = _loss_and_inputs(loss, inputs, options.seed)
@@ -226,9 +227,17 @@ def _check_batch(model: nn.Module, args: tuple[Any, ...]) -> None:
 
 
 def _main_loss(name: str, seed: int) -> Callable[[Any], Tensor]:
-    """The loss called ``name`` of what a Hugging Face model is for: its main output."""
+    """The loss called ``name`` of what a Hugging Face model is for: its main output.
+
+    ``projection`` also reads what stands beside it, such as BERT's pooled state.
+    """
     loss = loss_of(name, None, seed)
-    return lambda output: loss(transformers.main_output(output))
+
+    def of(output: Any) -> Tensor:
+        main = transformers.main_output(output)
+        return loss([main, beside(main, output)] if name == "projection" else main)
+
+    return of
 
 
 def device_of(name: str) -> torch.device:

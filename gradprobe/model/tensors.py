@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 from torch.utils._pytree import tree_leaves, tree_map
 
 
@@ -79,3 +80,28 @@ def fresh(value: Any) -> Any:
         return copies[id(tensor)]
 
     return map_tensors(copy, value)
+
+
+def nodes_behind(node: Node) -> list[Node]:
+    """The nodes that a gradient at ``node`` goes on to."""
+    return [n for n, _ in node.next_functions if n is not None]
+
+
+def walk(roots: Collection[Node | None]) -> Iterator[Node]:
+    """Each node of the graph behind ``roots`` once."""
+    stack = [node for node in roots if node is not None]
+    seen = set(stack)
+    while stack:
+        node = stack.pop()
+        yield node
+        new = [n for n in nodes_behind(node) if n not in seen]
+        seen.update(new)
+        stack += new
+
+
+def beside(main: Any, output: Any) -> list[Tensor]:
+    """The floating tensors in ``output`` that ``main`` is not made from: a pooled state, not the
+    encoder's that the decoder has read."""
+    behind = set(walk([t.grad_fn for t in tensors_in(main)]))
+    nodes = ((t.grad_fn, t) for t in tensors_in(output) if t.is_floating_point())
+    return [t for node, t in nodes if node is not None and node not in behind]

@@ -302,3 +302,30 @@ def test_architectures_that_are_known_to_train_are_said_to(name: str) -> None:
     assert found.training.probability is not None
     assert found.training.probability.sgd > 0.9
     assert str(found.verdict) == "healthy"
+
+
+def bare_bert(folder: Path) -> str:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+    values = {"model_type": "bert", "intermediate_size": 16, "vocab_size": 50, **sizes}
+    (folder / "config.json").write_text(json.dumps(values))
+    return str(folder)
+
+
+def test_a_pooler_beside_the_last_state_is_read_and_named(tmp_path: Path) -> None:
+    spec = load_network(bare_bert(tmp_path))
+    assert probe_target(spec, ProbeOptions(batch_size=2)).findings == ()
+    report = probe_target(spec, ProbeOptions(batch_size=2, loss="cross_entropy"))
+    [finding] = report.findings
+    assert "the loss leaves out output['pooler_output']: pooler" in finding.message
+
+
+def test_the_mode_is_asked_for_and_named(run: Callable[..., Result], tmp_path: Path) -> None:
+    """In eval mode a ResNet's norms are the identity before any training."""
+    for flag, mode, idle in (("--eval-mode", "eval", True), ("--train-mode", "train", False)):
+        result = run("probe", config("resnet"), flag, "--batch-size", "2", "--format", "json")
+        report = json.loads(result.out)
+        assert report["config"]["mode"] == mode
+        assert ("GP711" in {finding["rule"] for finding in report["findings"]}) == idle
+    result = run("probe", bare_bert(tmp_path), "--arg", "depth=3")
+    assert result.code == 2
+    assert "--arg is for Python models" in result.err

@@ -52,6 +52,10 @@ def initialised(model: nn.Module, change: Callable[[Tensor], object]) -> nn.Modu
     return model
 
 
+def normed(model: nn.Sequential, norm: nn.Module) -> nn.Sequential:
+    return model.insert(1, norm)
+
+
 def weights_only(model: nn.Module, change: Callable[[Tensor], object]) -> nn.Module:
     for parameter in model.parameters():
         if parameter.dim() > 1:
@@ -335,6 +339,11 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             *(Case(Two(how, faulty), X, mse) for how in ("round", "clamp", "detach")),
             Case(Map(faulty), IMAGES, lambda o: (o.mean((2, 3)) - TARGETS).square().mean()),
         ],
+        "GP713": [
+            Case(normed(cnn(), nn.BatchNorm2d(8)).train(not faulty), IMAGES, ce),
+            Case(normed(mlp(), nn.BatchNorm1d(16)).train(not faulty), X, ce),
+            Case(normed(cnn(), nn.InstanceNorm2d(8)).eval(), IMAGES, ce),
+        ][: 2 if faulty else None],
     }
 
 

@@ -188,6 +188,18 @@ def idle_output(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         yield Clue(message, advice, profile.ran[-1], len(idle) / columns)
 
 
+def idle_norm(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """BatchNorm in eval mode before any training: it is the identity, and normalises nothing.
+
+    Its running statistics are still those that it was made with, mean 0 and variance 1, and eval
+    mode goes by them. What the network does without its norms says nothing about its training.
+    """
+    names = profile.around.idle_norms
+    if names:
+        message = f"in eval mode with untrained statistics, so the identity: {listed(names)}"
+        yield Clue(message, "probe in train mode (model.train(), --train-mode), or load weights")
+
+
 def _weights(profile: GradientProfile) -> list[tuple[RowProfile, ParameterProfile]]:
     """The weights that are trained, with their rows."""
     rows = [row for row in profile.rows if not row.level]
@@ -217,4 +229,5 @@ RULES = (
     Rule("GP710", "growing-state", Severity.WARNING, growing_state, _WEAK),
     Rule("GP711", "broadcast", Severity.WARNING, broadcast, _WEAK),
     Rule("GP712", "idle-output", Severity.WARNING, idle_output, _WEAK),
+    Rule("GP713", "idle-norm", Severity.WARNING, idle_norm),
 )
