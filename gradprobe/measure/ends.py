@@ -22,7 +22,7 @@ from gradprobe.measure.graph import (
 )
 from gradprobe.measure.states import Loops
 from gradprobe.measure.surroundings import UNKNOWN, LossProfile, Surroundings
-from gradprobe.model.tensors import first_tensor, named_tensors, nodes_behind, walk
+from gradprobe.model.tensors import first_tensor, is_sharded, named_tensors, nodes_behind, walk
 
 _FLAT = 0.01  # from an end of a sigmoid's range, 0 to 1; of tanh's at the same share
 _SAMPLE = 1 << 16  # elements of an activation that are looked at
@@ -94,7 +94,7 @@ def unowned(output: Tensor | None, model: nn.Module, inputs: Collection[Tensor])
 
     Only those that the model keeps: one made in the forward pass is no weight.
     """
-    if output is None:
+    if output is None or any(map(is_sharded, model.parameters())):  # FSDP2 computes with others
         return ()
     owned = {id(p) for p in model.parameters()} | {id(x) for x in inputs}
     leaves = (getattr(node, "variable", None) for node in walk([output.grad_fn]))

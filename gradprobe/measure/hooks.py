@@ -84,8 +84,7 @@ def pass_of(
     except Exception as error:
         raise failed(error, None, outputs.rows) from error
     sizes = outputs.reduced | _sizes(wanted, gradients, outputs.reduced)
-    passes = _passes(outputs.calls, sizes, read)
-    passes = [p._replace(weighted_rms=outputs.weighted.get(p.position)) for p in passes]
+    passes = _passes(outputs, sizes, read)
     seen = on_the_way(passes)
     beside |= {p.row.name for p in passes} - {p.row.name for p in seen}
     own = norms([p.detach() for p in outputs.parameters])
@@ -189,8 +188,9 @@ def _reads(calls: list[RowCall], leaves: list[Tensor]) -> dict[int, Reads]:
 
 
 def _passes(
-    calls: list[RowCall], sizes: Mapping[Key, float], read: Mapping[int, Reads]
+    outputs: Outputs, sizes: Mapping[Key, float], read: Mapping[int, Reads]
 ) -> list[RowPass]:
+    calls, weighted = outputs.calls, outputs.weighted
     small = iter(activation_stats([call.copy for call in calls if call.copy is not None]))
     passes = []
     for index, call in enumerate(calls):
@@ -202,5 +202,7 @@ def _passes(
         status = RowStatus.OK if norm is not None else RowStatus.NO_GRADIENT
         if stats is None:
             status = RowStatus.NO_TENSOR
-        passes.append(RowPass(call.row, status, stats, norm, index, read.get(index, Reads())))
+        reads_of = read.get(index, Reads())
+        made = RowPass(call.row, status, stats, norm, index, reads_of, weighted.get(index))
+        passes.append(made)
     return passes

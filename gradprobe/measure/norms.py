@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gradprobe.model.tensors import is_sharded, whole
+
 # Where a norm can be trusted, and the scale that brings what lies outside into it. In float32,
 # below 1e-13 squares of elements that count fall under 1.2e-38 and are lost; above 1e18 they pass
 # 3.4e38.
@@ -37,7 +39,7 @@ def norms(tensors: Sequence[Tensor]) -> list[float]:
     """The 2-norm of each tensor, right from 1e-300 to 1e300."""
     results = [math.nan] * len(tensors)
     for alike in _groups(tensors):
-        group = [tensors[i] for i in alike]
+        group = [whole(tensors[i]) for i in alike]
         if len(group) == 1:
             values = [_norm(group[0])]
         else:
@@ -56,7 +58,7 @@ def extremes(tensors: Sequence[Tensor]) -> list[tuple[float, float]]:
     """The smallest and the largest element of each real tensor, of which none is empty."""
     results = [(math.nan, math.nan)] * len(tensors)
     for alike in _groups(tensors):
-        group = [tensors[i] for i in alike]
+        group = [whole(tensors[i]) for i in alike]
         stacked = torch.stack(group) if len(group) > 1 else group[0][None]
         low, high = stacked.flatten(1).aminmax(dim=1)
         for index, ends in zip(alike, zip(low.tolist(), high.tolist(), strict=True), strict=True):
@@ -66,6 +68,7 @@ def extremes(tensors: Sequence[Tensor]) -> list[tuple[float, float]]:
 
 def weighted_rms(values: Tensor, gradient: Tensor) -> float | None:
     """‖g ⊙ x‖ / ‖g‖: the RMS of the values where the gradient is; ``None`` without a gradient."""
+    values, gradient = whole(values), whole(gradient)
     if values.shape != gradient.shape or values.is_complex() or gradient.is_sparse:
         return None
     size = float(gradient.abs().max()) if gradient.numel() else 0.0
@@ -120,7 +123,7 @@ def activation_stats(tensors: Sequence[Tensor]) -> list[ActivationStats]:
     """
     results: list[ActivationStats] = [None] * len(tensors)  # type: ignore[list-item]
     for alike in _groups(tensors):
-        group = [tensors[i] for i in alike]
+        group = [whole(tensors[i]) for i in alike]
         if group[0].dim() < 1 or not group[0].numel():
             group_stats = [_exact_stats(tensor) for tensor in group]
         elif group[0].numel() > 2 * _SLICE:
@@ -218,7 +221,7 @@ def _groups(tensors: Sequence[Tensor]) -> list[list[int]]:
     """Indices of the tensors that can be stacked: small, and alike in shape, dtype and device."""
     alike: dict[object, list[int]] = {}
     for index, tensor in enumerate(tensors):
-        small = tensor.numel() <= _STACKED and not tensor.is_sparse
+        small = tensor.numel() <= _STACKED and not (tensor.is_sparse or is_sharded(tensor))
         key = (tensor.shape, tensor.dtype, tensor.device) if small else index
         alike.setdefault(key, []).append(index)
     return list(alike.values())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from gradprobe.measure.norms import ActivationStats
 from gradprobe.measure.profile import RowStatus, call_name
 from gradprobe.measure.surroundings import UNKNOWN, Surroundings
 from gradprobe.model.rows import Row, holds_weights
+from gradprobe.model.tensors import is_sharded
 
 # Norm of a parameter and of its gradient, by the parameter's id.
 ParameterNorms = dict[int, tuple[float, float | None]]
@@ -93,7 +96,27 @@ def gradients_of(
     """
     if root is None or not root.requires_grad or not wanted:
         return [None] * len(wanted)
+    if any(isinstance(x, Tensor) and is_sharded(x) for x in wanted):
+        return _gathered(root, wanted, retain)
     return torch.autograd.grad(root, wanted, retain_graph=retain, allow_unused=True)
+
+
+def _gathered(root: Tensor, wanted: Sequence[Any], retain: bool) -> list[Tensor | None]:
+    """The same where FSDP2 adds up what its processes have, into ``.grad`` in a whole backward."""
+    caught: list[Tensor | None] = [None] * len(wanted)
+
+    def catch(place: int, output: int, arriving: tuple[Tensor | None, ...]) -> None:
+        caught[place] = arriving[output]
+
+    for x in (x for x in wanted if isinstance(x, Tensor)):
+        x.grad = None
+    with ExitStack() as hooks:
+        for place, x in enumerate(wanted):
+            if isinstance(x, GradientEdge):
+                hook = x.node.register_prehook(partial(catch, place, x.output_nr))
+                hooks.callback(hook.remove)
+        root.backward(retain_graph=retain)  # type: ignore[no-untyped-call]
+    return [x.grad if isinstance(x, Tensor) else g for x, g in zip(wanted, caught, strict=True)]
 
 
 def edge_of(tensor: Tensor) -> GradientEdge | None:

@@ -30,7 +30,7 @@ from gradprobe.measure.norms import norms
 from gradprobe.measure.passes import failed
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import first_tensor
+from gradprobe.model.tensors import first_tensor, is_sharded
 
 # Of each weight's RMS singular value; benchmarks/trainability/steps.py compares others.
 STEP = 0.003
@@ -38,8 +38,10 @@ _PART = 1 << 20  # numbers of a weight that are compared at once
 _COARSE = 1e-4  # a dtype's relative spacing, above which the step drowns in rounding
 
 
-def too_coarse(model: nn.Module) -> str | None:
+def immovable(model: nn.Module) -> str | None:
     """Why the model's weights cannot take such a small step, in words; ``None`` where they can."""
+    if any(map(is_sharded, model.parameters())):
+        return "sharded weights (FSDP2) are not moved"
     dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
     coarse = [d for d in dtypes if torch.finfo(d).eps > _COARSE]
     names = sorted(str(d).removeprefix("torch.") for d in coarse)

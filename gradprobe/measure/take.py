@@ -24,7 +24,7 @@ from gradprobe.measure.obstacles import obstacle
 from gradprobe.measure.one_pass import measure
 from gradprobe.measure.passes import failed
 from gradprobe.measure.profile import GradientProfile
-from gradprobe.measure.second_look import second_look, too_coarse
+from gradprobe.measure.second_look import immovable, second_look
 from gradprobe.measure.surroundings import Further
 from gradprobe.measure.undisturbed import enough_threads, undisturbed
 from gradprobe.measure.zeros import drawn_at_random, hiding, with_still_zero
@@ -123,7 +123,7 @@ def look_again(
 ) -> tuple[SecondLook | None, NoLook | None]:
     """A second look, or why there is none: a model that cannot be run twice is no failure."""
     model = subject.model
-    reason = obstacle(profile) or too_coarse(model)
+    reason = obstacle(profile) or immovable(model)
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     if reason is None and _SECOND_LOOK * size > subject.memory:
         reason = "a second look would need more memory than --max-memory allows"

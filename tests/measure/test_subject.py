@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -514,13 +517,78 @@ def test_a_data_parallel_wrapper_is_looked_through() -> None:
     assert [r.gradient_norm for r in wrapped.rows] == [r.gradient_norm for r in bare.rows]
 
 
+def inner() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(lin(), nn.Tanh(), FirstOpInPlace(False, 4), lin())
+
+
+def in_place(model: nn.Sequential, backend: Any) -> nn.Module:
+    model.compile(backend=backend)
+    return model
+
+
+def by_region(model: nn.Sequential, backend: Any) -> nn.Module:
+    model[2] = torch.compile(model[2], backend=backend)
+    return model
+
+
 @pytest.mark.filterwarnings("ignore")  # of the compiler's own
-def test_a_compiled_model_is_measured_and_not_silently_empty() -> None:
-    inner = nn.Sequential(lin(), nn.Tanh(), lin(), lin())
-    compiled = torch.compile(inner, backend="eager")
-    x = torch.randn(3, 4)
-    compiled(x)  # what is compiled by now knows no hook
-    bare, report = gradprobe.probe(inner, x), gradprobe.probe(compiled, x)
-    assert [r.gradient_norm for r in report.rows] == pytest.approx(
-        [r.gradient_norm for r in bare.rows]
-    )
+@pytest.mark.parametrize("how", [torch.compile, in_place, by_region])
+@pytest.mark.parametrize("used", [False, True])  # what is compiled by then knows no hook
+def test_a_compiled_model_is_measured_as_it_was_written(how: Callable, used: bool) -> None:
+    times = 0
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        nonlocal times
+        times += 1
+        return graph
+
+    model, x = how(inner(), backend=backend), torch.randn(3, 4)
+    if used:
+        model(x)
+    before = times
+    bare = gradprobe.probe(inner(), x, deep=True)
+    report = gradprobe.probe(model, x, deep=True)
+    assert times == before
+    assert [r.name for r in report.rows] == [r.name for r in bare.rows]
+    assert [r.gradient_norm for r in report.rows] == [r.gradient_norm for r in bare.rows]
+    assert report.training == bare.training
+
+
+SHARDED = """
+import os, sys, torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+import gradprobe
+
+rank, ranks, place = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+torch.distributed.init_process_group("gloo", init_method=place, rank=rank, world_size=ranks)
+
+def model():
+    torch.manual_seed(0)
+    first, norm = [nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 5)], nn.LayerNorm(5)
+    return nn.Sequential(*first, norm, nn.Linear(5, 3))
+
+x = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
+sharded, mesh = model(), init_device_mesh("cpu", (ranks,))
+for layer in (sharded[0], sharded[2], sharded):
+    fully_shard(layer, mesh=mesh)
+expected, report = gradprobe.probe(model(), x), gradprobe.probe(sharded, x, deep=True)
+for row, other in zip(report.rows, expected.rows, strict=True):
+    for name in ("gradient_norm", "weight_norm", "weight_gradient_norm", "activation_rms"):
+        a, b = getattr(row, name), getattr(other, name)
+        assert a == b or abs(a - b) < 1e-5 * b, (row.name, name, a, b)
+assert report.verdict == expected.verdict == "healthy", report
+assert "sharded" in report.training.reason
+assert all(p.grad is None for p in sharded.parameters())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_sharded_weights_have_the_norms_that_all_ranks_hold(ranks: int, tmp_path: Path) -> None:
+    place = f"file://{tmp_path}/meet"
+    command = [sys.executable, "-c", SHARDED]
+    workers = [subprocess.Popen([*command, str(rank), str(ranks), place]) for rank in range(ranks)]
+    assert [worker.wait(120) for worker in workers] == [0] * ranks

@@ -312,20 +312,17 @@ def bare_bert(folder: Path) -> str:
 
 
 def test_a_pooler_beside_the_last_state_is_read_and_named(tmp_path: Path) -> None:
-    spec = load_network(bare_bert(tmp_path))
+    spec = load_target(bare_bert(tmp_path))
     assert probe_target(spec, ProbeOptions(batch_size=2)).findings == ()
     report = probe_target(spec, ProbeOptions(batch_size=2, loss="cross_entropy"))
     [finding] = report.findings
     assert "the loss leaves out output['pooler_output']: pooler" in finding.message
 
 
-def test_the_mode_is_asked_for_and_named(run: Callable[..., Result], tmp_path: Path) -> None:
+def test_the_mode_is_asked_for_and_named(run: Callable[..., Result]) -> None:
     """In eval mode a ResNet's norms are the identity before any training."""
     for flag, mode, idle in (("--eval-mode", "eval", True), ("--train-mode", "train", False)):
         result = run("probe", config("resnet"), flag, "--batch-size", "2", "--format", "json")
         report = json.loads(result.out)
         assert report["config"]["mode"] == mode
         assert ("GP711" in {finding["rule"] for finding in report["findings"]}) == idle
-    result = run("probe", bare_bert(tmp_path), "--arg", "depth=3")
-    assert result.code == 2
-    assert "--arg is for Python models" in result.err
