@@ -15,6 +15,7 @@ from gradprobe.measure.graph import Call, Reads, reads
 from gradprobe.measure.norms import activation_stats, norms
 from gradprobe.measure.outputs import MAIN, Key, Outputs, RowCall, key_of
 from gradprobe.measure.passes import (
+    ParameterNorms,
     Pass,
     RowPass,
     edge_of,
@@ -72,8 +73,8 @@ def pass_of(
         ModelError: the backward pass raised, or a block ran inside a transform alone.
     """
     outputs.recording = False
-    strays = unowned(outputs.main, model, leaves)
-    around = of_graph(value, outputs.main, model.named_parameters())._replace(unowned=strays)
+    around = of_graph(value, outputs.main, model.named_parameters())
+    around = around._replace(unowned=unowned(outputs.main, model, leaves))
     beside = outputs.beside | _unseen(outputs)
     read = _reads(outputs.calls, leaves)
     wanted = _wanted(outputs.calls, outputs.parameters)
@@ -87,13 +88,9 @@ def pass_of(
     passes = _passes(outputs, sizes, read)
     seen = on_the_way(passes)
     beside |= {p.row.name for p in passes} - {p.row.name for p in seen}
-    own = norms([p.detach() for p in outputs.parameters])
     return Pass(
         rows=in_order([row for row in outputs.rows if row.name not in beside], seen),
-        parameters={
-            id(p): (norm, sizes.get(key_of(p)))
-            for p, norm in zip(outputs.parameters, own, strict=True)
-        },
+        parameters=_parameters(outputs.parameters, sizes),
         loss=float(value.detach()),
         unread=unread(outputs.output, value),
         called=outputs.called,
@@ -102,6 +99,11 @@ def pass_of(
             silent=_silent(outputs.calls, dict(zip(wanted, gradients, strict=False))),
         ),
     )
+
+
+def _parameters(parameters: list[nn.Parameter], sizes: Mapping[Key, float]) -> ParameterNorms:
+    own = norms([p.detach() for p in parameters])
+    return {id(p): (n, sizes.get(key_of(p))) for p, n in zip(parameters, own, strict=True)}
 
 
 def _silent(calls: list[RowCall], gradients: Mapping[Key, Tensor | None]) -> float | None:

@@ -21,7 +21,6 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim import optimizer as optimizers
 
-from gradprobe.measure.graph import walk
 from gradprobe.measure.live.call import Call
 from gradprobe.measure.measurement import Measurement
 from gradprobe.measure.passes import failed
