@@ -66,8 +66,8 @@ def is_sharded(tensor: Tensor) -> bool:
 
 def whole(tensor: Tensor) -> Tensor:
     """The tensor itself; of a sharded one what all processes hold together."""
-    gathered: Tensor = tensor.full_tensor() if is_sharded(tensor) else tensor
-    return gathered
+    gather: Callable[[], Tensor] = getattr(tensor, "full_tensor", lambda: tensor)
+    return gather()
 
 
 def placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -25,6 +25,7 @@ from gradprobe.measure.live.call import Call
 from gradprobe.measure.measurement import Measurement
 from gradprobe.measure.passes import failed
 from gradprobe.model.rows import Row, find_rows
+from gradprobe.model.tensors import walk
 from gradprobe.spec.options import ProbeOptions
 
 
