@@ -28,13 +28,11 @@ from gradprobe.measure.highways import Crossings
 from gradprobe.measure.measurement import SecondLook
 from gradprobe.measure.norms import norms
 from gradprobe.measure.passes import failed
+from gradprobe.measure.small_step import STEP, moved_against, parts_of
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import first_tensor, is_sharded
 
-# Of each weight's RMS singular value; benchmarks/trainability/steps.py compares others.
-STEP = 0.003
-_PART = 1 << 20  # numbers of a weight that are compared at once
 _COARSE = 1e-4  # a dtype's relative spacing, above which the step drowns in rounding
 
 
@@ -78,7 +76,7 @@ def second_look(subject: Subject, step: float = STEP, bends: bool = False) -> Se
             look, before, seen = _first_pass(subject, weights, bends)
             further = further_of(subject, seen)
             del seen  # which holds a gradient of every parameter
-            moved = _moved(weights, before, step)
+            moved = moved_against(weights, before, step)
             # Until the backward pass is over: a checkpointed layer runs again in it.
             with undisturbed(subject.model), standing_at(weights, moved):
                 alike = _compared(subject, {name: weights[name] for name in moved}, before)
@@ -156,39 +154,13 @@ def _lower_quartile(values: Sequence[float]) -> float | None:
     return quantiles(values, n=4, method="inclusive")[0] if len(values) > 1 else values[0]
 
 
-def _moved(
-    weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], step: float
-) -> dict[str, Tensor]:
-    """Each weight that a step can move, after the step."""
-    names = [name for name in weights if name in gradients]
-    sizes = norms([weights[name].detach() for name in names])
-    lengths = norms([gradients[name] for name in names])
-    moved = {}
-    for name, size, length in zip(names, sizes, lengths, strict=True):
-        if size and length:
-            weight = weights[name].detach()
-            rank = min(len(weight), weight[0].numel())
-            factor = step * size / math.sqrt(rank) / length
-            moved[name] = torch.empty_like(weight, memory_format=torch.contiguous_format)
-            parts = zip(_parts(moved[name]), _parts(weight), _parts(gradients[name]), strict=True)
-            for new, old, gradient in parts:
-                # In float64: a gradient of 1e-40 and 1 ÷ its norm are both at float32's end.
-                new.copy_(old.double() - gradient.double() * factor)
-    return moved
-
-
-def _parts(tensor: Tensor) -> Sequence[Tensor]:
-    """The tensor's numbers in parts that are small in float64 as well."""
-    return torch.split(tensor.reshape(-1), _PART)
-
-
 def _alike(a: Tensor, b: Tensor) -> float:
     """1 - ‖a - b‖ / (‖a‖ + ‖b‖): of two gradients, not both zero."""
-    lengths = [_length(part.double() for part in _parts(x)) for x in (a, b)]
+    lengths = [_length(part.double() for part in parts_of(x)) for x in (a, b)]
     most = max(lengths)
     if not math.isfinite(most):
         return math.nan
-    pairs = zip(_parts(a), _parts(b), strict=True)
+    pairs = zip(parts_of(a), parts_of(b), strict=True)
     apart = _length(x.double() / most - y.double() / most for x, y in pairs)
     return 1 - apart / (sum(lengths) / most)
 

@@ -17,7 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from gradprobe.errors import ModelError
 from gradprobe.measure.blocks.jacobian import jacobians
-from gradprobe.measure.second_look import STEP, SecondLook, second_look
+from gradprobe.measure.second_look import SecondLook, second_look
+from gradprobe.measure.small_step import STEP
 from gradprobe.model.losses import projection
 from gradprobe.model.subject import subject_of
 
@@ -638,7 +639,7 @@ def test_a_look_in_small_parts_sees_the_same(monkeypatch: pytest.MonkeyPatch) ->
     model = nn.Sequential(tied, nn.Tanh(), nn.Linear(9, 9), nn.Tanh(), tied, nn.Linear(9, 4))
     x = torch.randn(6, 9)
     whole = look(model, (x,))
-    monkeypatch.setattr("gradprobe.measure.second_look._PART", 7)
+    monkeypatch.setattr("gradprobe.measure.small_step._PART", 7)
     parts = look(model, (x,))
     assert parts.highways == whole.highways
     assert parts.coherence == pytest.approx(whole.coherence, rel=1e-12)
