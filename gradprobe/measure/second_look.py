@@ -31,7 +31,7 @@ from gradprobe.measure.passes import failed
 from gradprobe.measure.small_step import STEP, moved_against, parts_of
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import first_tensor, is_sharded
+from gradprobe.model.tensors import first_tensor, is_sharded, tensors_in
 
 _COARSE = 1e-4  # a dtype's relative spacing, above which the step drowns in rounding
 
@@ -52,8 +52,9 @@ def second_look(subject: Subject, step: float = STEP, bends: bool = False) -> Se
     The step moves each weight tensor W (two dimensions or more; m × n as a matrix) against its
     gradient by ``step`` · ‖W‖ / √min(m, n), a share of its RMS singular value: the gradient of a
     batch has few directions, so a share of the norm would be a longer step the wider the layer.
-    Biases, scales and complex weights stay. Weights that are zero, or whose gradient is, have no
-    say.
+    Of scale-invariant weights the step is shorter where it would change the output too much: see
+    ``small_step``. Biases, scales and complex weights stay. Weights that are zero, or whose
+    gradient is, have no say.
 
     The highways are what ``highways`` says, each with an error of about the row's gain / √n;
     ``blocks.jacobians`` is more exact, of the unweighted trace. The model is left as it was.
@@ -73,10 +74,11 @@ def second_look(subject: Subject, step: float = STEP, bends: bool = False) -> Se
     }
     with torch.inference_mode(False), torch.enable_grad(), without_reentrant():
         try:
-            look, before, seen = _first_pass(subject, weights, bends)
-            further = further_of(subject, seen)
-            del seen  # which holds a gradient of every parameter
-            moved = moved_against(weights, before, step)
+            first = _first_pass(subject, weights, bends)
+            further = further_of(subject, first.glance)
+            look, before, spread = first.look, first.gradients, first.spread
+            del first  # whose glance holds a gradient of every parameter
+            moved = moved_against(weights, before, step, spread)
             # Until the backward pass is over: a checkpointed layer runs again in it.
             with undisturbed(subject.model), standing_at(weights, moved):
                 alike = _compared(subject, {name: weights[name] for name in moved}, before)
@@ -85,10 +87,17 @@ def second_look(subject: Subject, step: float = STEP, bends: bool = False) -> Se
     return look._replace(coherence=_lower_quartile(alike), further=further)
 
 
-def _first_pass(
-    subject: Subject, weights: Mapping[str, Tensor], bends: bool
-) -> tuple[SecondLook, dict[str, Tensor], Glance]:
-    """What the pass before the step tells, and the gradients of the weights there."""
+class _FirstPass(NamedTuple):
+    """What the pass before the step tells."""
+
+    look: SecondLook
+    gradients: dict[str, Tensor]  # of the weights
+    spread: float
+    glance: Glance
+
+
+def _first_pass(subject: Subject, weights: Mapping[str, Tensor], bends: bool) -> _FirstPass:
+    """The pass before the step."""
     with (
         undisturbed(subject.model),
         Crossings(subject) as crossings,
@@ -102,7 +111,9 @@ def _first_pass(
         ran = list(sequences.values())  # without what a checkpointed layer runs again
         inputs = [x for sequence in ran for x in sequence.xs]
         named = {f"input {n}": x for n, x in enumerate(inputs)}
-        gradients = _gradients(subject, output, {**weights, **named})
+        loss = subject.projection(output)
+        spread = _spread(loss, output)
+        gradients = _gradients(loss, {**weights, **named})
     back = iter([gradients.pop(name, None) for name in named])
     lost = [sequence.lost([next(back) for _ in sequence.xs]) for sequence in ran]
     look = SecondLook(
@@ -111,17 +122,29 @@ def _first_pass(
         lost_past=max(lost, default=0.0),
         normalised=min(channels, default=None),
     )
-    return look, gradients, seen
+    return _FirstPass(look, gradients, spread, seen)
 
 
-def _gradients(subject: Subject, output: Any, of: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The gradients of the projection that are there, by name."""
+def _gradients(loss: Tensor, of: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The gradients of the loss that are there, by name."""
     if not of:
         return {}
-    loss = subject.projection(output)
     gradients = torch.autograd.grad(loss, list(of.values()), allow_unused=True)
     pairs = zip(of, gradients, strict=True)
     return {n: (g.to_dense() if g.is_sparse else g).detach() for n, g in pairs if g is not None}
+
+
+def _spread(loss: Tensor, output: Any) -> float:
+    """By how much the loss differs between samples: √Σ ‖∂L/∂y‖² ‖y - ȳ‖² over the outputs y.
+
+    A sample that is alone is compared with zero.
+    """
+    outputs = [y for y in tensors_in(output) if y.is_floating_point() and y.requires_grad]
+    slopes = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
+    pairs = [(y.detach(), s) for y, s in zip(outputs, slopes, strict=True) if s is not None]
+    apart = norms([y - y.mean(0) if y.dim() and len(y) > 1 else y for y, _ in pairs])
+    steep = norms([slope.contiguous() for _, slope in pairs])
+    return math.hypot(*(a * b for a, b in zip(apart, steep, strict=True)))
 
 
 def _compared(

@@ -1,4 +1,10 @@
-"""Weights and their gradients → the weights a small step later."""
+"""Weights and their gradients → the weights a small step later.
+
+A weight in front of a normalisation is scale-invariant: its gradient is orthogonal to it, so a step
+that is too long makes the weight longer and the next step shorter, until the steps fit (Arora, Li
+and Lyu 2018, arXiv 1812.03981). So the step of such weights is no longer than what changes the
+output by a part of its spread.
+"""
 
 from __future__ import annotations
 
@@ -12,29 +18,57 @@ from gradprobe.measure.norms import norms
 
 # Of each weight's RMS singular value; benchmarks/trainability/steps.py compares others.
 STEP = 0.003
+CHANGE = 0.3  # of the output's spread: the most by which scale-invariant weights may change it
+SHORTEST = 0.01  # of the step: shorter ones drown in the rounding of float32
+_RIGHT_ANGLE = 0.05  # of the cosine that two random directions have
 _PART = 1 << 20  # numbers of a weight that are compared at once
 
 
 def moved_against(
-    weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], step: float
+    weights: Mapping[str, Tensor],
+    gradients: Mapping[str, Tensor],
+    step: float,
+    spread: float = math.inf,
 ) -> dict[str, Tensor]:
-    """Each weight that a step can move, after the step."""
+    """Each weight that a step can move, after the step.
+
+    Args:
+        spread: by how much the loss differs between samples, as far as the output goes; the step of
+            scale-invariant weights lowers the loss by ``CHANGE`` of it at most, to first order.
+    """
     names = [name for name in weights if name in gradients]
     sizes = norms([weights[name].detach() for name in names])
     lengths = norms([gradients[name] for name in names])
-    moved = {}
+    whole: dict[str, float] = {}  # the factor of the gradient that is one RMS singular value
+    falls: dict[str, float] = {}  # by how much such a step lowers the loss, of invariant weights
     for name, size, length in zip(names, sizes, lengths, strict=True):
         if size and length:
-            weight = weights[name].detach()
-            rank = min(len(weight), weight[0].numel())
-            factor = step * size / math.sqrt(rank) / length
-            moved[name] = torch.empty_like(weight, memory_format=torch.contiguous_format)
-            parts = zip(
-                parts_of(moved[name]), parts_of(weight), parts_of(gradients[name]), strict=True
-            )
-            for new, old, gradient in parts:
-                # In float64: a gradient of 1e-40 and 1 ÷ its norm are both at float32's end.
-                new.copy_(old.double() - gradient.double() * factor)
+            unit = size / math.sqrt(min(len(weights[name]), weights[name][0].numel()))
+            whole[name] = unit / length
+            if _orthogonal(weights[name].detach(), gradients[name], size * length):
+                falls[name] = unit * length
+    fall = math.fsum(falls.values())
+    short = min(step, max(SHORTEST * step, CHANGE * spread / fall)) if fall else step
+    return {
+        name: _moved(weights[name].detach(), gradients[name], share * unit)
+        for name, unit in whole.items()
+        for share in [short if name in falls else step]
+    }
+
+
+def _orthogonal(weight: Tensor, gradient: Tensor, lengths: float) -> bool:
+    """Whether the two are at a right angle, by far more than two random tensors are."""
+    parts = zip(parts_of(weight), parts_of(gradient), strict=True)
+    product = math.fsum(float((w.double() * g.double()).sum()) for w, g in parts)
+    return abs(product) < _RIGHT_ANGLE * lengths / math.sqrt(weight.numel())
+
+
+def _moved(weight: Tensor, gradient: Tensor, factor: float) -> Tensor:
+    moved = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    parts = zip(parts_of(moved), parts_of(weight), parts_of(gradient), strict=True)
+    for new, old, slope in parts:
+        # In float64: a gradient of 1e-40 and 1 ÷ its norm are both at float32's end.
+        new.copy_(old.double() - slope.double() * factor)
     return moved
 
 
