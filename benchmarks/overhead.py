@@ -2,12 +2,15 @@
 
     python benchmarks/overhead.py
     python benchmarks/overhead.py --trial
+    python benchmarks/overhead.py --look
 
 For each network, in one run and in turn: a bare step (forward, loss, backward into ``.grad``), the
 forum's loop over ``named_parameters()`` after such a step, and one probe with every column of the
 table. Times are ratios of medians; memory is the peak resident set of a process that takes one
 step, less what it held before, ÷ the same for the bare step. A trial of up to sixteen samples is
-measured in bare steps of the same batch.
+measured in bare steps of the same batch, and so are all the passes of a second look together,
+without a learning rate and with one (which takes the curvature of the loss), by the processor's
+time of one thread.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from torch import nn
 
 from gradprobe.measure.one_pass import measure
 from gradprobe.measure.overfit import overfit
+from gradprobe.measure.take import further, look_again
 from gradprobe.model.build import build
 from gradprobe.model.losses import projection
 from gradprobe.model.make import module_subject
@@ -112,6 +116,43 @@ def trial(case: str) -> str:
     return f"{case:18}{taken:8.0f} bare steps, {steps} steps of {len(outcome.courses)} courses"
 
 
+def look(case: str, rounds: int = 3) -> str:
+    """A second look's time in bare steps: its passes, and with the curvature."""
+    network, x = model_of(case)
+    if case == GPT2:
+        x = torch.cat([x, x.flip(1)])  # 8 sequences, as a configuration is probed with
+    subject = replace(module_subject(network, x, _half_square), drawn=False)
+    profile = measure(subject)
+
+    def bare() -> object:
+        network.zero_grad(set_to_none=True)
+        subject.loss(network(x)).backward()
+        return None
+
+    def passes(rate: float | None) -> object:
+        network.zero_grad(set_to_none=True)
+        seen, reason = look_again(subject, profile, rate is not None)
+        assert seen is not None, reason
+        return further(subject, seen, rate)
+
+    steps = {"bare": bare, "look": lambda: passes(None), "with lr": lambda: passes(0.1)}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            start = time.process_time()
+            step()
+            seconds[name].append(time.process_time() - start)
+    bare_step = statistics.median(seconds["bare"])
+    told = (f"{name} {statistics.median(seconds[name]) / bare_step:.2f}" for name in seconds)
+    return f"{case:18}" + ", ".join(told)
+
+
+def _half_square(output: object) -> torch.Tensor:
+    tensor = first_tensor(output)
+    assert tensor is not None
+    return tensor.square().mean() / 2
+
+
 def average_gradients(network: nn.Module) -> list[float]:
     """The loop that the PyTorch forum hands on: the mean |gradient| of every weight."""
     return [
@@ -150,10 +191,15 @@ def main() -> None:
     parser.add_argument("--child", choices=[*CASES, GPT2])
     parser.add_argument("--what", default="bare")
     parser.add_argument("--trial", action="store_true")
+    parser.add_argument("--look", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.child:
         child(arguments.child, arguments.what)
+        return
+    if arguments.look:
+        for case in arguments.case or ("ResNet-50", GPT2):
+            print(look(case), flush=True)
         return
     if arguments.trial:
         for case in ("ResNet-50", GPT2):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
@@ -11,7 +15,9 @@ from gradprobe.measure.graph import kind_of, saved
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import first_tensor, map_tensors, walk
+from gradprobe.model.tensors import first_tensor, map_tensors, tensors_in, walk
+
+_FEW = 3  # samples are enough to mix
 
 # Nodes that take rows from where an index says, as graph networks do.
 _INDEXED = ("Index", "Gather", "Scatter", "Sparse", "Segment", "Take")
@@ -20,11 +26,29 @@ _INDEXED = ("Index", "Gather", "Scatter", "Sparse", "Segment", "Take")
 def mixing(subject: Subject) -> float | None:
     """Of ∂(one sample's output)/∂(inputs), the share that is at other samples: 0 to 1.
 
-    One more pass, forward and backward. ``None`` where nothing is to be told: no floating inputs,
-    a batch of one, an output that is not by sample, BatchNorm of the batch, a graph network.
+    One more pass, forward and backward, with the first few samples where the model takes so few.
+    Tokens stand for their embeddings. ``None`` where nothing is to be told: a batch of one, an
+    output that is not by sample, BatchNorm of the batch, a graph network.
     """
-    if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in subject.model.modules()):
+    batchnorm = nn.modules.batchnorm._BatchNorm
+    if any(isinstance(m, batchnorm) and m.training for m in subject.model.modules()):
         return None
+    arguments = (subject.args, dict(subject.kwargs))
+    first = next(tensors_in(arguments), None)
+    size = len(first) if first is not None and first.dim() else 0
+    if size > _FEW:
+        with suppress(Exception):  # nodes of a graph, or a state for each sample
+            share = _mixing(subject, map_tensors(lambda t: _few(t, size), arguments))
+            if share is not None:
+                return share
+    return _mixing(subject, arguments)
+
+
+def _few(tensor: Tensor, size: int) -> Tensor:
+    return tensor[:_FEW] if tensor.dim() and len(tensor) == size else tensor
+
+
+def _mixing(subject: Subject, arguments: Any) -> float | None:
     leaves: list[Tensor] = []
 
     def leaf(tensor: Tensor) -> Tensor:
@@ -35,8 +59,8 @@ def mixing(subject: Subject) -> float | None:
 
     with undisturbed(subject.model), torch.inference_mode(False), torch.enable_grad():
         reseed_all(derive(subject.seed, "forward"))
-        with without_reentrant():
-            args, kwargs = map_tensors(leaf, (subject.args, dict(subject.kwargs)))
+        args, kwargs = map_tensors(leaf, arguments)
+        with without_reentrant(), _embeddings(subject.model, [] if leaves else [leaf]):
             output = first_tensor(subject.model(*args, **kwargs))
             if output is None or not _by_sample(output, leaves):
                 return None
@@ -47,6 +71,17 @@ def mixing(subject: Subject) -> float | None:
             total = (sample * (signs * 2 - 1).to(sample)).sum()
             gradients = torch.autograd.grad(total, leaves, allow_unused=True)
     return _elsewhere([g for g in gradients if g is not None], len(output))
+
+
+@contextmanager
+def _embeddings(model: nn.Module, changes: Sequence[Callable[[Tensor], Tensor]]) -> Iterator[None]:
+    """Meanwhile the first embedding puts out what each of ``changes`` makes of it."""
+    embeddings = [m for m in model.modules() if isinstance(m, nn.Embedding)][:1]
+    with ExitStack() as hooks:
+        for embedding, change in zip(embeddings, changes, strict=False):
+            handle = embedding.register_forward_hook(lambda m, args, out, do=change: do(out))
+            hooks.callback(handle.remove)
+        yield
 
 
 def _by_sample(output: Tensor, leaves: list[Tensor]) -> bool:

@@ -61,7 +61,7 @@ def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None
             look, no_look = None, None
             if options.looks_twice:
                 look, no_look = look_again(subject, profile, options.lr is not None)
-                profile = replace(profile, further=_further(subject, look, options.lr))
+                profile = replace(profile, further=further(subject, look, options.lr))
         threads = torch.get_num_threads()
     # By one thread the numbers are the same everywhere; by several their last digits depend on it.
     told = dict(subject.told) | ({"threads": threads} if threads > 1 else {})
@@ -135,10 +135,10 @@ def look_again(
         return None, NoLook(f"the second look failed: {error.message}", failed=True)
 
 
-def _further(subject: Subject, look: SecondLook | None, rate: float | None) -> Further:
+def further(subject: Subject, look: SecondLook | None, rate: float | None) -> Further:
     """What is known beside the signals, also where there is no second look."""
-    further = look.further if look else further_alone(subject, rate is not None)
-    return further._replace(mixing=_mixing(subject), rate=rate)
+    known = look.further if look else further_alone(subject, rate is not None)
+    return known._replace(mixing=_mixing(subject), rate=rate)
 
 
 def _mixing(subject: Subject) -> float | None:

@@ -147,6 +147,20 @@ class Batchwise(nn.Module):
         return self.head(F.relu(self.fc(self.attention(x, x, x)[0].mean(1))))
 
 
+class Words(nn.Module):
+    """Tokens through a transformer's layer, which takes them for one long batch."""
+
+    def __init__(self, faulty: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words = nn.Embedding(20, 8)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=not faulty)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(self.words(x)).mean(1))
+
+
 class Cell(nn.Module):
     """A loop whose state is multiplied by more than 1 in each step."""
 
@@ -286,6 +300,7 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
         "GP608": [
             Case(mlp(nn.ReLU, nn.Softmax(0 if faulty else 1)), X, mse),
             Case(Batchwise(faulty), SEQUENCE, ce),
+            Case(Words(faulty), torch.arange(192).reshape(32, 6) % 20, ce),
         ],
         "GP701": [
             Case(mlp(nn.Tanh, one, out=1), X, mse),
