@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from gradprobe.measure.measurement import Cure, TriedCure
 from gradprobe.measure.profile import GradientProfile, RowProfile
-from gradprobe.numbers import fraction, number
+from gradprobe.numbers import fraction
 from gradprobe.spec.sources.huggingface import LAYER_KEYS
 from gradprobe.verdict.report import Finding, Verdict
 
@@ -34,7 +34,7 @@ _RELU = 'nn.init.kaiming_normal_($weight, nonlinearity="relu")$others'
 
 CURES: Mapping[str, Wording] = {
     "init": Wording("init: {weight: kaiming_normal, bias: zeros}", _RELU, "$range"),
-    "draw": Wording("init: {weight: kaiming_normal, bias: zeros}", _DRAW, "$range"),
+    "draw": Wording("init: {weight: kaiming_normal, bias: zeros}", _DRAW),
     "gain": Wording(
         "$move the gain of the init", "$move the init's gain: $weight.data.mul_($number)$others",
         "$range",
@@ -79,7 +79,7 @@ CURES: Mapping[str, Wording] = {
     "gated": Wording("use LSTM or GRU", "nn.LSTM or nn.GRU in place of nn.RNN"),
     "orthogonal": Wording("an orthogonal recurrent matrix", "nn.init.orthogonal_($weight)$others"),
     "scale": Wording(
-        "scale the inputs: to mean 0 and standard deviation 1, pixels / 255, or a norm first",
+        "scale the inputs to mean 0 and standard deviation 1, pixels / 255",
         "scale the inputs: x = (x - x.mean(0)) / (x.std(0) + 1e-6), pixels x / 255",
         "scale the inputs: do_normalize: true in preprocessor_config.json",
     ),
@@ -101,6 +101,23 @@ _ACTIVATIONS = ("hidden_act", "activation_function", "hidden_activation", "activ
 KEYS = (*_RANGES, *_ACTIVATIONS, *LAYER_KEYS)  # of a configuration, that advice may name
 
 
+# A cure in a word or two, where it was tried and did not help.
+_SHORT = {
+    **dict.fromkeys(("init", "draw"), "another init"),
+    **dict.fromkeys(("norm", "norm inside"), "a norm"),
+    **dict.fromkeys(("skip", "skipless norm"), "a skip"),
+    "gain": "another gain",
+    "orthogonal": "an orthogonal matrix",
+    "zero bias": "a zero bias",
+    "forget": "the forget gate's bias",
+    "scale": "scaled inputs",
+    "smooth": "another activation",
+    "between": "another activation",
+    "leaky": "a leaky ReLU",
+    "drop": "no activation at the output",
+}
+
+
 def cures(*kinds: str | Cure) -> tuple[Cure, ...]:
     """Cures that need no more than their kind, and others as they are."""
     return tuple(kind if isinstance(kind, Cure) else Cure(kind) for kind in kinds)
@@ -118,7 +135,8 @@ def worded(advice: str | Sequence[Cure], profile: GradientProfile | None = None)
     """The advice in the language of the network's idiom."""
     if isinstance(advice, str) or profile is None:
         return str(advice)
-    return _either(filter(None, (_words(cure, profile) for cure in advice)), profile)
+    words = filter(None, (_words(cure, profile) for cure in advice))
+    return _either(words, profile) or "no key of the configuration mends it"
 
 
 def with_trials(
@@ -139,8 +157,11 @@ def with_trials(
     if not own:
         return finding
     if not helped:
-        which = "" if len(own) == len(finding.cures) else f"{', '.join(t.cure.kind for t in own)}: "
-        return replace(finding, advice=f"{finding.advice} (tried, {which}not enough alone)")
+        tried = ", ".join(dict.fromkeys(_SHORT.get(trial.cure.kind, "it") for trial in own))
+        others = [cure for cure in finding.cures if cure not in {trial.cure for trial in own}]
+        advice = worded(others, profile) if others else finding.advice
+        note = f"tried and not enough alone: {tried}" if others else "tried: not enough alone"
+        return replace(finding, advice=f"{advice} ({note})")
     best = min((trial.verdict for trial in helped), key=lambda word: order.index(Verdict(word)))
     words = [
         f"{_words(trial.cure, profile)} ({_outcome(trial)})"
@@ -166,7 +187,7 @@ def _either(words: Iterable[str], profile: GradientProfile) -> str:
     if not first:
         return last
     comma = ";" if profile.idiom.language == "code" else ","
-    return f"{f'{comma} '.join(first)}{comma if len(first) > 1 or comma == ';' else ''} or {last}"
+    return f"{f'{comma} '.join(first)}{comma} or {last}"
 
 
 # ---- the words of one cure
@@ -180,7 +201,7 @@ def _words(cure: Cure, profile: GradientProfile) -> str:
         fits = text and (cure.weights or "$weight" not in text)
         text = text if fits else wording.spec
     values = {
-        "number": f"{cure.number:.0f}" if cure.kind == "forget" else number(cure.number),
+        "number": f"{cure.number:.0f}" if cure.kind == "forget" else f"{cure.number:.3g}",
         "twice": f"{2 * cure.number:.0f}",
         "of": cure.of,
         "name": _name(cure.of),
@@ -220,8 +241,8 @@ def _settings(cure: Cure, settings: Mapping[str, object]) -> dict[str, str]:
     words = dict.fromkeys(("range", "activation", "depth"), "")
     for key, value in settings.items():
         if key in _RANGES and isinstance(value, int | float):
-            factor = min(10.0, max(0.1, cure.number)) if cure.number != 1 else 2.0
-            words["range"] = f"{key}: {number(value * factor)} (it is {value:g})"
+            factor = min(10.0, max(0.1, cure.number))
+            words["range"] = f"{key}: {value * factor:.2g} (it is {value:g})"
         elif key in _ACTIVATIONS:
             words["activation"] = f'{key}: "gelu" (it is "{value}")'
         elif key in LAYER_KEYS and isinstance(value, int) and value > 1:

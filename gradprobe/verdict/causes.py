@@ -139,9 +139,16 @@ def _rows_at_fault(profile: GradientProfile) -> tuple[RowProfile, ...]:
 
 
 def _to_one(profile: GradientProfile) -> float:
-    """The factor by which weights must grow for that across each row to be 1, were it linear."""
-    culprit = _culprit(profile)
-    return 1 / ((culprit.factor if culprit else profile.decay) or 1.0)
+    """The factor by which each weight must grow for a reach of 1, were the network linear."""
+    if culprit := _culprit(profile):
+        return 1 / culprit.factor
+    return _per_weight(profile, profile.unpooled_reach)
+
+
+def _per_weight(profile: GradientProfile, whole: float | None) -> float:
+    """1 / ``whole``, shared among the trunk's rows with weights but its first."""
+    weighty = max(1, len([row for row in profile.trunk if row.parameters]) - 1)
+    return float(whole ** (-1 / weighty)) if whole and math.isfinite(whole) else 1.0
 
 
 def _flattening(profile: GradientProfile, rows: Sequence[RowProfile]) -> Cure | None:
@@ -198,7 +205,8 @@ def _blocks(kind: str, profile: GradientProfile, number: float = 1.0) -> Cure:
 
 def _advice_for_activations(profile: GradientProfile, signals: Signals) -> Advice:
     advice = advice_for_large(profile, _bare(signals))
-    factor = 10 ** (-signals.forward_growth / max(1, profile.steps))
+    first, last = (profile.trunk[end].activation_rms for end in (0, -1))
+    factor = _per_weight(profile, (last or 1.0) / (first or 1.0))
     return tuple(c._replace(number=factor) if c.kind == "gain" else c for c in advice)
 
 
@@ -208,7 +216,9 @@ def _advice_for_shattered(profile: GradientProfile, signals: Signals) -> Advice:
         return cures(_branches(profile), "shallower")
     if signals.growth >= 1 and not any("Norm" in kind for kind in _kinds(profile)):
         return cures(at("gain", profile.trunk, _to_one(profile)), _blocks("skip", profile), "fewer")
-    return cures(_blocks("skip", profile), "fewer")
+    # Where the init is at fault, another one shows it: in code it is tried.
+    draw = [at("draw", profile.trunk)] if profile.idiom.language == "code" else []
+    return cures(*draw, _blocks("skip", profile), "fewer")
 
 
 def _advice_for_forgotten(profile: GradientProfile, signals: Signals) -> Advice:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from gradprobe.measure.measurement import Cure
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.numbers import fraction, number
 from gradprobe.verdict.advice import at, cures
@@ -53,7 +54,8 @@ def flat(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     if share >= _FLAT:
         message = f"saturated: {fraction(share)} of a {kind.lower()}'s outputs are flat"
         rows = profile.trunk
-        advice = cures("scale", at("gain", rows, 0.1), at("norm", rows))
+        large = (profile.around.input_rms or 0.0) > _LARGE
+        advice = cures(*["scale"] * large, at("gain", rows, 0.1), at("norm", rows))
         yield Clue(message, advice, None, share, _FLAT)
 
 
@@ -65,7 +67,10 @@ def silent_samples(profile: GradientProfile, limits: Thresholds) -> Iterator[Clu
     share = profile.around.silent
     if share is not None and share >= _SILENT:
         message = f"{fraction(share)} of the samples lose their gradient behind the last weights"
-        advice = "take the activation or the clamp off the output, or scale the inputs"
+        names = {"Relu": "ReLU", "Sigmoid": "Sigmoid", "Tanh": "Tanh"}
+        last = [names[loss.after] for loss in profile.around.losses if loss.after in names]
+        off = "take the activation or the clamp off the output, or scale the inputs"
+        advice = cures(Cure("drop", of=last[0]), "scale") if last else off
         yield Clue(message, advice, None, share, _SILENT)
 
 

@@ -78,7 +78,7 @@ def _closeness(rule: Rule, words: Iterable[str]) -> int:
 def certainty(severity: Severity, clue: Clue) -> str:
     """How sure a finding is: ``certain`` where nothing was weighed, else by how far it is beyond.
 
-    ``likely`` from a factor of 10 on, of the odds where both are shares; below that ``possible``.
+    ``likely`` from a factor of 5 on, of the odds where both are shares; below that ``possible``.
     Notes are no faults and get none.
     """
     value, threshold = clue.value, clue.threshold
@@ -89,7 +89,7 @@ def certainty(severity: Severity, clue: Clue) -> str:
     shares = min(value, threshold) >= 0 and max(value, threshold) <= 1
     value, threshold = (_odds(value), _odds(threshold)) if shares else (value, threshold)
     low, high = sorted((abs(value), abs(threshold)))
-    return "likely" if high >= 10 * low else "possible"
+    return "likely" if high >= 5 * low else "possible"
 
 
 def _odds(share: float) -> float:
