@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gradprobe.model.tensors import is_sharded, whole
+from gradprobe.model.tensors import is_sharded, real, whole
 
 # Where a norm can be trusted, and the scale that brings what lies outside into it. In float32,
 # below 1e-13 squares of elements that count fall under 1.2e-38 and are lost; above 1e18 they pass
@@ -212,8 +212,7 @@ def _mean(x: Tensor) -> Tensor:
 
 
 def _wide(tensor: Tensor) -> Tensor:
-    if tensor.is_complex():
-        tensor = torch.view_as_real(tensor)
+    tensor = real(tensor)
     return tensor if tensor.dtype is torch.float64 else tensor.to(torch.float32)
 
 

@@ -116,3 +116,8 @@ def beside(main: Any, output: Any) -> list[Tensor]:
     behind = set(walk([t.grad_fn for t in tensors_in(main)]))
     nodes = ((t.grad_fn, t) for t in tensors_in(output) if t.is_floating_point())
     return [t for node, t in nodes if node is not None and node not in behind]
+
+
+def real(values: Tensor) -> Tensor:
+    """``values`` itself; of complex ones, a view with real and imaginary parts at its end."""
+    return torch.view_as_real(values) if values.is_complex() else values

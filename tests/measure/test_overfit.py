@@ -12,8 +12,10 @@ from helpers.unchanged import everything, unchanged
 from torch import Tensor, nn
 
 import gradprobe
+from gradprobe.measure import objective
 from gradprobe.measure import overfit as overfitting
 from gradprobe.measure.measurement import Course, Outcome
+from gradprobe.measure.optimizers import adam
 from gradprobe.measure.overfit import LEARNED, RATES, SAMPLES, SOUNDING, STEPS, overfit
 from gradprobe.model.make import make, module_subject
 from gradprobe.spec.options import Limits, ProbeOptions
@@ -69,7 +71,7 @@ def test_the_losses_are_those_of_gradient_descent_with_momentum(curvature: float
 def test_adam_is_torchs_adam() -> None:
     model, reference = Scalar(), Scalar()
     optimizer = torch.optim.Adam(reference.parameters(), lr=1e-3)
-    step = overfitting._adam(list(model.parameters()), 1e-3)
+    step = adam(list(model.parameters()), 1e-3)
     for k in range(20):
         for m in (model, reference):
             m.zero_grad()
@@ -218,7 +220,7 @@ def test_a_sequence_first_layer_has_its_samples_along_the_second_axis() -> None:
 
 
 def test_a_long_output_takes_no_long_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overfitting, "_BLOCK", 5)
+    monkeypatch.setattr(objective, "_BLOCK", 5)
     x = torch.randn(16, 64, generator=torch.Generator().manual_seed(0))
     assert overfit(module_subject(Shaped(64, DRESSES["dense"]), x)).learned
 

@@ -1,0 +1,109 @@
+"""A subject → the loss that a trial lowers, and the share of the labels that is right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gradprobe.errors import ModelError
+from gradprobe.measure.passes import scalar
+from gradprobe.model.seeds import derive
+from gradprobe.model.subject import Subject
+from gradprobe.model.tensors import real, tensors_in
+
+CLASSES = 10
+
+_ENOUGH = 8  # samples, of which nobody gets nine in ten right by chance
+_BLOCK = 2**16  # columns of the random matrix, which is used again for longer outputs
+
+# From what the model gives to the loss and the share of the labels that is right.
+Objective = Callable[[Any], tuple[Tensor, float]]
+
+
+def objective(subject: Subject, samples: Samples) -> Objective:
+    """The user's own loss, or that of labels which are drawn for the samples."""
+    if subject.own_loss:
+        return lambda output: (scalar(subject.loss(output)), 0.0)
+    drawn = _DrawnLabels(subject.seed, samples)
+
+    def of(output: Any) -> tuple[Tensor, float]:
+        main = subject.main(output)
+        if main is None:
+            raise ModelError("the model's output holds no floating point tensor")
+        if not main.dim():  # a module that gives its loss itself
+            return main, 0.0
+        return drawn(main)
+
+    return of
+
+
+class Samples(NamedTuple):
+    """How many samples there are, along which axis, and which of them are the same."""
+
+    number: int
+    axis: int
+    kinds: Tensor  # of each sample, from 0 on: samples of one kind are equal
+
+    @classmethod
+    def of(cls, subject: Subject) -> Samples:
+        tensors = [t for t in tensors_in([subject.args, dict(subject.kwargs)]) if t.dim()]
+        axis = 1 if tensors and tensors[0].dim() > 1 and time_first(subject.model) else 0
+        number = tensors[0].shape[axis] if tensors else 1
+        of_samples = [t for t in tensors if t.shape[axis : axis + 1] == (number,)]
+        flat = [t.detach().movedim(axis, 0).reshape(number, -1) for t in of_samples if t.numel()]
+        if not flat:
+            return cls(number, axis, torch.zeros(number, dtype=torch.long))
+        rows = torch.cat([real(t.cpu()).flatten(1).double() for t in flat], 1)
+        return cls(number, axis, torch.unique(rows, dim=0, return_inverse=True)[1])
+
+    def flat(self, output: Tensor) -> Tensor:
+        """What belongs to each sample, as one row: (samples, numbers)."""
+        output = output[:, None] if output.dim() == 1 else output
+        axes = [axis for axis in (self.axis, 0, 1) if output.shape[axis] == self.number]
+        return output.movedim(axes[0] if axes else 0, 0).flatten(1)
+
+
+class _DrawnLabels:
+    """Cross entropy of ten logits against labels drawn at random; equal samples get one label.
+
+    The logits are a random linear map of a sample's whole output, so scaled that their RMS is about
+    1 at first. Of fewer than ten numbers there are as many logits as numbers, but two at least.
+    """
+
+    def __init__(self, seed: int, samples: Samples) -> None:
+        self.generator = torch.Generator().manual_seed(derive(seed, "overfit"))
+        self.samples = samples
+        self.drawn: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, output: Tensor) -> tuple[Tensor, float]:
+        flat = self.samples.flat(output)
+        flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
+        if self.drawn is None:
+            self.drawn = self._draw(flat.detach())
+        matrix, labels = self.drawn
+        logits = flat.new_zeros(len(flat), matrix.shape[1])
+        for block in torch.split(flat, _BLOCK, 1):
+            logits = logits + block @ matrix[: block.shape[1]]
+        right = float((logits.argmax(1) == labels).double().mean())
+        return F.cross_entropy(logits, labels), right if len(labels) >= _ENOUGH else 0.0
+
+    def _draw(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        count, size = flat.shape
+        classes = max(2, min(CLASSES, size))
+        kinds = self.samples.kinds if count == self.samples.number else torch.arange(count)
+        order = torch.randperm(int(kinds.max()) + 1, generator=self.generator)
+        matrix = torch.randn(min(size, _BLOCK), classes, generator=self.generator)
+        matrix -= matrix.mean(1, keepdim=True)
+        matrix /= matrix.square().mean(1, keepdim=True).sqrt()
+        rms = float(flat.square().mean().sqrt())
+        scale = math.sqrt(size) * (rms if rms and math.isfinite(rms) else 1.0)
+        return matrix.to(flat) / scale, (order[kinds] % classes).to(flat.device)
+
+
+def time_first(model: nn.Module) -> bool:
+    return any(getattr(module, "batch_first", True) is False for module in model.modules())
