@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -11,14 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradprobe.errors import ModelError
+from gradprobe.measure.optimizers import gradients_of
 from gradprobe.measure.passes import scalar
 from gradprobe.model.seeds import derive
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import real, tensors_in
+from gradprobe.model.tensors import map_tensors, real, tensors_in
 
 CLASSES = 10
 
 _ENOUGH = 8  # samples, of which nobody gets nine in ten right by chance
+_SEARCH = 20  # steps in the search for the best constant output
 _BLOCK = 2**16  # columns of the random matrix, which is used again for longer outputs
 
 # From what the model gives to the loss and the share of the labels that is right.
@@ -42,6 +45,42 @@ def objective(subject: Subject, samples: Samples) -> Objective:
     return of
 
 
+def of_constant(subject: Subject, samples: Samples, output: Any) -> float | None:
+    """The least that the user's own loss gives of outputs which are the same for every sample.
+
+    A few steps of L-BFGS from the mean over the samples. ``None`` where no output belongs to
+    samples, of which there are two at least, where the loss takes no other output than the model's,
+    or where it is not finite.
+    """
+    if not samples.kinds.any():
+        return None
+    constants: dict[int, Tensor] = {}
+    for tensor in tensors_in(output):
+        axis = samples.axis_of(tensor) if tensor.is_floating_point() else None
+        if axis is not None:
+            mean = tensor.detach().mean(axis, keepdim=True)
+            constants[id(tensor)] = mean.requires_grad_()
+    losses: list[float] = []
+
+    def loss_of_constants() -> Tensor:
+        alike = map_tensors(
+            lambda t: constants[id(t)].expand_as(t) if id(t) in constants else t.detach(), output
+        )
+        loss = scalar(subject.loss(alike))
+        losses.append(loss.item())
+        for leaf, gradient in zip(leaves, gradients_of(loss, leaves), strict=True):
+            leaf.grad = gradient
+        return loss
+
+    if not constants:
+        return None
+    leaves = list(constants.values())
+    search = torch.optim.LBFGS(leaves, max_iter=_SEARCH, line_search_fn="strong_wolfe")
+    with suppress(Exception):  # a loss may take nothing but what the model gave
+        search.step(loss_of_constants)  # type: ignore[no-untyped-call]
+    return min((loss for loss in losses if math.isfinite(loss)), default=None)
+
+
 class Samples(NamedTuple):
     """How many samples there are, along which axis, and which of them are the same."""
 
@@ -61,11 +100,15 @@ class Samples(NamedTuple):
         rows = torch.cat([real(t.cpu()).flatten(1).double() for t in flat], 1)
         return cls(number, axis, torch.unique(rows, dim=0, return_inverse=True)[1])
 
+    def axis_of(self, output: Tensor) -> int | None:
+        """The axis of a tensor along which the samples are, if there is one."""
+        axes = [axis for axis in (self.axis, 0, 1) if axis < output.dim()]
+        return next((axis for axis in axes if output.shape[axis] == self.number), None)
+
     def flat(self, output: Tensor) -> Tensor:
         """What belongs to each sample, as one row: (samples, numbers)."""
         output = output[:, None] if output.dim() == 1 else output
-        axes = [axis for axis in (self.axis, 0, 1) if output.shape[axis] == self.number]
-        return output.movedim(axes[0] if axes else 0, 0).flatten(1)
+        return output.movedim(self.axis_of(output) or 0, 0).flatten(1)
 
 
 class _DrawnLabels:

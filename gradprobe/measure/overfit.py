@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.eager import eager
 from gradprobe.measure.measurement import LEARNED, STEPS, Course, Outcome, Trial
-from gradprobe.measure.objective import Objective, Samples, objective, time_first
+from gradprobe.measure.objective import Objective, Samples, objective, of_constant, time_first
 from gradprobe.measure.optimizers import OPTIMIZERS, gradients_of
-from gradprobe.measure.passes import failed
+from gradprobe.measure.passes import failed, scalar
 from gradprobe.measure.undisturbed import enough_threads, undisturbed
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject
@@ -36,19 +36,23 @@ SAMPLES = 16  # of a batch that is drawn
 SOUNDING = 10  # steps after which a rate goes on only if it is on its way
 KNOWN = 0.9  # share of the labels that are right, which is as good
 
-_ON_ITS_WAY = LEARNED ** (SOUNDING / STEPS)  # of the first loss: at this pace it gets there
+_PACE = SOUNDING / STEPS  # of the way to the bar, in logarithms, is done after the sounding
 _MOVED = 0.99  # of the first loss: a rate above it after the sounding does nothing
 _SECOND_CHANCES = 2  # rates of one optimizer that are taken up again
+_SHOT = 5  # steps in which Adam, whose first ones are large whatever the gradient, may overshoot
 _DIVERGED = 10.0  # times the first loss
+_CONSTANT_DOES = 1e-3  # of the first loss: a constant output with less knows the batch itself
 _MEMORY = 4  # times the weights: a copy, the gradient and Adam's two averages
 
 
 def overfit(subject: Subject, seconds: float | None = None) -> Trial:
     """Train on one batch at each rate until one learns it; the subject is left as it was.
 
-    Learned is what has a tenth of its first loss, or nine labels of ten right. Each rate gets ten
-    steps; it goes on to sixty if it is on its way, and the two best of the others do if none got
-    there. Twice the same subject gives twice the same trial, unless time cuts it.
+    Learned is what has a tenth of its first loss, or nine labels of ten right; by the user's own
+    loss, what has a tenth of what the best constant output gets. Each rate gets ten steps; it goes
+    on to sixty if it is on its way, and the two best of the others do if none got there, so that
+    there are 310 steps at most. Twice the same subject gives twice the same trial, unless time cuts
+    it.
 
     Args:
         seconds: after which no further step is taken; ``None``: there is no bound.
@@ -67,14 +71,15 @@ def overfit(subject: Subject, seconds: float | None = None) -> Trial:
     with undisturbed(model), enough_threads(subject), _training(own), eager():
         try:
             samples = Samples.of(subject)
-            runner = _Runner(subject, objective(subject, samples), own, deadline)
+            baseline = _baseline(subject, samples) if subject.own_loss else None
+            runner = _Runner(subject, objective(subject, samples), own, baseline, deadline)
             courses, cut = _search(runner)
         except _NoBarError as error:
             return Trial(reason=str(error))
         except Exception as error:
             raise failed(error) from error
     theirs = subject.own_loss and not subject.drawn
-    return Trial(courses=courses, samples=samples.number, own=theirs, cut=cut)
+    return Trial(courses, samples.number, own=theirs, cut=cut, baseline=baseline)
 
 
 class _NoBarError(Exception):
@@ -105,6 +110,19 @@ def _cut(subject: Subject) -> Subject:
     return replace(subject, args=args, kwargs=kwargs)
 
 
+def _baseline(subject: Subject, samples: Samples) -> float | None:
+    """What the best constant output gets by the user's own loss, or else what the model does."""
+    with undisturbed(subject.model), torch.no_grad():
+        reseed_all(derive(subject.seed, "forward"))
+        args, kwargs = fresh((subject.args, dict(subject.kwargs)))
+        output = subject.model(*args, **kwargs)
+        first = scalar(subject.loss(output)).item()
+    constant = of_constant(subject, samples, output)
+    if constant is not None and constant > _CONSTANT_DOES * first:
+        return constant
+    return first if math.isfinite(first) else None
+
+
 # ---- the rates
 
 
@@ -132,9 +150,13 @@ def _ends(course: Course) -> bool:
 
 def _promising(courses: Sequence[Course]) -> list[Course]:
     """Those that stopped after the sounding and had moved, the furthest first."""
-    slow = [c for c in courses if c.outcome is Outcome.SLOW and c.steps < STEPS]
-    moved = [c for c in slow if c.losses[-1] < _MOVED * c.losses[0]]
+    moved = [c for c in courses if c.steps == SOUNDING and _falls(c.losses)]
     return sorted(moved, key=lambda c: c.losses[-1])[:_SECOND_CHANCES]
+
+
+def _falls(losses: Sequence[float]) -> bool:
+    """Whether the loss is below where it began, or coming down again from far above it."""
+    return losses[-1] < _MOVED * losses[0] or losses[-1] < max(losses) / 2
 
 
 class _Runner(NamedTuple):
@@ -143,6 +165,7 @@ class _Runner(NamedTuple):
     subject: Subject
     objective: Objective
     own: Mapping[nn.Parameter, Tensor]
+    baseline: float | None  # as the trial's
     deadline: float  # on the monotonic clock
 
     def __call__(self, optimizer: str, rate: float, patient: bool = False) -> Course:
@@ -173,13 +196,15 @@ class _Runner(NamedTuple):
         first, last, steps = losses[0], losses[-1], len(losses) - 1
         if first <= 0:
             raise _NoBarError(f"the loss is {first:.3g} at first: no share of it says enough")
-        if steps and (last < LEARNED * first or right >= KNOWN):
+        bar = LEARNED * (first if self.baseline is None else self.baseline)
+        if steps and (last < bar or right >= KNOWN):
             return Outcome.LEARNED
-        if not last < _DIVERGED * first:  # neither does a loss that is not finite
+        shot = steps >= _SHOT and last >= max(_DIVERGED * first, *losses)
+        if shot or not math.isfinite(last):
             return Outcome.DIVERGED
         over = steps == STEPS
         if steps == SOUNDING and not patient:
-            over = min(losses[-3:]) > _ON_ITS_WAY * first
+            over = min(losses[-3:]) > first * (bar / first) ** _PACE
         if over:
             return Outcome.SLOW if last < 2 * first else Outcome.DIVERGED
         return Outcome.CUT if time.monotonic() >= self.deadline else None

@@ -4,10 +4,11 @@ block and paths.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 from gradprobe.errors import InputError, in_own_words
@@ -160,6 +161,22 @@ def probe(
     measurement = tried(subject, take(subject, options), options)
     measurement = with_cures(subject, measurement, options)
     return replace(judge(measurement, type(model).__name__, judging), name=None)
+
+
+def _signature(function: Callable[..., Report]) -> inspect.Signature:
+    """Of ``function``, with each of the keywords and its default, for those who ask for it."""
+    defaults = {**asdict(ProbeOptions()), "loss": None, "overfit": False}
+    defaults["max_memory"] = Limits().memory
+    plain = inspect.signature(function)
+    given = [p for p in plain.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    keywords = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name))
+        for name in ProbeKeywords.__annotations__
+    ]
+    return plain.replace(parameters=[*given, *keywords])
+
+
+probe.__signature__ = _signature(probe)  # type: ignore[attr-defined]
 
 
 def _options(keywords: ProbeKeywords) -> tuple[ProbeOptions, JudgeOptions]:

@@ -1,9 +1,10 @@
 """What was predicted and what a trial saw → what stands. No torch.
 
 A network fails where both say so, or the trial alone where it used the user's own loss and data,
-was asked for, or nothing was measured. What learned is healthy, or weak where only Adam learned, or
-where the prediction was not healthy and leaves SGD less than 80 % together with the trial: sixteen
-samples are learned more easily than a data set.
+was asked for, or nothing was measured; what was predicted then stands beside it, as the likely
+cause. What learned is healthy, or weak where only Adam learned, or where the prediction was not
+healthy and leaves SGD less than 80 % together with the trial: sixteen samples are learned more
+easily than a data set.
 What needs no prediction, a dead or disconnected weight or a number that is not finite, fails
 whatever a trial saw.
 """
@@ -47,13 +48,13 @@ def settled(
         return {**clues, **cleared, **_seen(clues, trial, weak)}
     if not trial.failed:
         return clues
-    failing = [r for r in clues if clues[r] and r.verdict and r.severity is Severity.ERROR]
-    if set(failing) - set(blind):
-        doubly = [rule for rule in failing if rule in predicted]
-        return {**clues, **{rule: [_both(clue) for clue in clues[rule]] for rule in doubly}}
+    confirmed = {**clues, **{rule: [_both(clue) for clue in clues[rule]] for rule in predicted}}
+    failing = {r for r in clues if clues[r] and r.verdict and r.severity is Severity.ERROR}
     alone = trial.own or trial.asked or blind
+    if failing - set(blind) or (predicted and not alone):
+        return confirmed
     verdict = Verdict.DOES_NOT_LEARN if alone else Verdict.WEAK
-    return {**clues, **cleared, **_seen(clues, trial, verdict)}
+    return {**confirmed, **dict.fromkeys(blind, ()), **_seen(clues, trial, verdict)}
 
 
 def _seen(clues: Clues, trial: Trial, verdict: Verdict | None) -> Clues:

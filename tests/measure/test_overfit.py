@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers.unchanged import everything, unchanged
 from torch import Tensor, nn
 
@@ -111,6 +113,75 @@ def test_a_loss_that_no_weight_leads_to_does_not_fall() -> None:
     assert trial.failed
 
 
+def test_a_loss_that_adam_shoots_up_may_come_down_again() -> None:
+    """Its first step is the rate, whatever the gradient: here ten times the weight at least."""
+    trial = overfit(module_subject(Scalar(1e-4), X, bowl(1e-3)))
+    assert trial.learned
+    assert trial.learned.optimizer == "Adam"
+    assert trial.learned.steps > SOUNDING
+    assert max(trial.learned.losses) > 50 * trial.learned.losses[0]
+    assert {c.outcome for c in trial.courses if c.optimizer == "SGD"} == {Outcome.SLOW}
+
+
+# ---- what a constant output gets by the user's own loss
+
+
+class Blind(nn.Module):
+    """A bias of its own for each output, whatever the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.linspace(-1, 1, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bias.expand(len(x), 10)
+
+
+TARGETS = 10 + torch.randn(16, 10, generator=torch.Generator().manual_seed(1))
+LABELS = torch.arange(20) % 10
+
+
+def far_off(output: Tensor) -> Tensor:
+    return F.mse_loss(output, TARGETS)
+
+
+def test_a_constant_gets_the_variance_of_targets_and_the_entropy_of_labels() -> None:
+    variance = TARGETS.var(0, unbiased=False).mean().item()
+    trial = overfit(module_subject(Blind(), torch.randn(16, 4), far_off))
+    assert trial.baseline == pytest.approx(variance, rel=1e-4)
+    entropy = overfit(
+        module_subject(Blind(), torch.randn(20, 4), lambda out: F.cross_entropy(out, LABELS))
+    )
+    assert entropy.baseline == pytest.approx(math.log(10), rel=1e-4)
+
+
+def test_what_comes_to_a_constant_output_has_learned_nothing() -> None:
+    """Though its loss falls to a hundredth, where the targets are far from 0."""
+    trial = overfit(module_subject(Blind(), torch.randn(16, 4), far_off))
+    assert min(c.losses[-1] for c in trial.courses) < 0.02 * trial.courses[0].losses[0]
+    assert trial.learned is None
+    assert trial.failed
+
+
+def test_what_is_on_its_way_by_the_own_loss_has_not_failed() -> None:
+    trial = overfit(module_subject(Scalar(1.0), X, bowl(1e-6)))
+    assert trial.best
+    assert 0.1 < trial.best.losses[-1] / trial.best.losses[0] < 0.5
+    assert trial.learned is None
+    assert not trial.failed
+    assert not trial.cut
+
+
+@pytest.mark.parametrize(
+    "loss", [lambda out: out["y"].square().mean(), lambda out: out["y"].detach().mean() + 1]
+)
+def test_a_loss_that_takes_no_constant_is_held_against_itself(loss: Any) -> None:
+    """A single sample is any constant, and a mapping of the user's own is handed on as it is."""
+    model = Shaped(64, lambda y: MappingProxyType({"y": y}))
+    trial = overfit(module_subject(model, torch.randn(16, 64), loss))
+    assert trial.baseline == pytest.approx(trial.courses[0].losses[0])
+
+
 # ---- labels that are drawn
 
 
@@ -142,14 +213,6 @@ def test_a_dead_model_learns_at_no_rate_and_no_rate_is_taken_up_again() -> None:
 
 def test_a_model_that_gives_the_same_for_every_sample_fails_after_second_chances() -> None:
     """Its best is the logarithm of the number of classes, which a bias finds."""
-
-    class Blind(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.bias = nn.Parameter(torch.randn(10))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.bias.expand(len(x), 10)
 
     trial = overfit(module_subject(Blind(), torch.randn(16, 4)))
     assert trial.failed
