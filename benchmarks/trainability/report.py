@@ -114,7 +114,7 @@ def tried_verdict(bar: float) -> Callable[[dict[str, Any]], Judged]:
             return before._replace(score=after.adam)
         if trial.learned:
             unlikely = p.sgd < TRAINS and after.sgd < bar
-            doubtful = unlikely or trial.learned.optimizer != "SGD"
+            doubtful = unlikely or trial.only_adam
             return Judged(False, after.adam, doubtful)
         return Judged(before.fails, after.adam, not before.fails)
 

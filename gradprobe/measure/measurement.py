@@ -105,12 +105,23 @@ class Trial(NamedTuple):
     @property
     def failed(self) -> bool:
         """Whether every rate was tried, none got there, and none is on its way by the own loss."""
-        if not self.courses or self.cut or self.learned:
-            return False
-        best = self.best
-        if self.baseline is None or best is None:
+        return (
+            bool(self.courses) and not self.cut and not self.learned and self._stuck("SGD", "Adam")
+        )
+
+    @property
+    def only_adam(self) -> bool:
+        """Whether Adam learned, and SGD is not even on its way."""
+        adams = self.learned is not None and self.learned.optimizer == "Adam"
+        return adams and self._stuck("SGD")
+
+    def _stuck(self, *optimizers: str) -> bool:
+        """Whether none learned; by the user's own loss, whether none is better than a constant."""
+        courses = [c for c in self._finite() if c.optimizer in optimizers]
+        if self.baseline is None or not courses:
             return True
-        return best.losses[-1] >= NO_BETTER * min(best.losses[0], self.baseline)
+        lowest = min(c.losses[-1] for c in courses)
+        return lowest >= NO_BETTER * min(courses[0].losses[0], self.baseline)
 
     @property
     def lasting(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from gradprobe.measure.measurement import Course, Outcome, Trial, rate_of
+from gradprobe.measure.measurement import STEPS, Course, Outcome, Trial, rate_of
 from gradprobe.numbers import fraction, number, plural
 from gradprobe.render.canvas import BAD, DOUBTFUL, FAINT, GOOD, Style, wrapped
 from gradprobe.verdict.report import Report
@@ -54,10 +54,12 @@ def _outcome(report: Report, trial: Trial) -> str:
     chance = report.training.probability if report.training else None
     predicted = f"predicted {fraction(chance.sgd)}, " if chance else ""
     if trial.learned:
-        only = "only Adam learns" if trial.learned.optimizer == "Adam" else "learns"
+        only = "only Adam learns" if trial.only_adam else "learns"
         what = f"{only} ({rate_of(trial.learned)}, {plural(trial.learned.steps, 'step')})"
     elif trial.cut:
         what = "time ran out, so the prediction stands"
+    elif not trial.failed:
+        what = f"not learned within {STEPS} steps, though the loss falls: the prediction stands"
     else:
         what = f"does not learn at any of {len(trial.courses)} rates"
     after = report.training.after_trial if report.training else None
@@ -79,5 +81,5 @@ def _rates(trial: Trial) -> str:
 
 def _colour(trial: Trial) -> str:
     if trial.learned:
-        return GOOD if trial.learned.optimizer == "SGD" else DOUBTFUL
+        return DOUBTFUL if trial.only_adam else GOOD
     return DOUBTFUL if trial.cut else BAD

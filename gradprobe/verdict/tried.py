@@ -43,7 +43,7 @@ def settled(
         return clues
     if trial.learned:
         unlikely = bool(predicted) and after is not None and after.sgd < TRAINS
-        doubtful = unlikely or trial.learned.optimizer == "Adam"
+        doubtful = unlikely or trial.only_adam
         weak = Verdict.WEAK if doubtful else None
         return {**clues, **cleared, **_seen(clues, trial, weak)}
     if not trial.failed:

@@ -171,13 +171,14 @@ class CourseDocument(Document):
 class TrialDocument(Document):
     """Whether it learned one batch by heart, at which rate, and every rate that was tried."""
 
-    learned: bool | None  # null where time ran out, or nothing was tried
+    learned: bool | None  # null: time ran out, nothing was tried, or it is on its way
     optimizer: Literal["SGD", "Adam"] | None
     rate: Number
     largest_stable_rate: Number
     samples: Count
     own: bool  # loss and data are the user's
     cut: bool  # time ran out
+    baseline: Number  # what the best constant output gets by the user's own loss
     reason: str | None  # why nothing was tried
     courses: list[CourseDocument]
 
