@@ -37,7 +37,7 @@ SOUNDING = 10  # steps after which a rate goes on only if it is on its way
 KNOWN = 0.9  # share of the labels that are right, which is as good
 
 _PACE = SOUNDING / STEPS  # of the way to the bar, in logarithms, is done after the sounding
-_MOVED = 0.99  # of the first loss: a rate above it after the sounding does nothing
+_MOVED = 0.99  # of the first loss of drawn labels: above it after the sounding, a rate does nothing
 _SECOND_CHANCES = 2  # rates of one optimizer that are taken up again
 _SHOT = 5  # steps in which Adam, whose first ones are large whatever the gradient, may overshoot
 _DIVERGED = 10.0  # times the first loss
@@ -135,7 +135,7 @@ def _search(run: _Runner) -> tuple[tuple[Course, ...], bool]:
             tried.append(run(optimizer, rate))
             if _ends(tried[-1]):
                 return (*courses, *tried), tried[-1].outcome is Outcome.CUT
-        for course in _promising(tried):
+        for course in _promising(tried, 1.0 if run.baseline else _MOVED):
             again = run(optimizer, course.rate, patient=True)
             tried[tried.index(course)] = again
             if _ends(again):
@@ -148,15 +148,15 @@ def _ends(course: Course) -> bool:
     return course.outcome in (Outcome.LEARNED, Outcome.CUT)
 
 
-def _promising(courses: Sequence[Course]) -> list[Course]:
+def _promising(courses: Sequence[Course], moved: float) -> list[Course]:
     """Those that stopped after the sounding and had moved, the furthest first."""
-    moved = [c for c in courses if c.steps == SOUNDING and _falls(c.losses)]
-    return sorted(moved, key=lambda c: c.losses[-1])[:_SECOND_CHANCES]
+    sounded = [c for c in courses if c.steps == SOUNDING and _falls(c.losses, moved)]
+    return sorted(sounded, key=lambda c: c.losses[-1])[:_SECOND_CHANCES]
 
 
-def _falls(losses: Sequence[float]) -> bool:
+def _falls(losses: Sequence[float], moved: float) -> bool:
     """Whether the loss is below where it began, or coming down again from far above it."""
-    return losses[-1] < _MOVED * losses[0] or losses[-1] < max(losses) / 2
+    return losses[-1] < moved * losses[0] or losses[-1] < max(losses) / 2
 
 
 class _Runner(NamedTuple):

@@ -102,6 +102,8 @@ def _outcome(fix: Fix) -> str:
         advised = " What the findings advise:" if fix.obstacle and fix.steps else ""
         return f"{why}None of {plural(len(fix.tried), 'change')} mends it.{advised}"
     outcome = f"{why}{fix.after.name} mends it at {_seeds(fix)}; the worst of them is shown."
+    if fix.after.learned:
+        outcome += f" Tried: it learns one batch by heart ({fix.after.learned})."
     if fix.obstacle == NO_EDIT:
         outcome += " Nothing is edited; it says:"
     elif fix.obstacle:

@@ -14,6 +14,7 @@ from helpers.commands import Run
 from helpers.model_specs import EXPECTED
 from helpers.places import ROOT
 
+from gradprobe.measure.measurement import Course, Outcome, Trial
 from gradprobe.render.canvas import Style
 from gradprobe.render.fix import render_fix, render_fix_json
 from gradprobe.spec.options import ProbeOptions
@@ -105,6 +106,17 @@ def test_every_change_is_tried_on_request_and_the_smallest_still_chosen() -> Non
     assert every.after == few.after
     assert every.tried[: len(few.tried)] == few.tried
     assert len(every.tried) > len(few.tried)
+
+
+def test_what_does_not_learn_is_no_repair(monkeypatch: pytest.MonkeyPatch) -> None:
+    mended = fixed(BROKEN, seeds=(0,))
+    assert mended.after
+    assert mended.after.learned.endswith(" steps")
+    stuck = Trial((Course("SGD", 0.1, (2.3, 2.3), Outcome.SLOW),), samples=16)
+    monkeypatch.setattr("gradprobe.measure.overfit.overfit", lambda subject, seconds: stuck)
+    tried = fixed(BROKEN, seeds=(0,))
+    assert tried.status == "not-found"
+    assert "does not learn one batch by heart" in {trial.doubt for trial in tried.tried}
 
 
 HEALTHY = [

@@ -273,6 +273,7 @@ class TrialDocument(Document):
     name: str
     sound: bool
     doubt: str | None
+    learned: str | None  # at which rate it learned one batch by heart, where that was tried
     measured: list[MeasuredDocument]
 
     @classmethod
@@ -280,6 +281,7 @@ class TrialDocument(Document):
         return cls.taken(
             trial,
             doubt=trial.doubt or None,
+            learned=trial.learned or None,
             measured=[
                 MeasuredDocument(probed.verdict, probed.reach, probed.dependence)
                 for probed in trial.measured

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from gradprobe.errors import GradprobeError, InputError
 from gradprobe.files import write_atomically
+from gradprobe.measure.measurement import rate_of
 from gradprobe.spec.network import CodeSpec, NetworkSpec, walk
-from gradprobe.spec.options import ProbeOptions
+from gradprobe.spec.options import TRIAL_SECONDS, ProbeOptions
 from gradprobe.spec.sources import yaml as yaml_source
 from gradprobe.spec.sources.stack import STACKS, StackOptions
 from gradprobe.spec.write import render_spec
@@ -126,7 +127,10 @@ def _measure(spec: NetworkSpec, options: ProbeOptions) -> Probed:
 
 
 def _try(name: str, spec: NetworkSpec, probes: tuple[ProbeOptions, ...]) -> Trial | None:
-    """A trial that ends at the first seed that fails; ``None`` where the change does not fit."""
+    """A trial that ends at the first seed that fails; ``None`` where the change does not fit.
+
+    What measures well is no repair before it learns one batch by heart, with the first seed.
+    """
     measured: list[Probed] = []
     for probe in probes:
         try:
@@ -135,7 +139,23 @@ def _try(name: str, spec: NetworkSpec, probes: tuple[ProbeOptions, ...]) -> Tria
             return None
         if failing(measured[-1]):
             break
-    return judged(name, measured, failing)
+    trial = judged(name, measured, failing)
+    return _learning(trial, spec, probes[0]) if trial.sound else trial
+
+
+def _learning(trial: Trial, spec: NetworkSpec, probe: ProbeOptions) -> Trial:
+    """``trial`` with the rate at which the network learns one batch by heart, or that it does not.
+
+    What time did not allow is no doubt: the measurement stands.
+    """
+    from gradprobe.measure.overfit import overfit
+    from gradprobe.model.make import make
+
+    steps = overfit(make(spec, probe), TRIAL_SECONDS)
+    if steps.failed:
+        return trial._replace(sound=False, doubt="does not learn one batch by heart")
+    learned = steps.learned
+    return trial._replace(learned=f"{rate_of(learned)}, {learned.steps} steps" if learned else "")
 
 
 def _tuned(spec: NetworkSpec, recipe: Recipe, probe: ProbeOptions) -> tuple[Change, ...]:

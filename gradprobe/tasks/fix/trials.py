@@ -52,6 +52,7 @@ class Trial(NamedTuple):
     measured: tuple[Probed, ...]
     sound: bool
     doubt: str = ""  # the reason where it is not sound
+    learned: str = ""  # of a change that is sound: at which rate it learned one batch by heart
 
     @property
     def worst(self) -> Probed:
