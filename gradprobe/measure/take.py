@@ -62,9 +62,7 @@ def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None
             if options.looks_twice:
                 look, no_look = look_again(subject, profile, options.lr is not None)
                 profile = replace(profile, further=further(subject, look, options.lr))
-        threads = torch.get_num_threads()
-    # By one thread the numbers are the same everywhere; by several their last digits depend on it.
-    told = dict(subject.told) | ({"threads": threads} if threads > 1 else {})
+        told = dict(subject.told) | _threads()
     config = {option: getattr(options, option) for option in _SHOWN}
     return Measurement(
         profile=replace(profile, idiom=subject.idiom),
@@ -157,6 +155,12 @@ def _moments(x: Tensor) -> Moments | None:
     squares, total = float(flat.square().sum()), float(flat.sum(0).square().sum())
     product = (total - squares) / (size * (size - 1) * width)
     return Moments(tuple(x.shape), float(flat.mean()), squares / flat.numel(), product, False)
+
+
+def _threads() -> dict[str, int]:
+    """How many there are, where the last digits depend on them: by one they are as everywhere."""
+    threads = torch.get_num_threads()
+    return {"threads": threads} if threads > 1 else {}
 
 
 @contextmanager
