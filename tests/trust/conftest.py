@@ -31,14 +31,15 @@ def _no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _ends() -> Iterator[None]:
+def _ends(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that hangs fails."""
+    seconds = SECONDS * (10 if request.node.get_closest_marker("slow") else 1)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise TooSlow(f"took more than {SECONDS} s")
+        raise TooSlow(f"took more than {seconds} s")
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
+    signal.alarm(seconds)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)

@@ -60,3 +60,26 @@ def test_what_names_something_to_load_changes_nothing(
         ended.append(run("probe", "config.json"))
     assert ended[0].code in (0, 1)
     assert ended[0] == ended[1]
+
+
+def test_what_stands_in_a_list_is_looked_through_too(run: Run, folder: Path) -> None:
+    more = {"parts": [{"attn_implementation": "someone/kernel"}]}
+    Path("config.json").write_text(json.dumps(LLAMA | more))
+    clean(run("probe", "config.json"))
+
+
+def test_a_target_of_a_configuration_lies_in_its_tree(run: Run, folder: Path) -> None:
+    outside = folder.parent / f"{folder.name}-other"
+    outside.mkdir()
+    (outside / "config.json").write_text(json.dumps({"model_type": "s3cret"}))
+    Path("inside").symlink_to(outside)
+    for name in (
+        f"../{outside.name}/config.json",
+        str(outside / "config.json"),
+        "inside/config.json",
+    ):
+        Path("gradprobe.toml").write_text(f'[[targets]]\ntarget = "{name}"\n')
+        ended = run("check")
+        assert ended.code == 2
+        assert "lies outside of the tree" in ended.out
+        assert "s3cret" not in ended.out + ended.err

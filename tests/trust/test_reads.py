@@ -154,7 +154,25 @@ def test_a_link_inside_the_tree_is_followed(folder: Path) -> None:
 # ---- patterns
 
 
-PIECES = ["*", "**", "?", "a", "b", "/", "/", "[ab]", "[!a]", "\\*", "!", "ab", "[^b-c]", "#"]
+PIECES = [
+    "[--a]",
+    "[a--]",
+    "[!-b]",
+    "*",
+    "**",
+    "?",
+    "a",
+    "b",
+    "/",
+    "/",
+    "[ab]",
+    "[!a]",
+    "\\*",
+    "!",
+    "ab",
+    "[^b-c]",
+    "#",
+]
 
 
 def test_patterns_mean_what_they_mean_to_git(folder: Path) -> None:

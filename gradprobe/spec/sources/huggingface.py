@@ -122,8 +122,14 @@ def _harmless(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
             message = f"{path}: {key}: '{value}' would have to be loaded"
             raise InputError(message, hint="leave it out, or say eager or sdpa")
         if not _LOADS.search(key):
-            harmless[key] = _harmless(path, value) if isinstance(value, dict) else value
+            harmless[key] = _harmless_value(path, value)
     return harmless
+
+
+def _harmless_value(path: Path, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_harmless_value(path, item) for item in value]
+    return _harmless(path, value) if isinstance(value, dict) else value
 
 
 def _with_layers(values: Mapping[str, Any], layers: int) -> dict[str, Any]:

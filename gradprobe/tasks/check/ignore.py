@@ -34,7 +34,7 @@ def pattern_of(line: str) -> Pattern | None:
         return None
     ignores = not text.startswith("!")
     text = text if ignores else text[1:]
-    body = text.rstrip("/") if text.endswith("/") else text
+    body = text.removesuffix("/")
     parts = body.removeprefix("/").split("/")
     if not body or "" in parts:
         return None
@@ -140,12 +140,21 @@ def _name(part: str) -> str:
     return f"(?=[^/]){text}"
 
 
+def _span(match: re.Match[str]) -> str:
+    """One character in brackets, or a range; a reversed one is its first character, as in git."""
+    first, last = match[1][-1], (match[2] or match[1])[-1]
+    return re.escape(first) if last <= first else f"{re.escape(first)}-{re.escape(last)}"
+
+
+_RANGE = re.compile(r"(\\?.)(?:-(\\?.))?", re.DOTALL)  # in brackets: one character, or two ends
+
+
 def _token(token: str) -> str:
     if token == "?":
         return "[^/]"
     if token[0] == "[":
         negated = token[1] in "!^"
         inside = token[2 if negated else 1 : -1]
-        inside = re.sub(r"\\?([\[\]&~|^\\])", r"\\\1", inside)
+        inside = _RANGE.sub(_span, inside)
         return f"(?!/)[{'^' if negated else ''}{inside}]"
     return re.escape(token[1:] if token[0] == "\\" else token)
