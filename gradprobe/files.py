@@ -75,6 +75,13 @@ def outside(path: str | Path, folder: str | Path = "") -> bool:
     return not any(real.is_relative_to(os.path.realpath(place)) for place in inside)
 
 
+def in_tree_of(folder: str | Path, path: str | Path) -> bool:
+    """Whether a path leads into the repository around a folder, or into the folder."""
+    own = Path(os.path.abspath(folder))
+    tree = next((place for place in (own, *own.parents) if (place / ".git").exists()), own)
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(tree))
+
+
 def near_file(
     path: Path, *others: str, folders: bool = False, suffixes: tuple[str, ...] = SPEC_SUFFIXES
 ) -> str:

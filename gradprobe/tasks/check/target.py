@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gradprobe.errors import InputError, Place
-from gradprobe.files import outside
+from gradprobe.files import in_tree_of
 from gradprobe.spec.network import ArchitectureSpec, CodeSpec, is_script, is_target
 from gradprobe.spec.options import CheckOptions, Entry
 from gradprobe.spec.sources import huggingface, table
@@ -94,7 +94,7 @@ def _of_entry(entry: Entry) -> CodeSpec | ArchitectureSpec:
         loss=entry.loss,
     )
     about = TargetOptions(code=own, architecture=ArchitectureOptions(entry.layers, entry.settings))
-    if not is_target(entry.target) and outside(file, entry.folder):
+    if not is_target(entry.target) and not in_tree_of(entry.folder, file):
         raise InputError(f"{entry.target} lies outside of the tree", place=entry.place)
     target = entry.target if is_target(entry.target) else file
     if not code and not huggingface.is_config(target):
