@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -22,6 +24,7 @@ from helpers.places import ROOT
 from gradprobe.verdict.report import Verdict
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*DOCUMENTS, *sorted((ROOT / "docs" / "rules").glob("*.md"))]
 COMMANDS = re.compile(r"^\$ .*(?:\n> .*)*$", re.MULTILINE)
 BLOCK = re.compile(r"```(console|\w+ title=\S+)\n(.*?)```", re.DOTALL)
 CONSOLE = re.compile(r"```console\n(.*?)```", re.DOTALL)
@@ -99,6 +102,67 @@ def test_a_document_shows_what_its_commands_print(document: Path, tmp_path: Path
     told = [block.partition("\n--- ")[0] for block in CONSOLE.findall(now)]
     shown = [line for block in told for line in block.splitlines()]
     assert [line for line in shown if len(line) > 80 and line[0] not in "$>"] == []
+
+
+def test_every_command_is_in_a_block_that_is_run() -> None:
+    """But for README's two set-up commands, which .ci/run runs."""
+    lines = [
+        (path.name, line)
+        for path in DOCUMENTS
+        for line in re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL).splitlines()
+        if re.match(r"    (gradprobe|pip|python) ", line)
+    ]
+    assert [name for name, line in lines] == ["README.md"] * 2
+
+
+def test_the_front_page_is_short_and_begins_with_the_set_up() -> None:
+    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    assert len(lines) <= 180
+    assert [i for i, line in enumerate(lines) if line.startswith("    pip install")] == [6, 7]
+
+
+LINK = re.compile(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)")
+
+
+@pytest.mark.parametrize("document", PAGES, ids=lambda path: path.stem)
+def test_links_lead_somewhere(document: Path) -> None:
+    for file, anchor in LINK.findall(document.read_text("utf-8")):
+        target = document.parent / file if file else document
+        assert target.exists(), file
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", target.read_text("utf-8"), re.MULTILINE)
+            slugs = [re.sub(r"[^\w -]", "", head).lower().replace(" ", "-") for head in heads]
+            assert anchor[1:] in slugs
+
+
+def test_the_package_index_gets_links_that_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    interface = SimpleNamespace(MetadataHookInterface=object)  # hatchling is there while it builds
+    for name in ("hatchling", "hatchling.metadata", "hatchling.metadata.plugin"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "hatchling.metadata.plugin.interface", interface)
+    hook = runpy.run_path(str(ROOT / "hatch_build.py"))
+    text = hook["absolute"]((ROOT / "README.md").read_text("utf-8"), "https://example.org/x")
+    assert not LINK.findall(text)
+    assert "(https://example.org/x/raw/main/docs/compare.svg)" in text
+
+
+GENERATED = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+
+
+def test_every_rule_has_a_page_as_its_docstring_says() -> None:
+    """``python docs/generate.py`` writes them anew."""
+    folder = ROOT / "docs" / "rules"
+    assert {path.name: path.read_text("utf-8") for path in folder.iterdir()} == GENERATED["pages"]()
+
+
+@pytest.mark.slow
+def test_the_picture_is_of_what_the_command_prints() -> None:
+    now = GENERATED["picture"](GENERATED["run"]())
+    texts = [
+        re.sub(r"<style>.*?</style>|<[^>]*>", " ", svg, flags=re.DOTALL)
+        for svg in (now, (ROOT / "docs" / "compare.svg").read_text("utf-8"))
+    ]
+    assert without_values(texts[0]).split() == without_values(texts[1]).split()
 
 
 def test_the_glossary_has_every_verdict_and_names_what_the_code_has() -> None:
