@@ -21,7 +21,7 @@ from gradprobe.spec.network import is_script, is_target
 from gradprobe.spec.sources.stack import STACKS
 
 # Each is a function of its name in a module of its name.
-COMMANDS = ("check", "probe", "compare", "block", "paths", "sweep", "fix", "schema", "rules")
+COMMANDS = ("check", "probe", "compare", "block", "paths", "sweep", "fix", "run", "schema", "rules")
 
 
 def app_for(arguments: Sequence[str] | None) -> typer.Typer:
@@ -41,8 +41,10 @@ def app_for(arguments: Sequence[str] | None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     for name in named:
-        command = getattr(import_module(f"gradprobe.cli.commands.{name}"), name)
-        app.command(epilog=epilog(name), cls=PanelCommand)(command)
+        module = import_module(f"gradprobe.cli.commands.{name}")
+        settings = getattr(module, "CONTEXT", None)
+        command = app.command(epilog=epilog(name), cls=PanelCommand, context_settings=settings)
+        command(getattr(module, name))
     app.callback()(gradprobe)
     return app
 

@@ -198,7 +198,7 @@ def _header(report: Report, style: Style) -> list[Text]:
         plural(report.profile.parameters, "parameter"),
         f"{config.get('loss')} loss",
         f"batch {size}{source}" if size else "",
-        f"seed {config.get('seed')}",
+        f"seed {config['seed']}" if "seed" in config else "",
         f"{config.get('dtype')}",
     ]
     line = ", ".join(fact for fact in facts if fact)

@@ -21,6 +21,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim import optimizer as optimizers
 
+from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.live.call import Call
 from gradprobe.measure.measurement import Measurement
 from gradprobe.measure.passes import failed
@@ -79,7 +80,7 @@ class Watcher:
         self._inside: list[Call | None] = []  # the calls that run now; None: of no outermost module
         self._thread = threading.get_ident()
         self._busy = False
-        self._undo = ExitStack()
+        self._undo, self._until_forgotten = ExitStack(), ExitStack()
 
     def __enter__(self) -> Self:
         handles = (
@@ -131,16 +132,18 @@ class Watcher:
             call.outputs.begun(module, args)
         self._inside.append(call)
 
-    def _end(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def _end(self, module: nn.Module, args: Any, *rest: Any) -> None:
         if self._elsewhere() or not self._inside:
             return
         call = self._inside.pop()
         if call:
+            kwargs, output = rest if len(rest) == 2 else ({}, None)  # where the model raised
             call.ended(args, kwargs, output)
 
     def _elsewhere(self) -> bool:
-        """Whether this is gradprobe's own pass, or another thread's."""
-        return self._busy or threading.get_ident() != self._thread
+        """Whether this is a pass of gradprobe's own, or of checkpointing, or another thread's."""
+        backward = torch._C._current_graph_task_id() != -1
+        return self._busy or backward or threading.get_ident() != self._thread
 
     def _looks(self) -> bool:
         """Whether a step that may come next is wanted."""
@@ -158,6 +161,8 @@ class Watcher:
             self._forget()
         if model not in self._rows:
             self._rows[model] = find_rows(model, self.options.rows)
+        if not self._calls:
+            self._until_forgotten.enter_context(without_reentrant())
         call = Call(model, self._rows[model])
         self._calls.append(call)
         return call
@@ -165,6 +170,7 @@ class Watcher:
     def _forget(self) -> None:
         for call in self._calls:
             call.forget()
+        self._until_forgotten.close()
         self._calls, self._backwards, self._scale, self._over = [], 0, None, False
 
     # ---- the backward pass

@@ -1,0 +1,50 @@
+"""``gradprobe run``: the reports of a training script's first steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from gradprobe.cli.flatten import Fields, flattened
+from gradprobe.cli.output import OutputOptions, say
+from gradprobe.render.steps import RENDERERS, facts
+from gradprobe.spec.options import ProbeOptions, Shown, option
+from gradprobe.tasks.script import Script, Seen, run_script, steps_in
+
+# What follows the script is the script's own.
+CONTEXT = {"allow_interspersed_args": False}
+
+_DEEP = {"deep": option(True, Shown("Judge by the chance of training."))}
+
+
+@flattened()
+def run(
+    script: Annotated[str, typer.Argument(help="A training script, or with -m a module.")],
+    arguments: Annotated[list[str] | None, typer.Argument(help="The script's own.")] = None,
+    *,
+    module: Annotated[bool, typer.Option("-m", help="Run a module, as python -m does.")] = False,
+    steps: Annotated[str, typer.Option(help="Look at these.", metavar="LIST")] = "1",
+    optimizer: Annotated[
+        int | None, typer.Option(help="Of several: this one, from 0.", metavar="N")
+    ] = None,
+    options: Annotated[ProbeOptions, Fields("rows deep limits", _DEEP)],
+    output: OutputOptions,
+) -> int:
+    """Run a training script until its first optimizer step, show that step, and stop.
+
+    It is the script's own model, weights, batch, loss and precision; the script stays as it is:
+    gradprobe run train.py --epochs 3. What it prints goes to standard error. Several optimizers
+    have a report each. --steps 1,10,100 goes on, and shows a column a step.
+    """
+
+    def finish(seen: Sequence[Seen]) -> int:
+        for line in facts(seen):
+            say(line)
+        reports = [each.report for each in seen]
+        output.emit(RENDERERS[output.format](reports, output.style, output.everything))
+        return output.exit_code(reports)
+
+    program = Script(script, tuple(arguments or ()), module, steps_in(steps), optimizer)
+    return run_script(program, finish, options)

@@ -1,0 +1,238 @@
+"""A training script → the reports of its first steps, or of those that were asked for."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from gradprobe.errors import ExitCode, InputError, ModelError, first_line
+from gradprobe.spec.options import JudgeOptions, ProbeOptions
+from gradprobe.verdict.judge import judge
+from gradprobe.verdict.report import Report
+
+if TYPE_CHECKING:
+    from gradprobe.measure.live.watcher import Step, Watcher
+
+_WHAT_COUNTS = "gradprobe run looks at what torch.optim's optimizers do"
+
+
+@dataclass(frozen=True)
+class Script:
+    """A program to run: a file, or a module as ``python -m`` takes it; and its arguments."""
+
+    target: str
+    arguments: tuple[str, ...] = ()
+    is_module: bool = False
+    steps: tuple[int, ...] = (1,)  # to look at, of each optimizer, from 1 on
+    optimizer: int | None = None  # the one to look at, in the order in which they were made
+
+    def __post_init__(self) -> None:
+        if not self.is_module and not Path(self.target).is_file():
+            hint = f"a file; of a module: gradprobe run -m {self.target}"
+            raise InputError(f"no script '{self.target}'", hint=hint)
+
+
+def steps_in(text: str) -> tuple[int, ...]:
+    """The numbers of ``1,10,100``, ascending.
+
+    Raises:
+        InputError: they are none.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(re.fullmatch("[1-9][0-9]{0,8}", word) for word in words):
+        raise InputError(f"--steps: '{text}' is no list of steps", hint="like 1,10,100")
+    return tuple(sorted(set(map(int, words))))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A step of the script, with the report on it."""
+
+    step: Step
+    report: Report
+
+
+Finish = Callable[[Sequence[Seen]], int]
+
+
+def run_script(
+    script: Script, finish: Finish, options: ProbeOptions, judging: JudgeOptions | None = None
+) -> int:
+    """Run ``script`` until the last of its steps, as Python itself would, and stop it there.
+
+    What it writes to standard output goes to standard error.
+
+    Args:
+        finish: gets what was seen, and gives the exit code; it is called while the script still
+            stands in its last step.
+
+    Raises:
+        InputError: there is no such script.
+        ModelError: the script ended, or raised, before there was a step, or nothing of it could be
+            measured.
+    """
+    from torch import compiler
+
+    from gradprobe.measure.live.watcher import Watcher
+
+    run = _Run(script, finish, judging or JudgeOptions())
+    watcher = Watcher(lambda number: number in script.steps, run.look, options)
+    compiler.set_stance("force_eager")  # what is compiled calls no hooks
+    with _aside() as run.back, watcher, run.stopping(watcher):
+        try:
+            _execute(script)
+        except _Stop:
+            pass
+        except SystemExit as error:
+            if error.code and not run.seen:
+                raise run.nothing(f"it exited with {error.code}") from error
+        except BaseException as error:
+            if run.code is None:
+                traceback.print_exception(_own(error))
+                raise run.nothing(f"{type(error).__name__}: {first_line(error)}") from error
+        return run.end() if run.code is None else run.code
+
+
+class _Stop(BaseException):
+    """The last step was seen: the script ends here."""
+
+
+class _Run:
+    """What was seen of a script so far, and whether it is over."""
+
+    def __init__(self, script: Script, finish: Finish, judging: JudgeOptions) -> None:
+        self.script, self.finish, self.judging = script, finish, judging
+        self.last = max(script.steps)
+        self.seen: list[Seen] = []
+        self.reasons: list[str] = []
+        self.code: int | None = None  # the exit code, once the last step was seen
+        self.back: Callable[[], None] = _nothing  # gives standard output back
+        self.watcher: Watcher | None = None
+
+    def look(self, step: Step) -> None:
+        """A step that was asked for."""
+        if self.code is not None:
+            self._leave()
+        chosen = self.script.optimizer
+        if chosen not in (None, step.optimizer):
+            return
+        if step.measurement is None:
+            self.reasons.append(step.reason or "")
+        else:
+            name = f"{self.script.target}, step {step.number}"
+            self.seen.append(Seen(step, judge(step.measurement, name, self.judging)))
+        counts = list(self.watcher.counts.values()) if self.watcher else []
+        if min(counts if chosen is None else counts[chosen : chosen + 1]) >= self.last:
+            self._stop()
+
+    @contextmanager
+    def stopping(self, watcher: Watcher) -> Iterator[None]:
+        """Stop as well where one optimizer goes on and another never steps."""
+        from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+        def past(optimizer: Any, args: Any, kwargs: Any) -> None:
+            if self.code is not None:
+                self._leave()
+            if self.script.optimizer is None and watcher.counts.get(optimizer, 0) > self.last:
+                self._stop()
+
+        self.watcher = watcher
+        handle = register_optimizer_step_pre_hook(past)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def end(self) -> int:
+        """What is to be shown is shown; gives the exit code.
+
+        Raises:
+            ModelError: nothing was seen.
+        """
+        if not self.seen:
+            raise self.nothing("it ended")
+        self.back()
+        self.code = self.finish(self.seen)
+        return self.code
+
+    def nothing(self, what: str) -> ModelError:
+        """Why there is nothing to show."""
+        where = self.script.target
+        if self.reasons:
+            return ModelError(f"{where}: nothing was measured: {self.reasons[0]}")
+        return ModelError(f"{where}: no optimizer took a step: {what}", hint=_WHAT_COUNTS)
+
+    def _stop(self) -> NoReturn:
+        if self.seen:
+            self.end()
+        raise _Stop
+
+    def _leave(self) -> NoReturn:
+        """The script has caught what should have stopped it."""
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(int(ExitCode.FAILURE) if self.code is None else self.code)
+
+
+def _nothing() -> None:
+    pass
+
+
+@contextmanager
+def _aside() -> Iterator[Callable[[], None]]:
+    """Standard output goes to standard error until what this yields is called."""
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:
+        yield _nothing
+        return
+
+    def back() -> None:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+
+    try:
+        yield back
+    finally:
+        back()
+        os.close(kept)
+
+
+def _execute(script: Script) -> None:
+    """As ``python SCRIPT`` or ``python -m MODULE`` does."""
+    sys.argv = [script.target, *script.arguments]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning):
+            warnings.simplefilter("ignore", category)
+        if script.is_module:
+            sys.path[0] = os.getcwd()
+            runpy.run_module(script.target, run_name="__main__", alter_sys=True)
+        else:
+            sys.path[0] = str(Path(script.target).resolve().parent)
+            runpy.run_path(script.target, run_name="__main__")
+
+
+def _own(error: BaseException) -> BaseException:
+    """The exception with the frames of the script alone."""
+    trace = error.__traceback__
+    while trace and ("runpy" in trace.tb_frame.f_code.co_filename or _is_ours(trace)):
+        trace = trace.tb_next
+    return error.with_traceback(trace)
+
+
+def _is_ours(trace: Any) -> bool:
+    return str(trace.tb_frame.f_code.co_filename) == __file__

@@ -1,0 +1,293 @@
+"""A watched program: its norms are autograd's own, and its results those of a run without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from gradprobe.measure.live.watcher import Step, Watcher
+from gradprobe.spec.options import ProbeOptions
+
+Train = Callable[[], Any]
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, how: str = "plain") -> None:
+        super().__init__()
+        self.how = how
+        self.first, self.second = nn.Linear(width, width), nn.Linear(width, width)
+        self.drop = nn.Dropout(0.2)
+
+    def inner(self, x: Tensor) -> Tensor:
+        return x + self.second(self.drop(torch.tanh(self.first(x))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "plain":
+            return self.inner(x)
+        result = checkpoint(self.inner, x, use_reentrant=self.how == "reentrant")
+        assert isinstance(result, Tensor)
+        return result
+
+
+def stack(how: str = "plain", width: int = 8) -> nn.Sequential:
+    torch.manual_seed(1)
+    ends = nn.Linear(3, width), nn.Linear(width, 2)
+    return nn.Sequential(ends[0], *[Block(width, how) for _ in range(3)], ends[1])
+
+
+def watched(train: Train, steps: Sequence[int] = (1,), **options: Any) -> list[Step]:
+    seen: list[Step] = []
+    with Watcher(lambda n: n in steps, seen.append, ProbeOptions(**options)):
+        train()
+    return seen
+
+
+def norms(step: Step) -> dict[str, float | None]:
+    assert step.measurement, step.reason
+    return {
+        p.name: p.gradient_norm for row in step.measurement.profile.rows for p in row.parameters
+    }
+
+
+def row_norms(step: Step) -> list[float | None]:
+    assert step.measurement, step.reason
+    return [row.gradient_norm for row in step.measurement.profile.rows]
+
+
+def own_norms(model: nn.Module, loss: Tensor) -> dict[str, float]:
+    """What autograd says, by the parameters' names."""
+    named = dict(model.named_parameters())
+    gradients = torch.autograd.grad(loss, list(named.values()), retain_graph=True)
+    return dict(zip(named, (float(g.norm()) for g in gradients), strict=True))
+
+
+def batch(seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(6, 3, generator=generator), torch.randn(6, 2, generator=generator)
+
+
+@pytest.mark.parametrize("how", ["plain", "reentrant", "other"])
+def test_norms_are_autograds_own_and_nothing_is_changed(how: str) -> None:
+    expected: dict[str, float] = {}
+
+    def train(compare: bool = False) -> list[Tensor]:
+        model = stack(how)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        for number in range(3):
+            x, y = batch(number)
+            optimizer.zero_grad()
+            loss = (model(x.requires_grad_()) - y).square().mean()
+            if compare and how == "plain" and not expected:
+                expected.update(own_norms(model, loss))
+            loss.backward()
+            optimizer.step()
+        return [p.detach().clone() for p in model.parameters()]
+
+    alone = train()
+    results: list[list[Tensor]] = []
+    seen = watched(lambda: results.append(train(True)), steps=(1, 3))
+    assert [step.number for step in seen] == [1, 3]
+    assert all(torch.equal(a, b) for a, b in zip(alone, results[0], strict=True))
+    if how == "plain":
+        assert norms(seen[0]) == pytest.approx(expected, rel=1e-6)
+    assert all(row_norms(seen[0])) and len(row_norms(seen[0])) == 5
+
+
+def test_a_checkpointed_stack_has_the_norms_of_one_that_is_not() -> None:
+    seen = {}
+    for how in ("plain", "reentrant", "other"):
+
+        def train(how: str = how) -> None:
+            model = stack(how).eval()  # dropout draws at other times where a block runs twice
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            x, y = batch()
+            (model(x) - y).square().mean().backward()
+            optimizer.step()
+
+        seen[how] = watched(train)[0]
+    for how in ("reentrant", "other"):
+        assert norms(seen[how]) == pytest.approx(norms(seen["plain"]), rel=1e-6)
+        assert row_norms(seen[how]) == pytest.approx(row_norms(seen["plain"]), rel=1e-6)
+
+
+def test_of_accumulated_batches_the_last_is_shown_and_their_number() -> None:
+    expected: dict[str, float] = {}
+
+    def train() -> None:
+        model = stack().eval()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for number in range(4):
+            x, y = batch(number)
+            loss = (model(x) - y).square().mean() / 4
+            expected.update(own_norms(model, loss))
+            loss.backward()
+        optimizer.step()
+
+    [step] = watched(train)
+    assert step.backwards == 4
+    assert norms(step) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_closure_runs_the_passes_inside_the_step() -> None:
+    def train() -> None:
+        model = stack().eval()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        x, y = batch()
+
+        def closure() -> float:
+            optimizer.zero_grad()
+            loss = (model(x) - y).square().mean()
+            loss.backward()
+            return float(loss.detach())
+
+        optimizer.step(closure)
+
+    [step] = watched(train)
+    assert all(row_norms(step))
+
+
+def test_of_two_optimizers_each_has_the_model_that_it_trains() -> None:
+    class Maker(nn.Sequential):
+        pass
+
+    class Judge(nn.Sequential):
+        pass
+
+    expected: list[dict[str, float]] = []
+
+    def train() -> None:
+        torch.manual_seed(0)
+        maker = Maker(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 3))
+        judge = Judge(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+        of_maker = torch.optim.Adam(maker.parameters())
+        of_judge = torch.optim.SGD(judge.parameters(), lr=0.1)
+        z, real = torch.randn(5, 2), torch.randn(5, 3)
+        loss = nn.functional.softplus(judge(maker(z).detach())).mean()
+        loss = loss + nn.functional.softplus(-judge(real)).mean()
+        expected.append(own_norms(judge, loss))
+        loss.backward()
+        of_judge.step()
+        loss = nn.functional.softplus(-judge(maker(z))).mean()
+        expected.append(own_norms(maker, loss))
+        loss.backward()
+        of_maker.step()
+
+    of_judge, of_maker = watched(train)
+    assert (of_judge.optimizer, of_judge.kind) == (1, "SGD")
+    assert (of_maker.optimizer, of_maker.kind) == (0, "Adam")
+    assert of_judge.measurement and of_judge.measurement.name == "Judge"
+    assert of_maker.measurement and of_maker.measurement.name == "Maker"
+    assert norms(of_judge) == pytest.approx(expected[0], rel=1e-6)
+    assert norms(of_maker) == pytest.approx(expected[1], rel=1e-6)
+
+
+def test_a_loss_that_differentiates_with_respect_to_its_input() -> None:
+    expected: dict[str, float] = {}
+
+    def train() -> None:
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1)
+        )
+        optimizer = torch.optim.Adam(model.parameters())
+        x = torch.linspace(0, 1, 7)[:, None].requires_grad_()
+        u = model(x)
+        [slope] = torch.autograd.grad(u.sum(), x, create_graph=True)
+        loss = (slope + u).square().mean()
+        expected.update(own_norms(model, loss))
+        loss.backward()
+        optimizer.step()
+
+    [step] = watched(train)
+    seen = norms(step)
+    assert {name: seen[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_scaled_loss_is_shown_without_its_scale() -> None:
+    expected: dict[str, float] = {}
+
+    def train() -> None:
+        model = stack().eval()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        x, y = batch()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = (model(x).float() - y).square().mean()
+        expected.update(own_norms(model, loss))
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    [step] = watched(train)
+    assert step.scale == 1024
+    assert norms(step) == pytest.approx(expected, rel=1e-6)
+    assert step.measurement and step.measurement.config["dtype"] == "bfloat16"
+
+
+def test_deep_takes_the_second_look_at_the_same_call() -> None:
+    def train() -> None:
+        model = stack().eval()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        x, y = batch()
+        (model(x) - y).square().mean().backward()
+        optimizer.step()
+
+    [step] = watched(train, deep=True)
+    assert step.measurement and step.measurement.look
+    assert step.measurement.look.coherence
+
+
+def _no_backward(model: nn.Module) -> None:
+    model(batch()[0])
+
+
+def _no_call(model: nn.Module) -> None:
+    pass
+
+
+def _other_loss(model: nn.Module) -> None:
+    model(batch()[0])
+    next(model.parameters()).square().sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("between", "reason"),
+    [
+        (_no_backward, "backward() was not called"),
+        (_no_call, "no module with the optimizer's parameters was called"),
+        (_other_loss, "the loss does not follow from what the model gave"),
+    ],
+)
+def test_where_nothing_can_be_measured_it_is_said(
+    between: Callable[[nn.Module], None], reason: str
+) -> None:
+    def train() -> None:
+        model = stack()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        between(model)
+        optimizer.step()
+
+    [step] = watched(train)
+    assert step.measurement is None
+    assert step.reason == reason
+
+
+def test_no_hook_is_left() -> None:
+    from torch.nn.modules import module
+
+    before = len(module._global_forward_hooks), torch.autograd.backward
+    model = stack()
+
+    def train() -> None:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        model(batch()[0]).sum().backward()
+        optimizer.step()
+
+    assert watched(train)[0].measurement
+    assert (len(module._global_forward_hooks), torch.autograd.backward) == before
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
