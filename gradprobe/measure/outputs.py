@@ -84,6 +84,14 @@ class Outputs(Recorder):
             if row.module is model:
                 self.running.append((row, (args, {})))
 
+    def ended(self, output: Any) -> None:
+        """Note what the model gives, and that it is over; its own hook would say so too late."""
+        if self.running and output is not None:
+            row, note = self.running.pop()
+            self.after(row, note, output)
+        self.of(output)
+        self.recording = False
+
     def before(self, row: Row, args: Any, kwargs: Any) -> tuple[Any, Arguments | None]:
         return (args, kwargs), None
 

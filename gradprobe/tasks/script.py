@@ -23,7 +23,7 @@ from gradprobe.verdict.report import Report
 if TYPE_CHECKING:
     from gradprobe.measure.live.watcher import Step, Watcher
 
-_WHAT_COUNTS = "gradprobe run looks at what torch.optim's optimizers do"
+_COMPILED = r"Using `torch.compile\(module\)` when there are global hooks"
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,9 @@ class _Run:
         where = self.script.target
         if self.reasons:
             return ModelError(f"{where}: nothing was measured: {self.reasons[0]}")
-        return ModelError(f"{where}: no optimizer took a step: {what}", hint=_WHAT_COUNTS)
+        seen = self.watcher.sight() if self.watcher else ""
+        message = f"{where}: {what} before an optimizer of torch.optim took a step; seen: {seen}"
+        return ModelError(message)
 
     def _stop(self) -> NoReturn:
         if self.seen:
@@ -218,6 +220,7 @@ def _execute(script: Script) -> None:
         warnings.simplefilter("default")
         for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning):
             warnings.simplefilter("ignore", category)
+        warnings.filterwarnings("ignore", _COMPILED)
         if script.is_module:
             sys.path[0] = os.getcwd()
             runpy.run_module(script.target, run_name="__main__", alter_sys=True)

@@ -95,7 +95,8 @@ def test_norms_are_autograds_own_and_nothing_is_changed(how: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(alone, results[0], strict=True))
     if how == "plain":
         assert norms(seen[0]) == pytest.approx(expected, rel=1e-6)
-    assert all(row_norms(seen[0])) and len(row_norms(seen[0])) == 5
+    assert all(row_norms(seen[0]))
+    assert len(row_norms(seen[0])) == 5
 
 
 def test_a_checkpointed_stack_has_the_norms_of_one_that_is_not() -> None:
@@ -180,8 +181,10 @@ def test_of_two_optimizers_each_has_the_model_that_it_trains() -> None:
     of_judge, of_maker = watched(train)
     assert (of_judge.optimizer, of_judge.kind) == (1, "SGD")
     assert (of_maker.optimizer, of_maker.kind) == (0, "Adam")
-    assert of_judge.measurement and of_judge.measurement.name == "Judge"
-    assert of_maker.measurement and of_maker.measurement.name == "Maker"
+    assert of_judge.measurement
+    assert of_judge.measurement.name == "Judge"
+    assert of_maker.measurement
+    assert of_maker.measurement.name == "Maker"
     assert norms(of_judge) == pytest.approx(expected[0], rel=1e-6)
     assert norms(of_maker) == pytest.approx(expected[1], rel=1e-6)
 
@@ -226,7 +229,8 @@ def test_a_scaled_loss_is_shown_without_its_scale() -> None:
     [step] = watched(train)
     assert step.scale == 1024
     assert norms(step) == pytest.approx(expected, rel=1e-6)
-    assert step.measurement and step.measurement.config["dtype"] == "bfloat16"
+    assert step.measurement
+    assert step.measurement.config["dtype"] == "bfloat16"
 
 
 def test_deep_takes_the_second_look_at_the_same_call() -> None:
@@ -238,7 +242,8 @@ def test_deep_takes_the_second_look_at_the_same_call() -> None:
         optimizer.step()
 
     [step] = watched(train, deep=True)
-    assert step.measurement and step.measurement.look
+    assert step.measurement
+    assert step.measurement.look
     assert step.measurement.look.coherence
 
 
@@ -291,3 +296,17 @@ def test_no_hook_is_left() -> None:
     assert watched(train)[0].measurement
     assert (len(module._global_forward_hooks), torch.autograd.backward) == before
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_model_that_is_its_own_row() -> None:
+    def train() -> None:
+        torch.manual_seed(0)
+        model = nn.Linear(3, 2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        x, y = batch()
+        (model(x) - y).square().mean().backward()
+        optimizer.step()
+
+    [step] = watched(train)
+    assert len(row_norms(step)) == 1
+    assert all(row_norms(step))

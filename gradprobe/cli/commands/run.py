@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -40,9 +41,11 @@ def run(
     """
 
     def finish(seen: Sequence[Seen]) -> int:
+        reports = [each.report for each in seen]
+        if os.environ.get("RANK", "0") != "0":  # under torchrun one process speaks
+            return output.exit_code(reports)
         for line in facts(seen):
             say(line)
-        reports = [each.report for each in seen]
         output.emit(RENDERERS[output.format](reports, output.style, output.everything))
         return output.exit_code(reports)
 

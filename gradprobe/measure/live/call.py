@@ -43,8 +43,7 @@ class Call:
     def ended(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         """The forward pass is over."""
         self.args, self.kwargs = args, kwargs
-        self.outputs.of(output)
-        self.outputs.recording = False
+        self.outputs.ended(output)
 
     def forget(self) -> None:
         """Remove every hook."""

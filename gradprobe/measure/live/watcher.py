@@ -121,6 +121,14 @@ class Watcher:
         setattr(owner, name, wrapper)
         self._undo.callback(setattr, owner, name, original)
 
+    def sight(self) -> str:
+        """What was seen since the last step, in words."""
+        names = dict.fromkeys(type(call.model).__name__ for call in self._calls)
+        if not names:
+            return "no module was called"
+        times = f"{self._backwards} time{'' if self._backwards == 1 else 's'}"
+        return f"{', '.join(names)} ran, backward() was called {times}"
+
     # ---- the forward pass
 
     def _begin(self, module: nn.Module, args: Any) -> None:
