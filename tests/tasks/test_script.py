@@ -1,0 +1,243 @@
+"""``gradprobe run``: real training scripts, run as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.places import ROOT
+
+SLOW = pytest.mark.slow
+
+NET = """
+import sys
+import torch
+from torch import nn
+torch.manual_seed(0)
+net = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 2))
+x, y = torch.randn(64, 4), torch.randint(2, (64,))
+"""
+
+PLAIN = (
+    NET
+    + """
+if __name__ == "__main__":
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    for step in range(5):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(net(x), y)
+        if step == 0:
+            named = dict(net.named_parameters())
+            grads = torch.autograd.grad(loss, list(named.values()), retain_graph=True)
+            print({name: float(g.norm()) for name, g in zip(named, grads)})
+        loss.backward()
+        optimizer.step()
+        print("step", step, sys.argv[1:])
+"""
+)
+
+LIGHTNING = (
+    NET
+    + """
+import lightning
+class Net(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = net
+    def training_step(self, batch, index):
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters())
+data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 16)
+quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False)
+lightning.Trainer(max_epochs=2, accelerator="cpu", **quiet).fit(Net(), data)
+"""
+)
+
+TRAINER = """
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+size = dict(n_layer=3, n_embd=32, n_head=2, vocab_size=50, n_positions=16)
+model = GPT2LMHeadModel(GPT2Config(**size, use_cache=False, bos_token_id=1, eos_token_id=1))
+rows = [torch.randint(50, (16,)) for _ in range(32)]
+data = [{"input_ids": row, "labels": row} for row in rows]
+arguments = TrainingArguments("out", per_device_train_batch_size=4, gradient_accumulation_steps=2,
+                              gradient_checkpointing=True, max_steps=3, report_to=[], use_cpu=True)
+Trainer(model, arguments, train_dataset=data).train()
+"""
+
+ACCELERATE = (
+    NET
+    + """
+from accelerate import Accelerator
+accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+net, optimizer = accelerator.prepare(net, torch.optim.AdamW(net.parameters()))
+for step in range(3):
+    optimizer.zero_grad()
+    accelerator.backward(nn.functional.cross_entropy(net(x), y))
+    optimizer.step()
+"""
+)
+
+COMPILED = (
+    NET
+    + """
+net = torch.compile(net)
+optimizer = torch.optim.AdamW(net.parameters())
+for step in range(3):
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(net(x), y).backward()
+    optimizer.step()
+"""
+)
+
+SWALLOWS = (
+    NET
+    + """
+optimizer = torch.optim.SGD(net.parameters(), 0.1)
+for step in range(10_000):
+    try:
+        nn.functional.cross_entropy(net(x), y).backward()
+        optimizer.step()
+    except BaseException:
+        pass
+"""
+)
+
+PARALLEL = (
+    NET
+    + """
+torch.distributed.init_process_group("gloo")
+net = nn.parallel.DistributedDataParallel(net)
+optimizer = torch.optim.AdamW(net.parameters())
+for step in range(3):
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(net(x), y).backward()
+    optimizer.step()
+"""
+)
+
+
+def run(
+    folder: Path, text: str, *options: str, arguments: tuple[str, ...] = (), of: str = ""
+) -> subprocess.CompletedProcess[str]:
+    (folder / "train.py").write_text(text)
+    launcher = ["-m", *of.split()] if of else []
+    command = [sys.executable, *launcher, "-m", "gradprobe", "run", *options, "train.py"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def norms(report: dict[str, Any]) -> dict[str, float]:
+    """By the weight's name, of the rows that hold one."""
+    rows = [row for row in report["rows"] if row["weight_gradient_norm"] is not None]
+    return {f"{row['name']}.weight": row["weight_gradient_norm"] for row in rows}
+
+
+def test_a_plain_loop_stops_at_its_first_step(tmp_path: Path) -> None:
+    done = run(tmp_path, PLAIN, "--format", "json", arguments=("--epochs", "3"))
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["target"] == "train.py, step 1"
+    assert report["verdict"] == "healthy"
+    own = json.loads(done.stderr.splitlines()[0].replace("'", '"'))
+    assert norms(report) == pytest.approx({n: own[n] for n in own if "weight" in n}, rel=1e-6)
+    assert "step 0" not in done.stderr
+
+
+@SLOW
+def test_several_steps_are_columns_and_the_script_runs_until_the_last(tmp_path: Path) -> None:
+    done = run(tmp_path, PLAIN, "--steps", "1,3", arguments=("a",))
+    assert done.returncode == 0, done.stderr
+    assert "train.py, step 1" in done.stdout
+    assert "train.py, step 3" in done.stdout
+    assert "step 1 ['a']" in done.stderr
+    assert "step 2 ['a']" not in done.stderr
+
+
+@SLOW
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        pytest.param(LIGHTNING, 5, id="lightning"),
+        pytest.param(TRAINER, 8, id="trainer"),
+        pytest.param(ACCELERATE, 5, id="accelerate"),
+        pytest.param(COMPILED, 5, id="compiled"),
+        pytest.param(SWALLOWS, 5, id="swallows"),
+    ],
+)
+def test_a_real_client_is_measured_without_a_change_to_it(
+    text: str, rows: int, tmp_path: Path
+) -> None:
+    done = run(tmp_path, text, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["verdict"] == "healthy"
+    assert len(report["rows"]) == rows
+    assert not any(p.startswith(("module.", "_orig_mod.")) for p in norms(report))
+    if text is TRAINER:
+        assert "the last of 2 backward passes is shown" in done.stderr
+
+
+@SLOW
+def test_under_torchrun_one_process_speaks(tmp_path: Path) -> None:
+    launcher = "torch.distributed.run --nproc-per-node 2"
+    done = run(tmp_path, PARALLEL, of=launcher)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("healthy") == 1
+
+
+@SLOW
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("raise ValueError('boom')", "ValueError: boom"),
+        ("print('hello')", "it ended before an optimizer"),
+        ("import sys; sys.exit(5)", "it exited with 5"),
+        (NET + "net(x)", "seen: Sequential ran, backward() was called 0 times"),
+    ],
+)
+def test_a_script_without_a_step_ends_in_3(text: str, said: str, tmp_path: Path) -> None:
+    done = run(tmp_path, text)
+    assert done.returncode == 3
+    assert said in done.stderr
+
+
+@SLOW
+def test_a_module_runs_as_python_m_does(tmp_path: Path) -> None:
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg" / "__init__.py").touch()
+    (tmp_path / "pkg" / "nets.py").write_text(NET)
+    relative = "from .nets import *\n" + PLAIN.removeprefix(NET)
+    (tmp_path / "pkg" / "__main__.py").write_text(relative)
+    command = [sys.executable, "-m", "gradprobe", "run", "-m", "pkg", "--lr", "1"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "healthy" in done.stdout
+
+
+def test_what_cannot_be_run_is_said(tmp_path: Path) -> None:
+    from gradprobe.errors import InputError
+    from gradprobe.tasks.script import Script, steps_in
+
+    with pytest.raises(InputError, match=r"no script 'absent\.py'"):
+        Script("absent.py")
+    assert steps_in("100, 1,10") == (1, 10, 100)
+    for text in ("0", "x", "1,,2", "-1", "9" * 12):
+        with pytest.raises(InputError, match="--steps"):
+            steps_in(text)
