@@ -25,6 +25,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "gradprobe sweep src/model.py:Net --arg layers=2,4,8",
     ),
     "fix": ("gradprobe fix net.yaml", "gradprobe fix net.yaml --write"),
+    "run": (
+        "gradprobe run train.py --epochs 3",
+        "gradprobe run --steps 1,10,100 train.py",
+        "gradprobe run -m package.train",
+    ),
     "schema": ("gradprobe schema > gradprobe.spec.schema.json", "gradprobe schema report"),
     "rules": ("gradprobe rules", "gradprobe rules GP101"),
 }

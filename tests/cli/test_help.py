@@ -77,8 +77,9 @@ def test_no_option_is_cut(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("example", [line for lines in EXAMPLES.values() for line in lines])
+@pytest.mark.parametrize("example", [e for c in EXAMPLES if c != "run" for e in EXAMPLES[c]])
 def test_the_examples_hold(run: Run, folder: Path, example: str) -> None:
+    """Those of scripts aside, which tests/tasks/test_script.py runs."""
     run("probe", "plain", "--depth", "3", "--format", "json", "-o", "before.json")
     words = shlex.split(example.partition(" > ")[0])[1:]
     assert run(*words).code in (0, 1)

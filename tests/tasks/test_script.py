@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -141,9 +142,9 @@ def run(
 
 
 def norms(report: dict[str, Any]) -> dict[str, float]:
-    """By the weight's name, of the rows that hold one."""
+    """By the row's name, over its parameters, of the rows that hold some."""
     rows = [row for row in report["rows"] if row["weight_gradient_norm"] is not None]
-    return {f"{row['name']}.weight": row["weight_gradient_norm"] for row in rows}
+    return {row["name"]: row["weight_gradient_norm"] for row in rows}
 
 
 def test_a_plain_loop_stops_at_its_first_step(tmp_path: Path) -> None:
@@ -153,7 +154,8 @@ def test_a_plain_loop_stops_at_its_first_step(tmp_path: Path) -> None:
     assert report["target"] == "train.py, step 1"
     assert report["verdict"] == "healthy"
     own = json.loads(done.stderr.splitlines()[0].replace("'", '"'))
-    assert norms(report) == pytest.approx({n: own[n] for n in own if "weight" in n}, rel=1e-6)
+    rows = {n: math.hypot(own[f"{n}.weight"], own[f"{n}.bias"]) for n in norms(report)}
+    assert norms(report) == pytest.approx(rows, rel=1e-6)
     assert "step 0" not in done.stderr
 
 

@@ -17,7 +17,7 @@ from gradprobe.tasks.script import Script, Seen, run_script, steps_in
 # What follows the script is the script's own.
 CONTEXT = {"allow_interspersed_args": False}
 
-_DEEP = {"deep": option(True, Shown("Judge by the chance of training."))}
+_DEEP = Shown("Judge by the chance of training, or by reach.", ("--deep/--no-deep",))
 
 
 @flattened()
@@ -30,7 +30,7 @@ def run(
     optimizer: Annotated[
         int | None, typer.Option(help="Of several: this one, from 0.", metavar="N")
     ] = None,
-    options: Annotated[ProbeOptions, Fields("rows deep limits", _DEEP)],
+    options: Annotated[ProbeOptions, Fields("rows deep limits", {"deep": option(True, _DEEP)})],
     output: OutputOptions,
 ) -> int:
     """Run a training script until its first optimizer step, show that step, and stop.
