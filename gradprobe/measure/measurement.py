@@ -173,3 +173,14 @@ class Measurement(NamedTuple):
     moments: Moments | None = None  # of the given batch, where theory was asked for
     trial: Trial | None = None  # on request
     cures: tuple[TriedCure, ...] = ()  # of a Python model with a second look
+
+
+class Step(NamedTuple):
+    """A step of an optimizer in a program that trains."""
+
+    number: int  # of the optimizer's steps, from 1 on
+    optimizer: int  # in the order in which they were made, from 0 on
+    kind: str  # the optimizer's class
+    backwards: int  # backward passes since the step before: micro-batches, of which the last counts
+    others: tuple[str, ...] = ()  # classes of what else the optimizer trains
+    scale: float | None = None  # of a GradScaler; a measurement is without it

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from gradprobe.measure.measurement import Step
 from gradprobe.render import json
 from gradprobe.render.canvas import Style
 from gradprobe.render.compare import render_comparison
 from gradprobe.render.text import render_report
-from gradprobe.tasks.script import Seen
 from gradprobe.verdict.report import Report
 
 
@@ -28,11 +28,10 @@ RENDERERS: Mapping[str, Callable[[Sequence[Report], Style, bool], str]] = {
 }
 
 
-def facts(seen: Sequence[Seen]) -> Iterator[str]:
+def facts(steps: Sequence[Step]) -> Iterator[str]:
     """What stands beside the reports: how the step came about, and what they do not show."""
-    several = len({each.step.optimizer for each in seen}) > 1
-    for each in seen:
-        step = each.step
+    several = len({step.optimizer for step in steps}) > 1
+    for step in steps:
         where = f"step {step.number} of {step.kind}"
         where += f" ({step.optimizer})" if several else ""
         if step.backwards > 1:

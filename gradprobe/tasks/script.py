@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from gradprobe.errors import ExitCode, InputError, ModelError, first_line
+from gradprobe.measure.measurement import Step
 from gradprobe.spec.options import JudgeOptions, ProbeOptions
 from gradprobe.verdict.judge import judge
 from gradprobe.verdict.report import Report
 
 if TYPE_CHECKING:
-    from gradprobe.measure.live.watcher import Step, Watcher
+    from gradprobe.measure.live.watcher import Seen, Watcher
 
 _COMPILED = r"Using `torch.compile\(module\)` when there are global hooks"
 
@@ -54,15 +55,7 @@ def steps_in(text: str) -> tuple[int, ...]:
     return tuple(sorted(set(map(int, words))))
 
 
-@dataclass(frozen=True)
-class Seen:
-    """A step of the script, with the report on it."""
-
-    step: Step
-    report: Report
-
-
-Finish = Callable[[Sequence[Seen]], int]
+Finish = Callable[[Sequence[Step], Sequence[Report]], int]
 
 
 def run_script(
@@ -113,24 +106,27 @@ class _Run:
     def __init__(self, script: Script, finish: Finish, judging: JudgeOptions) -> None:
         self.script, self.finish, self.judging = script, finish, judging
         self.last = max(script.steps)
-        self.seen: list[Seen] = []
+        self.seen: list[Step] = []
+        self.reports: list[Report] = []
         self.reasons: list[str] = []
         self.code: int | None = None  # the exit code, once the last step was seen
         self.back: Callable[[], None] = _nothing  # gives standard output back
         self.watcher: Watcher | None = None
 
-    def look(self, step: Step) -> None:
+    def look(self, seen: Seen) -> None:
         """A step that was asked for."""
         if self.code is not None:
             self._leave()
+        step = seen.step
         chosen = self.script.optimizer
         if chosen not in (None, step.optimizer):
             return
-        if step.measurement is None:
-            self.reasons.append(step.reason or "")
+        if seen.measurement is None:
+            self.reasons.append(seen.reason or "")
         else:
             name = f"{self.script.target}, step {step.number}"
-            self.seen.append(Seen(step, judge(step.measurement, name, self.judging)))
+            self.seen.append(step)
+            self.reports.append(judge(seen.measurement, name, self.judging))
         counts = list(self.watcher.counts.values()) if self.watcher else []
         if min(counts if chosen is None else counts[chosen : chosen + 1]) >= self.last:
             self._stop()
@@ -162,7 +158,7 @@ class _Run:
         if not self.seen:
             raise self.nothing("it ended")
         self.back()
-        self.code = self.finish(self.seen)
+        self.code = self.finish(self.seen, self.reports)
         return self.code
 
     def nothing(self, what: str) -> ModelError:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gradprobe.measure.live.watcher import Step, Watcher
+from gradprobe.measure.live.watcher import Seen, Watcher
 from gradprobe.spec.options import ProbeOptions
 
 Train = Callable[[], Any]
@@ -40,21 +40,21 @@ def stack(how: str = "plain", width: int = 8) -> nn.Sequential:
     return nn.Sequential(ends[0], *[Block(width, how) for _ in range(3)], ends[1])
 
 
-def watched(train: Train, steps: Sequence[int] = (1,), **options: Any) -> list[Step]:
-    seen: list[Step] = []
+def watched(train: Train, steps: Sequence[int] = (1,), **options: Any) -> list[Seen]:
+    seen: list[Seen] = []
     with Watcher(lambda n: n in steps, seen.append, ProbeOptions(**options)):
         train()
     return seen
 
 
-def norms(step: Step) -> dict[str, float | None]:
+def norms(step: Seen) -> dict[str, float | None]:
     assert step.measurement, step.reason
     return {
         p.name: p.gradient_norm for row in step.measurement.profile.rows for p in row.parameters
     }
 
 
-def row_norms(step: Step) -> list[float | None]:
+def row_norms(step: Seen) -> list[float | None]:
     assert step.measurement, step.reason
     return [row.gradient_norm for row in step.measurement.profile.rows]
 
@@ -91,7 +91,7 @@ def test_norms_are_autograds_own_and_nothing_is_changed(how: str) -> None:
     alone = train()
     results: list[list[Tensor]] = []
     seen = watched(lambda: results.append(train(True)), steps=(1, 3))
-    assert [step.number for step in seen] == [1, 3]
+    assert [step.step.number for step in seen] == [1, 3]
     assert all(torch.equal(a, b) for a, b in zip(alone, results[0], strict=True))
     if how == "plain":
         assert norms(seen[0]) == pytest.approx(expected, rel=1e-6)
@@ -130,7 +130,7 @@ def test_of_accumulated_batches_the_last_is_shown_and_their_number() -> None:
         optimizer.step()
 
     [step] = watched(train)
-    assert step.backwards == 4
+    assert step.step.backwards == 4
     assert norms(step) == pytest.approx(expected, rel=1e-6)
 
 
@@ -179,8 +179,8 @@ def test_of_two_optimizers_each_has_the_model_that_it_trains() -> None:
         of_maker.step()
 
     of_judge, of_maker = watched(train)
-    assert (of_judge.optimizer, of_judge.kind) == (1, "SGD")
-    assert (of_maker.optimizer, of_maker.kind) == (0, "Adam")
+    assert (of_judge.step.optimizer, of_judge.step.kind) == (1, "SGD")
+    assert (of_maker.step.optimizer, of_maker.step.kind) == (0, "Adam")
     assert of_judge.measurement
     assert of_judge.measurement.name == "Judge"
     assert of_maker.measurement
@@ -227,7 +227,7 @@ def test_a_scaled_loss_is_shown_without_its_scale() -> None:
         scaler.update()
 
     [step] = watched(train)
-    assert step.scale == 1024
+    assert step.step.scale == 1024
     assert norms(step) == pytest.approx(expected, rel=1e-6)
     assert step.measurement
     assert step.measurement.config["dtype"] == "bfloat16"

@@ -10,9 +10,11 @@ import typer
 
 from gradprobe.cli.flatten import Fields, flattened
 from gradprobe.cli.output import OutputOptions, say
+from gradprobe.measure.measurement import Step
 from gradprobe.render.steps import RENDERERS, facts
 from gradprobe.spec.options import ProbeOptions, Shown, option
-from gradprobe.tasks.script import Script, Seen, run_script, steps_in
+from gradprobe.tasks.script import Script, run_script, steps_in
+from gradprobe.verdict.report import Report
 
 # What follows the script is the script's own.
 CONTEXT = {"allow_interspersed_args": False}
@@ -40,8 +42,7 @@ def run(
     have a report each. --steps 1,10,100 goes on, and shows a column a step.
     """
 
-    def finish(seen: Sequence[Seen]) -> int:
-        reports = [each.report for each in seen]
+    def finish(seen: Sequence[Step], reports: Sequence[Report]) -> int:
         if os.environ.get("RANK", "0") != "0":  # under torchrun one process speaks
             return output.exit_code(reports)
         for line in facts(seen):

@@ -23,7 +23,7 @@ from torch.optim import optimizer as optimizers
 
 from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.live.call import Call
-from gradprobe.measure.measurement import Measurement
+from gradprobe.measure.measurement import Measurement, Step
 from gradprobe.measure.passes import failed
 from gradprobe.model.rows import Row, find_rows
 from gradprobe.model.tensors import walk
@@ -31,23 +31,17 @@ from gradprobe.spec.options import ProbeOptions
 
 
 @dataclass(frozen=True)
-class Step:
-    """A step of an optimizer.
+class Seen:
+    """A step, with the measurement of the last backward pass before it.
 
-    ``measurement`` is that of the last backward pass before the step; ``None`` where ``reason``
-    says why there is none.
+    Where there is none, ``reason`` says why.
     """
 
-    number: int  # of the optimizer's steps, from 1 on
-    optimizer: int  # in the order in which they were made, from 0 on
-    kind: str  # the optimizer's class
-    backwards: int  # backward passes since the step before: micro-batches
+    step: Step
     measurement: Measurement | None = None
     reason: str | None = None
     args: tuple[Any, ...] = ()  # that the model was called with
     kwargs: Mapping[str, Any] = field(default_factory=dict)
-    others: tuple[str, ...] = ()  # classes of what else the optimizer trains
-    scale: float | None = None  # of a GradScaler; the measurement is without it
 
 
 class Watcher:
@@ -56,7 +50,7 @@ class Watcher:
     def __init__(
         self,
         wants: Callable[[int], bool],
-        on_step: Callable[[Step], None],
+        on_step: Callable[[Seen], None],
         options: ProbeOptions | None = None,
         only: nn.Module | None = None,
     ) -> None:
@@ -228,7 +222,7 @@ class Watcher:
         if self.wants(number):
             self.on_step(self._seen(optimizer, number))
 
-    def _seen(self, optimizer: Optimizer, number: int) -> Step:
+    def _seen(self, optimizer: Optimizer, number: int) -> Seen:
         """The step, with what was measured of the module that the optimizer trains most of."""
         trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
 
@@ -239,18 +233,17 @@ class Watcher:
         measured = sorted((c for c in holders if c.measurement), key=share)
         call = measured[-1] if measured else None
         others = [type(c.model).__name__ for c in holders if call and c.model is not call.model]
-        return Step(
-            number,
-            list(self.counts).index(optimizer),
-            type(optimizer).__name__,
-            self._backwards,
-            measurement=call.measurement if call else None,
-            reason=None if call else self._reason(holders),
-            args=call.args if call else (),
-            kwargs=call.kwargs if call else {},
+        step = Step(
+            number=number,
+            optimizer=list(self.counts).index(optimizer),
+            kind=type(optimizer).__name__,
+            backwards=self._backwards,
             others=tuple(dict.fromkeys(others)),
             scale=self._scale,
         )
+        if call is None:
+            return Seen(step, reason=self._reason(holders))
+        return Seen(step, call.measurement, args=call.args, kwargs=call.kwargs)
 
     def _reason(self, holders: list[Call]) -> str:
         """Why nothing was measured."""
