@@ -164,15 +164,17 @@ def with_trials(
         return replace(finding, advice=f"{advice} ({note})")
     best = min((trial.verdict for trial in helped), key=lambda word: order.index(Verdict(word)))
     words = [
-        f"{_words(trial.cure, profile)} ({_outcome(trial)})"
+        f"{_words(trial.cure, profile)} ({_outcome(trial, finding.rule)})"
         for trial in helped
         if trial.verdict == best
     ]
     return replace(finding, advice=_either(words[:2], profile))
 
 
-def _outcome(trial: TriedCure) -> str:
-    """``with it: healthy, 97 %``"""
+def _outcome(trial: TriedCure, rule: str) -> str:
+    """``with it: healthy, 97 %``; or which causes are left, where one of them is mended."""
+    if trial.rules and rule not in trial.rules and not rule.startswith("GP1"):
+        return f"with it: {rule} is gone, {', '.join(dict.fromkeys(trial.rules))} left"
     chance = f", {fraction(trial.chance)}" if trial.chance is not None else ""
     return f"with it: {trial.verdict}{chance}"
 

@@ -1,0 +1,234 @@
+"""docs/faults.md: each row's network has the symptom's rule found, and not with the row's cure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.places import ROOT
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import gradprobe
+
+PAGE = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+ROWS = dict(re.findall(r"^\| ([^|]+?) \| (GP\d{3}) [\w-]+ \|", PAGE, re.MULTILINE))
+
+X = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+SEQUENCE = torch.randn(32, 60, 8, generator=torch.Generator().manual_seed(1))
+LABELS, TARGETS = torch.arange(64) % 4, X[:, :4].tanh()
+
+
+class Network(NamedTuple):
+    """A model, its inputs and its loss."""
+
+    model: nn.Module
+    x: object = X
+    loss: Callable[[Tensor], Tensor] | None = None
+
+
+def ce(output: Tensor) -> Tensor:
+    return F.cross_entropy(output, LABELS[: len(output)])
+
+
+def mse(output: Tensor, target: Tensor = TARGETS) -> Tensor:
+    return F.mse_loss(output, target)
+
+
+def mlp(
+    depth: int = 2,
+    act: Callable[[], nn.Module] = nn.Tanh,
+    *last: nn.Module,
+    change: Callable[[Tensor], object] = lambda weight: weight,
+    out: int = 4,
+) -> nn.Sequential:
+    torch.manual_seed(0)
+    body = [layer for _ in range(depth) for layer in (nn.Linear(8, 8), act())]
+    model = nn.Sequential(*body, nn.Linear(8, out), *last)
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            change(layer.weight.data)
+    return model
+
+
+class Own(nn.Module):
+    """Linear layers around a function of the user's."""
+
+    def __init__(self, of: Callable[..., Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+        self.of = of
+
+    def forward(self, *x: Tensor) -> Tensor:
+        return self.of(self, *x)
+
+
+class Reader(nn.Module):
+    def __init__(self, every: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn, self.every = nn.LSTM(8, 8, batch_first=True), every
+        self.fc, self.head = nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        states = self.rnn(x)[0]
+        return self.head(self.fc(states.mean(1) if self.every else states[:, -1]).tanh())
+
+
+def listed(faulty: bool) -> nn.Module:
+    model = Own(lambda self, x: self.c(self.hidden[0](x).relu()))
+    hidden = [nn.Linear(8, 8)]
+    model.hidden = hidden if faulty else nn.ModuleList(hidden)
+    return model
+
+
+def lora(faulty: bool) -> nn.Module:
+    def forward(self: Own, x: Tensor) -> Tensor:
+        h = checkpoint(lambda h: h + self.b(h).tanh(), self.a(x), use_reentrant=faulty)
+        return self.c(h)
+
+    model = Own(forward)
+    model.a.requires_grad_(False)
+    return model
+
+
+def attention(self: Own, x: Tensor, mask: Tensor) -> Tensor:
+    scores = (self.a(x) @ x.mT).masked_fill(mask[:, None], float("-inf"))
+    return self.c(self.b(scores.softmax(-1) @ x).mean(1))
+
+
+def cell(faulty: bool) -> nn.Module:
+    def forward(self: Own, x: Tensor) -> Tensor:
+        state = x.new_zeros(len(x), 8)
+        for now in x.unbind(1):
+            state = self.a(now) + self.b(state)
+            state = state.relu() if faulty else state.tanh()
+        return self.c(state)
+
+    model = Own(forward)
+    model.b.weight.data.copy_(1.5 * torch.eye(8))
+    return model
+
+
+def distance(least: float) -> Callable[[Own, Tensor], Tensor]:
+    """Of each sample to itself, and so the root of 0."""
+
+    def forward(self: Own, x: Tensor) -> Tensor:
+        h = self.a(x)
+        return self.c(self.b(h).tanh() + ((h - h.clone()).square().sum(1) + least).sqrt()[:, None])
+
+    return forward
+
+
+def masked(faulty: bool) -> tuple[Tensor, Tensor]:
+    mask = torch.zeros(32, 60, dtype=torch.bool)
+    mask[3] = faulty
+    return SEQUENCE, mask
+
+
+def residual(self: Own, x: Tensor) -> Tensor:
+    return self.c(x + self.b(x + self.a(x).tanh()).tanh())
+
+
+def relu(weight: Tensor) -> None:
+    nn.init.kaiming_normal_(weight, nonlinearity="relu")
+
+
+def biased(model: nn.Sequential, value: float) -> nn.Sequential:
+    nn.init.constant_(model[2].bias, value)
+    return model
+
+
+def silent(model: nn.Sequential) -> nn.Sequential:
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            nn.init.zeros_(layer.bias)
+    return model
+
+
+def half(scale: float) -> Network:
+    return Network(mlp().half(), X.half(), lambda o: ce(o.float()) * scale)
+
+
+def last(faulty: bool, module: nn.Module) -> list[nn.Module]:
+    return [module] if faulty else []
+
+
+# By symptom: the network that has it, and with the cure.
+NETWORKS: dict[str, Callable[[bool], Network]] = {
+    "the loss does not move": lambda bad: Network(
+        mlp(12, nn.ReLU, change=(lambda w: w) if bad else relu)
+    ),
+    "the loss is huge, or jumps": lambda bad: Network(
+        mlp(12, nn.Identity, change=lambda w: w.mul_(8 if bad else 1.6))
+    ),
+    "the LSTM forgets how the sequence began": lambda bad: Network(Reader(not bad), SEQUENCE),
+    "the deeper, the worse, at any learning rate": lambda bad: Network(
+        mlp(12, change=lambda w: w.mul_(8)) if bad else Own(residual)
+    ),
+    "same output for every input": lambda bad: Network(biased(mlp(3, nn.ReLU), -50.0 * bad)),
+    "`grad` is None": lambda bad: Network(
+        Own(lambda self, x: self.c(self.b(self.a(x).detach() if bad else self.a(x))))
+    ),
+    "`grad` is None with checkpointing and LoRA": lambda bad: Network(lora(bad)),
+    "NaN after one step": lambda bad: Network(Own(distance(0.0 if bad else 1e-8))),
+    "the loss is NaN from the start": lambda bad: Network(
+        mlp(), X, (lambda o: -o.log().mean()) if bad else ce
+    ),
+    "NaN with padding in attention": lambda bad: Network(Own(attention), masked(bad)),
+    "all gradients are exactly 0": lambda bad: Network(
+        silent(mlp(3, nn.ReLU, change=nn.init.zeros_ if bad else relu)), X, ce
+    ),
+    "every input is 0": lambda bad: Network(mlp(), X * (not bad), ce),
+    "sigmoids and tanh are stuck at their ends": lambda bad: Network(
+        mlp(), X * (255 if bad else 1), ce
+    ),
+    "the loss starts at thousands and diverges": lambda bad: Network(
+        mlp(), X, lambda o: mse(o, TARGETS * (100 if bad else 1))
+    ),
+    "in float16 it does not learn, in float32 it does": lambda bad: half(1e-5 if bad else 1.0),
+    "the prediction depends on the rest of the batch": lambda bad: Network(
+        mlp(2, nn.Tanh, nn.Softmax(0 if bad else 1)), X, mse
+    ),
+    "one output, and the loss is constant": lambda bad: Network(
+        mlp(2, nn.Tanh, nn.Softmax(1) if bad else nn.Sigmoid(), out=1),
+        X,
+        lambda o: F.binary_cross_entropy(o[:, 0], (LABELS % 2).float()),
+    ),
+    "the loss stays near ln(classes)": lambda bad: Network(
+        mlp(2, nn.Tanh, *last(bad, nn.Softmax(1))), X, ce
+    ),
+    "some classes are never predicted": lambda bad: Network(
+        mlp(2, nn.Tanh, *last(bad, nn.ReLU())), X, ce
+    ),
+    "the regression never leaves 0 to 1": lambda bad: Network(
+        mlp(2, nn.Tanh, *last(bad, nn.Sigmoid())), X, mse
+    ),
+    "all units of a layer learn the same": lambda bad: Network(
+        mlp(change=(lambda w: w.fill_(0.05)) if bad else relu), X, ce
+    ),
+    "the optimizer leaves some layers as they are": lambda bad: Network(listed(bad), X, ce),
+    "the state of a hand-written RNN blows up": lambda bad: Network(
+        cell(bad), SEQUENCE[:, :30], ce
+    ),
+}
+
+
+def test_every_row_of_the_page_has_its_network() -> None:
+    assert list(ROWS) == list(NETWORKS)
+    assert len(ROWS) >= 20
+
+
+@pytest.mark.parametrize("symptom", NETWORKS)
+def test_the_symptom_is_named_and_the_cure_mends_it(symptom: str) -> None:
+    for bad in (True, False):
+        model, x, loss = NETWORKS[symptom](bad)
+        report = gradprobe.probe(model, x, loss=loss, deep=True)
+        loud = [finding.rule for finding in report.findings if finding.severity]
+        assert (ROWS[symptom] in loud) == bad, report
+        assert report.healthy or bad, report
