@@ -209,6 +209,9 @@ NETWORKS: dict[str, Callable[[bool], Network]] = {
     "the regression never leaves 0 to 1": lambda bad: Network(
         mlp(2, nn.Tanh, *last(bad, nn.Sigmoid())), X, mse
     ),
+    "the regression predicts the mean for everything": lambda bad: Network(
+        mlp(out=1), X, lambda o: ((o if bad else o[:, 0]) - TARGETS[:, 0]).square().mean()
+    ),
     "all units of a layer learn the same": lambda bad: Network(
         mlp(change=(lambda w: w.fill_(0.05)) if bad else relu), X, ce
     ),

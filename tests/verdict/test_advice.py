@@ -27,7 +27,7 @@ import gradprobe
 from gradprobe.measure.cures import _WAYS
 from gradprobe.measure.measurement import Course, Cure, Outcome, Trial, TriedCure
 from gradprobe.measure.profile import GradientProfile, RowStatus, Use
-from gradprobe.measure.surroundings import LossProfile, Surroundings
+from gradprobe.measure.surroundings import Further, LossProfile, StateProfile, Surroundings
 from gradprobe.render.text import render_report
 from gradprobe.spec.network import Idiom
 from gradprobe.spec.vocabulary import THRESHOLDS
@@ -71,6 +71,10 @@ def blocks(*gradients: float | None, kind: str = "Block", inside: str = "ReLU") 
 
 def around(**fields: object) -> GradientProfile:
     return replace(blocks(1.0, 1.0, 1.0), around=Surroundings(**fields))
+
+
+def looked_twice(**fields: object) -> GradientProfile:
+    return replace(blocks(1.0, 1.0, 1.0), further=Further(**fields))
 
 
 def changed(index: int, **fields: object) -> GradientProfile:
@@ -130,6 +134,8 @@ FAULTS: dict[str, tuple[GradientProfile, dict[str, object]]] = {
     "GP402": (changed(1, parameters=weights(norm=0.0)), {}),
     "GP404": (changed(1, status=RowStatus.NOT_RUN), {}),
     "GP405": (blocks(1.0, 1.0, 1.0), {"training": Training(reason="a batch of one")}),
+    "GP406": (looked_twice(alike=1.0), {}),
+    "GP407": (around(warnings=("an integer division",)), {}),
     "GP601": (around(inputs_zero=True), {}),
     "GP602": (around(input_rms=114.0, input_spread=1961.0), {}),
     "GP603": (around(flat=0.93, flat_kind="Tanh"), {}),
@@ -141,7 +147,8 @@ FAULTS: dict[str, tuple[GradientProfile, dict[str, object]]] = {
                 smallest_gradient=6e-5),
         {},
     ),
-    "GP608": (replace(blocks(1.0, 1.0, 1.0), mixing=0.4), {}),
+    "GP608": (looked_twice(mixing=0.4), {}),
+    "GP609": (looked_twice(curvature=80.0, rate=0.1), {}),
     "GP701": (around(softmax_of_one=True), {}),
     "GP702": (around(losses=(LossProfile("NllLoss", "Softmax", True),)), {}),
     "GP703": (around(losses=(LossProfile("NllLoss", "Relu"),)), {}),
@@ -151,7 +158,10 @@ FAULTS: dict[str, tuple[GradientProfile, dict[str, object]]] = {
     "GP707": (CONSTANT, {}),
     "GP708": (around(unowned=("hidden[0].weight", "hidden[0].bias")), {}),
     "GP709": (changed(1, input_dependence=0.01, parameters=weights(low=0.1, high=0.9)), {}),
-    "GP710": (changed(1, state_growth=9e17), {}),
+    "GP710": (around(state=StateProfile("blocks.1.fc.weight", 9e17, 300)), {}),
+    "GP711": (around(losses=(LossProfile("MseLoss", broadcast=True),)), {}),
+    "GP712": (looked_twice(idle=(3, 7), columns=10), {}),
+    "GP713": (around(idle_norms=("blocks.1.bn",)), {}),
 }  # fmt: skip
 
 
