@@ -18,6 +18,8 @@ from gradprobe.verdict.report import Report, Severity
 
 MOST_ROWS = 24
 _BAR = (14, 40)  # cells, at least and at most
+_LEAST_BAR = 6  # where names need the room; fewer are no bar
+_NARROW = 60  # columns below which names come first
 
 
 class Column(NamedTuple):
@@ -50,17 +52,20 @@ def table(report: Report, style: Style, everything: bool) -> RenderableType:
     """One line a row; without ``everything`` at most about ``MOST_ROWS``, with the gaps counted."""
     profile, rows = report.profile, report.rows
     name_width, kind_width = _widths(report, style)
-    room = style.width - (name_width + 2) - (kind_width + 2) - (8 + 2) - _BAR[0]
-    columns = _columns(report, room)
+    room = style.width - (name_width + 2) - (kind_width + 2 if kind_width else 0) - (8 + 2)
+    columns = _columns(report, room - _BAR[0])
     room -= sum(column.width + 2 for column in columns)
-    bar_width = min(_BAR[1], _BAR[0] + max(0, room))
-    heads = [(profile.unit[:name_width], "left"), ("layer", "left"), ("reach", "right")]
-    numbers = [(column.header, "right") for column in columns]
-    lines = grid([*heads, (scale(bar_width), "left"), *numbers])
+    bar_width = min(_BAR[1], room) if room >= _LEAST_BAR else 0
+    heads: list[tuple[str | Text, str]] = [(profile.unit[:name_width], "left")]
+    heads += [("layer", "left")] if kind_width else []
+    numbers: list[tuple[str | Text, str]] = [(column.header, "right") for column in columns]
+    scaled = scale(bar_width) if bar_width >= _BAR[0] else ""
+    lines = grid([*heads, ("reach", "right"), (scaled, "left"), *numbers])
     shown = range(len(rows)) if everything else fold(len(rows), _telling(report), MOST_ROWS)
     for gap, index in with_gaps(shown):
         if gap:
-            lines.add_row("⋮", plural(gap, profile.unit), style=FAINT)
+            told = plural(gap, profile.unit)
+            lines.add_row(*(["⋮", told] if kind_width else [f"⋮ {told}"]), style=FAINT)
         row = rows[index]
         reach = profile.reach_of(row)
         bar = heat_bar(reach, bar_width)
@@ -69,7 +74,7 @@ def table(report: Report, style: Style, everything: bool) -> RenderableType:
         indent = _indent(row)
         lines.add_row(
             Text(indent + name(style.safe(row.name), name_width - len(indent))),
-            Text(kind(style.safe(row.kind), kind_width)),
+            *([Text(kind(style.safe(row.kind), kind_width))] if kind_width else []),
             Text(number(reach)),
             bar,
             *(Text(column.read(row)) for column in columns),
@@ -78,12 +83,20 @@ def table(report: Report, style: Style, everything: bool) -> RenderableType:
 
 
 def _widths(report: Report, style: Style) -> tuple[int, int]:
-    """Of the names and of the kinds: the longest one's, up to a share of the whole width."""
+    """Of the names and of the kinds: the longest one's, up to a share of the whole width.
+
+    On a narrow terminal the kinds, and then the bar, make room for the names.
+    """
     names = [_indent(row) + style.safe(row.name) for row in report.rows]
     kinds = [style.safe(row.kind) for row in report.rows]
     name_width = max(len(report.profile.unit), *map(cell_len, names))
     kind_width = max(len("layer"), *map(cell_len, kinds))
-    return min(name_width, max(8, style.width // 4)), min(kind_width, max(8, style.width // 5))
+    share, kind_share = max(8, style.width // 4), max(8, style.width // 5)
+    if style.width >= _NARROW or name_width <= share:
+        return min(name_width, share), min(kind_width, kind_share)
+    name_width = min(name_width, style.width - (8 + 2) - 2)
+    left = style.width - (name_width + 2) - (8 + 2) - _BAR[0]
+    return name_width, min(kind_width, kind_share) if left >= kind_share + 2 else 0
 
 
 def _columns(report: Report, room: int) -> list[Column]:

@@ -566,3 +566,11 @@ def test_a_name_fits_its_width_on_the_screen(text: str, width: int) -> None:
     shown = elided(text, width)
     assert cell_len(shown) <= width
     assert not {unicodedata.category(c) for c in shown} & OBEYED
+
+
+def test_forty_columns_show_the_names_whole() -> None:
+    names = [f"transformer.h.{i}.mlp.embed" for i in range(3)]
+    made = profile(*(row(name, 1.0) for name in names), row("head", 1.0))
+    text = render_report(report(made), Style(40))
+    assert all(cell_len(line) <= 40 for line in text.splitlines())
+    assert all(f"\n{name} " in text for name in names)
