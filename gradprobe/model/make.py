@@ -17,7 +17,7 @@ from gradprobe.model.build import build
 from gradprobe.model.classes import classes_of
 from gradprobe.model.losses import LOSSES, loss_of
 from gradprobe.model.rows import find_rows
-from gradprobe.model.subject import Loss, Subject, subject_of
+from gradprobe.model.subject import Loss, Subject, batch_and_labels, subject_of
 from gradprobe.model.tensors import beside, first_tensor, placed, tensors_in
 from gradprobe.spec.network import ArchitectureSpec, Idiom, NetworkSpec
 from gradprobe.spec.options import (
@@ -147,8 +147,9 @@ def module_subject(
     model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     _check_trainable(model)
     parameter = next(model.parameters())
-    word, function, inputs = _loss_and_inputs(loss, inputs, options.seed)
-    subject = subject_of(model, inputs, function, seed=options.seed, rows=options.rows)
+    batch, labels = batch_and_labels(model, inputs)
+    word, function, batch = _loss_and_batch(loss, batch, labels, options.seed)
+    subject = subject_of(model, batch, function, seed=options.seed, rows=options.rows)
     if any(t.dim() and not len(t) for t in tensors_in([subject.args, dict(subject.kwargs)])):
         raise InputError("inputs: the batch holds no samples")
     _check_batch(model, subject.args)
@@ -156,13 +157,15 @@ def module_subject(
         subject,
         memory=options.limits.memory,
         name=type(model).__name__,
-        own_loss=word == "custom",
+        own_loss=word == "custom" or (labels is not None and word in ("cross_entropy", "mse")),
         idiom=Idiom("code", classes_of(model, [row.name for row in subject.rows])),
         told={"dtype": _word(parameter.dtype), "device": str(parameter.device), "loss": word},
     )
 
 
-def _loss_and_inputs(loss: str | Loss | None, inputs: Any, seed: int) -> tuple[str, Loss, Any]:
+def _loss_and_batch(
+    loss: str | Loss | None, batch: Any, labels: Tensor | None, seed: int
+) -> tuple[str, Loss, Any]:
     """What the report calls the loss, the loss of the output alone, and what the model takes.
 
     A loss of (output, target), such as ``nn.CrossEntropyLoss()``, has its target beside the input:
@@ -171,13 +174,13 @@ def _loss_and_inputs(loss: str | Loss | None, inputs: Any, seed: int) -> tuple[s
     if loss is None or isinstance(loss, str):
         word = loss or "projection"
         if word == OWN_LOSS:
-            return word, transformers.own_loss, inputs
+            return word, transformers.own_loss, batch
         choose("--loss", word, (*LOSSES, OWN_LOSS))
-        return word, loss_of(word, None, seed), inputs
+        return word, loss_of(word, labels, seed), batch
     if not _takes_target(loss):
-        return "custom", loss, inputs
+        return "custom", loss, batch
     with_target: Callable[..., Tensor] = loss
-    match inputs:
+    match batch if labels is None else (batch, labels):
         case (x, Tensor() as target):
             return "custom", lambda output: with_target(output, target), x
     hint = "inputs=(x, target), or a function of the output alone"

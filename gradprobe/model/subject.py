@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -101,7 +103,32 @@ def arguments_of(inputs: Any) -> tuple[list[Any], dict[str, Any]]:
             return list(inputs), {}
         case Mapping():  # a tokenizer's BatchEncoding is no dict
             return [], dict(inputs)
-        case DataLoader():
-            hint = "next(iter(loader)) is a batch; of [x, y] the model takes x"
-            raise InputError("inputs: a DataLoader is no batch", hint=hint)
     return [inputs], {}
+
+
+def batch_and_labels(model: nn.Module, inputs: Any) -> tuple[Any, Tensor | None]:
+    """``inputs`` without the labels that stand beside them, ``(x, labels)`` or ``[x, labels]``.
+
+    Of a DataLoader the first batch. Two tensors are such a pair where the model takes one argument;
+    a list of two alike is that argument.
+    """
+    if isinstance(inputs, DataLoader):
+        with torch.random.fork_rng(devices=[]):  # it draws the seed of its workers
+            inputs = next(iter(inputs))
+        inputs = inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else inputs
+    match inputs:
+        case (Tensor() as x, Tensor() as labels) if _takes_one(model):
+            alike = (x.dtype, x.shape) == (labels.dtype, labels.shape)
+            if isinstance(inputs, tuple) or not alike:
+                return x, labels
+    return inputs, None
+
+
+def _takes_one(model: nn.Module) -> bool:
+    """Whether its forward takes one argument by position and no second without a name."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(places) == 1 and not any(p.kind is p.VAR_POSITIONAL for p in parameters)

@@ -105,7 +105,8 @@ def probe(
     Args:
         model: the module; or a spec from ``gradprobe.load``, which needs no inputs.
         inputs: a tensor (batch first), a tuple of positional arguments, a dict of keyword
-            arguments, or both as ``((...), {...})``.
+            arguments, or both as ``((...), {...})``; a DataLoader, or its ``[x, labels]``, whose
+            labels ``cross_entropy``, ``mse`` and a loss of (output, target) take.
         loss: ``projection`` (a fixed random direction of every output; the default, unless a spec
             says otherwise), ``cross_entropy`` or ``mse`` of the first floating tensor in the
             output, ``own`` for the loss that a Hugging Face model puts out, a function from the

@@ -235,13 +235,42 @@ def test_a_loss_of_two_takes_its_target_from_the_batch(loss: Any, kind: Any) -> 
     [
         (IDS, {"loss": nn.MSELoss()}, "the loss takes an output and a target"),
         (IDS[:0], {}, "the batch holds no samples"),
-        (DataLoader(TensorDataset(IDS)), {}, "a DataLoader is no batch"),
         (IDS, {"loss": "nonsense"}, "loss: unknown word 'nonsense'"),
     ],
 )
 def test_what_does_not_fit_is_told(inputs: Any, options: Any, told: str) -> None:
     with pytest.raises(gradprobe.InputError, match=told):
         gradprobe.probe(Embedded(), inputs, **options)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, DataLoader])
+def test_labels_in_the_batch_are_the_loss_s_and_not_the_model_s(kind: Any) -> None:
+    torch.manual_seed(3)
+    model, x = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 3)), torch.randn(4, 3)
+    target = torch.tensor([0, 2, 1, 1])
+    pairs = TensorDataset(x, target)
+    batch = DataLoader(pairs, batch_size=4) if kind is DataLoader else kind([x, target])
+    by_hand = gradprobe.probe(model, x, loss=lambda out: nn.functional.cross_entropy(out, target))
+    state = torch.get_rng_state()
+    for loss in ("cross_entropy", nn.CrossEntropyLoss()):
+        assert gradprobe.probe(model, batch, loss=loss).profile == by_hand.profile
+    assert gradprobe.probe(model, batch).profile == gradprobe.probe(model, x).profile
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_list_that_the_model_takes_is_no_batch_with_labels() -> None:
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, parts: list[Tensor]) -> Tensor:
+            out: Tensor = self.b(self.a(parts[0] + parts[1]))
+            return out
+
+    x = torch.randn(4, 3)
+    assert gradprobe.probe(Sum(), [x, x]).verdict is gradprobe.Verdict.HEALTHY
+    assert gradprobe.probe(Embedded(), DataLoader(TensorDataset(IDS), batch_size=4)).reach
 
 
 def test_a_model_without_a_loss_of_its_own_is_told() -> None:
