@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
+from gradprobe.measure.attention import ATTENDING, entropy_of
 from gradprobe.measure.graph import (
     behind_shapes,
     is_linear,
@@ -82,11 +83,19 @@ def _inside_of(
                 around = around._replace(flat=share, flat_kind=kind)
         elif kind in ("Softmax", "LogSoftmax"):
             around = _with_softmax(around, node, node in tail)
+        if kind.startswith(ATTENDING) and looked_at < _CASCADE:
+            looked_at += 1
+            entropies = (around.entropy, entropy_of(node, heads=2, queries=64))
+            around = around._replace(entropy=min(filter(_present, entropies), default=None))
         elif kind in ("Addmm", "Mm") and is_linear(node):
             data = nodes_behind(node)[-2]
             between = kind_of(behind_shapes(data)) == "Softmax"
             around = around._replace(softmax_between=around.softmax_between + between)
     return around._replace(state=loops.state(names))
+
+
+def _present(value: float | None) -> TypeGuard[float]:
+    return value is not None
 
 
 def unowned(output: Tensor | None, model: nn.Module, inputs: Collection[Tensor]) -> tuple[str, ...]:

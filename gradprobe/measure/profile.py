@@ -68,6 +68,13 @@ def call_name(module: str, call: int) -> str:
     return module if call == 1 else f"{module} ({call})"
 
 
+class AttentionProfile(NamedTuple):
+    """Of a row with attention: see ``measure.attention``."""
+
+    entropy: float | None  # of a query's weights ÷ that of equal ones: 0 to 1
+    similarity: float | None  # cosine of two tokens of a sample that the row puts out
+
+
 class RowProfile(NamedTuple):
     """One row: a top-level layer, an iteration of a repeat, or (``level`` > 0) a leaf inside one.
 
@@ -89,6 +96,7 @@ class RowProfile(NamedTuple):
     parameters: tuple[ParameterProfile, ...] = ()
     contains: tuple[str, ...] = ()  # the kinds of layer inside, itself included
     jacobian: JacobianProfile | None = None  # measured on request, where the shape is kept
+    attention: AttentionProfile | None = None  # measured on request, where there is attention
     column: int | None = None  # beside ``line``, both from 1
     theory: RowPrediction | None = None  # predicted on request
     call: int = 1  # which call of its module; the name shows it from the second on

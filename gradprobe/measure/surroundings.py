@@ -42,6 +42,7 @@ class Surroundings(NamedTuple):
     losses: tuple[LossProfile, ...] = ()
     flat: float = 0.0  # largest share of a sigmoid's or tanh's outputs with a slope near 0
     flat_kind: str = ""
+    entropy: float | None = None  # the least of an attention's, ÷ that of equal weights
     softmax_of_one: bool = False  # behind the last weights, over a single number
     softmax_between: int = 0  # softmaxes whose output goes straight into a linear layer
     masked: bool = False  # a softmax over -inf alone

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gradprobe.errors import InputError, ModelError
+from gradprobe.measure.attention import attention
 from gradprobe.measure.blocks.found import take_apart_module
 from gradprobe.measure.blocks.jacobian import jacobians, take_apart
 from gradprobe.measure.blocks.paths import expand
@@ -108,11 +109,17 @@ def _profile(subject: Subject, options: ProbeOptions) -> GradientProfile:
         with running(subject):
             return measure_positions(subject)
     profile = with_still_zero(measure(subject, options.level), subject)
-    if not options.blocks:
+    if not (options.blocks or options.attention):
         return profile
     with running(subject):
-        by_row = jacobians(subject)
-    rows = tuple(row._replace(jacobian=by_row.get(row.name)) for row in profile.rows)
+        jacobian = jacobians(subject) if options.blocks else {}
+        attended = attention(subject) if options.attention else {}
+    if options.attention and not attended:
+        raise InputError("--attention: no row has attention that torch's graph shows")
+    rows = tuple(
+        row._replace(jacobian=jacobian.get(row.name), attention=attended.get(row.name))
+        for row in profile.rows
+    )
     return replace(profile, rows=rows)
 
 

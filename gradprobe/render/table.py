@@ -48,6 +48,13 @@ JACOBIAN_COLUMNS = (
 )
 
 
+# With --attention, before the others.
+ATTENTION_COLUMNS = (
+    Column("entropy", 7, lambda row: number(row.attention and row.attention.entropy)),
+    Column("alike", 7, lambda row: number(row.attention and row.attention.similarity)),
+)
+
+
 def table(report: Report, style: Style, everything: bool) -> RenderableType:
     """One line a row; without ``everything`` at most about ``MOST_ROWS``, with the gaps counted."""
     profile, rows = report.profile, report.rows
@@ -110,6 +117,8 @@ def _columns(report: Report, room: int) -> list[Column]:
         ]
     if any(row.jacobian is not None for row in report.rows):
         requested += JACOBIAN_COLUMNS
+    if any(row.attention is not None for row in report.rows):
+        requested += ATTENTION_COLUMNS
     columns = []
     for column in (*requested, *COLUMNS):
         if room < column.width + 2:

@@ -103,6 +103,7 @@ class ProbeOptions:
     level: str = option("blocks", Shown("Rows, or the leaves inside too.", choices=LEVELS))
     by: str = option("row", Shown("Rows, or positions of a sequence.", choices=UNITS))
     blocks: bool = option(False, Shown("Show highway, branch and gain."))
+    attention: bool = option(False, Shown("Show attention's entropy, tokens' likeness."))
     theory: bool = option(False, Shown("Mean-field theory beside it."))
     rows: str | None = option(None, Shown("The modules that are the blocks.", metavar="GLOB"))
     deep: bool = option(
@@ -189,6 +190,7 @@ class ProbeKeywords(TypedDict, total=False):
     level: str
     rows: str | None
     blocks: bool
+    attention: bool
     thresholds: Mapping[str, float] | None
     deep: bool
     lr: float | None

@@ -116,6 +116,7 @@ def probe(
         rows: a glob over ``named_modules()`` paths that says which modules are the blocks, where
             it is not the repeated ones: ``encoder.layer.*``.
         blocks: measure highway, branch and gain of each block too.
+        attention: measure attention's entropy and the tokens' similarity where there is attention.
         thresholds: of the reach bands, see ``gradprobe rules GP101``; these decide then, also where
             ``deep`` knows the probability.
         deep: take a second look, two more passes, for a verdict by the probability that it trains,

@@ -354,12 +354,34 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             *(Case(Two(how, faulty), X, mse) for how in ("round", "clamp", "detach")),
             Case(Map(faulty), IMAGES, lambda o: (o.mean((2, 3)) - TARGETS).square().mean()),
         ],
+        "GP714": [
+            Case(Attends(fused, 300 if faulty else 1), SEQUENCE, ce) for fused in (True, False)
+        ],
         "GP713": [
             Case(normed(cnn(), nn.BatchNorm2d(8)).train(not faulty), IMAGES, ce),
             Case(normed(mlp(), nn.BatchNorm1d(16)).train(not faulty), X, ce),
             Case(normed(cnn(), nn.InstanceNorm2d(8)).eval(), IMAGES, ce),
         ][: 2 if faulty else None],
     }
+
+
+class Attends(nn.Module):
+    """Attention that torch computes at once, or that is written out."""
+
+    def __init__(self, fused: bool, scale: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.qkv, self.out, self.head = nn.Linear(8, 24), nn.Linear(8, 8), nn.Linear(8, 4)
+        self.fused, self.scale = fused, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (part.unsqueeze(1) for part in (self.qkv(x) * self.scale).chunk(3, -1))
+        v = v / self.scale
+        if self.fused:
+            y = F.scaled_dot_product_attention(q, k, v)
+        else:
+            y = (q @ k.transpose(2, 3) / 8**0.5).softmax(-1) @ v
+        return self.head(F.relu(self.out(y[:, 0])).mean(1))
 
 
 class Functional(nn.Module):

@@ -33,6 +33,8 @@ def probe(
     of that gradient, the RMS of its output, the output's exact zeros, and how far the output still
     tells the inputs apart (1: fully, 0: all inputs look alike). --blocks adds each block's Jacobian
     J: highway is tr(J)/n, branch the RMS gain of what is not the skip, gain that of the whole.
+    --attention adds how evenly attention looks (entropy, 1: at all keys alike), and how alike its
+    tokens come out (the mean cosine of two).
     --theory sets mean-field theory's factor beside that measured across each row. --deep judges
     by the probability that it trains, as check does. --overfit tries, with steps at several rates,
     whether the network learns one batch by heart. --seeds probes several initialisations, shows a

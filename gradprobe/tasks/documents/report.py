@@ -47,6 +47,11 @@ class JacobianDocument(Document):
         return cls(highway=highway, branch=branch, gain=gain)
 
 
+class AttentionDocument(Document):
+    entropy: Share | None
+    similarity: Number
+
+
 class RowDocument(Document):
     name: str
     kind: str
@@ -64,6 +69,7 @@ class RowDocument(Document):
     zero_fraction: Number
     # With --blocks; null where the row does not keep its input's shape.
     jacobian: JacobianDocument | UnsetType | None = UNSET
+    attention: AttentionDocument | UnsetType = UNSET  # with --attention, where there is some
     # With --theory: the measured factor across the row, theory's, and why theory has none.
     factor: Number | UnsetType = UNSET
     theory: Number | UnsetType = UNSET
@@ -75,6 +81,8 @@ class RowDocument(Document):
         optional: dict[str, object] = {}
         if with_jacobian:
             optional["jacobian"] = JacobianDocument.of(jacobian) if jacobian else None
+        if row.attention:
+            optional["attention"] = AttentionDocument.taken(row.attention)
         if report.theory:
             optional["factor"] = profile.factors.get(row.name)
             optional["theory"] = row.theory.factor if row.theory else None

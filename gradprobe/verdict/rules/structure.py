@@ -14,6 +14,7 @@ from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds, listed
 
 _GROWS = 1e3  # times the first step's RMS, at the least
 _ALIKE = 0.05  # input dependence: sound rows keep 0.1 or more
+_SHARP = 0.1  # entropy of attention: scores of RMS 1 give 0.83 to 0.91, of RMS 10 this
 _LOGITS = ("NllLoss", "NllLoss2D", "BinaryCrossEntropyWithLogits")
 
 
@@ -200,6 +201,21 @@ def idle_norm(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         yield Clue(message, "probe in train mode (model.train(), --train-mode), or load weights")
 
 
+def sharp_attention(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """An attention whose queries each look at one key alone, before any training.
+
+    Its softmax is saturated: next to no gradient comes through to queries and keys, which stay as
+    they are. The scores are too large: an init of queries and keys that is, or a scale that is
+    missing. `--attention` shows the entropy of each row.
+    """
+    entropy = profile.around.entropy
+    if entropy is not None and entropy < _SHARP:
+        message = f"an attention is sharp: its weights have {fraction(entropy)} of the entropy "
+        message += "of equal ones"
+        advice = "scale the scores by 1/sqrt(head width), or lower the init of queries and keys"
+        yield Clue(message, advice, None, entropy, _SHARP)
+
+
 def _weights(profile: GradientProfile) -> list[tuple[RowProfile, ParameterProfile]]:
     """The weights that are trained, with their rows."""
     rows = [row for row in profile.rows if not row.level]
@@ -230,4 +246,5 @@ RULES = (
     Rule("GP711", "broadcast", Severity.WARNING, broadcast, _WEAK),
     Rule("GP712", "idle-output", Severity.WARNING, idle_output, _WEAK),
     Rule("GP713", "idle-norm", Severity.WARNING, idle_norm),
+    Rule("GP714", "sharp-attention", Severity.WARNING, sharp_attention, _WEAK),
 )
