@@ -37,6 +37,7 @@ _RANGES = {
     "Relu": (0.0, math.inf),
 }
 _DISTANCES = frozenset(("MseLoss", "SmoothL1Loss", "HuberLoss"))
+_COMPARING = (*_DISTANCES, "Sub", "Rsub")
 _CROSS_ENTROPIES: dict[str, Callable[..., Tensor]] = {
     "NllLoss": F.nll_loss,
     "NllLoss2D": F.nll_loss,
@@ -164,8 +165,12 @@ def _losses(loss: Tensor, output: Tensor | None) -> Iterator[LossProfile]:
         after, normalised = behind_shapes(before), False
         if kind_of(after) == "LogSoftmax":
             after, normalised = behind_shapes(next_behind(after)), True
-        told = LossProfile(kind, kind_of(after), normalised, broadcast=_is_broadcast(node, output))
-        if kind in _CROSS_ENTROPIES:
+        told = LossProfile(kind, kind_of(after), normalised)
+        if _is_broadcast(node, output):
+            yield told._replace(broadcast=True)
+        elif kind == "LogSoftmax":  # a cross entropy, also one that is written out
+            yield told._replace(kind="CrossEntropy", normalised=True)
+        elif kind in _CROSS_ENTROPIES:
             yield told._replace(times_guess=_times_guess(kind, node))
         elif kind in _DISTANCES:
             yield _distance(told, saved(node, "target"), saved(node, "self"))
@@ -177,27 +182,26 @@ def _losses(loss: Tensor, output: Tensor | None) -> Iterator[LossProfile]:
 
 def _is_broadcast(node: Node, output: Tensor | None) -> bool:
     """Whether it compares each of n outputs, one a sample, with n targets: n × n differences."""
-    compared = saved(node, "self")
-    if output is None or compared is None or kind_of(node) not in (*_DISTANCES, "Pow", "Abs"):
+    size = len(output) if output is not None and output.dim() else 0
+    if output is None or size < 2 or output.numel() != size or kind_of(node) not in _COMPARING:
         return False
-    between = node if kind_of(node) in _DISTANCES else next_behind(node)
-    if between is None or (between is not node and kind_of(between) != "Sub"):
-        return False
-    sides = [n for n, _ in between.next_functions]
+    sides = [n for n, _ in node.next_functions]
     one_is_data = len(sides) == 2 and (sides[0] is None) != (sides[1] is None)
-    size = len(output) if output.dim() else 0
-    square = size > 1 and output.numel() == size and compared.shape == (size, size)
-    return one_is_data and square
+    compared = saved(node, "self")
+    shape = node._input_metadata[0].shape if compared is None else compared.shape
+    own = behind_shapes(sides[0] or sides[1]) is behind_shapes(output.grad_fn)
+    return one_is_data and own and tuple(shape) == (size, size)
 
 
 def _target(node: Node, sub: Node, output: Tensor | None) -> Tensor | None:
     """What a written-out difference is taken from, where it is one of the output."""
     difference = saved(node, "self")
     sides = [n for n, _ in sub.next_functions]
-    if difference is None or output is None or difference.shape != output.shape:
+    if difference is None or output is None or difference.numel() != output.numel():
         return None
     if len(sides) != 2 or (sides[0] is None) == (sides[1] is None):
         return None
+    difference = difference.reshape(output.shape)
     return output.detach() - difference if sides[1] is None else output.detach() + difference
 
 

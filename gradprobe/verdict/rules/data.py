@@ -18,7 +18,7 @@ _SILENT = 0.15  # share of samples; sound 0.1 at most, faulty 0.2 or more
 _BEHIND = 1e-3  # factor across what stands behind the trunk; sound 0.03 or more, faulty 1e-6
 _GUESS = 1e3  # times the loss of a constant guess; sound up to 603, faulty 40,000
 _HALF = 1e-6  # RMS of a gradient's elements: from here down float16 has one digit or none
-_MIXED = 0.05  # share of a sample's gradient at other samples; sound 0
+_MIXED = 1e-4  # share of a sample's gradient at other samples; sound 0 but for rounding
 
 
 def zero_inputs(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:

@@ -15,7 +15,8 @@ from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds, listed
 _GROWS = 1e3  # times the first step's RMS, at the least
 _ALIKE = 0.05  # input dependence: sound rows keep 0.1 or more
 _SHARP = 0.1  # entropy of attention: scores of RMS 1 give 0.83 to 0.91, of RMS 10 this
-_LOGITS = ("NllLoss", "NllLoss2D", "BinaryCrossEntropyWithLogits")
+_LOGITS = ("NllLoss", "NllLoss2D", "CrossEntropy", "BinaryCrossEntropyWithLogits")
+_CLIPPED = {"Relu": "ReLU", "Hardtanh": "ReLU6"}
 
 
 def softmax_of_one(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -45,6 +46,7 @@ def twice(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
                 message = f"a {name} goes into nll_loss, which takes log-probabilities"
                 advice = "use F.log_softmax, or logits and F.cross_entropy"
             yield Clue(message, advice, profile.ran[-1])
+            return
 
 
 def clipped_logits(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -52,9 +54,10 @@ def clipped_logits(profile: GradientProfile, limits: Thresholds) -> Iterator[Clu
 
     A logit that is 0 for every sample gets no gradient, and a class can never be ruled out.
     """
-    if any(loss.kind in _LOGITS and loss.after == "Relu" for loss in profile.around.losses):
-        message = "a ReLU makes the logits: none can be negative, and those at 0 get no gradient"
-        yield Clue(message, cures(Cure("drop", of="ReLU")), profile.ran[-1])
+    ends = [loss.after for loss in profile.around.losses if loss.kind in _LOGITS]
+    if name := next((_CLIPPED[end] for end in ends if end in _CLIPPED), None):
+        message = f"a {name} makes the logits: those at its end get no gradient, as all below 0"
+        yield Clue(message, cures(Cure("drop", of=name)), profile.ran[-1])
 
 
 def out_of_range(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
