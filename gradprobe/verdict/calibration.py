@@ -23,20 +23,20 @@ from gradprobe.verdict.signals import Signals
 # fit.py writes from here
 COEFFICIENTS: dict[str, tuple[float, float]] = {
     # per unit beyond what is harmless: SGD, the better of SGD and Adam
-    "intercept": (-1.35, -1.54),
-    "decay": (-1.73, -0.918),
-    "growth": (-0.45, -0.411),
-    "forward_growth": (-2.17, -1.03),
-    "lost_inputs": (-0.537, -0.485),
-    "lost_past": (-0.958, -0.573),
-    "shattering": (-3.22, -1.05),
-    "coherence": (6.72, 7.56),
+    "intercept": (-1.41, -1.59),
+    "decay": (-1.73, -0.925),
+    "growth": (-0.5, -0.483),
+    "forward_growth": (-2.16, -1.02),
+    "lost_inputs": (-0.55, -0.506),
+    "lost_past": (-0.963, -0.586),
+    "shattering": (-3.24, -1.14),
+    "coherence": (6.8, 7.69),
 }
 COEFFICIENTS_WITH_TRIAL: dict[str, tuple[float, float]] = {
     # of the score by the table above, and of the effort
-    "intercept": (2.22, 1.51),
-    "score": (0.544, 0.709),
-    "effort": (-3.08, -1.98),
+    "intercept": (2.18, 1.4),
+    "score": (0.546, 0.736),
+    "effort": (-3.11, -1.97),
 }
 # to here
 
