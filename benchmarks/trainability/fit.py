@@ -132,6 +132,9 @@ def before_a_trial(lines: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
         in_ten_folds(name, x, y, SIGNS, LINKS[name])
     ablation(x, targets)
     columns = [three_digits(fit(x, y, SIGNS, LINKS[name])) for name, y in targets.items()]
+    # The scores that a trial is weighed beside are those by the new table.
+    names = ("intercept", *Signals._fields)
+    calibration.COEFFICIENTS.update(zip(names, zip(*columns, strict=True), strict=True))
     comment = "per unit beyond what is harmless: SGD, the better of SGD and Adam"
     return table("COEFFICIENTS", comment, Signals._fields, columns)
 
