@@ -13,7 +13,7 @@ from gradprobe.errors import InputError, Place, located
 Value: TypeAlias = "bool | int | float | str | tuple[Value, ...] | Mapping[str, Value] | None"
 
 MAX_LAYERS = 50_000  # after `repeat` is unrolled; 100,000 take 20 s to build
-MAX_STACKED = 1_000  # inside one recurrent layer
+MAX_STACKED = 400  # inside one recurrent layer
 MAX_DEPTH = 64  # of nesting
 
 

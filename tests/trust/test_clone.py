@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import resource
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,9 @@ REDOS = "*a" * 14 + "*b"
 
 # The specs that git can hold, each of which is refused.
 SPECS = {
-    "bomb.yaml": "a: &a [x, x]\nb: &b [*a, *a]\n" + "c: &c [*b, *b, *b, *b]\n" * 9 + "layers: *c\n",
+    "bomb.gradprobe.yaml": "a: &a [x, x]\nb: &b [*a, *a]\n"
+    + "c: &c [*b, *b, *b, *b]\n" * 9
+    + "layers: *c\n",
     "tag.yaml": "layers: !!python/object/apply:os.system ['touch ran']\n",
     "code.yaml": "model: {target: evil:make}\n",
     "mix.yaml": GOOD + "  - Flatten: {start_dim: 0}\n",
@@ -97,3 +100,19 @@ def test_a_clone_that_means_ill(clone: Path) -> None:
         path for path in after if path.suffix != ".pyc" and path.name != "__pycache__"
     ] == before
     assert spent.ru_utime + spent.ru_stime - used.ru_utime - used.ru_stime < 10
+
+
+def test_each_promise_names_tests_that_are_there() -> None:
+    root = Path(__file__).parents[2]
+    text = (root / "SECURITY.md").read_text()
+    named = re.findall(r"`(?:tests/trust/)?(test_\w+\.py)(?:::(\w+))?`", text)
+    assert len(named) > 20
+    for file, function in named:
+        text = (root / "tests" / "trust" / file).read_text()
+        assert not function or f"\ndef {function}(" in text, function
+
+
+def test_no_test_here_reaches_a_network() -> None:
+    """The proof can fail: ``conftest.py`` raises what no boundary takes for an error."""
+    with socket.socket() as closed, pytest.raises(BaseException, match="a connection was asked"):
+        closed.connect(("127.0.0.1", 9))

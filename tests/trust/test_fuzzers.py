@@ -192,7 +192,7 @@ def test_baselines_reports_and_cache_entries(run: Run, documents: dict[str, str]
             path.write_bytes(good)
 
     hold(read_baseline, 3000)
-    hold(read_reports, 1500)
+    hold(read_reports, 800)
     hold(read_entry, 2000, DamagedError)
     hold(read_entry_unsigned, 2000, DamagedError)
 
