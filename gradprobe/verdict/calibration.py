@@ -34,9 +34,9 @@ COEFFICIENTS: dict[str, tuple[float, float]] = {
 }
 COEFFICIENTS_WITH_TRIAL: dict[str, tuple[float, float]] = {
     # of the score by the table above, and of the effort
-    "intercept": (2.2, 1.48),
-    "score": (0.542, 0.721),
-    "effort": (-3.1, -2),
+    "intercept": (1.87, 1.3),
+    "score": (0.641, 0.859),
+    "effort": (-2.17, -2.64),
 }
 # to here
 
