@@ -20,12 +20,12 @@ SPECS = {
     "bomb.gradprobe.yaml": "a: &a [x, x]\nb: &b [*a, *a]\n"
     + "c: &c [*b, *b, *b, *b]\n" * 9
     + "layers: *c\n",
-    "tag.yaml": "layers: !!python/object/apply:os.system ['touch ran']\n",
-    "code.yaml": "model: {target: evil:make}\n",
+    "tag.gradprobe.yaml": "layers: !!python/object/apply:os.system ['touch ran']\n",
+    "code.gradprobe.yaml": "model: {target: evil:make}\n",
     "mix.yaml": GOOD + "  - Flatten: {start_dim: 0}\n",
-    "lstm.yaml": "input: {shape: [4, 8]}\nlayers: [LSTM: {hidden_size: 8, num_layers: 40000}]\n",
+    "lstm.gradprobe.yaml": "input: {shape: [4, 8]}\nlayers: [LSTM: {hidden_size: 8, num_layers: 40000}]\n",
     "wide.yaml": "input: {shape: [8]}\nlayers: [Linear: {out_features: 2000000000}]\n",
-    "scalar.yaml": "input: {shape: [8]}\nlayers: " + "9" * 1_000_000,
+    "scalar.gradprobe.yaml": "input: {shape: [8]}\nlayers: " + "9" * 1_000_000,
     "::stop-commands::x.yaml": "layers: [",
     "\x1b[31mred.yaml": "layers: [",
 }

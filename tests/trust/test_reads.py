@@ -236,3 +236,12 @@ def test_an_interrupt_leaves_no_temporary_file(
     with pytest.raises(KeyboardInterrupt):
         write_atomically("out.txt", "new\n")
     assert os.listdir() == ["net.yaml"]
+
+
+def test_a_spec_is_not_skipped_for_a_control_character_in_it(run: Run, folder: Path) -> None:
+    spec = Path("net.yaml").read_bytes()
+    for number, more in enumerate((b"\0", b"# \x1b[31m\n", b"x: \x07\n")):
+        Path(f"odd{number}.yaml").write_bytes(spec + more)
+    ended = run("check", "--no-cache")
+    assert ended.code == 2
+    assert [f"odd{number}.yaml:" in ended.out for number in range(3)] == [True] * 3

@@ -21,6 +21,7 @@ from gradprobe.spec.vocabulary import COMBINATORS
 _NAMED = tuple(f".gradprobe{suffix}" for suffix in SPEC_SUFFIXES)
 _SCHEMA = re.compile(rb"(\xef\xbb\xbf)?\s*#\s*yaml-language-server\s*:\s*\$schema=\S*gradprobe")
 _MARK = re.compile(rb"^(\xef\xbb\xbf)?gradprobe\s*:\s*1\s*(#.*)?\r?$", re.M)
+_CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")  # what ends the reading of any YAML
 _CODE = re.compile(rb"\btarget[\"']?\s*:\s*[\"']?[\w.]+:[\w.]+")
 _WORDS = (b"layers", b"model", b"gradprobe")
 
@@ -83,7 +84,8 @@ def _keys_before_error(data: bytes) -> set[str]:
     which a spec has not."""
     depth, keys, count = 0, set(), 0
     try:
-        for event in yaml.parse(data.decode("utf-8", "replace"), yaml.SafeLoader):
+        text = _CONTROL.split(data.decode("utf-8", "replace"), maxsplit=1)[0]
+        for event in yaml.parse(text, yaml.SafeLoader):
             if getattr(event, "tag", None) is not None:
                 return set()
             if isinstance(event, yaml.CollectionEndEvent):
