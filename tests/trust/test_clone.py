@@ -23,7 +23,8 @@ SPECS = {
     "tag.gradprobe.yaml": "layers: !!python/object/apply:os.system ['touch ran']\n",
     "code.gradprobe.yaml": "model: {target: evil:make}\n",
     "mix.yaml": GOOD + "  - Flatten: {start_dim: 0}\n",
-    "lstm.gradprobe.yaml": "input: {shape: [4, 8]}\nlayers: [LSTM: {hidden_size: 8, num_layers: 40000}]\n",
+    "lstm.gradprobe.yaml": "input: {shape: [4, 8]}\n"
+    "layers: [LSTM: {hidden_size: 8, num_layers: 40000}]\n",
     "wide.yaml": "input: {shape: [8]}\nlayers: [Linear: {out_features: 2000000000}]\n",
     "scalar.gradprobe.yaml": "input: {shape: [8]}\nlayers: " + "9" * 1_000_000,
     "::stop-commands::x.yaml": "layers: [",
