@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -38,7 +39,7 @@ def app_for(arguments: Sequence[str] | None) -> typer.Typer:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        context_settings={"help_option_names": ["-h", "--help"], "terminal_width": _columns()},
     )
     for name in named:
         module = import_module(f"gradprobe.cli.commands.{name}")
@@ -47,6 +48,11 @@ def app_for(arguments: Sequence[str] | None) -> typer.Typer:
         command(getattr(module, name))
     app.callback()(gradprobe)
     return app
+
+
+def _columns() -> int:
+    """How wide the help is: click's own is never below 50, and wraps where a terminal is."""
+    return max(20, min(shutil.get_terminal_size((80, 24)).columns, 100) - 2)
 
 
 def words_of(arguments: Sequence[str] | None) -> list[str]:

@@ -63,7 +63,7 @@ def _whole(diagnostic: Diagnostic, style: Style) -> list[Text]:
     advice = diagnostic.advice and wrapped(style.safe(diagnostic.advice), style, 4, "  →")
     head = _head(diagnostic, style, message=False)
     faint = [Text(style.safe(line), FAINT) for line in carets]
-    return [head, *faint, *(Text(line) for line in (*message, *advice))]
+    return [*_folded(head, style), *faint, *(Text(line) for line in (*message, *advice))]
 
 
 def _folded(text: Text, style: Style) -> list[Text]:
