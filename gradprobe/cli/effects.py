@@ -52,7 +52,6 @@ EFFECTS: dict[str, tuple[str, str]] = {
     "max_parameters": ("stack spec config", "a Python model is built by its own code"),
     "emit_spec": ("stack spec", "no spec describes it"),
     "timeout": ("code", "what runs no code of yours is not stopped"),
-    "trusted_in_process": ("code", "what runs no code of yours runs in this process anyway"),
 }
 _NETWORKS = "stack spec code config"
 _MEASURING = "seed dtype device loss level blocks deep max_memory"
@@ -78,6 +77,8 @@ class Given(NamedTuple):
         """
         for name, (about, hint) in EFFECTS.items():
             if name not in self.names or name in except_for or set(about.split()) & set(kinds):
+                continue
+            if name == "batch_size" and "data" in self.names:  # so many samples of the file
                 continue
             flag = f"--{name.replace('_', '-')}"
             what = f"{targets[0]}, {KINDS[kinds[0]]}" if len(targets) == 1 else "these targets"

@@ -376,14 +376,6 @@ def test_what_does_not_fit_is_named(
     assert "Traceback" not in ended.err
 
 
-@pytest.mark.parametrize("command", ["compare", "block", "paths", "sweep"])
-def test_other_commands_say_that_they_take_specs(run: Run, write: Any, command: str) -> None:
-    write(NET)
-    ended = run(command, "net:Net")
-    assert (ended.code, ended.out) == (2, "")
-    assert "net:Net is a Python model" in ended.err
-
-
 # ---- code that raises: exit 3, at the user's own line, marked ▲
 
 RAISING = {
