@@ -60,8 +60,11 @@ _PRECISE = Shown(
     "Of weights and gradients; default float64, or as a Python model has it.", choices=DTYPES
 )
 
+_DEEP = Shown("Judge by the chance of training, or by reach.", ("--deep/--no-deep",))
+
+FullProbe = Annotated[ProbeOptions, Fields("", {"deep": option(False, _DEEP)})]
 MeasuredProbe = Annotated[ProbeOptions, Fields(_MEASURED)]
-JudgedProbe = Annotated[ProbeOptions, Fields(f"{_MEASURED} deep")]
+JudgedProbe = Annotated[ProbeOptions, Fields(f"{_MEASURED} deep", {"deep": option(False, _DEEP)})]
 PreciseProbe = Annotated[ProbeOptions, Fields(_MEASURED, {"dtype": option(None, _PRECISE)})]
 SweepProbe = Annotated[ProbeOptions, Fields(f"{_MEASURED} theory")]
 _REPORTS = option("text", Shown("Of the output.", choices=(*FORMATS, "csv", "markdown")))

@@ -24,6 +24,7 @@ LOW, HIGH = -8.0, 4.0
 GOOD, DOUBTFUL, BAD, NOTE, FAINT = "green", "yellow", "red", "cyan", "bright_black"
 
 MOST_FINDINGS = 3  # of a target that are shown, the gravest first, unless all are asked for
+NARROW = 60  # columns below which names come before all else
 ENDLESS = 1_000_000  # columns, for lines that other programs read: they are not cut
 
 SEVERITY_COLOURS = {Severity.ERROR: BAD, Severity.WARNING: DOUBTFUL, Severity.INFO: NOTE}

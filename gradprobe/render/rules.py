@@ -36,5 +36,8 @@ def render_rule(rule: Rule, style: Style) -> str:
     )
     lines = []
     for paragraph in inspect.cleandoc(rule.explanation).split("\n\n"):
-        lines += ["", *wrapped(" ".join(paragraph.split()), Style(min(style.width, 88)), 0)]
+        lines += [
+            "",
+            *wrapped(style.safe(" ".join(paragraph.split())), Style(min(style.width, 88)), 0),
+        ]
     return paint([head, *(Text(line) for line in lines)], style)

@@ -13,13 +13,22 @@ from rich.text import Text
 
 from gradprobe.measure.profile import RowProfile, RowStatus
 from gradprobe.numbers import fraction, kind, name, number, plural
-from gradprobe.render.canvas import BAD, FAINT, Style, fold, grid, heat_bar, scale, with_gaps
+from gradprobe.render.canvas import (
+    BAD,
+    FAINT,
+    NARROW,
+    Style,
+    fold,
+    grid,
+    heat_bar,
+    scale,
+    with_gaps,
+)
 from gradprobe.verdict.report import Report, Severity
 
 MOST_ROWS = 24
 _BAR = (14, 40)  # cells, at least and at most
 _LEAST_BAR = 6  # where names need the room; fewer are no bar
-_NARROW = 60  # columns below which names come first
 
 
 class Column(NamedTuple):
@@ -99,7 +108,7 @@ def _widths(report: Report, style: Style) -> tuple[int, int]:
     name_width = max(len(report.profile.unit), *map(cell_len, names))
     kind_width = max(len("layer"), *map(cell_len, kinds))
     share, kind_share = max(8, style.width // 4), max(8, style.width // 5)
-    if style.width >= _NARROW or name_width <= share:
+    if style.width >= NARROW or name_width <= share:
         return min(name_width, share), min(kind_width, kind_share)
     name_width = min(name_width, style.width - (8 + 2) - 2)
     left = style.width - (name_width + 2) - (8 + 2) - _BAR[0]

@@ -106,9 +106,7 @@ class ProbeOptions:
     attention: bool = option(False, Shown("Show attention's entropy, tokens' likeness."))
     theory: bool = option(False, Shown("Mean-field theory beside it."))
     rows: str | None = option(None, Shown("The modules that are the blocks.", metavar="GLOB"))
-    deep: bool = option(
-        False, Shown("Judge by the chance of training, or by reach.", ("--deep/--no-deep",))
-    )
+    deep: bool = option(False, Shown("Judge by the chance of training."))
     lr: float | None = option(None, Shown("SGD's learning rate: is it stable at the start?"))
     overfit: str = option(
         NEVER,

@@ -46,6 +46,7 @@ def main() -> None:
 def answer(request: bytes, note: Note) -> bytes:
     """An encoded ``Request`` → an encoded ``Reply``."""
     warnings.simplefilter("ignore")  # as in the command itself
+    sys.argv[:] = ["gradprobe"]  # a model that reads its command line finds an empty one
     try:
         result = reply(decode(Request, request.decode()), note)
     except BaseException as error:

@@ -108,7 +108,6 @@ def serve(function: Callable[[bytes, Note], bytes]) -> NoReturn:
     ``note`` writes down what begins now, which is told if the process ends in the middle of it.
     """
     request_fd, answer_fd, notes_fd = map(int, sys.argv[3:6])
-    sys.argv[:] = ["gradprobe"]  # a model that reads its command line finds an empty one
     for fd in (request_fd, answer_fd, notes_fd):
         os.set_inheritable(fd, False)
     pipe, own = os.fstat(answer_fd), os.getpid()

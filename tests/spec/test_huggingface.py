@@ -325,4 +325,4 @@ def test_the_mode_is_asked_for_and_named(run: Callable[..., Result]) -> None:
         result = run("probe", config("resnet"), flag, "--batch-size", "2", "--format", "json")
         report = json.loads(result.out)
         assert report["config"]["mode"] == mode
-        assert ("GP711" in {finding["rule"] for finding in report["findings"]}) == idle
+        assert ("GP713" in {finding["rule"] for finding in report["findings"]}) == idle

@@ -77,7 +77,7 @@ def test_all_passed(check: Run, folder: Path) -> None:
 def test_full_shows_the_line_and_what_to_do(check: Run, folder: Path) -> None:
     write(folder, b=VANISHING)
     lines = check("--output-format", "full").out.splitlines()
-    assert lines[0] == "b.yaml:3:5: GP101 vanishing, row 0"
+    assert lines[0] == "b.yaml:3:5: GP101 vanishing, likely, row 0"
     assert lines[1] == "    3 |   - Linear: {out_features: 8}"
     assert lines[2] == " " * 12 + "^"
     assert any(line.startswith("  → Sigmoid's slope") for line in lines)
@@ -143,7 +143,8 @@ def test_directories_honour_gitignore_and_take_specs_alone(check: Run, folder: P
         write(folder / place, net=VANISHING)
     (folder / "nets" / "deep" / "er" / "two.yml").write_text(VANISHING)
     (folder / "nets" / "compose.yaml").write_text("services: {db: {image: postgres}}\n")
-    (folder / "nets" / "flow.yaml").write_text(json.dumps({"input": {"shape": [8]}, "layers": 3}))
+    flow = {"input": {"shape": [8]}, "layers": ["Linaer"]}
+    (folder / "nets" / "flow.yaml").write_text(json.dumps(flow))
     (folder / ".gitignore").write_text("build/\nold\n")
     (folder / "nets" / "deep" / ".gitignore").write_text("*.yml\n")
     expected = ["nets/deep/er/net.yaml GP101", "nets/flow.yaml GP901", "nets/net.yaml GP101"]
@@ -682,6 +683,7 @@ def entries(folder: Path) -> list[Path]:
 
 OTHERS = {
     "seed": 1,
+    "lr": 0.5,
     "batch_size": 8,
     "dtype": "float64",
     "loss": "mse",

@@ -51,7 +51,7 @@ def test_what_check_and_compare_print_can_be_compared(
         "plain",
     ]
     (tmp_path / "a.yaml").write_text(GOOD)
-    (tmp_path / "b.yaml").write_text("layers: 3\n")
+    (tmp_path / "b.yaml").write_text("input: {shape: [8]}\nlayers: [Linaer]\n")
     cache = ("--cache-dir", str(shared_cache))
     assert run("check", *cache, "--output-format", "json", "-o", "all.json").code == 2
     assert run("compare", "all.json", "two.json").out.splitlines()[0].split()[0] == "a.yaml"

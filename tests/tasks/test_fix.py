@@ -409,7 +409,7 @@ def test_only_a_spec_file_is_written_to(run: Run, tmp_path: Path, target: str) -
     name = str(tmp_path / target) if target.endswith("json") else target
     ended = run("fix", name, "--write")
     assert (ended.code, ended.out) == (2, "")
-    assert "is no spec file that could be changed" in ended.err
+    assert "is no file that could be changed" in ended.err
 
 
 def test_a_python_model_is_mended_in_words(run: Run, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from gradprobe.cli import options as o
 from gradprobe.cli.effects import Given
 from gradprobe.cli.flatten import flattened
 from gradprobe.cli.output import progress, rendered
-from gradprobe.spec.options import ProbeOptions, RunOptions
+from gradprobe.spec.options import RunOptions
 from gradprobe.spec.sources.table import TargetOptions
 from gradprobe.spec.write import render_target
 from gradprobe.tasks.probe import probe_seeds
@@ -22,7 +22,7 @@ def probe(
     emit_spec: o.EmitSpec = False,
     seed: o.FirstSeed = None,
     seeds: o.SeveralSeeds = None,
-    options: ProbeOptions,
+    options: o.FullProbe,
     run: RunOptions,
     output: o.ReportOutput,
     given: Given,

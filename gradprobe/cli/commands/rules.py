@@ -22,15 +22,15 @@ def rules(
 ) -> int:
     """List the rules, or explain one."""
     style = output.style
-    wanted = code.strip().lower() if code else ""
-    chosen = [rule for rule in RULES if not code or wanted in (rule.code.lower(), rule.name)]
+    wanted = (code or "").strip().lower()
+    chosen = [rule for rule in RULES if code is None or wanted in (rule.code.lower(), rule.name)]
     if chosen:
         if output.format == "json":
             output.emit(render_json(chosen))
         else:
             output.emit(render_rule(chosen[0], style) if code else render_rules(RULES, style))
         return 0
-    assert code
+    assert code is not None
     known = ", ".join(BY_CODE)
     hint = suggestion(code, BY_NAME) or f"known: {known}"
     raise InputError(f"no rule '{code}'", hint=hint)

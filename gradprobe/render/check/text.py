@@ -11,6 +11,7 @@ from gradprobe.render.canvas import (
     BAD,
     FAINT,
     GOOD,
+    NARROW,
     SEVERITY_COLOURS,
     Style,
     folded,
@@ -63,7 +64,8 @@ def _whole(diagnostic: Diagnostic, style: Style) -> list[Text]:
     advice = diagnostic.advice and wrapped(style.safe(diagnostic.advice), style, 4, "  →")
     head = _head(diagnostic, style, message=False)
     faint = [Text(style.safe(line), FAINT) for line in carets]
-    return [*_folded(head, style), *faint, *(Text(line) for line in (*message, *advice))]
+    heads = _folded(head, style) if style.width < NARROW else [head]
+    return [*heads, *faint, *(Text(line) for line in (*message, *advice))]
 
 
 def _folded(text: Text, style: Style) -> list[Text]:

@@ -34,7 +34,7 @@ def read(target: str, about: TargetOptions, *, write: bool = False) -> Network:
     if write and (code or huggingface.is_config(target) or not search.is_file(target)):
         hint = f"gradprobe probe {target} --emit-spec -o net.yaml"
         hint = "" if target == "-" or code or huggingface.is_config(target) else hint
-        raise InputError(f"--write: {target} is no spec file that could be changed", hint=hint)
+        raise InputError(f"--write: {target} is no file that could be changed", hint=hint)
     if code or huggingface.is_config(target) or is_report(target):
         return Network(target, load_target(target, about))
     spec, text = search.read(target, about.stack)
