@@ -27,7 +27,8 @@ from gradprobe.measure.passes import (
 )
 from gradprobe.measure.profile import RowStatus
 from gradprobe.measure.undisturbed import undisturbed
-from gradprobe.model.rows import Row, holds_weights
+from gradprobe.model.repeats import holds_weights
+from gradprobe.model.rows import Row
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import fresh, map_tensors

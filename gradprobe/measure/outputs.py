@@ -19,7 +19,8 @@ from gradprobe.measure.norms import ActivationStats, activation_stats, norms, we
 from gradprobe.measure.passes import edge_of
 from gradprobe.measure.recorder import Arguments, Recorder, takes_hooks
 from gradprobe.measure.surroundings import Surroundings
-from gradprobe.model.rows import Row, holds_weights, modules_of
+from gradprobe.model.repeats import holds_weights
+from gradprobe.model.rows import Row, modules_of
 from gradprobe.model.tensors import first_tensor, tensors_in, with_tensor
 
 _LARGE = 1 << 15  # elements: from here a gradient is reduced as soon as it is made

@@ -18,7 +18,8 @@ from gradprobe.measure.graph import Reads
 from gradprobe.measure.norms import ActivationStats
 from gradprobe.measure.profile import RowStatus, call_name
 from gradprobe.measure.surroundings import UNKNOWN, Surroundings
-from gradprobe.model.rows import Row, holds_weights
+from gradprobe.model.repeats import holds_weights
+from gradprobe.model.rows import Row
 from gradprobe.model.tensors import is_sharded
 
 # Norm of a parameter and of its gradient, by the parameter's id.

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from gradprobe.errors import Place, first_line, out_of_memory
 from gradprobe.model.layers import Concat, Residual, layer_class
 from gradprobe.model.plan import Planned, plan
-from gradprobe.model.rows import Row, holds_weights
+from gradprobe.model.repeats import holds_weights
+from gradprobe.model.rows import Row
 from gradprobe.model.seeds import derive
 from gradprobe.spec.layers import Trait, kinds
 from gradprobe.spec.network import InitSpec, NetworkSpec, walk

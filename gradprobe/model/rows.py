@@ -9,10 +9,9 @@ from typing import NamedTuple
 from torch import nn
 
 from gradprobe.errors import InputError, Place, suggestion
+from gradprobe.model.repeats import CONTAINERS, children_of, holds_weights, repeated
 
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-_UNCALLED = (nn.ParameterList, nn.ParameterDict)
-_PASSING = (nn.Identity, nn.modules.dropout._DropoutNd)
+_NO_ROWS = (nn.modules.loss._Loss, nn.modules.dropout._DropoutNd)
 
 
 class Row(NamedTuple):
@@ -55,7 +54,7 @@ def find_rows(model: nn.Module, pattern: str | None = None) -> list[Row]:
     Raises:
         InputError: the pattern matches nothing.
     """
-    blocks = _matching(model, pattern) if pattern else _repeated(model)
+    blocks = _matching(model, pattern) if pattern else repeated(model)
     opened = {model, *_above(model, blocks)}
     if not pattern:
         _look_through(model, blocks, opened)
@@ -115,99 +114,6 @@ def leaves_of(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Modul
         yield from leaves_of(child, f"{path}.{name}" if path else name)
 
 
-def children_of(module: nn.Module) -> dict[str, nn.Module]:
-    """The modules that a module calls; an attention computes with its projection's weight and
-    calls none, and nobody calls a list of parameters."""
-    if isinstance(module, nn.MultiheadAttention):
-        return {}
-    children = module._modules.items()
-    return {name: c for name, c in children if c is not None and not isinstance(c, _UNCALLED)}
-
-
-def holds_weights(module: nn.Module) -> bool:
-    """Whether the module, or one inside it, has parameters."""
-    return any(True for _ in module.parameters())
-
-
-def _repeated(model: nn.Module) -> set[nn.Module]:
-    """The blocks of every list that stands in no block itself; stages are opened."""
-    blocks: set[nn.Module] = set()
-    stack = [model]
-    while stack:
-        module = stack.pop()
-        run = _run(module) or _in_lists(module)
-        blocks.update(_stages(run))
-        stack += [child for child in children_of(module).values() if child not in run]
-    return blocks
-
-
-def _run(module: nn.Module, least: int = 2) -> list[nn.Module]:
-    """Of a list's elements those of one class, the commonest, that are made of modules.
-
-    There must be at least ``least``; one is enough in a ``ModuleList``, which is there for nothing
-    else.
-    """
-    if not isinstance(module, _CONTAINERS):
-        return []
-    by_kind: dict[object, list[nn.Module]] = {}
-    for child in children_of(module).values():
-        if children_of(child) and type(child) not in _CONTAINERS:
-            by_kind.setdefault(type(child), []).append(child)
-        elif _is_block(child):
-            by_kind.setdefault(tuple(p.shape for p in child.parameters()), []).append(child)
-    run = max(by_kind.values(), key=len, default=[])
-    alone = isinstance(module, nn.ModuleList) and len(module) == 1
-    return run if len(run) >= least or alone else []
-
-
-def _is_block(module: nn.Module) -> bool:
-    """Whether a bare ``nn.Sequential`` may be a block: a skip or the like stands in it, once."""
-    inside = children_of(module).values()
-    return type(module) is nn.Sequential and any(map(children_of, inside)) and not _run(module)
-
-
-def _in_lists(module: nn.Module) -> list[nn.Module]:
-    """The modules in the lists of a list, as in ``[[attention, feed-forward], …]``.
-
-    A ``ModuleList`` cannot be called, so what stands in it is called by itself.
-    """
-    if not isinstance(module, nn.ModuleList) or len(module) < 2:
-        return []
-    lists = list(children_of(module).values())
-    if not all(type(inner) in (nn.ModuleList, nn.ModuleDict) for inner in lists):
-        return []
-    inside = [child for inner in lists for child in children_of(inner).values()]
-    return [child for child in inside if children_of(child) and type(child) not in _CONTAINERS]
-
-
-def _stages(run: list[nn.Module]) -> list[nn.Module]:
-    """``run``, or where its elements are stages the blocks inside them.
-
-    A stage is a list of blocks behind at most a change of width, as in a ResNet. Layers with a list
-    of experts look alike, but they are all of one size, and no two stages are.
-    """
-    inside = [_blocks_of(stage, alone=len(run) == 1) for stage in run]
-    sizes = {tuple(p.shape for p in stage.parameters()) for stage in run}
-    if not run or not all(inside) or len(sizes) < len(run):
-        return run
-    return [block for blocks in inside for block in _stages(blocks)]
-
-
-def _blocks_of(stage: nn.Module, alone: bool) -> list[nn.Module]:
-    """The blocks in the lists of what may be a stage; none if it computes with more than those."""
-    if isinstance(stage, nn.Sequential):  # a class of its own that is nothing but a list
-        run = _run(stage, least=1)
-        return run if run and len(run) == len(children_of(stage)) else []
-    blocks: list[nn.Module] = []
-    for child in children_of(stage).values():
-        run = _run(child, least=1)
-        if run and len(run) == len(children_of(child)):
-            blocks += run
-        elif alone or not (holds_weights(child) or isinstance(child, _PASSING)):
-            return []  # an activation behind the list: a block of its own
-    return blocks
-
-
 def _matching(model: nn.Module, pattern: str) -> set[nn.Module]:
     parts = pattern.split(".")
 
@@ -250,8 +156,11 @@ def _look_through(model: nn.Module, blocks: set[nn.Module], opened: set[nn.Modul
 def _open(
     name: str, module: nn.Module, blocks: set[nn.Module], opened: set[nn.Module]
 ) -> Iterator[Row]:
+    """The rows inside; what computes a loss is none, and what drops numbers at random is none."""
+    if isinstance(module, _NO_ROWS) and name:
+        return
     children = children_of(module)
-    goes_in = module in opened or type(module) in _CONTAINERS
+    goes_in = module in opened or type(module) in CONTAINERS
     if not children or module in blocks or not goes_in:
         kinds = {kind for of in set(map(type, module.modules())) for kind in _kinds(of)}
         contains, is_block = tuple(sorted(kinds)), module in blocks

@@ -17,7 +17,8 @@ from gradprobe.measure.blocks.profile import BlockProfile, BranchLayer
 from gradprobe.measure.norms import activation_stats
 from gradprobe.measure.profile import call_name
 from gradprobe.measure.recorder import Recorder
-from gradprobe.model.rows import Row, children_of, holds_weights
+from gradprobe.model.repeats import children_of, holds_weights
+from gradprobe.model.rows import Row
 from gradprobe.model.seeds import derive, reseed
 from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import first_tensor, fresh

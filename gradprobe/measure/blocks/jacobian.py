@@ -26,7 +26,7 @@ from gradprobe.measure.blocks.profile import BlockProfile, BranchLayer, Estimate
 from gradprobe.measure.norms import activation_stats, norms
 from gradprobe.model.build import Network
 from gradprobe.model.layers import Concat, Residual
-from gradprobe.model.rows import holds_weights
+from gradprobe.model.repeats import holds_weights
 from gradprobe.model.seeds import derive
 from gradprobe.model.subject import Subject
 

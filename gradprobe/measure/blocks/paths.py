@@ -25,7 +25,8 @@ from gradprobe.measure.blocks.profile import PathProfile
 from gradprobe.measure.norms import norms
 from gradprobe.measure.recorder import Arguments, Recorder
 from gradprobe.model.build import Network
-from gradprobe.model.rows import Row, children_of
+from gradprobe.model.repeats import children_of
+from gradprobe.model.rows import Row
 from gradprobe.model.seeds import derive, reseed
 from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import first_tensor, fresh, tensors_in
