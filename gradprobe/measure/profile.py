@@ -137,9 +137,10 @@ class GradientProfile:
     smallest_gradient: float  # the smallest positive number of the dtype that gradients flow in
     orphans: tuple[ParameterProfile, ...] = ()  # parameters that belong to no row
     input_finite: bool = True  # no NaN and no infinity in what went in
-    # Rows and weights whose gradient is exactly zero, also after one small step; ``None`` where no
-    # zero-initialised weight gave a reason to try.
+    # Rows and weights whose gradient is exactly zero, also in other batches, at other draws and
+    # after a small step; ``None`` where none is zero, or the model cannot be run again.
     still_zero: tuple[str, ...] | None = None
+    not_read: tuple[str, ...] = ()  # those that the loss does not depend on, whatever their weights
     redrawn: tuple[str, ...] = ()  # zero weights that were drawn at random to see behind them
     around: Surroundings = UNKNOWN
     further: Further = NOTHING  # of a second look

@@ -12,6 +12,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from gradprobe.measure.chance import not_read, other_tries
 from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.one_pass import measure
 from gradprobe.measure.passes import scalar
@@ -64,26 +65,35 @@ def _drawn(weight: Tensor, seed: int) -> Tensor:
 
 
 def with_still_zero(profile: GradientProfile, subject: Subject) -> GradientProfile:
-    """``profile`` with ``still_zero``, where there is a zero, and a weight that may explain it.
+    """``profile`` with ``still_zero`` and ``not_read``, where a gradient is exactly zero.
 
     A zero head, branch or LoRA matrix gives a gradient of zero to everything upstream of it, at the
     first step only. Whether it is only that shows after a step, which a copy of the model takes; of
-    zero weights behind one another, each step wakes one.
+    zero weights behind one another, each step wakes one. What is zero in this batch or at this draw
+    alone, as behind a dropped path, shows in others.
     """
     parameters = [p for row in profile.rows if not row.level for p in row.parameters]
     hidden = _zeros(profile)
-    if not hidden or not any(p.wakes_up for p in parameters):
+    if not hidden:
         return profile
     try:
         with undisturbed(subject.model):
-            for _ in range(_STEPS):
-                subject = _stepped(subject)
-                hidden &= _zeros(measure(subject))
+            steps = _steps(subject) if any(p.wakes_up for p in parameters) else ()
+            for other in chain(steps, other_tries(subject)):
+                hidden &= _zeros(measure(other))
                 if not hidden:
                     break
+            unread = not_read(subject, hidden) if hidden else set()
     except Exception:
         return profile  # a model that cannot be copied: it is not known what the step would bring
-    return replace(profile, still_zero=tuple(sorted(hidden)))
+    still = tuple(sorted(hidden - unread))
+    return replace(profile, still_zero=still, not_read=tuple(sorted(unread)))
+
+
+def _steps(subject: Subject) -> Iterator[Subject]:
+    for _ in range(_STEPS):
+        subject = _stepped(subject)
+        yield subject
 
 
 def _zeros(profile: GradientProfile) -> set[str]:

@@ -29,6 +29,7 @@ def dead(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     A row whose outputs are zero for every sample (a dead ReLU) passes nothing back, and nothing
     upstream of it ever changes. Weights with a gradient of exactly zero are stuck in the same way.
     A smaller learning rate does not help: the init, the biases or the activation must change.
+    What is zero in one batch or at one draw alone, as behind a dropped path, is not dead.
     """
     rows, cut = ran(profile), cut_row(profile)
     if rows and rows[-1].gradient_norm == 0:
@@ -62,7 +63,7 @@ def _stuck(profile: GradientProfile) -> Iterator[Clue]:
             continue
         weights = [p for p in row.parameters if p.dimensions > 1 and not _of_a_state(p)]
         stuck = [p for p in weights if p.gradient_norm == 0]
-        if any(p.wakes_up for p in row.parameters):
+        if profile.still_zero is not None or any(p.wakes_up for p in row.parameters):
             stuck = [p for p in stuck if p.name in (profile.still_zero or ())]
         if stuck:
             message = f"exactly zero gradient: {listed(p.name for p in stuck)}"
@@ -99,7 +100,8 @@ def disconnected(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]
 def unused(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     """Parameters that the forward pass never used: a mask token, a head that this call leaves out.
 
-    Many libraries' models have some by design. An optimizer leaves them alone, but
+    Or that the loss does not depend on, whatever they are: the query of a stream whose last output
+    nobody reads. Many libraries' models have some by design. An optimizer leaves them alone, but
     DistributedDataParallel stops at the second step ("Expected to have finished reduction") unless
     it is told `find_unused_parameters=True`. A layer that somebody forgot to call looks the same.
     """
@@ -107,6 +109,10 @@ def unused(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     parameters = [(row, p) for row, p in lost if _is_unused(row, p)]
     advice = "delete, freeze or use them; DistributedDataParallel: find_unused_parameters=True"
     yield from _without_gradient(parameters, "never used in the forward pass", advice)
+    by_name = {p.name: (row, p) for row, own in owners(profile) for p in own}
+    unread = [by_name[name] for name in profile.not_read if name in by_name]
+    advice = "nothing to do, if what they put out is meant to be thrown away"
+    yield from _without_gradient(unread, "the loss does not depend on them", advice)
 
 
 # What cuts a graph, and what mends it; by whether a reentrant checkpoint does.

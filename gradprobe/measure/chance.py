@@ -1,0 +1,99 @@
+"""Zeros by chance, which another batch or another draw does not have, and zeros by design."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from gradprobe.measure.passes import scalar
+from gradprobe.model.repeats import holds_weights
+from gradprobe.model.seeds import derive, reseed_all
+from gradprobe.model.subject import Subject, copied_subject
+from gradprobe.model.tensors import fresh, map_tensors
+
+_TRIES = 8
+_FAR = 30.0  # times as large as torch draws weights: a rounding does not hide that
+_MOST = 16  # weights and rows of which each is asked for alone
+
+
+def other_tries(subject: Subject) -> Iterator[Subject]:
+    """The same with other draws, of dropout and dropped paths, and with other batches."""
+    for number in range(1, _TRIES + 1):
+        seed = derive(subject.seed, f"try/{number}")
+        yield replace(mixed(subject, seed), seed=seed)
+
+
+def mixed(subject: Subject, seed: int) -> Subject:
+    """The same with another batch of the same kind: each sample with a part of another one.
+
+    Of a batch that was drawn here, at a right angle, so that its size stays; of a given one,
+    between the two, so that it stays where data are. Masks and tokens stay what they are.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def mix(x: Tensor) -> Tensor:
+        if not x.is_floating_point() or x.dim() < 2 or len(x) < 2 or bool((x == x.round()).all()):
+            return x
+        share = 0.2 + 0.6 * float(torch.rand((), generator=generator))
+        other = x[torch.randperm(len(x), generator=generator).to(x.device)]
+        return x * share + other * (math.sqrt(1 - share**2) if subject.drawn else 1 - share)
+
+    args, kwargs = map_tensors(mix, (subject.args, dict(subject.kwargs)))
+    return replace(subject, args=args, kwargs=kwargs)
+
+
+def not_read(subject: Subject, names: Collection[str]) -> set[str]:
+    """Those rows and weights that the loss does not depend on, whatever the weights are.
+
+    All weights are drawn at random, so that nothing is dead by its init, and then each of these
+    once more, large: where the loss stays bit for bit the same, nothing reads what they put out, as
+    of the query of a stream whose output is thrown away. Where the loss does not depend on the
+    inputs either, the network is cut, and none is named.
+    """
+    copied = copied_subject(subject)
+    modules = {row.name: row.module for row in copied.rows}
+    weights = {f"{n}.{k}": p for n, m in modules.items() for k, p in m.named_parameters()}
+    weights |= dict(copied.model.named_parameters())
+    owned = {
+        name: [weights[name]] if name in weights else list(modules[name].parameters())
+        for name in names
+        if name in weights or (name in modules and holds_weights(modules[name]))
+    }
+    if not owned or len(owned) > _MOST:
+        return set()
+    _draw(list(copied.model.parameters()), subject.seed)
+    before = _loss(copied)
+    if not math.isfinite(before) or before == _loss(mixed(copied, subject.seed)):
+        return set()
+    result = set()
+    for name, parameters in owned.items():
+        _draw(parameters, derive(subject.seed, name), times=_FAR)
+        if _loss(copied) == before:
+            result.add(name)
+        before = _loss(copied)
+    return result
+
+
+def _loss(subject: Subject) -> float:
+    reseed_all(derive(subject.seed, "forward"))
+    with torch.no_grad():
+        output = subject.model(*fresh(subject.args), **fresh(dict(subject.kwargs)))
+        return float(scalar(subject.loss(output)))
+
+
+def _draw(parameters: list[nn.Parameter], seed: int, times: float = 1.0) -> None:
+    """Draw matrices as torch draws those of a Linear, biases small; scales stay, if not zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in parameters:
+            if not parameter.is_floating_point() or not parameter.numel():
+                continue
+            numbers = torch.rand(parameter.shape, generator=generator).to(parameter) * 2 - 1
+            if parameter.dim() > 1:
+                parameter.copy_(numbers * times / math.sqrt(parameter[0].numel()))
+            elif not bool((parameter > 0).all()):  # a bias, or a scale that is zero
+                parameter.copy_(0.1 * times * numbers)
