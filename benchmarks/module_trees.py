@@ -1,4 +1,4 @@
-"""Write the module trees of published architectures to ``tests/architectures/trees/``.
+"""Write the module trees of published architectures to ``tests/trees/``.
 
     pip install torchvision timm transformers
     python benchmarks/module_trees.py
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-TREES = Path(__file__).resolve().parent.parent / "tests" / "architectures" / "trees"
+TREES = Path(__file__).resolve().parent.parent / "tests" / "trees"
 SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "vocab_size": 50}
 
 TORCHVISION = (

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from gradprobe.measure.blocks.profile import JacobianProfile
 from gradprobe.measure.surroundings import NOTHING, UNKNOWN, Further, Surroundings
+from gradprobe.measure.towers import towers, trunk_of
 from gradprobe.spec.network import A_SPEC, Idiom
 from gradprobe.theory.moments import RowPrediction
 
@@ -157,10 +158,21 @@ class GradientProfile:
     def trunk(self) -> tuple[RowProfile, ...]:
         """From the first row that holds weights to the one that feeds the last that holds weights.
 
-        With fewer than three weight-bearing rows: all rows that ran.
+        Of the largest tower; with fewer than three weight-bearing rows: all of its rows that ran.
         """
-        span = trunk_of([bool(row.parameters) for row in self.ran])
-        return self.ran[span.start : span.stop]
+        return trunk_of(self._towers[0]) if self._towers else ()
+
+    @cached_property
+    def _towers(self) -> list[tuple[RowProfile, ...]]:
+        return towers(self.ran)
+
+    @cached_property
+    def parts(self) -> tuple[GradientProfile, ...]:
+        """The towers that can have a reach, as profiles of their own rows; itself, of one."""
+        several = [rows for rows in self._towers if sum(bool(row.parameters) for row in rows) > 1]
+        if len(several) < 2:
+            return (self,)
+        return tuple(replace(self, rows=rows) for rows in several)
 
     @property
     def reach(self) -> float | None:
@@ -203,8 +215,9 @@ class GradientProfile:
         return None if self.reach is None else self.reach / self.pooled
 
     def reach_of(self, row: RowProfile) -> float | None:
-        """Gradient norm of ``row`` / gradient norm of the trunk's last row."""
-        trunk = self.trunk
+        """Gradient norm of ``row`` / gradient norm of the last row of its tower's trunk."""
+        own = [rows for rows in self._towers[1:] if row in rows] if len(self.parts) > 1 else []
+        trunk = trunk_of(own[0]) if own else self.trunk
         return _ratio(row.gradient_norm, trunk[-1].gradient_norm) if trunk else None
 
     @property
@@ -285,15 +298,6 @@ class GradientProfile:
 def from_one(ratio: float | None) -> float:
     """|ln ratio|: how far a reach or a decay is from 1; infinite where it is no positive number."""
     return abs(math.log(ratio)) if ratio and 0 < ratio < math.inf else math.inf
-
-
-def trunk_of(holds_weights: Sequence[bool]) -> range:
-    """Which rows are the trunk: from the first that holds weights to the one before the last.
-
-    With fewer than three rows that hold weights: all.
-    """
-    weighty = [index for index, holds in enumerate(holds_weights) if holds]
-    return range(len(holds_weights)) if len(weighty) < 3 else range(weighty[0], weighty[-1])
 
 
 def _ratio(numerator: float | None, denominator: float | None) -> float | None:

@@ -76,6 +76,8 @@ def with_still_zero(profile: GradientProfile, subject: Subject) -> GradientProfi
     hidden = _zeros(profile)
     if not hidden:
         return profile
+    # Where nothing reads what the trunk begins with, the network is cut, whatever was meant.
+    first = {n for row in profile.trunk[:1] for n in (row.name, *(p.name for p in row.parameters))}
     try:
         with undisturbed(subject.model):
             steps = _steps(subject) if any(p.wakes_up for p in parameters) else ()
@@ -83,7 +85,7 @@ def with_still_zero(profile: GradientProfile, subject: Subject) -> GradientProfi
                 hidden &= _zeros(measure(other))
                 if not hidden:
                     break
-            unread = not_read(subject, hidden) if hidden else set()
+            unread = not_read(subject, hidden - first) if hidden - first else set()
     except Exception:
         return profile  # a model that cannot be copied: it is not known what the step would bring
     still = tuple(sorted(hidden - unread))

@@ -155,7 +155,9 @@ def _stages(run: list[nn.Module], kinds: Collection[type[nn.Module]] = ()) -> li
     alone = len(run) == 1
     inside = {m: [] if type(m) in kinds else _blocks_of(m, alone) for m in run}
     stages = [module for module, blocks in inside.items() if blocks]
-    many = alone or (len(stages) > 1 and max(map(len, inside.values())) > 1)
+    lists = all(isinstance(m, CONTAINERS) or not _attributes(m) for m in stages)
+    several = lists or max(map(len, inside.values())) > 1
+    many = len({type(b) for b in inside[run[0]]}) == 1 if alone else len(stages) > 1 and several
     if not stages or not many or not (all(map(_in_series, stages)) or _unlike(stages)):
         return run
     return [block for module in run for block in (_stages(inside[module], kinds) or [module])]

@@ -554,13 +554,17 @@ def test_a_row_that_hands_out_its_own_parameter_gets_that_parameter_s_gradient()
 
 
 def test_a_row_may_put_out_a_scalar() -> None:
+    class Distance(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x - 1).square().mean()
+
     class Model(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.a, self.b, self.criterion = nn.Linear(3, 3), nn.Linear(3, 1), nn.MSELoss()
+            self.a, self.b, self.distance = nn.Linear(3, 3), nn.Linear(3, 1), Distance()
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.criterion(self.b(self.a(x)), torch.ones(len(x), 1))
+            return self.distance(self.b(self.a(x)))
 
     report = gradprobe.probe(Model(), torch.randn(4, 3), loss=lambda y: y)
     assert report.rows[2].gradient_norm == 1.0

@@ -1,6 +1,6 @@
 """The rows of published architectures, golden: names that a reader of each would recognise.
 
-``tests/architectures/trees/`` has their modules as ``benchmarks/module_trees.py`` writes them; here
+``tests/trees/`` has their modules as ``benchmarks/module_trees.py`` writes them; here
 they are put together again without a number in them, and without the library that they are from.
 ``GRADPROBE_OVERWRITE=1 pytest tests/model/test_row_choice.py`` writes the golden files anew.
 """
@@ -18,7 +18,7 @@ from torch import nn
 from gradprobe.model.rows import find_rows
 
 TESTS = Path(__file__).resolve().parent.parent
-TREES, GOLDEN = TESTS / "architectures" / "trees", TESTS / "golden" / "rows"
+TREES, GOLDEN = TESTS / "trees", TESTS / "golden" / "rows"
 OVERWRITE = bool(os.environ.get("GRADPROBE_OVERWRITE"))
 NAMES = sorted(path.stem for path in TREES.glob("*.txt"))
 

@@ -35,8 +35,8 @@ NAMES = sorted(path.name for path in CONFIGS.iterdir())
 # The rows that a person would call the layers, and what stands before and behind them.
 ROWS = {
     "bert": "bert.embeddings bert.encoder.layer.0 bert.encoder.layer.1 bert.encoder.layer.2 cls",
-    "gpt2": "transformer.wte transformer.wpe transformer.drop transformer.h.0 transformer.h.1 "
-    "transformer.h.2 transformer.ln_f lm_head",
+    "gpt2": "transformer.wte transformer.wpe transformer.h.0 transformer.h.1 transformer.h.2 "
+    "transformer.ln_f lm_head",
     "llama": "model.embed_tokens model.layers.0 model.layers.1 model.layers.2 model.norm lm_head",
     "mamba": "backbone.embeddings backbone.layers.0 backbone.layers.1 backbone.layers.2 "
     "backbone.norm_f lm_head",

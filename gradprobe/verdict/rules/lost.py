@@ -111,6 +111,7 @@ def unused(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     yield from _without_gradient(parameters, "never used in the forward pass", advice)
     by_name = {p.name: (row, p) for row, own in owners(profile) for p in own}
     unread = [by_name[name] for name in profile.not_read if name in by_name]
+    unread = [(row, p) for row, p in unread if not _of_a_state(p)]
     advice = "nothing to do, if what they put out is meant to be thrown away"
     yield from _without_gradient(unread, "the loss does not depend on them", advice)
 

@@ -19,11 +19,20 @@ from gradprobe.verdict.causes import (
     shrinks,
 )
 from gradprobe.verdict.report import Report, Severity, Training, Verdict, tally
-from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds, cut_row, listed, wakes_later
+from gradprobe.verdict.rules.rule import (
+    Clue,
+    Rule,
+    Thresholds,
+    cut_row,
+    each_tower,
+    listed,
+    wakes_later,
+)
 
 # ---- the bands of reach
 
 
+@each_tower
 def vanishing(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     """The gradient that arrives at the first row is too small a part of what left the last.
 
@@ -46,6 +55,7 @@ def vanishing(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         yield _too_small(profile, limits["vanishing"])
 
 
+@each_tower
 def exploding(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     """The gradient grows on its way back until a step of any useful size overshoots.
 
@@ -67,6 +77,7 @@ def exploding(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         yield _too_large(profile, limits["exploding"])
 
 
+@each_tower
 def weak(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     """The gradient reaches the first row, much weaker or stronger than it left the last.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import wraps
 from typing import NamedTuple
 
 from gradprobe.measure.measurement import Cure, Trial
@@ -24,6 +25,9 @@ class Clue(NamedTuple):
     threshold: float | None = None
 
 
+Finder = Callable[[GradientProfile, Thresholds], Iterator[Clue]]
+
+
 class Rule(NamedTuple):
     """One rule: its code, name, severity, what finds it, and the verdict that it leads to, if any.
 
@@ -36,7 +40,7 @@ class Rule(NamedTuple):
     code: str
     name: str
     severity: Severity
-    find: Callable[[GradientProfile, Thresholds], Iterator[Clue]] | None = None
+    find: Finder | None = None
     verdict: Verdict | None = None
     weigh: Callable[[GradientProfile, Training], Iterator[Clue]] | None = None
     tried: Callable[[Trial], Iterator[Clue]] | None = None
@@ -97,6 +101,17 @@ def _odds(share: float) -> float:
 
 
 # ---- what the families share
+
+
+def each_tower(find: Finder) -> Finder:
+    """A rule on reach, asked of each tower of the network."""
+
+    @wraps(find)
+    def found(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+        for part in profile.parts:
+            yield from find(part, limits)
+
+    return found
 
 
 def owners(
