@@ -74,28 +74,45 @@ class Watcher:
         self._inside: list[Call | None] = []  # the calls that run now; None: of no outermost module
         self._thread = threading.get_ident()
         self._busy = False
-        self._undo, self._until_forgotten = ExitStack(), ExitStack()
+        self._undo, self._armed, self._until_forgotten = ExitStack(), ExitStack(), ExitStack()
+        self._is_armed = False
 
     def __enter__(self) -> Self:
         handles = (
-            modules.register_module_forward_pre_hook(self._begin),
-            modules.register_module_forward_hook(self._end, with_kwargs=True, always_call=True),
             optimizers.register_optimizer_step_pre_hook(self._before_step),
             optimizers.register_optimizer_step_post_hook(self._after_step),
         )
         for handle in handles:
             self._undo.callback(handle.remove)
-        self._wrap(torch.autograd, "backward", self._before_backward)
-        self._wrap(torch.amp.GradScaler, "scale", after=self._after_scale)
-        self._wrap(Optimizer, "__init__", after=self._after_init)
+        self._wrap(self._undo, Optimizer, "__init__", after=self._after_init)
+        self._arm()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._undo.close()
+        self._armed.close()
         self._forget()
+
+    def _arm(self) -> None:
+        """Watch the passes where a step that may come next is wanted, and else nothing of them."""
+        wanted = any(self.wants(count + 1) for count in list(self.counts.values()) or [0])
+        if not wanted:
+            self._armed.close()
+            self._forget()
+        elif not self._is_armed:
+            self._is_armed = True
+            self._armed.callback(setattr, self, "_is_armed", False)
+            for handle in (
+                modules.register_module_forward_pre_hook(self._begin),
+                modules.register_module_forward_hook(self._end, with_kwargs=True, always_call=True),
+            ):
+                self._armed.callback(handle.remove)
+            self._wrap(self._armed, torch.autograd, "backward", self._before_backward)
+            self._wrap(self._armed, torch.amp.GradScaler, "scale", after=self._after_scale)
 
     def _wrap(
         self,
+        undo: ExitStack,
         owner: Any,
         name: str,
         before: Callable[..., None] | None = None,
@@ -113,7 +130,7 @@ class Watcher:
             return result
 
         setattr(owner, name, wrapper)
-        self._undo.callback(setattr, owner, name, original)
+        undo.callback(setattr, owner, name, original)
 
     def sight(self) -> str:
         """What was seen since the last step, in words."""
@@ -129,7 +146,7 @@ class Watcher:
         if self._elsewhere():
             return
         outermost = not any(self._inside)
-        call = self._call_of(module) if outermost and self._looks() else None
+        call = self._call_of(module) if outermost and torch.is_grad_enabled() else None
         if call and call.model is module:
             call.outputs.begun(module, args)
         self._inside.append(call)
@@ -146,12 +163,6 @@ class Watcher:
         """Whether this is a pass of gradprobe's own, or of checkpointing, or another thread's."""
         backward = torch._C._current_graph_task_id() != -1
         return self._busy or backward or threading.get_ident() != self._thread
-
-    def _looks(self) -> bool:
-        """Whether a step that may come next is wanted."""
-        return torch.is_grad_enabled() and any(
-            self.wants(count + 1) for count in list(self.counts.values()) or [0]
-        )
 
     def _call_of(self, module: nn.Module) -> Call | None:
         model = unwrapped(module)
@@ -221,6 +232,7 @@ class Watcher:
         self._over = True
         if self.wants(number):
             self.on_step(self._seen(optimizer, number))
+        self._arm()
 
     def _seen(self, optimizer: Optimizer, number: int) -> Seen:
         """The step, with what was measured of the module that the optimizer trains most of."""
