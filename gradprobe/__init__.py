@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gradprobe.spec.network import NetworkSpec
     from gradprobe.tasks.probe import probe
     from gradprobe.tasks.targets import load
+    from gradprobe.tasks.watch import watch
     from gradprobe.verdict.report import Finding, Report, Severity, Verdict
 
 _HOMES = {
@@ -36,6 +37,7 @@ _HOMES = {
     "assert_healthy": "assertions",
     "load": "tasks.targets",
     "probe": "tasks.probe",
+    "watch": "tasks.watch",
 }
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "assert_healthy",
     "load",
     "probe",
+    "watch",
 ]
 
 

@@ -1,0 +1,1 @@
+"""A trainer of another library → ``gradprobe.watch`` inside it: callbacks to import."""
