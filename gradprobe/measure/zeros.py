@@ -16,7 +16,7 @@ from gradprobe.measure.chance import not_read, other_tries
 from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.one_pass import measure
 from gradprobe.measure.passes import scalar
-from gradprobe.measure.profile import GradientProfile
+from gradprobe.measure.profile import GradientProfile, ParameterProfile
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.rows import parameters_of
 from gradprobe.model.seeds import derive, reseed_all
@@ -39,8 +39,14 @@ def hiding(profile: GradientProfile) -> tuple[str, ...]:
     head = [p for row in behind for p in row.parameters] + list(profile.orphans)
     everything = [p for row in profile.rows if not row.level for p in row.parameters]
     groups = (head, everything) if trunk[-1].gradient_norm == 0 else (everything,)
-    waking = ([p.name for p in group if p.wakes_up] for group in groups)
+    # Zero weights behind one another wake one at a time.
+    asleep = set() if profile.still_zero is None else _zeros(profile) - set(profile.still_zero)
+    waking = ([p.name for p in g if p.wakes_up or _wakes(p, asleep)] for g in groups)
     return tuple(next(filter(None, waking), ()))
+
+
+def _wakes(parameter: ParameterProfile, asleep: Collection[str]) -> bool:
+    return parameter.norm == 0 and parameter.dimensions > 1 and parameter.name in asleep
 
 
 @contextmanager
