@@ -165,7 +165,7 @@ NETWORKS: dict[str, Callable[[bool], Network]] = {
         mlp(12, nn.ReLU, change=(lambda w: w) if bad else relu)
     ),
     "the loss is huge, or jumps": lambda bad: Network(
-        mlp(12, nn.Identity, change=lambda w: w.mul_(8 if bad else 1.6))
+        mlp(30, nn.Identity, change=lambda w: w.mul_(8 if bad else 1.6))
     ),
     "the LSTM forgets how the sequence began": lambda bad: Network(Reader(not bad), SEQUENCE),
     "the deeper, the worse, at any learning rate": lambda bad: Network(

@@ -17,8 +17,9 @@ def towers(rows: Sequence[RowProfile]) -> list[tuple[RowProfile, ...]]:
 
     A row belongs to the tower of the row that it follows from: of several that it reads the one
     that the fewest others read, so that a decoder's layers follow each other and not the encoder,
-    which each of them reads. What feeds a tower and is no tower itself belongs to it. All are one
-    where it is not known what one of them reads.
+    which each of them reads. Where the graph is cut a row follows the one before it. What feeds a
+    tower and is no tower itself belongs to it. All are one where it is not known what one of them
+    reads.
     """
     if any(row.feeders is None for row in rows):
         return [tuple(rows)]
@@ -38,7 +39,8 @@ def towers(rows: Sequence[RowProfile]) -> list[tuple[RowProfile, ...]]:
             name for name in row.feeders or () if index.get(name, len(rows)) < index[row.name]
         ]
         nearest = sorted(feeders, key=lambda name: (readers[name], -index[name]))
-        tower = home[nearest[0]] if nearest else row.name
+        cut = rows[index[row.name] - 1].name if row.feeders == () and index[row.name] else row.name
+        tower = home[nearest[0]] if nearest else home.get(cut, row.name)
         home[row.name] = tower
         members[tower].append(row.name)
         for other in {home[name] for name in feeders} - {tower}:

@@ -99,8 +99,8 @@ def test_usage(run: Run, arguments: tuple[str, ...]) -> None:
     "layers",
     [
         "Flatten, Linear: {out_features: 4}, Softmax",
-        "LSTM: {hidden_size: 4, dropout: 0.5}",
-        "LSTM: {hidden_size: 4, proj_size: 2}",
+        "LSTM: {hidden_size: 4, dropout: 0.5}, Linear: {out_features: 4}",
+        "LSTM: {hidden_size: 4, proj_size: 2}, Linear: {out_features: 4}",
         "Conv1d: {out_channels: 4, kernel_size: 2, padding: same}",
         "Linear: {out_features: 4}, Dropout2d",
     ],

@@ -325,10 +325,10 @@ MISSPELT = {
     "a file alone": ("net.py", INPUT, "net.py is a file of Python code with", "probe net.py:"),
     "an argument": ("net:Net", (*INPUT, "--arg", "widht=4"), "widht", "did you mean 'width'?"),
     "elsewhere": (
-        "quite_elsewhere:Net",
+        "qqq_zzz:Net",
         INPUT,
-        "there is no module quite_elsewhere",
-        "--path DIR: where quite_elsewhere is imported from",
+        "there is no module qqq_zzz",
+        "--path DIR: where qqq_zzz is imported from",
     ),
     "a number": ("net:limit", INPUT, "net:limit is an int", ""),
     "no module made": ("net:text", INPUT, "net:text gives a str, not a torch.nn.Module", ""),

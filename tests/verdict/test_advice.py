@@ -162,6 +162,7 @@ FAULTS: dict[str, tuple[GradientProfile, dict[str, object]]] = {
     "GP711": (around(losses=(LossProfile("MseLoss", broadcast=True),)), {}),
     "GP712": (looked_twice(idle=(3, 7), columns=10), {}),
     "GP713": (around(idle_norms=("blocks.1.bn",)), {}),
+    "GP714": (around(entropy=0.02), {}),
 }  # fmt: skip
 
 
@@ -252,7 +253,7 @@ def biased(model: nn.Sequential) -> nn.Sequential:
 
 FAULTY = {
     "GP101": lambda: plain(12, nn.ReLU),
-    "GP102": lambda: scaled(plain(12, nn.Identity), 8.0),
+    "GP102": lambda: scaled(plain(30, nn.Identity), 8.0),
     "GP104": lambda: scaled(plain(12, nn.Tanh), 8.0),
     "GP706": lambda: zeros(plain(3, nn.ReLU), 2, 4),
     "GP707": lambda: constant(plain(3, nn.ReLU)),

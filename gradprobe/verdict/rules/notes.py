@@ -96,7 +96,10 @@ def alike_samples(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue
 
 
 def warned(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
-    """What torch itself warned of while the model and its loss ran."""
+    """What torch itself warned of while the model and its loss ran.
+
+    A warning that comes from the model's own lines is kept: gradprobe raises none of its own there.
+    """
     for warning in profile.around.warnings:
         yield Clue(f"torch warns: {warning}", "look at the line that it names")
 

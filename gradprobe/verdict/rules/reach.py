@@ -9,7 +9,6 @@ from functools import partial
 from gradprobe.measure.measurement import LEARNED, Trial, rate_of
 from gradprobe.measure.profile import GradientProfile, RowStatus
 from gradprobe.numbers import all_finite, fraction, number, plural
-from gradprobe.spec.layers import LAYERS
 from gradprobe.verdict import calibration
 from gradprobe.verdict.causes import (
     advice_for_large,
@@ -127,8 +126,7 @@ def _blind(profile: GradientProfile) -> str | None:
     if profile.reach is None or (profile.reach == 0 and wakes_later(profile)):
         return "zero weights let no gradient through yet"
     weights = [p for p in trunk[0].parameters if p.dimensions > 1]
-    inside = trunk[0].kind not in LAYERS  # one of torch's own layers hides nothing
-    if len(profile.ran) == 1 and len(weights) > 1 and inside and profile.unit == "row":
+    if len(profile.ran) == 1 and len(weights) > 1 and profile.unit == "row":
         return f"all {len(weights)} weights are in one row"
     return None
 
