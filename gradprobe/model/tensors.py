@@ -112,9 +112,9 @@ def walk(roots: Collection[Node | None]) -> Iterator[Node]:
 
 def beside(main: Any, output: Any) -> list[Tensor]:
     """The floating tensors in ``output`` that ``main`` is not made from: a pooled state, not the
-    encoder's that the decoder has read."""
+    encoder's that the decoder has read; nor a scalar, which is a loss."""
     behind = set(walk([t.grad_fn for t in tensors_in(main)]))
-    nodes = ((t.grad_fn, t) for t in tensors_in(output) if t.is_floating_point())
+    nodes = ((t.grad_fn, t) for t in tensors_in(output) if t.is_floating_point() and t.dim())
     return [t for node, t in nodes if node is not None and node not in behind]
 
 
