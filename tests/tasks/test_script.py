@@ -174,7 +174,7 @@ def test_several_steps_are_columns_and_the_script_runs_until_the_last(tmp_path: 
     ("text", "rows"),
     [
         pytest.param(LIGHTNING, 5, id="lightning"),
-        pytest.param(TRAINER, 8, id="trainer"),
+        pytest.param(TRAINER, 7, id="trainer"),
         pytest.param(ACCELERATE, 5, id="accelerate"),
         pytest.param(COMPILED, 5, id="compiled"),
         pytest.param(SWALLOWS, 5, id="swallows"),
