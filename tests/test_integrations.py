@@ -136,7 +136,9 @@ def test_pre_commit_is_red_on_a_bad_spec_and_green_after_the_fix(
     """With the real pre-commit; the second hook gets an environment of its own, from the index."""
     source, work = tmp_path / "gradprobe", tmp_path / "work"
     for name in git(ROOT, "ls-files").splitlines():
-        if name.startswith(("gradprobe/", "pyproject", "hatch", "README", "LICENSE", ".pre-commit-")):
+        if name.startswith(
+            ("gradprobe/", "pyproject", "hatch", "README", "LICENSE", ".pre-commit-")
+        ):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, source / name)
     work.mkdir()
