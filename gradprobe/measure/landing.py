@@ -160,7 +160,8 @@ def _pulled(
             pulled = list(pull(node, gradients))
         for (behind, output), back in zip(node.next_functions, pulled, strict=False):
             if behind is not None and back is not None and (behind, output) in edges:
-                add((behind, output), back)
+                # As the engine does where a factor was broadcast: a gate for each channel.
+                add((behind, output), back.sum_to_size(behind._input_metadata[output].shape))
     return {at: arriving[at] for at in stops if at in arriving}
 
 

@@ -252,3 +252,29 @@ def test_a_sum_behind_a_norm_keeps_what_the_norm_takes() -> None:
     head = nn.Linear(64, 2)
     values = highways(nn.Sequential(nn.LayerNorm(64), Post(), Post(), head), torch.randn(64, 64))
     assert values["1"] == pytest.approx(math.sqrt(0.5), abs=0.05)
+
+
+class Gated(nn.Module):
+    """A block whose branch has a gate for each channel, as squeeze-excite has, and a projection."""
+
+    def __init__(self, inside: int, outside: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inside, outside, 3, padding=1)
+        self.conv = nn.Conv2d(outside, outside, 3, padding=1)
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(outside, outside, 1))
+        self.project = nn.Conv2d(inside, outside, 1) if inside != outside else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.conv(torch.relu(self.first(x))))
+        return self.project(x) + h * torch.sigmoid(self.gate(h))
+
+
+def test_a_factor_that_is_broadcast_is_summed_again() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 1), Gated(4, 8), Gated(8, 8), nn.Flatten(), nn.Linear(128, 2)
+    )
+    subject = subject_of(model, torch.randn(3, 3, 4, 4), loss_of("projection", None, 0))
+    highways = second_look(subject).highways
+    assert highways["1"] > 0
+    assert highways["2"] == pytest.approx(1, abs=0.2)
