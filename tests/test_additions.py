@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from helpers.documents import ADDITIONS
 
 import gradprobe
@@ -213,6 +214,7 @@ def test_a_signal_is_three_files(tmp_path: Path) -> None:
     assert shown == "True"
 
 
+@pytest.mark.slow
 def test_a_source_is_two_files(tmp_path: Path) -> None:
     entry = "SOURCES: tuple[Source, ...] = (\n"
     with_toy = f"{entry}    Source(toy.matches, lambda target, options: toy.load(target)),\n"
@@ -224,6 +226,7 @@ def test_a_source_is_two_files(tmp_path: Path) -> None:
     assert lines == [probed, "['toy:three', 'plain']", "2"]
 
 
+@pytest.mark.slow
 def test_an_activation_is_two_files(tmp_path: Path) -> None:
     kind, function = '    "Tanh": LayerKind(', '    "Tanh": lambda a:'
     edits = {
@@ -236,6 +239,7 @@ def test_an_activation_is_two_files(tmp_path: Path) -> None:
     assert line == "Linear+Sine Sine, xavier_normal True"
 
 
+@pytest.mark.slow
 def test_an_option_is_two_files_and_in_check_three(tmp_path: Path) -> None:
     deep = '    deep: bool = option(False, Shown("Judge by the chance of training."))\n'
     keyword, passed = "    deep: bool\n", "deep=self.deep,"
@@ -266,6 +270,7 @@ def test_an_option_is_two_files_and_in_check_three(tmp_path: Path) -> None:
     assert asserted == checked == leaves
 
 
+@pytest.mark.slow
 def test_a_format_is_two_files(tmp_path: Path) -> None:
     entry = '    "concise": render_concise,\n'
     text = "from gradprobe.render.check.text"

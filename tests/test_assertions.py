@@ -147,6 +147,7 @@ def pytest_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     )
 
 
+@pytest.mark.slow
 def test_the_fixture_probes_and_keeps_its_reports(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(TEST)
     done = pytest_in(tmp_path, "--gradprobe-report", "reports")

@@ -54,6 +54,7 @@ def test_what_is_to_be_copied_validates_against_the_vendors_schema(
         assert subprocess.run([*command, str(path)], capture_output=True, check=False).returncode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "paths", "code"),
     [

@@ -77,6 +77,7 @@ def test_the_same_seed_gives_the_same_bytes_in_threads(parse: Parse) -> None:
     assert all(same(found[seed], expected[seed]) for seed in expected)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_in_another_process(
     run: Callable[..., Result], run_process: Callable[..., Result]
 ) -> None:

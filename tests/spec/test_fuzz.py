@@ -84,6 +84,7 @@ BOUNDED = settings(
 )
 
 
+@pytest.mark.slow
 @settings(BOUNDED, max_examples=60)
 @given(
     name=st.sampled_from(sorted(TEXTS)),
@@ -183,6 +184,7 @@ def combined(inside: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 SHAPES = ["[4]", "[1]", "[64]", "[3, 4]", "[6, 12]", "[2, 4, 4]", "[4, 8, 8]", "[2, 4, 4, 4]"]
 
 
+@pytest.mark.slow
 @settings(BOUNDED, max_examples=50)
 @given(
     start=st.one_of(

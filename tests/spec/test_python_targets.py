@@ -630,6 +630,7 @@ def test_no_ending_of_its_process_passes_for_healthy(
         assert function in ended.err
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_both(write: Any, tmp_path: Path) -> None:
     # A sum in C lets no other thread of its process run, so none of them can end it either.
     write("import os\nopen('pid', 'w').write(str(os.getpid()))\nsum(range(10**12))\n")

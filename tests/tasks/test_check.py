@@ -217,6 +217,7 @@ def test_nothing_below_the_working_directory_is_exit_2(check: Run) -> None:
     assert check().code == 2
 
 
+@pytest.mark.slow
 def test_standard_input_is_a_target(run_process: Run, folder: Path, shared_cache: Path) -> None:
     arguments = ("check", "-", "--cache-dir", str(shared_cache))
     ended = run_process(*arguments, stdin=VANISHING.encode())
@@ -226,6 +227,7 @@ def test_standard_input_is_a_target(run_process: Run, folder: Path, shared_cache
     assert run_process(*arguments, stdin=INVALID.encode()).out.startswith("-:2:10: GP901 invalid")
 
 
+@pytest.mark.slow
 def test_a_spec_that_names_code_runs_only_if_that_is_allowed(check: Run, folder: Path) -> None:
     (folder / "own.py").write_text(
         "import pathlib\nfrom torch import nn\npathlib.Path('ran').touch()\n"
@@ -308,6 +310,7 @@ def test_a_loop_of_links_is_walked_once(folder: Path) -> None:
         assert discover([path], lambda place: CheckOptions()).files == ("a.yaml",)
 
 
+@pytest.mark.slow
 def test_each_seed_is_held_to_the_baseline(check: Run, folder: Path) -> None:
     narrow = "Linear: {out_features: 3}, ReLU"
     head = "Linear: {out_features: 2}"

@@ -87,6 +87,7 @@ def checked(*options: str) -> tuple[Result, bool]:
     return result, "TORCH True" in done.stderr
 
 
+@pytest.mark.slow
 def test_cold_warm_and_changed(folder: Path) -> None:
     ran = folder / "src" / "ran"
     cold, _ = checked()
@@ -102,6 +103,7 @@ def test_cold_warm_and_changed(folder: Path) -> None:
     assert changed.out != cold.out
 
 
+@pytest.mark.slow
 def test_two_targets_of_one_file_are_told_apart(run: Run, folder: Path) -> None:
     config = CONFIG.replace("layers = 1", "layers = 18")
     (folder / "pyproject.toml").write_text(config)
@@ -117,6 +119,7 @@ def test_two_targets_of_one_file_are_told_apart(run: Run, folder: Path) -> None:
     assert run("check", "--allow-code", "--baseline", "known.json").code == 0
 
 
+@pytest.mark.slow
 def test_a_failure_stands_at_the_users_line(run: Run, folder: Path) -> None:
     (folder / "src" / "mymodel.py").write_text("def Deep(layers=2):\n    raise OSError('gone')\n")
     ended = run("check", "--allow-code")

@@ -101,6 +101,7 @@ def test_the_smallest_change_that_mends(case: str) -> None:
     assert fixed(fix.text).before.sound
 
 
+@pytest.mark.slow
 def test_every_change_is_tried_on_request_and_the_smallest_still_chosen() -> None:
     few, every = fixed(BROKEN, seeds=(0,)), fixed(BROKEN, seeds=(0,), everything=True)
     assert every.after == few.after
@@ -108,6 +109,7 @@ def test_every_change_is_tried_on_request_and_the_smallest_still_chosen() -> Non
     assert len(every.tried) > len(few.tried)
 
 
+@pytest.mark.slow
 def test_what_does_not_learn_is_no_repair(monkeypatch: pytest.MonkeyPatch) -> None:
     mended = fixed(BROKEN, seeds=(0,))
     assert mended.after
@@ -164,6 +166,7 @@ def test_a_spec_that_says_to_ignore_the_finding_is_left_alone() -> None:
 DEAD = network("Linear: {out_features: 1}, Threshold: {threshold: 1.0e9, value: 0}", 5, 1)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_mended_is_left_untouched(tmp_path: Path, run: Run) -> None:
     path = tmp_path / "dead.yaml"
     path.write_text(DEAD)
@@ -367,6 +370,7 @@ def test_json_says_everything_the_text_says(tmp_path: Path, run: Run) -> None:
     assert any(line.startswith("+") and "BatchNorm1d" in line for line in body["diff"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [60])
 def test_the_text_fits_the_width_and_ascii(width: int) -> None:
     """All but the diff: its lines are the file's."""

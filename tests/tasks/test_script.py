@@ -147,6 +147,7 @@ def norms(report: dict[str, Any]) -> dict[str, float]:
     return {row["name"]: row["weight_gradient_norm"] for row in rows}
 
 
+@pytest.mark.slow
 def test_a_plain_loop_stops_at_its_first_step(tmp_path: Path) -> None:
     done = run(tmp_path, PLAIN, "--format", "json", arguments=("--epochs", "3"))
     assert done.returncode == 0, done.stderr

@@ -145,6 +145,7 @@ def test_the_greatest_healthy_depth() -> None:
 # ---- a plain stack loses the gradient, a residual one does not
 
 
+@pytest.mark.slow
 def test_plain_is_gone_where_residual_lives(run: Callable[..., Result]) -> None:
     options = ["--depth", "1,10,100,1000", "--activation", "tanh"]
     done = run("sweep", "plain", "residual", *options, "--format", "json")
@@ -165,6 +166,7 @@ def test_plain_is_gone_where_residual_lives(run: Callable[..., Result]) -> None:
     assert residual["healthy_up_to"] >= 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["none", "batch", "layer"])
 def test_a_zero_initialised_stack_is_exactly_1_at_every_depth(
     run: Callable[..., Result], norm: str
@@ -308,6 +310,7 @@ def test_a_failure_survives_the_way_from_another_process() -> None:
     assert copy.exit_code == error.exit_code
 
 
+@pytest.mark.slow
 def test_two_processes_find_the_same(run: Callable[..., Result]) -> None:
     options = ["sweep", "plain", "residual", "--depth", "1,3", "--width", "8", "--format", "json"]
     one, two = run(*options, "--jobs", "1"), run(*options, "--jobs", "2")

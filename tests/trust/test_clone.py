@@ -70,6 +70,7 @@ def clone(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_clone_that_means_ill(clone: Path) -> None:
     outside = clone.parent
     environment = {

@@ -98,6 +98,7 @@ def test_a_working_directory_that_is_gone(tmp_path: Path) -> None:
     assert ended.stderr == "gradprobe: error: the working directory is not there any more\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torch", "multiprocessing", "yaml", "random"])
 def test_no_module_of_the_working_directory_is_imported(folder: Path, name: str) -> None:
     Path(f"{name}.py").write_text("open('imported', 'w').close()\n")

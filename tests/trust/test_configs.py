@@ -68,6 +68,7 @@ def test_what_stands_in_a_list_is_looked_through_too(run: Run, folder: Path) -> 
     clean(run("probe", "config.json"))
 
 
+@pytest.mark.slow
 def test_a_target_of_a_configuration_lies_in_its_tree(run: Run, folder: Path) -> None:
     outside = folder.parent / f"{folder.name}-other"
     outside.mkdir()

@@ -82,6 +82,7 @@ def entries() -> list[Path]:
     return sorted(Path(".gradprobe_cache").glob("??/*"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("forked_workers")
 def test_a_measurement_under_another_ones_name_is_not_believed(run: Run, folder: Path) -> None:
     assert run("check").code == 0

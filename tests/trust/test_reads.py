@@ -238,6 +238,7 @@ def test_an_interrupt_leaves_no_temporary_file(
     assert os.listdir() == ["net.yaml"]
 
 
+@pytest.mark.slow
 def test_a_spec_is_not_skipped_for_a_control_character_in_it(run: Run, folder: Path) -> None:
     spec = Path("net.yaml").read_bytes()
     for number, more in enumerate((b"\0", b"# \x1b[31m\n", b"loss: \x07\n")):

@@ -311,6 +311,7 @@ def test_a_real_network_that_flips_says_so_unless_its_spec_ignores_it() -> None:
     assert not {"flips", "unused-ignore"} & {f.name for f in one.findings}
 
 
+@pytest.mark.slow
 def test_the_check_says_so_too(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gradprobe.toml").write_text("seeds = 5\n")
@@ -438,6 +439,7 @@ built = make()
 """
 
 
+@pytest.mark.slow
 def test_a_python_model_is_built_anew(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,6 +140,7 @@ def test_a_module_is_tried_with_its_own_loss_and_data() -> None:
         gradprobe.assert_healthy(blind, x, loss=constant, overfit=True)
 
 
+@pytest.mark.slow
 def test_probe_and_check_try_where_they_are_told(tmp_path: Path, run: Run) -> None:
     (tmp_path / "hard.yaml").write_text(HARD)
     path = str(tmp_path / "hard.yaml")

@@ -248,6 +248,7 @@ layers:
 """
 
 
+@pytest.mark.slow
 def test_check_looks_twice_and_can_be_told_not_to(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "net.yaml"
     path.write_text(SHATTERED)
@@ -317,6 +318,7 @@ class Recurrent(nn.Module):
         return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", [nn.GRUCell, Own])
 @pytest.mark.parametrize("steps", [10, 300])
 def test_a_loop_over_a_cell_is_judged_as_its_layer_is(cell: type[nn.GRUCell], steps: int) -> None:

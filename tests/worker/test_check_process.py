@@ -67,6 +67,7 @@ def test_an_interrupt_while_torch_is_imported_is_130(tmp_path: Path) -> None:
     assert (process.returncode, out, err) == (130, b"", b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["concise", "json", "sarif"])
 def test_a_reader_that_has_gone_changes_nothing(check: Check, tmp_path: Path, name: str) -> None:
     write(tmp_path, a=VANISHING)
@@ -97,6 +98,7 @@ def test_a_full_disk_or_a_file_that_cannot_be_written_leaves_the_old_one(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_the_cache_is_no_failure(check: Check, tmp_path: Path) -> None:
     write(tmp_path, a=VANISHING)
     done = check("--cache-dir", str(tmp_path / "c"), preexec_fn=limit_file_size)
@@ -120,6 +122,7 @@ def test_two_runs_at_once_on_one_cache_lose_nothing(check: Check, tmp_path: Path
     assert not list((tmp_path / ".gradprobe_cache").rglob(".gradprobe-*"))
 
 
+@pytest.mark.slow
 def test_a_run_that_finds_everything_in_the_cache_imports_no_torch_and_starts_no_process(
     tmp_path: Path,
 ) -> None:

@@ -199,6 +199,7 @@ FATES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_job_that_is_lost_costs_no_other(count: int) -> None:
     jobs = list(FATES)
