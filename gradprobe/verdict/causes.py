@@ -214,10 +214,12 @@ def _advice_for_shattered(profile: GradientProfile, signals: Signals) -> Advice:
     """The init's gain first, where rows grow what they should hand on."""
     if signals.bare <= _BARE:
         return cures(_branches(profile), "shallower")
-    if signals.growth >= 1 and not any("Norm" in kind for kind in _kinds(profile)):
+    normalised = any("Norm" in kind for kind in _kinds(profile))
+    if signals.growth >= 1 and not normalised:
         return cures(at("gain", profile.trunk, _to_one(profile)), _blocks("skip", profile), "fewer")
     # Where the init is at fault, another one shows it: in code it is tried.
-    draw = [at("draw", profile.trunk)] if profile.idiom.language == "code" else []
+    drawn = profile.idiom.language == "code" and not normalised
+    draw = [at("draw", profile.trunk)] if drawn else []
     return cures(*draw, _blocks("skip", profile), "fewer")
 
 

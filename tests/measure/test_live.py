@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gradprobe.measure.live.watcher import Seen, Watcher
-from gradprobe.spec.options import ProbeOptions
+from gradprobe.spec.options import JudgeOptions, ProbeOptions
+from gradprobe.verdict.judge import judge
 
 Train = Callable[[], Any]
 
@@ -245,6 +246,27 @@ def test_deep_takes_the_second_look_at_the_same_call() -> None:
     assert step.measurement
     assert step.measurement.look
     assert step.measurement.look.coherence
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_advice_is_given_in_code(normalised: bool) -> None:
+    """An init changes nothing of a step of weights that are normalised behind."""
+
+    def train() -> None:
+        norm = nn.BatchNorm1d(16, affine=False) if normalised else nn.Identity()
+        torch.manual_seed(0)
+        layers = [nn.Sequential(nn.Linear(16, 16), norm, nn.ReLU()) for _ in range(40)]
+        model = nn.Sequential(*layers, nn.Linear(16, 1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        model(torch.randn(64, 16)).mean().backward()
+        optimizer.step()
+
+    [step] = watched(train, deep=True)
+    assert step.measurement
+    report = judge(step.measurement, "train.py", JudgeOptions())
+    advice = next(f.advice for f in report.findings if f.name == str(report.verdict))
+    assert "x = x + f(x)" in advice
+    assert ("nn.init.kaiming_normal_(model" in advice) != normalised
 
 
 def _no_backward(model: nn.Module) -> None:

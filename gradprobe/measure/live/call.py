@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,11 +17,12 @@ from gradprobe.measure.one_pass import profile_of
 from gradprobe.measure.outputs import Outputs
 from gradprobe.measure.passes import Pass, gradients_of
 from gradprobe.measure.take import look_again
+from gradprobe.model.classes import classes_of
 from gradprobe.model.losses import loss_of
 from gradprobe.model.rows import Row
 from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import tensors_in
-from gradprobe.spec.network import CheckSpec
+from gradprobe.spec.network import CheckSpec, Idiom
 from gradprobe.spec.options import ProbeOptions
 
 
@@ -62,7 +64,8 @@ class Call:
         result = _divided(pass_of(self.model, self.outputs, root, [], retain=True), scale)
         inputs = tensors_in([self.args, dict(self.kwargs)])
         parameter = next(self.model.parameters())
-        profile = profile_of(self.model, self.rows, result, inputs)
+        idiom = Idiom("code", classes_of(self.model, [row.name for row in self.rows]))
+        profile = replace(profile_of(self.model, self.rows, result, inputs), idiom=idiom)
         look, no_look = None, None
         if options.deep:
             with self._as_called():
