@@ -51,18 +51,26 @@ class GradprobeError(Exception):
     exit_code = ExitCode.FAILURE
 
     def __init__(
-        self, message: str, *, place: Place | None = None, excerpt: str = "", hint: str = ""
+        self,
+        message: str,
+        *,
+        place: Place | None = None,
+        excerpt: str = "",
+        hint: str = "",
+        details: Sequence[str] = (),  # a line each
     ) -> None:
         super().__init__(message)
         self.message = message
         self.place = place
         self.excerpt = excerpt
         self.hint = hint
+        self.details = tuple(details)
 
     def __str__(self) -> str:
         lines = [f"{self.place or 'gradprobe'}: error: {_shortened(self.message)}"]
         if self.place is not None and self.excerpt:
             lines += caret_lines(self.excerpt, self.place)
+        lines += [f"  {_shortened(detail)}" for detail in self.details]
         if self.hint:
             lines.append(f"hint: {_shortened(self.hint)}")
         return "\n".join(lines)

@@ -54,7 +54,7 @@ EFFECTS: dict[str, tuple[str, str]] = {
     "timeout": ("code", "what runs no code of yours is not stopped"),
 }
 _NETWORKS = "stack spec code config"
-_MEASURING = "seed dtype device loss level blocks deep max_memory"
+_MEASURING = "seed dtype device loss level blocks deep max_memory weights weights_prefix"
 EFFECTS |= dict.fromkeys(_MEASURING.split(), (_NETWORKS, "a report is not measured anew"))
 
 

@@ -24,6 +24,7 @@ PANELS = {
     "RunOptions": "Python models",
     "ArchitectureOptions": "Hugging Face configurations",
     "ProbeOptions": "Measurement",
+    "WeightsOptions": "Measurement",
     "Limits": "Limits",
     "CheckOptions": "Judgement",
     "ConfigOptions": "Configuration",

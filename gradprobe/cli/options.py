@@ -69,6 +69,7 @@ PreciseProbe = Annotated[ProbeOptions, Fields(_MEASURED, {"dtype": option(None, 
 SweepProbe = Annotated[ProbeOptions, Fields(f"{_MEASURED} theory")]
 _REPORTS = option("text", Shown("Of the output.", choices=(*FORMATS, "csv", "markdown")))
 ReportOutput = Annotated[OutputOptions, Fields("", {"format": _REPORTS})]
+Unweighted = Annotated[TargetOptions, Fields("stack code architecture")]
 TextOutput = Annotated[OutputOptions, Fields("format output color talk")]
 TableOutput = Annotated[OutputOptions, Fields("format output everything color talk")]
 SweepOutput = Annotated[

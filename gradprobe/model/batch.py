@@ -107,7 +107,7 @@ def _read_arrays(path: str, max_bytes: int) -> dict[str, Tensor]:
 
     try:
         with open_regular(path) as stream:
-            size = _unpacked_size(stream) if suffix == ".npz" else os.fstat(stream.fileno()).st_size
+            size = unpacked_size(stream) if suffix == ".npz" else os.fstat(stream.fileno()).st_size
             if size > max_bytes:
                 raise InputError(f"{path} holds {size / 2**30:.3g} GiB", hint="see --max-memory")
             if suffix == ".safetensors":
@@ -131,7 +131,8 @@ def _read_arrays(path: str, max_bytes: int) -> dict[str, Tensor]:
         raise InputError(f"{path} is not a readable {suffix} file: {reason[:120]}") from error
 
 
-def _unpacked_size(stream: BinaryIO) -> int:
+def unpacked_size(stream: BinaryIO) -> int:
+    """What the files of a zip archive take once they are unpacked, in bytes."""
     with zipfile.ZipFile(stream) as archive:
         return sum(entry.file_size for entry in archive.infolist())
 

@@ -19,6 +19,7 @@ from gradprobe.model.losses import LOSSES, loss_of
 from gradprobe.model.rows import find_rows
 from gradprobe.model.subject import Loss, Subject, batch_and_labels, subject_of
 from gradprobe.model.tensors import beside, first_tensor, placed, tensors_in
+from gradprobe.model.weights import load_weights
 from gradprobe.spec.network import ArchitectureSpec, Idiom, NetworkSpec
 from gradprobe.spec.options import (
     ARCHITECTURE_BATCH_SIZE,
@@ -70,6 +71,7 @@ def _layers(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None) -> 
         x = placed(drawn.inputs, device, dtype)
     except (RuntimeError, MemoryError) as error:
         raise ModelError(f"the network could not be built: {first_line(error)}") from error
+    loaded = load_weights(network, spec.weights, options.limits.memory)
     return Subject(
         model=network,
         args=(x,),
@@ -83,7 +85,7 @@ def _layers(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None) -> 
         work=network.work,
         drawn=batch is None,
         own_loss=drawn.labels is not None and loss != "projection",
-        told={"batch_size": size, "dtype": _word(dtype), "loss": loss},
+        told={"batch_size": size, "dtype": _word(dtype), "loss": loss, **loaded},
     )
 
 
@@ -103,6 +105,7 @@ def _architecture(spec: ArchitectureSpec, options: ProbeOptions) -> Subject:
     model, inputs = transformers.build(
         spec, options, batch_size=size, dtype=dtype, device=device_of(options.device)
     )
+    loaded = load_weights(model, spec.weights, options.limits.memory)
     model.train(spec.mode != MODES[1])
     own = transformers.own_loss if loss == OWN_LOSS else _main_loss(loss, options.seed)
     return Subject(
@@ -123,6 +126,7 @@ def _architecture(spec: ArchitectureSpec, options: ProbeOptions) -> Subject:
             "dtype": _word(dtype),
             "loss": loss,
             "mode": spec.mode or MODES[0],
+            **loaded,
         },
     )
 

@@ -199,6 +199,7 @@ def _header(report: Report, style: Style) -> list[Text]:
         f"{config.get('loss')} loss",
         f"batch {size}{source}" if size else "",
         f"seed {config['seed']}" if "seed" in config else "",
+        f"weights of {style.safe(str(config['weights']))}" if config.get("weights") else "",
         f"{config.get('dtype')}",
     ]
     line = ", ".join(fact for fact in facts if fact)

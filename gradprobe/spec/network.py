@@ -94,6 +94,14 @@ class CheckSpec:
     ignore: tuple[Ignore, ...] = ()
 
 
+class Weights(NamedTuple):
+    """A checkpoint to load into a network, and what to take off the beginning of its keys."""
+
+    file: str
+    prefix: str = ""
+    name: str = ""  # as the user named the file; empty: as it is
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
     """A whole network: input, layers, loss, and what its author said about the check."""
@@ -106,6 +114,7 @@ class NetworkSpec:
     check: CheckSpec = field(default_factory=CheckSpec)
     source: str = "spec"  # the target as the user named it
     lines: tuple[str, ...] = ()  # of the source file, for the excerpts in errors
+    weights: Weights | None = None  # None: as the inits draw them
 
     def error(self, message: str, place: Place | None, hint: str = "") -> InputError:
         """An ``InputError`` that shows the line of ``place``."""
@@ -143,6 +152,7 @@ class CodeSpec:
     source: str = "model"  # the target as the user named it
     lines: tuple[str, ...] = ()
     place: Place | None = None  # of ``model:`` in a spec file; None: named on the command line
+    weights: Weights | None = None  # None: as it was built
 
     def error(self, message: str, place: Place | None, hint: str = "") -> InputError:
         """An ``InputError`` that shows the line of ``place``."""
@@ -159,6 +169,7 @@ class ArchitectureSpec:
     mode: str | None = None  # train or eval; None: train
     own_code: bool = False  # whether the file asks for code that is not the library's
     source: str = "config.json"  # the target as the user named it
+    weights: Weights | None = None  # None: as the library draws them
 
 
 def walk(layers: tuple[LayerSpec, ...], times: int = 1) -> Iterator[tuple[LayerSpec, int]]:

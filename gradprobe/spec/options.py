@@ -230,11 +230,14 @@ class Entry:
     loss: str | None = None
     layers: int | None = None
     settings: tuple[str, ...] = ()  # key=value each
+    weights: str | None = None  # a checkpoint, relative to ``folder``
+    weights_prefix: str = ""
 
     @property
     def label(self) -> str:
         """What tells it from others: the target, with what it is built with."""
         own = {**self.args, **({} if self.layers is None else {"layers": self.layers})}
+        own |= {} if self.weights is None else {"weights": self.weights}
         words = [*(f"{key}={value}" for key, value in own.items()), *self.settings]
         return f"{self.target}({', '.join(words)})" if words else self.target
 

@@ -24,6 +24,7 @@ from gradprobe.model.losses import loss_of
 from gradprobe.model.make import is_one_sample, module_subject
 from gradprobe.model.seeds import seed_all
 from gradprobe.model.subject import Subject, arguments_of
+from gradprobe.model.weights import load_weights
 from gradprobe.spec.network import is_target
 from gradprobe.worker.blame import blame, described, said, step
 from gradprobe.worker.changes import change
@@ -99,6 +100,8 @@ def _measured(subject: Subject, request: Request) -> Reply:
 def _subject(request: Request, note: Note) -> Subject:
     """The model that ``request`` names, what it is called with, and its loss."""
     model = _model(request, note)
+    with step(note, "loading its weights"):
+        loaded = load_weights(model, request.weights, request.options.limits.memory)
     change(model, request.changes, request.options.seed)
     model = _adapted(model, request)
     guessed = inputs_of(model, request, note)
@@ -114,6 +117,7 @@ def _subject(request: Request, note: Note) -> Subject:
         "loss": request.loss,
         "data": request.options.data or request.function,
         "mode": "train" if model.training else "eval",
+        **loaded,
     }
     if isinstance(guessed, Guess):
         resolved["inputs"] = guessed.source

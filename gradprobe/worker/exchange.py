@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 from gradprobe.errors import ExitCode, GradprobeError, InputError, ModelError, Place
 from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
 from gradprobe.measure.measurement import Measurement
-from gradprobe.spec.network import TensorSpec
+from gradprobe.spec.network import TensorSpec, Weights
 from gradprobe.spec.options import ProbeOptions
 
 T = TypeVar("T")
@@ -34,6 +34,7 @@ class Request(NamedTuple):
     row: str | None = None  # the block's
     max_paths: int | None = None
     changes: tuple[str, ...] = ()
+    weights: Weights | None = None
     tree: str | None = None  # the folder whose files the reply's origin names
 
 
@@ -45,6 +46,7 @@ class Failure(NamedTuple):
     hint: str = ""
     place: Place | None = None
     excerpt: str = ""
+    details: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, error: GradprobeError) -> Failure:
@@ -55,13 +57,20 @@ class Failure(NamedTuple):
             hint=error.hint,
             place=error.place,
             excerpt=error.excerpt,
+            details=error.details,
         )
 
     @property
     def error(self) -> GradprobeError:
         """The error that it was made of."""
         kind = InputError if self.exit_code is ExitCode.USAGE else ModelError
-        return kind(self.message, place=self.place, excerpt=self.excerpt, hint=self.hint)
+        return kind(
+            self.message,
+            place=self.place,
+            excerpt=self.excerpt,
+            hint=self.hint,
+            details=self.details,
+        )
 
 
 class Origin(NamedTuple):

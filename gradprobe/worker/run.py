@@ -149,6 +149,7 @@ def _request(code: CodeSpec, options: ProbeOptions) -> Request:
         loss=code.loss,
         options=options,
         changes=code.changes,
+        weights=code.weights,
     )
 
 

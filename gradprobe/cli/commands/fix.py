@@ -14,7 +14,6 @@ from gradprobe.errors import ExitCode
 from gradprobe.render.fix import render_fix, render_fix_json
 from gradprobe.spec.options import RunOptions
 from gradprobe.spec.seeds import choose_seeds, seeds_in
-from gradprobe.spec.sources.table import TargetOptions
 from gradprobe.tasks.fix import target as mending
 from gradprobe.verdict.judge import versions
 
@@ -27,7 +26,7 @@ def fix(
     seeds: Annotated[
         str, typer.Option(metavar="N|LIST", help="Seeds at which it must be healthy.")
     ] = "3",
-    about: TargetOptions,
+    about: o.Unweighted,
     options: o.MeasuredProbe,
     run: RunOptions,
     output: o.FixOutput,

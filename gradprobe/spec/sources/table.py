@@ -19,6 +19,7 @@ from gradprobe.spec.sources.hints import is_no_target, refuse
 from gradprobe.spec.sources.huggingface import ArchitectureOptions
 from gradprobe.spec.sources.python import CodeOptions
 from gradprobe.spec.sources.stack import STACKS, StackOptions
+from gradprobe.spec.weights import WeightsOptions
 
 Target: TypeAlias = NetworkSpec | CodeSpec | ArchitectureSpec
 
@@ -30,6 +31,7 @@ class TargetOptions:
     stack: StackOptions = field(default_factory=StackOptions)
     code: CodeOptions = field(default_factory=CodeOptions)
     architecture: ArchitectureOptions = field(default_factory=ArchitectureOptions)
+    weights: WeightsOptions = field(default_factory=WeightsOptions)
 
 
 class Source(NamedTuple):
@@ -81,4 +83,6 @@ def load(target: str, options: TargetOptions | None = None) -> Target:
     """
     options = options or TargetOptions()
     source = next(source for source in SOURCES if source.matches(target))
-    return source.load(target, options)
+    spec = source.load(target, options)
+    weights = options.weights.weights
+    return replace(spec, weights=weights) if weights else spec

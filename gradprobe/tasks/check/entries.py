@@ -14,7 +14,8 @@ from gradprobe.spec.sources.python import misfit
 from gradprobe.spec.vocabulary import LOSSES, MAX_SIZE, MODES, TENSOR_DTYPES
 from gradprobe.tasks.check.toml import Reader
 
-_KEYS = ("target", "path", "args", "inputs", "mode", "loss", "layers", "set")
+_WORDS = ("target", "path", "mode", "loss", "weights", "weights-prefix")
+_KEYS = (*_WORDS, "args", "inputs", "layers", "set")
 _HEADER = re.compile(r"\s*\[\[\s*(?:tool\s*\.\s*gradprobe\s*\.\s*)?targets\s*\]\]")
 
 
@@ -42,7 +43,7 @@ def _entry(reader: Reader, keys: list[str], item: Mapping[str, Any], place: Plac
         if key not in _KEYS:
             hint = suggestion(key, _KEYS) or f"known: {', '.join(_KEYS)}"
             reader.fail(f"targets: unknown key '{key}'", [*keys, key], hint)
-    words = {key: item.get(key) for key in ("target", "path", "mode", "loss")}
+    words = {key: item.get(key) for key in _WORDS}
     for key, word in words.items():
         if word is not None and not isinstance(word, str):
             reader.fail(f"{key}: expected a string", [*keys, key])
@@ -52,6 +53,8 @@ def _entry(reader: Reader, keys: list[str], item: Mapping[str, Any], place: Plac
         reader.fail("mode: train or eval", [*keys, "mode"])
     if words["loss"] and not is_target(words["loss"]) and words["loss"] not in LOSSES:
         reader.fail(f"loss: unknown loss '{words['loss']}'", [*keys, "loss"])
+    if words["weights-prefix"] and not words["weights"]:
+        reader.fail("weights-prefix: there are no weights", [*keys, "weights-prefix"])
     layers = item.get("layers")
     return Entry(
         target=words["target"],
@@ -64,6 +67,8 @@ def _entry(reader: Reader, keys: list[str], item: Mapping[str, Any], place: Plac
         loss=words["loss"],
         layers=None if layers is None else reader.whole([*keys, "layers"], layers, 10_000),
         settings=_settings(reader, [*keys, "set"], item.get("set", {})),
+        weights=words["weights"],
+        weights_prefix=words["weights-prefix"] or "",
     )
 
 

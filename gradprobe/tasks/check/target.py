@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from gradprobe.errors import InputError, Place
 from gradprobe.files import in_tree_of
-from gradprobe.spec.network import ArchitectureSpec, CodeSpec, is_script, is_target
+from gradprobe.spec.network import ArchitectureSpec, CodeSpec, Weights, is_script, is_target
 from gradprobe.spec.options import CheckOptions, Entry
 from gradprobe.spec.sources import huggingface, table
 from gradprobe.spec.sources.huggingface import ArchitectureOptions
@@ -21,6 +21,7 @@ from gradprobe.spec.sources.python import CodeOptions
 from gradprobe.spec.sources.stack import STACKS
 from gradprobe.spec.sources.table import TargetOptions
 from gradprobe.spec.sources.yaml import read_bytes
+from gradprobe.spec.weights import digest_of
 from gradprobe.spec.write import render_target
 from gradprobe.tasks.targets import load_target
 
@@ -102,7 +103,21 @@ def _of_entry(entry: Entry) -> CodeSpec | ArchitectureSpec:
         raise InputError(f"{entry.target} is no target", place=entry.place, hint=hint)
     spec = table.load(target, about)
     assert isinstance(spec, CodeSpec | ArchitectureSpec)
-    return replace(spec, source=entry.target)
+    return replace(spec, source=entry.target, weights=_checkpoint(entry))
+
+
+def _checkpoint(entry: Entry) -> Weights | None:
+    """The checkpoint that an entry names.
+
+    Raises:
+        InputError: it lies outside of the configuration's tree.
+    """
+    if entry.weights is None:
+        return None
+    file = str(Path(entry.folder, entry.weights))
+    if not in_tree_of(entry.folder, file):
+        raise InputError(f"{entry.weights} lies outside of the tree", place=entry.place)
+    return Weights(file, entry.weights_prefix, entry.weights)
 
 
 def _identity(spec: CodeSpec | ArchitectureSpec, tree: str) -> bytes:
@@ -110,6 +125,8 @@ def _identity(spec: CodeSpec | ArchitectureSpec, tree: str) -> bytes:
     fields = {key: value for key, value in asdict(spec).items() if key not in ("source", "lines")}
     if isinstance(spec, CodeSpec):
         fields["path"] = os.path.relpath(spec.path, tree)
+    if spec.weights:
+        fields["weights"] = (digest_of(spec.weights.file), *spec.weights[1:])
     body = json.dumps([fields, sys.version, _installed()], sort_keys=True, default=_plain)
     return b"\0" + body.encode()  # no spec begins so
 
