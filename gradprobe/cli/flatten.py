@@ -110,8 +110,8 @@ def flattened(
             if name not in groups and name != given
         }
         flat = _flat(list(parameters), groups, own)
-        for anchor, names in (follow or {}).items():
-            flat = _moved(flat, names.split(), anchor)
+        for anchor, words in (follow or {}).items():
+            flat = _moved(flat, [name for name in words.split() if name in flat], anchor)
 
         @wraps(command)
         def run(**typed: Any) -> int:

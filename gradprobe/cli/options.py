@@ -102,6 +102,7 @@ CompareOutput = Annotated[
 
 # What ``gradprobe probe --help`` lists after an option, where it is not the classes' order.
 PROBE_ORDER = {
+    "data": "weights weights_prefix",
     "blocks": "arg path input inputs train_mode",
     "timeout": "allow_code",
     "trusted_in_process": "theory rows layers set deep",
@@ -110,7 +111,10 @@ PROBE_ORDER = {
 
 
 # The same for the commands that take one target apart.
-TARGET_ORDER = {"max_memory": "timeout trusted_in_process"}
+TARGET_ORDER = {
+    "max_memory": "timeout trusted_in_process",
+    "data": "weights weights_prefix",
+}
 
 
 def loaded(
