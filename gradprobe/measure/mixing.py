@@ -41,6 +41,8 @@ def mixing(subject: Subject) -> float | None:
             share = _mixing(subject, map_tensors(lambda t: _few(t, size), arguments))
             if share is not None:
                 return share
+        if any(t.shape[:2] == (size, size) for t in tensors_in(arguments)):
+            return None  # it says which samples are neighbours, as a graph's adjacency does
     return _mixing(subject, arguments)
 
 

@@ -55,10 +55,10 @@ def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None
     with enough_threads(subject), eager():
         profile = _profile(subject, options)
         with ExitStack() as drawn:
-            if hidden := hiding(profile):
+            while hidden := hiding(profile):
                 drawn.enter_context(drawn_at_random(subject, hidden))
-                behind = _profile(subject, options)
-                profile = replace(behind, loss=profile.loss, redrawn=hidden)
+                behind, redrawn = _profile(subject, options), profile.redrawn + hidden
+                profile = replace(behind, loss=profile.loss, redrawn=redrawn)
             look, no_look = None, None
             if options.looks_twice:
                 look, no_look = look_again(subject, profile, options.lr is not None)

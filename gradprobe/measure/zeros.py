@@ -42,7 +42,8 @@ def hiding(profile: GradientProfile) -> tuple[str, ...]:
     # Zero weights behind one another wake one at a time.
     asleep = set() if profile.still_zero is None else _zeros(profile) - set(profile.still_zero)
     waking = ([p.name for p in g if p.wakes_up or _wakes(p, asleep)] for g in groups)
-    return tuple(next(filter(None, waking), ()))
+    hidden = next(filter(None, waking), ())
+    return tuple(name for name in hidden if name not in profile.redrawn)
 
 
 def _wakes(parameter: ParameterProfile, asleep: Collection[str]) -> bool:

@@ -210,3 +210,88 @@ class Graph(nn.Module):
 def test_what_is_unusual_and_sound_raises_no_alarm(make: Callable[[], nn.Module]) -> None:
     told = alarms(gradprobe.probe(make(), batch(16, 8), deep=True))
     assert [alarm for alarm in told if alarm.startswith(("GP6", "GP7"))] == []
+
+
+# ---- what is meant to have no gradient, or to see the other samples
+
+
+class Stream(nn.Module):
+    """Each block reads a stream, adds to it, and puts something out beside it."""
+
+    def __init__(self, lost: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last, self.lost = nn.Linear(8, 16), nn.Linear(16, 3), lost
+        self.blocks = nn.ModuleList(Tap() for _ in range(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, total = self.first(x), 0.0
+        for block in self.blocks:
+            x, out = block(x)
+            total = total + (out.detach() if self.lost else out)
+        return self.last(x * 0 + total if self.lost else total)
+
+
+class Tap(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.on, self.out = (nn.Linear(16, 16) for _ in range(3))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.tanh(self.inner(x))
+        return x + self.on(h), self.out(h)
+
+
+def test_what_the_last_block_hands_on_to_nobody_is_no_cut() -> None:
+    report = gradprobe.probe(Stream(lost=False), batch(16, 8))
+    assert report.healthy
+    assert "GP205 no gradient, the loss does not depend on them: blocks.4.on" in alarms(report)[0]
+    cut = gradprobe.probe(Stream(lost=True), batch(16, 8))
+    assert any("GP202" in alarm for alarm in alarms(cut))
+
+
+class Neighbours(nn.Module):
+    """Each node sees its neighbours, of which an input of the model tells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, nodes: Tensor, neighbours: Tensor) -> Tensor:
+        for layer in self.layers:
+            nodes = nodes + torch.tanh(neighbours @ layer(nodes))
+        return nodes
+
+
+def test_nodes_with_an_adjacency_matrix_are_no_samples() -> None:
+    nodes, neighbours = batch(12, 8), batch(12, 12).gt(0.5).float()
+    report = gradprobe.probe(Neighbours(), (nodes, neighbours), deep=True)
+    assert not [f for f in report.findings if f.rule == "GP608"]
+
+
+class Conditioned(nn.Module):
+    """Zero-initialised branches hide what they are conditioned by, and a zero head hides them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.condition = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8))
+        self.first, self.head = nn.Linear(8, 8), nn.Linear(8, 2)
+        self.branches = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+        for layer in (*self.branches, self.head):
+            nn.init.zeros_(layer.weight)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        given, x = self.condition(condition), self.first(x)
+        for branch in self.branches:
+            x = x + branch(torch.tanh(x + given))
+        return self.head(x)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_zeros_behind_zeros_are_seen_through(deep: bool) -> None:
+    report = gradprobe.probe(Conditioned(), (batch(16, 8), batch(16, 4)), deep=deep)
+    assert report.healthy
+    assert report.reach
+    assert report.profile.redrawn[0] == "head.weight"

@@ -89,6 +89,7 @@ def disconnected(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]
     """
     lost = [(row, p) for row, p in _lost(profile) if p.use is not Use.IDLE]
     cut = [(row, p) for row, p in lost if not p.unread and not _is_unused(row, p)]
+    cut = [(row, p) for row, p in cut if not _ends_a_stack(profile, row, p)]
     reason, advice = _CUT[profile.cut_checkpoint]
     yield from _without_gradient(cut, reason, advice)
     for output in dict.fromkeys(p.unread for _, p in lost if p.unread):
@@ -101,9 +102,10 @@ def unused(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     """Parameters that the forward pass never used: a mask token, a head that this call leaves out.
 
     Or that the loss does not depend on, whatever they are: the query of a stream whose last output
-    nobody reads. Many libraries' models have some by design. An optimizer leaves them alone, but
-    DistributedDataParallel stops at the second step ("Expected to have finished reduction") unless
-    it is told `find_unused_parameters=True`. A layer that somebody forgot to call looks the same.
+    nobody reads, or what the last block of a stack would hand on to a next one. Many libraries'
+    models have some by design. An optimizer leaves them alone, but DistributedDataParallel stops at
+    the second step ("Expected to have finished reduction") unless it is told
+    `find_unused_parameters=True`. A layer that somebody forgot to call looks the same.
     """
     lost = [(row, p) for row, p in _lost(profile) if p.use is not Use.IDLE and not p.unread]
     parameters = [(row, p) for row, p in lost if _is_unused(row, p)]
@@ -112,6 +114,7 @@ def unused(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     by_name = {p.name: (row, p) for row, own in owners(profile) for p in own}
     unread = [by_name[name] for name in profile.not_read if name in by_name]
     unread = [(row, p) for row, p in unread if not _of_a_state(p)]
+    unread += [(row, p) for row, p in lost if _ends_a_stack(profile, row, p)]
     advice = "nothing to do, if what they put out is meant to be thrown away"
     yield from _without_gradient(unread, "the loss does not depend on them", advice)
 
@@ -180,6 +183,26 @@ def _is_unused(row: RowProfile | None, parameter: ParameterProfile) -> bool:
     home = _home(parameter)
     beside = [p for p in row.parameters if p.gradient_norm is not None]
     return any(_home(p) == home for p in beside)
+
+
+def _ends_a_stack(
+    profile: GradientProfile, row: RowProfile | None, parameter: ParameterProfile
+) -> bool:
+    """Whether it feeds what the last row of a stack puts out for a next one, which is not there.
+
+    The rest of the row has a gradient, and so has its counterpart in every row before it.
+    """
+    if row is None or all(p.gradient_norm is None for p in row.parameters):
+        return False
+    place = parameter.name.removeprefix(row.name)
+    stack = [other for other in profile.rows if _stack(other) == _stack(row)]
+    before = [p for other in stack[:-1] for p in other.parameters if p.name == other.name + place]
+    reached = [p.gradient_norm is not None for p in before]
+    return stack[-1] is row and bool(reached) and all(reached)
+
+
+def _stack(row: RowProfile) -> tuple[str, str, int]:
+    return row.name.rpartition(".")[0], row.kind, row.level
 
 
 def _home(parameter: ParameterProfile) -> str:
