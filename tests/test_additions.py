@@ -218,7 +218,7 @@ def test_a_signal_is_three_files(tmp_path: Path) -> None:
 def test_a_source_is_two_files(tmp_path: Path) -> None:
     entry = "SOURCES: tuple[Source, ...] = (\n"
     with_toy = f"{entry}    Source(toy.matches, lambda target, options: toy.load(target)),\n"
-    imports = "from gradprobe.spec.sources import huggingface, python, stack, "
+    imports = "from gradprobe.spec.sources import huggingface, named, python, stack, "
     edits = {"spec/sources/table.py": [(imports, f"{imports}toy, "), (entry, with_toy)]}
     added = {"spec/sources/toy.py": SOURCE}
     lines = changed(tmp_path, "a source of targets", edits, WITH_SOURCE, added)

@@ -15,6 +15,7 @@ KINDS = {
     "stack": "a built-in stack",
     "spec": "a spec",
     "code": "a Python model",
+    "named": "a model of an installed library",
     "config": "a Hugging Face configuration",
     "report": "an earlier report",
 }
@@ -22,6 +23,7 @@ _SEVERAL = {
     "stack": "built-in stacks",
     "spec": "specs",
     "code": "Python models",
+    "named": "models of libraries",
     "config": "Hugging Face configurations",
 }
 _STACK = "the stacks 'plain' and 'residual' are made of it"
@@ -36,24 +38,24 @@ EFFECTS: dict[str, tuple[str, str]] = {
     "init": ("stack", f"{_STACK}; a spec has 'init:', Python code its own"),
     "norm": ("stack", _STACK),
     "zero_init": ("stack", f"{_STACK}; a spec has 'zero_init: true'"),
-    "arg": ("code", _CODE),
-    "path": ("code", _CODE),
-    "input": ("code", "a spec has 'input:', and --batch-size counts its samples"),
-    "inputs": ("code", _CODE),
+    "arg": ("code named", _CODE),
+    "path": ("code named", _CODE),
+    "input": ("code named", "a spec has 'input:', and --batch-size counts its samples"),
+    "inputs": ("code named", _CODE),
     "allow_code": ("code", "nothing here runs code"),
-    "train_mode": ("code config", "what a spec describes is in train mode"),
+    "train_mode": ("code named config", "what a spec describes is in train mode"),
     "layers": ("config", "a Python model has --arg, a stack --depth"),
     "set": ("config", "a Python model has --arg"),
-    "rows": ("code config", "a spec's rows are its layers"),
+    "rows": ("code named config", "a spec's rows are its layers"),
     "theory": ("stack spec", "it needs a network that is described in layers"),
     "by": ("stack spec", "--by position needs a spec, which says what mixes positions"),
-    "data": ("stack spec code", "its inputs follow from the configuration"),
-    "batch_size": ("stack spec config", "--input shape=… has the batch in it"),
-    "max_parameters": ("stack spec config", "a Python model is built by its own code"),
+    "data": ("stack spec code named", "its inputs follow from the configuration"),
+    "batch_size": ("stack spec named config", "--input shape=… has the batch in it"),
+    "max_parameters": ("stack spec named config", "a Python model is built by its own code"),
     "emit_spec": ("stack spec", "no spec describes it"),
-    "timeout": ("code", "what runs no code of yours is not stopped"),
+    "timeout": ("code named", "what runs no code of yours is not stopped"),
 }
-_NETWORKS = "stack spec code config"
+_NETWORKS = "stack spec code named config"
 _MEASURING = "seed dtype device loss level blocks deep max_memory weights weights_prefix"
 EFFECTS |= dict.fromkeys(_MEASURING.split(), (_NETWORKS, "a report is not measured anew"))
 
@@ -93,7 +95,7 @@ def require_code(loss: str | None, target: str, kind: str) -> None:
     Raises:
         InputError: it is one, and the target is not code.
     """
-    if loss is not None and is_target(loss) and kind != "code":
+    if loss is not None and is_target(loss) and kind not in ("code", "named"):
         hint = "projection, cross_entropy or mse"
         raise InputError(
             f"--loss {loss} is for Python models, and {target} is {KINDS[kind]}", hint=hint
@@ -103,7 +105,7 @@ def require_code(loss: str | None, target: str, kind: str) -> None:
 def kind_of(target: Target) -> str:
     """What kind of target a network was made of: a key of ``KINDS``."""
     if isinstance(target, CodeSpec):
-        return "code"
+        return "named" if target.library else "code"
     if isinstance(target, ArchitectureSpec):
         return "config"
     named = target.source in STACKS and not Path(target.source).is_file()

@@ -155,6 +155,10 @@ def _show(error: Any) -> None:
         return
     message = _WORDY.sub(r"\1\2", message)
     hint = f"{context.command_path} --help" if context else ""
+    if getattr(error, "option_name", None) == "--pretrained":
+        from gradprobe.spec.sources.named import RANDOM
+
+        message, hint = "No such option: --pretrained", RANDOM
     _tell(str(InputError(message[:1].lower() + message[1:].removesuffix("."), hint=hint)))
 
 

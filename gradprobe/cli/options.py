@@ -25,7 +25,10 @@ from gradprobe.spec.sources.table import TargetOptions
 from gradprobe.tasks.sweep import Axes, Job, listed, named
 from gradprobe.tasks.targets import load_target
 
-_KINDS = "package.module:name, file.py:name, a spec file, -, plain, residual, a config.json"
+_KINDS = (
+    "package.module:name, file.py:name, a spec file, -, plain, residual, a config.json, "
+    "timm:NAME, torchvision:NAME, hf:FOLDER"
+)
 Target = Annotated[str, typer.Argument(help=f"{_KINDS}.")]
 Targets = Annotated[list[str], typer.Argument(help=f"Each: {_KINDS}.")]
 Compared = Annotated[list[str], typer.Argument(help=f"Each: {_KINDS}, or an earlier report.")]

@@ -142,10 +142,11 @@ class CodeSpec:
 
     target: str
     arguments: Mapping[str, Value] = field(default_factory=dict)
-    path: str = "."  # the folder where imports begin
+    path: str = "."  # the folder where imports begin; empty: what is installed alone
     inputs: tuple[TensorSpec, ...] | str | None = None
     mode: str | None = None  # train or eval; None: as it was built
     changes: tuple[str, ...] = ()  # made in the model once it is built, see ``worker.changes``
+    library: str | None = None  # the prefix of the installed package that has it: no code of yours
     loss: str = "projection"
     name: str | None = None
     check: CheckSpec = field(default_factory=CheckSpec)
@@ -211,7 +212,7 @@ def is_target(text: str) -> bool:
     module, colon, name = text.partition(":")
     dotted = [*module.split("."), *name.split(".")]
     named = bool(colon) and all(map(str.isidentifier, dotted)) and not module.endswith(".py")
-    return named and not Path(text).exists()
+    return named and module != "hf" and not Path(text).exists()
 
 
 def is_script(text: str) -> bool:

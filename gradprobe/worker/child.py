@@ -26,6 +26,7 @@ from gradprobe.model.seeds import seed_all
 from gradprobe.model.subject import Subject, arguments_of
 from gradprobe.model.weights import load_weights
 from gradprobe.spec.network import is_target
+from gradprobe.worker import libraries
 from gradprobe.worker.blame import blame, described, said, step
 from gradprobe.worker.changes import change
 from gradprobe.worker.cures import with_cures
@@ -69,7 +70,8 @@ def reply(request: Request, note: Note = lambda stage: None) -> Reply:
                 raise
             if request.tree is None:
                 return result
-            objects = (find(request.target, note), type(subject.model))
+            named = () if request.library else (find(request.target, note),)
+            objects = (*named, type(subject.model))
             return result._replace(origin=origin_of(objects, request.tree))
     except GradprobeError as error:
         return Reply(failure=Failure.of(error))
@@ -133,7 +135,8 @@ def _subject(request: Request, note: Note) -> Subject:
 @contextmanager
 def _imports_from(path: str) -> Iterator[None]:
     before = list(sys.path)
-    sys.path.insert(0, os.path.abspath(path))
+    if path:
+        sys.path.insert(0, os.path.abspath(path))
     try:
         yield
     finally:
@@ -143,7 +146,7 @@ def _imports_from(path: str) -> Iterator[None]:
 def _model(request: Request, note: Note) -> nn.Module:
     """The module that the target is, or gives when it is called with the arguments."""
     seed_all(request.options.seed)  # a module may be built while its file is imported
-    model = find(request.target, note)
+    model = libraries.builder(request, note) if request.library else find(request.target, note)
     arguments = json.loads(request.arguments)
     if isinstance(model, nn.Module):
         if arguments:

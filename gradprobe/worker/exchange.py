@@ -35,6 +35,7 @@ class Request(NamedTuple):
     max_paths: int | None = None
     changes: tuple[str, ...] = ()
     weights: Weights | None = None
+    library: str | None = None  # the installed package that has it
     tree: str | None = None  # the folder whose files the reply's origin names
 
 

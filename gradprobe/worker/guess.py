@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +21,7 @@ _OWN = ("example_input_array", "dummy_inputs")  # as Lightning and transformers 
 _PIXELS = (64, 32, 28, 224, 96, 128, 299)
 _LENGTHS = (64, 32, 16, 8, 128)
 _MANY, _FEW = 32, 8  # samples: of vectors, of sequences and images
+_MOST_NUMBERS = _FEW * 3 * 256 * 256  # in a batch, but for two samples
 _NORMS = (nn.LayerNorm, nn.RMSNorm)
 
 
@@ -30,7 +33,7 @@ class Guess(NamedTuple):
     own: bool  # whether they are the class's
 
 
-def guess(model: nn.Module, seed: int) -> Guess | None:
+def guess(model: nn.Module, seed: int, batch_size: int | None = None) -> Guess | None:
     """The first inputs that the model runs with: its class's own, else by its first layer's sizes.
 
     The model is left as it was.
@@ -41,15 +44,26 @@ def guess(model: nn.Module, seed: int) -> Guess | None:
             return Guess(inputs, f"{type(model).__name__}.{name}", own=True)
     if not _takes_one(model):
         return None
-    for path, layer in _first_layers(model):
-        for spec in _specs_of(layer):
-            inputs = draw(spec, 0, seed)
-            if _runs(model, inputs):
-                kind = type(layer).__name__
-                source = f"--input {text_of(spec)}, by {kind}{f' {path}' if path else ''}"
-                return Guess(inputs, source, own=False)
-        return None
+    for spec, by in _candidates(model):
+        shape = spec.shape if batch_size is None else (batch_size, *spec.shape[1:])
+        spec = replace(spec, shape=shape)
+        inputs = draw(spec, 0, seed)
+        if _runs(model, inputs):
+            return Guess(inputs, f"--input {text_of(spec)}, by {by}", own=False)
     return None
+
+
+def _candidates(model: nn.Module) -> Iterator[tuple[TensorSpec, str]]:
+    """Tensors that the model may take, and what they are by."""
+    config = _attribute(model, "default_cfg")  # as timm has it
+    sizes = config.get("input_size") if isinstance(config, Mapping) else None
+    if isinstance(sizes, tuple) and all(isinstance(size, int) for size in sizes):
+        many = min(_FEW, max(2, _MOST_NUMBERS // math.prod(sizes)))
+        yield TensorSpec((many, *sizes)), "its metadata"
+    if first := next(_first_layers(model), None):
+        path, layer = first
+        by = f"{type(layer).__name__}{f' {path}' if path else ''}"
+        yield from ((spec, by) for spec in _specs_of(layer))
 
 
 def hint_for(model: nn.Module, spec: TensorSpec) -> str:

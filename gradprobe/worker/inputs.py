@@ -36,7 +36,7 @@ def inputs_of(model: nn.Module, request: Request, note: Note) -> Guess | tuple[A
     if signature is not None and not signature.parameters:
         return (), None
     with step(note, "guessing inputs"):
-        guessed = guess(model, options.seed)
+        guessed = guess(model, options.seed, options.batch_size)
     if guessed is None:
         shown = f"{type(model).__name__}.forward{signature or '(...)'}"
         hint = "--input shape=32,64/dtype=float32, --inputs package.module:function or --data FILE"

@@ -134,7 +134,7 @@ def _given(code: CodeSpec, result: T | None) -> T:
 
 def _request(code: CodeSpec, options: ProbeOptions) -> Request:
     inputs = () if options.data is not None else code.inputs or ()
-    if options.batch_size is not None and options.data is None:
+    if options.batch_size is not None and options.data is None and not code.library:
         raise InputError("--batch-size: the shape of a Python model's input has the batch in it")
     tensors = inputs if isinstance(inputs, tuple) else ()
     if (total := sum(map(python.size_in_bytes, tensors))) > options.limits.memory:
@@ -150,6 +150,7 @@ def _request(code: CodeSpec, options: ProbeOptions) -> Request:
         options=options,
         changes=code.changes,
         weights=code.weights,
+        library=code.library,
     )
 
 

@@ -18,6 +18,7 @@ from gradprobe.files import read_regular, read_start
 from gradprobe.spec.network import ArchitectureSpec
 from gradprobe.spec.options import Shown, option
 
+PREFIX = "hf:"
 MAX_BYTES = 2**20
 MOST_LAYERS = 10_000
 # What the library reads weights, adapters or code by.
@@ -48,6 +49,8 @@ def is_config(target: str) -> bool:
     """Whether ``target`` is such a file or folder, and not a spec that is written in JSON."""
     path = Path(target)
     try:
+        if target.startswith(PREFIX) and not path.exists():
+            return True
         if path.is_dir():
             return (path / "config.json").is_file()
         if path.suffix != ".json":
@@ -61,7 +64,7 @@ def load(target: str, options: ArchitectureOptions | None = None) -> Architectur
     """The architecture that ``target`` describes.
 
     Args:
-        target: a ``config.json``, or its folder.
+        target: a ``config.json``, or its folder, with ``hf:`` in front or without.
         options: ``layers`` instead of as many as the file says, in each stack or stage of several;
             ``settings`` are ``key=value`` each, with dots for nested configurations; values are
             JSON, or text.
@@ -71,7 +74,7 @@ def load(target: str, options: ArchitectureOptions | None = None) -> Architectur
     """
     options = options or ArchitectureOptions()
     layers, settings = options.layers, options.settings
-    path = Path(target) / "config.json" if Path(target).is_dir() else Path(target)
+    path = _file(target)
     values = _read(path)
     if not isinstance(values.get("model_type"), str):
         hint = "a spec is YAML: gradprobe probe net.yaml"
@@ -89,6 +92,19 @@ def load(target: str, options: ArchitectureOptions | None = None) -> Architectur
         own_code="auto_map" in values,
         source=target,
     )
+
+
+def _file(target: str) -> Path:
+    """The configuration's file.
+
+    Raises:
+        InputError: nothing is where ``hf:`` says.
+    """
+    path = Path(target if Path(target).exists() else target.removeprefix(PREFIX))
+    if target.startswith(PREFIX) and not path.exists():
+        hint = "nothing is downloaded: save the model's config.json, and name its folder"
+        raise InputError(f"{target}: there is no {path} here", hint=hint)
+    return path / "config.json" if path.is_dir() else path
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from gradprobe.spec.network import (
     is_script,
     is_target,
 )
-from gradprobe.spec.sources import huggingface, python, stack, yaml
+from gradprobe.spec.sources import huggingface, named, python, stack, yaml
 from gradprobe.spec.sources.hints import is_no_target, refuse
 from gradprobe.spec.sources.huggingface import ArchitectureOptions
 from gradprobe.spec.sources.python import CodeOptions
@@ -52,6 +52,8 @@ def _spec_file(target: str, options: TargetOptions) -> NetworkSpec | CodeSpec:
 
 # The first that matches is asked; a spec file is what remains.
 SOURCES: tuple[Source, ...] = (
+    Source(named.is_model, lambda target, options: named.load(target, options.code)),
+    Source(named.is_added, lambda target, options: named.load_added(target, options, options.code)),
     Source(
         lambda target: is_target(target) or is_script(target),
         lambda target, options: python.load(target, options.code),
@@ -76,7 +78,7 @@ def load(target: str, options: TargetOptions | None = None) -> Target:
 
     Args:
         target: a spec file, ``-``, a built-in stack, a Hugging Face ``config.json`` or its folder,
-            or ``package.module:name``.
+            ``package.module:name``, ``timm:NAME``, ``torchvision:NAME``, ``hf:FOLDER``.
 
     Raises:
         InputError: there is no such target, or it is none of these.

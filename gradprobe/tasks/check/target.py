@@ -13,9 +13,16 @@ from typing import NamedTuple
 
 from gradprobe.errors import InputError, Place
 from gradprobe.files import in_tree_of
-from gradprobe.spec.network import ArchitectureSpec, CodeSpec, Weights, is_script, is_target
+from gradprobe.spec.network import (
+    ArchitectureSpec,
+    CodeSpec,
+    NetworkSpec,
+    Weights,
+    is_script,
+    is_target,
+)
 from gradprobe.spec.options import CheckOptions, Entry
-from gradprobe.spec.sources import huggingface, table
+from gradprobe.spec.sources import huggingface, named, table
 from gradprobe.spec.sources.huggingface import ArchitectureOptions
 from gradprobe.spec.sources.python import CodeOptions
 from gradprobe.spec.sources.stack import STACKS
@@ -46,7 +53,8 @@ class Target(NamedTuple):
 def names_network(name: str) -> bool:
     """Whether a name is that of code or of a built-in stack, and of no file."""
     stack = name in STACKS and not os.path.lexists(name)
-    return stack or is_target(name) or is_script(name)
+    has_prefix = named.is_named(name) or name.startswith(huggingface.PREFIX)
+    return stack or is_target(name) or is_script(name) or has_prefix
 
 
 def read(name: str, options: CheckOptions, entry: Entry | None, allow_code: bool) -> Target:
@@ -61,26 +69,35 @@ def read(name: str, options: CheckOptions, entry: Entry | None, allow_code: bool
         return Target(name, render_target(load_target(name)).encode(), options)
     tree = entry.folder if entry else "."
     spec = _of_entry(entry) if entry else load_target(name)
-    if isinstance(spec, CodeSpec) and not allow_code:
+    if isinstance(spec, CodeSpec) and not allow_code and not _is_installed(spec, entry):
         place = entry.place if entry else None
         raise InputError(f"this target runs code: {spec.target}", place=place, hint=ALLOW)
-    if not isinstance(spec, CodeSpec | ArchitectureSpec):  # a spec that is written in JSON
-        return Target(name, read_bytes(name), options)
+    if isinstance(spec, NetworkSpec):  # of JSON, or of a package that adds a prefix
+        data = read_bytes(name) if _is_json(name) else render_target(spec).encode()
+        return Target(name, data, options)
     return Target(name, _identity(spec, tree), options, spec, tree)
+
+
+def _is_installed(spec: CodeSpec, entry: Entry | None) -> bool:
+    """Whether an installed package has all of the code: the entry names no function beside it."""
+    functions = entry is not None and (isinstance(entry.inputs, str) or is_target(entry.loss or ""))
+    return spec.library is not None and not spec.path and not functions
 
 
 def _is_json(name: str) -> bool:
     return name.endswith(".json") and os.path.isfile(name)
 
 
-def _of_entry(entry: Entry) -> CodeSpec | ArchitectureSpec:
+def _of_entry(entry: Entry) -> table.Target:
     """The network that an entry of the configuration names, from the configuration's folder.
 
     Raises:
         InputError: there is none, or a key is not about it.
     """
-    file = str(Path(entry.folder, entry.target))
-    code = is_target(entry.target) or is_script(file)
+    file = str(Path(entry.folder, entry.target.removeprefix(huggingface.PREFIX)))
+    installed = named.is_named(entry.target)
+    is_name = installed or is_target(entry.target)
+    code = is_name or is_script(file)
     if code and (entry.layers is not None or entry.settings):
         raise InputError("layers and set are for a config.json", place=entry.place)
     if not code and (entry.path or entry.args or entry.inputs or entry.loss):
@@ -88,21 +105,22 @@ def _of_entry(entry: Entry) -> CodeSpec | ArchitectureSpec:
     root = str(Path(entry.folder, entry.path or "."))
     own = CodeOptions(
         arguments=entry.args,
-        path=root if entry.path or is_target(entry.target) else None,
+        path=root if entry.path or (is_name and not installed) else None,
         tensors=entry.inputs if isinstance(entry.inputs, tuple) else (),
         function=entry.inputs if isinstance(entry.inputs, str) else None,
         train=None if entry.mode is None else entry.mode == "train",
         loss=entry.loss,
     )
     about = TargetOptions(code=own, architecture=ArchitectureOptions(entry.layers, entry.settings))
-    if not is_target(entry.target) and not in_tree_of(entry.folder, file):
+    if not is_name and not in_tree_of(entry.folder, file):
         raise InputError(f"{entry.target} lies outside of the tree", place=entry.place)
-    target = entry.target if is_target(entry.target) else file
+    target = entry.target if is_name else file
     if not code and not huggingface.is_config(target):
-        hint = "package.module:name, file.py:name, or a config.json"
+        hint = "package.module:name, file.py:name, timm:NAME, torchvision:NAME, or a config.json"
         raise InputError(f"{entry.target} is no target", place=entry.place, hint=hint)
     spec = table.load(target, about)
-    assert isinstance(spec, CodeSpec | ArchitectureSpec)
+    if isinstance(spec, NetworkSpec) and entry.weights:
+        raise InputError("weights are for code and a config.json", place=entry.place)
     return replace(spec, source=entry.target, weights=_checkpoint(entry))
 
 
@@ -123,7 +141,7 @@ def _checkpoint(entry: Entry) -> Weights | None:
 def _identity(spec: CodeSpec | ArchitectureSpec, tree: str) -> bytes:
     """What decides a result beside the files that code is imported from, as bytes."""
     fields = {key: value for key, value in asdict(spec).items() if key not in ("source", "lines")}
-    if isinstance(spec, CodeSpec):
+    if isinstance(spec, CodeSpec) and spec.path:
         fields["path"] = os.path.relpath(spec.path, tree)
     if spec.weights:
         fields["weights"] = (digest_of(spec.weights.file), *spec.weights[1:])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from gradprobe.errors import InputError
 from gradprobe.spec.network import ArchitectureSpec, CodeSpec, is_script, is_target
 from gradprobe.spec.options import ProbeOptions, RunOptions
-from gradprobe.spec.sources import huggingface
+from gradprobe.spec.sources import huggingface, named
 from gradprobe.spec.sources.python import completed
 from gradprobe.spec.sources.table import Target, TargetOptions
 from gradprobe.tasks.fix import by_hand, search
@@ -30,7 +30,7 @@ def read(target: str, about: TargetOptions, *, write: bool = False) -> Network:
     Raises:
         InputError: there is no such target, or ``write`` asks for a file and it is none.
     """
-    code = is_target(target) or is_script(target)
+    code = is_target(target) or is_script(target) or named.is_named(target)
     if write and (code or huggingface.is_config(target) or not search.is_file(target)):
         hint = f"gradprobe probe {target} --emit-spec -o net.yaml"
         hint = "" if target == "-" or code or huggingface.is_config(target) else hint

@@ -1,0 +1,115 @@
+"""``timm:NAME`` or ``torchvision:NAME`` → what builds it, with random weights and offline."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from gradprobe.errors import InputError, suggestion
+from gradprobe.spec.options import Limits
+from gradprobe.spec.sources.named import LIBRARIES
+from gradprobe.worker.blame import step
+from gradprobe.worker.exchange import Request
+from gradprobe.worker.names import find
+from gradprobe.worker.process import Note
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_BYTES_PER_WEIGHT = 8  # itself and its gradient, in float32
+_FRAMES = 16  # of a video, about which torchvision's metadata says nothing
+
+
+def builder(request: Request, note: Note) -> Any:
+    """What makes the model that ``request`` names, or another package's own function for that.
+
+    Raises:
+        InputError: the library is not there, or has no such model; suggests the nearest.
+    """
+    library, _, name = request.target.partition(":")
+    if library not in LIBRARIES:
+        return find(request.target, note)
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    with step(note, f"importing {library}"):
+        try:
+            import_module(library)
+        except ModuleNotFoundError as error:
+            if error.name not in LIBRARIES:
+                raise
+            hint = f"pip install 'gradprobe[{library}]', or pip install {library}"
+            raise InputError(f"{request.target} needs {error.name}", hint=hint) from error
+    make = _timm(name) if library == "timm" else _torchvision(name)
+
+    def build(**arguments: Any) -> nn.Module:
+        with _within(request.options.limits):
+            return make(**arguments)
+
+    return build
+
+
+def _timm(name: str) -> Callable[..., nn.Module]:
+    timm: Any = import_module("timm")
+    _require("timm", name.partition(".")[0], timm.list_models())
+    return lambda **arguments: timm.create_model(name, pretrained=False, **arguments)
+
+
+def _torchvision(name: str) -> Callable[..., nn.Module]:
+    models: Any = import_module("torchvision.models")
+    _require("torchvision", name, models.list_models())
+    # A detector's backbone comes with weights unless it is told otherwise.
+    taken = inspect.signature(models.get_model_builder(name)).parameters
+    none = dict.fromkeys({"weights", "weights_backbone"} & taken.keys())
+
+    def make(**arguments: Any) -> nn.Module:
+        model: nn.Module = models.get_model(name, **none, **arguments)
+        model.default_cfg = {"input_size": _sizes(models, name)}  # type: ignore[assignment]
+        return model
+
+    return make
+
+
+def _sizes(models: Any, name: str) -> tuple[int, ...] | None:
+    """One sample's shape, by what the weights' own transforms make of an image or a video."""
+    weights = list(models.get_model_weights(name))
+    chosen = getattr(models.get_model_weights(name), "DEFAULT", None) or next(iter(weights), None)
+    transforms = chosen.transforms() if chosen else None
+    size = getattr(transforms, "crop_size", None) or getattr(transforms, "resize_size", None)
+    if not size:
+        return None
+    height, width = (size * 2)[:2]
+    is_video = models.get_model_builder(name).__module__.startswith("torchvision.models.video")
+    return (3, *([_FRAMES] if is_video else []), height, width)
+
+
+def _require(library: str, name: str, names: Sequence[str]) -> None:
+    if name not in names:
+        near = suggestion(name, names)
+        raise InputError(f"{library} has no model '{name}'", hint=near or f"it has {len(names)}")
+
+
+@contextmanager
+def _within(limits: Limits) -> Iterator[None]:
+    """Refuse a network at the first parameter that is one too many, before the next is made."""
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    count = 0
+
+    def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal count
+        count += parameter.numel() if parameter is not None else 0
+        if count > limits.parameters:
+            hint = "--max-parameters allows more"
+            raise InputError(f"it has more than {limits.parameters:,} parameters", hint=hint)
+        if count * _BYTES_PER_WEIGHT > limits.memory:
+            what = f"weights and gradients would take more than {limits.memory / 2**30:.3g} GiB"
+            raise InputError(what, hint="--max-memory allows more")
+
+    handle = register_module_parameter_registration_hook(register)
+    try:
+        yield
+    finally:
+        handle.remove()
