@@ -51,6 +51,7 @@ CURES: Mapping[str, Wording] = {
     "branch": Wording(
         "branch_scale: $number (1/sqrt(depth)), zero_init: true, or pre-norm",
         "x = x + $number * f(x) in $block (1/sqrt(depth)), or a norm first in f",
+        "$range",
     ),
     "norm": Wording("normalise", "normalise: $norm in front of $layer$others"),
     "norm inside": Wording(

@@ -17,7 +17,15 @@ from gradprobe.spec.vocabulary import THRESHOLDS
 from gradprobe.verdict.advice import worded
 from gradprobe.verdict.report import Finding, Report, Training, Verdict
 from gradprobe.verdict.rules.rule import Clue, Rule, Selection, Thresholds, certainty
-from gradprobe.verdict.rules.table import BY_CODE, BY_NAME, EFFECTS, RANKING, RULES
+from gradprobe.verdict.rules.table import (
+    AT_THE_OUTPUT,
+    BY_CODE,
+    BY_NAME,
+    EFFECTS,
+    INSIDE,
+    RANKING,
+    RULES,
+)
 from gradprobe.verdict.tried import settled
 
 
@@ -81,9 +89,11 @@ def _behind_its_cause(findings: Sequence[Finding]) -> Callable[[Finding], Findin
     """What gives an effect the advice to mend its cause first, where a rule has found that."""
     causes = [f for f in findings if f.rule in RANKING and f.rule not in EFFECTS]
     causes = [f for f in causes if f.rule not in ("GP301", "GP202", "GP708") and not f.ignored]
-    first = min(causes, key=lambda finding: _rank(finding.rule), default=None)
+    causes.sort(key=lambda finding: _rank(finding.rule))
 
     def advised(finding: Finding) -> Finding:
+        beyond = AT_THE_OUTPUT if finding.rule in INSIDE else ()
+        first = next((cause for cause in causes if cause.rule not in beyond), None)
         if first is None or finding.rule not in EFFECTS:
             return finding
         return replace(finding, advice=f"mend {first.rule} {first.name} first", cures=())

@@ -405,6 +405,17 @@ def test_an_average_pool_is_not_blamed() -> None:
     assert "pool" not in finding.message
 
 
+def test_what_stands_at_the_output_is_no_cause_of_what_is_lost_inside() -> None:
+    """A softmax before the loss lies behind the trunk; raw inputs lie in front of it."""
+    small = [10.0**-k for k in range(8, -1, -1)]
+    softmax = Surroundings(losses=(LossProfile("NllLoss", "Softmax", True),))
+    for surroundings, first in ((softmax, False), (Surroundings(input_rms=500.0), True)):
+        findings, _ = diagnose(replace(blocks(*small), around=surroundings), THRESHOLDS)
+        inside = next(finding for finding in findings if finding.rule == "GP101")
+        assert inside.advice.startswith("mend GP602") == first
+        assert ("kaiming" in inside.advice) != first
+
+
 # ---- how sure, and how many
 
 

@@ -25,6 +25,9 @@ RANKING = (
 
 # What these find is the effect of any cause that stands in the ranking behind GP202.
 EFFECTS = ("GP101", "GP102", "GP103", "GP104", "GP201", "GP603", "GP604", "GP605")
+# What stands behind the trunk changes nothing of how a gradient fares inside it.
+AT_THE_OUTPUT = ("GP701", "GP702", "GP703", "GP704", "GP711", "GP712")
+INSIDE = ("GP101", "GP102", "GP103", "GP104")
 BY_CODE = {rule.code: rule for rule in RULES}
 BY_NAME = {rule.name: rule for rule in RULES}
 
