@@ -31,6 +31,14 @@ class StateProfile(NamedTuple):
     steps: int
 
 
+class FirstNan(NamedTuple):
+    """The operation that makes the first NaN or infinity, by torch's name: ``div``, ``Sqrt``."""
+
+    operation: str
+    place: str = ""  # the user's file and line, if it is on one
+    backward: bool = False  # its gradient is what is not finite
+
+
 class Surroundings(NamedTuple):
     """What the first weights get, what the last ones' output goes through, and who owns them."""
 
@@ -49,6 +57,7 @@ class Surroundings(NamedTuple):
     idle_norms: tuple[str, ...] = ()  # in eval mode, with the statistics that they were made with
     unowned: tuple[str, ...] = ()  # what requires a gradient and is no parameter of the model
     state: StateProfile | None = None  # of the loop whose state grows most
+    first_nan: FirstNan | None = None  # where a number is not finite
     warnings: tuple[str, ...] = ()  # of torch, about the model's and the loss's lines
 
 

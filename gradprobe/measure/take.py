@@ -18,6 +18,7 @@ from gradprobe.measure.blocks.positions import measure_positions
 from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
 from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.eager import eager
+from gradprobe.measure.first_nan import with_first_nan
 from gradprobe.measure.further import further_alone
 from gradprobe.measure.measurement import Measurement, NoLook, SecondLook
 from gradprobe.measure.mixing import mixing
@@ -109,6 +110,7 @@ def _profile(subject: Subject, options: ProbeOptions) -> GradientProfile:
         with running(subject):
             return measure_positions(subject)
     profile = with_still_zero(measure(subject, options.level), subject)
+    profile = with_first_nan(profile, subject)
     if not (options.blocks or options.attention):
         return profile
     with running(subject):
