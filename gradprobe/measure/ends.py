@@ -26,6 +26,7 @@ from gradprobe.measure.surroundings import UNKNOWN, LossProfile, Surroundings
 from gradprobe.model.tensors import first_tensor, is_sharded, named_tensors, nodes_behind, walk
 
 _FLAT = 0.01  # from an end of a sigmoid's range, 0 to 1; of tanh's at the same share
+_NO_SUM = 0.1  # the logarithm of a sum of probabilities, which should be 0
 _SAMPLE = 1 << 16  # elements of an activation that are looked at
 _CASCADE = 200  # activations that are looked at
 
@@ -36,6 +37,7 @@ _RANGES = {
     "Tanh": (-1.0, 1.0),
     "Relu": (0.0, math.inf),
 }
+_STEPS = ("Round", "Sign", "Floor", "Ceil", "Trunc")  # their slope is zero everywhere
 _DISTANCES = frozenset(("MseLoss", "SmoothL1Loss", "HuberLoss"))
 _COMPARING = (*_DISTANCES, "Sub", "Rsub")
 _CROSS_ENTROPIES: dict[str, Callable[..., Tensor]] = {
@@ -84,6 +86,10 @@ def _inside_of(
                 around = around._replace(flat=share, flat_kind=kind)
         elif kind in ("Softmax", "LogSoftmax"):
             around = _with_softmax(around, node, node in tail)
+        elif kind in _STEPS:
+            around = around._replace(steps=tuple(dict.fromkeys((*around.steps, kind.lower()))))
+        elif kind in ("NativeLayerNorm", "NativeGroupNorm"):
+            around = around._replace(norm_of_one=around.norm_of_one or _is_of_one(node))
         if kind.startswith(ATTENDING) and looked_at < _CASCADE:
             looked_at += 1
             entropies = (around.entropy, entropy_of(node, heads=2, queries=64))
@@ -93,6 +99,13 @@ def _inside_of(
             between = kind_of(behind_shapes(data)) == "Softmax"
             around = around._replace(softmax_between=around.softmax_between + between)
     return around._replace(state=loops.state(names))
+
+
+def _is_of_one(node: Any) -> bool:
+    """Whether each mean of a normalisation is that of a single element."""
+    if kind_of(node) == "NativeLayerNorm":
+        return math.prod(node._saved_normalized_shape) == 1
+    return bool(node._saved_C * node._saved_HxW == node._saved_group)
 
 
 def _present(value: float | None) -> TypeGuard[float]:
@@ -171,13 +184,25 @@ def _losses(loss: Tensor, output: Tensor | None) -> Iterator[LossProfile]:
         elif kind == "LogSoftmax":  # a cross entropy, also one that is written out
             yield told._replace(kind="CrossEntropy", normalised=True)
         elif kind in _CROSS_ENTROPIES:
-            yield told._replace(times_guess=_times_guess(kind, node))
+            yield _cross_entropy(told, node)
         elif kind in _DISTANCES:
             yield _distance(told, saved(node, "target"), saved(node, "self"))
         elif kind in ("Pow", "Abs") and kind_of(before) == "Sub" and before is not None:
             after = behind_shapes(next_behind(before))
             told = told._replace(kind="difference", after=kind_of(after))
             yield _distance(told, _target(node, before, output), output)
+
+
+def _cross_entropy(told: LossProfile, node: Node) -> LossProfile:
+    """Also the share of the targets that are no probability, and whether the scores are none."""
+    scores, target = saved(node, "self"), saved(node, "target")
+    told = told._replace(times_guess=_times_guess(told.kind, node))
+    if scores is None or target is None or not scores.numel():
+        return told
+    if "Nll" not in told.kind:
+        return told._replace(outside=float(((target < 0) | (target > 1)).float().mean()))
+    total = scores.float().logsumexp(1 if scores.dim() > 1 else 0)
+    return told._replace(raw=bool((total.abs() > _NO_SUM).float().mean() > 0.5))
 
 
 def _is_broadcast(node: Node, output: Tensor | None) -> bool:

@@ -68,6 +68,15 @@ def scalar(value: Any) -> Tensor:
     return value.reshape(())
 
 
+# What torch says of a common mistake, and what mends it.
+_HINTS = {
+    "modified by an inplace operation": "out of place, where the backward pass needs the old "
+    "values: x = x + y for x += y, x * 2 for x.mul_(2), nn.ReLU() for nn.ReLU(inplace=True)",
+    "Expected more than 1 value per channel": "BatchNorm in training needs a batch of two samples "
+    "or more; with batches of one use nn.GroupNorm or nn.LayerNorm, or model.eval()",
+}
+
+
 def failed(
     error: Exception, row: Row | None = None, ran: Sequence[Row] | None = None
 ) -> GradprobeError:
@@ -82,7 +91,8 @@ def failed(
         where = "" if ran is None else " before a row had ended"
     reason = str(error).strip().splitlines()
     what = f"{type(error).__name__}: {reason[0]}" if reason else type(error).__name__
-    failure = ModelError(f"the model failed{where}: {what}")
+    hint = next((hint for words, hint in _HINTS.items() if words in what), "")
+    failure = ModelError(f"the model failed{where}: {what}", hint=hint)
     failure.row = row.place if row else None
     return failure
 

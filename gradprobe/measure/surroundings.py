@@ -21,6 +21,7 @@ class LossProfile(NamedTuple):
     broadcast: bool = False  # each output is compared with the target of every sample
     target_rms: float | None = None
     outside: float = 0.0
+    raw: bool = False  # a loss on log-probabilities gets what adds up to no probability
 
 
 class StateProfile(NamedTuple):
@@ -52,6 +53,8 @@ class Surroundings(NamedTuple):
     flat_kind: str = ""
     entropy: float | None = None  # the least of an attention's, ÷ that of equal weights
     softmax_of_one: bool = False  # behind the last weights, over a single number
+    norm_of_one: bool = False  # a normalisation over a single element
+    steps: tuple[str, ...] = ()  # functions with a slope of zero: round, sign, floor
     softmax_between: int = 0  # softmaxes whose output goes straight into a linear layer
     masked: bool = False  # a softmax over -inf alone
     idle_norms: tuple[str, ...] = ()  # in eval mode, with the statistics that they were made with

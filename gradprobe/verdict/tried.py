@@ -43,7 +43,8 @@ def settled(
         return clues
     if trial.learned:
         unlikely = bool(predicted) and after is not None and after.sgd < TRAINS
-        doubtful = unlikely or trial.only_adam
+        # By the user's own loss sixty steps of SGD on a plateau are no sign where all else is well.
+        doubtful = unlikely or (trial.only_adam and (bool(predicted) or not trial.own))
         weak = Verdict.WEAK if doubtful else None
         return {**clues, **cleared, **_seen(clues, trial, weak)}
     if not trial.failed:

@@ -63,11 +63,22 @@ def weights_only(model: nn.Module, change: Callable[[Tensor], object]) -> nn.Mod
     return model
 
 
-def lowered(model: nn.Sequential) -> nn.Sequential:
+def lowered(model: nn.Module) -> nn.Module:
     """With smaller outputs of the last linear layer."""
-    head = [layer for layer in model if isinstance(layer, nn.Linear)][-1]
+    head = [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1]
     head.bias.data -= 0.3
     return model
+
+
+def pooled() -> nn.Sequential:
+    """Its pool leaves one element of each channel."""
+    torch.manual_seed(0)
+    pool = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    return nn.Sequential(pool, nn.Flatten(), nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+
+
+def raw_nll(output: Tensor) -> Tensor:
+    return F.nll_loss(output, LABELS)
 
 
 def ce(output: Tensor) -> Tensor:
@@ -130,7 +141,7 @@ class Stray(nn.Module):
 def half(scale: float, *models: nn.Module) -> list[Case]:
     return [
         Case(m.half(), x.half(), lambda o: F.cross_entropy(o.float(), LABELS) * scale)
-        for m, x in zip(models, (X, IMAGES), strict=True)
+        for m, x in zip(models, (X, IMAGES, SEQUENCE[:, 0]), strict=True)
     ]
 
 
@@ -272,6 +283,16 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
     sign = (lambda w: w.abs_().mul_(3)) if faulty else (lambda w: w)
     flat = (lambda w: w.mul_(40)) if faulty else (lambda w: w)
     shaped = TARGETS[:, 0] if faulty else TARGETS[:, :1]
+    nll = raw_nll if faulty else ce
+    label = TARGETS.round() * 2 - 1 if faulty else TARGETS.round()
+    apart = [nn.Unflatten(1, (16, 1)), nn.LayerNorm(1), nn.Flatten()] if faulty else []
+
+    def bce(output: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(output, label)
+
+    def end(output: Tensor) -> Tensor:
+        return F.layer_norm(output[..., None], (1,))[..., 0] if faulty else output
+
     return {
         "GP601": [
             Case(initialised(mlp(), lambda w: w), X * (not faulty), ce),
@@ -286,17 +307,19 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
         "GP603": [
             Case(weights_only(mlp(nn.Sigmoid), flat), X, ce),
             Case(weights_only(cnn(nn.Tanh), flat), IMAGES, ce),
+            Case(weights_only(Gated(), flat), SEQUENCE, ce),
         ],
         "GP604": [
             Case(lowered(mlp(nn.ReLU, *relu)), X, mse),
             Case(lowered(cnn(nn.ReLU, *relu)), IMAGES, mse),
+            Case(lowered(Reader(F.relu if faulty else lambda x: x)), SEQUENCE, mse),
         ],
         "GP606": [
             Case(weights_only(mlp(), large), X, ce),
             Case(mlp(), X, written_out(TARGETS * off)),
             Case(Reader(), SEQUENCE, lambda o: F.mse_loss(o, TARGETS * off)),
         ],
-        "GP607": half(1e-5 if faulty else 1.0, mlp(), cnn()),
+        "GP607": half(1e-5 if faulty else 1.0, mlp(), cnn(), Functional(False)),
         "GP608": [
             Case(mlp(nn.ReLU, nn.Softmax(0 if faulty else 1)), X, mse),
             Case(Batchwise(faulty), SEQUENCE, ce),
@@ -311,6 +334,8 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(mlp(nn.ReLU, *soft), X, ce),
             Case(cnn(nn.ReLU, *soft), IMAGES, ce),
             Case(Reader(lambda x: F.softmax(x, 1) if faulty else x), SEQUENCE, ce),
+            *(Case(make(), x, nll) for make, x in ((mlp, X), (cnn, IMAGES), (Reader, SEQUENCE))),
+            Case(mlp(nn.ReLU, nn.LogSoftmax(0 if faulty else 1)), X, raw_nll),
         ],
         "GP703": [
             Case(mlp(nn.Tanh, *relu), X, ce),
@@ -321,9 +346,11 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(mlp(nn.ReLU, nn.Sigmoid()), X, lambda o: F.mse_loss(o, low)),
             Case(cnn(nn.ReLU, nn.Sigmoid()), IMAGES, written_out(low)),
             Case(Reader(torch.sigmoid), SEQUENCE, lambda o: (low - o).abs().mean()),
+            *(Case(make(), x, bce) for make, x in ((mlp, X), (cnn, IMAGES), (Reader, SEQUENCE))),
         ],
         "GP705": [
             Case(mlp(lambda: between(dim=1) if faulty else between()), X, ce),
+            Case(cnn(lambda: between(dim=1) if faulty else between()), IMAGES, ce),
             Case(Functional(faulty), X, ce),
         ],
         "GP706": [
@@ -355,13 +382,20 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(Map(faulty), IMAGES, lambda o: (o.mean((2, 3)) - TARGETS).square().mean()),
         ],
         "GP714": [
-            Case(Attends(fused, 300 if faulty else 1), SEQUENCE, ce) for fused in (True, False)
+            *(Case(Attends(how, 300 if faulty else 1), SEQUENCE, ce) for how in (True, False)),
+            Case(Gated(30 if faulty else 1), SEQUENCE, ce),
+        ],
+        "GP715": [
+            Case(normed(mlp(), nn.Sequential(*apart)), X, ce),
+            Case(normed(pooled(), nn.GroupNorm(8 if faulty else 2, 8)), IMAGES, ce),
+            Case(Reader(end), SEQUENCE, mse),
         ],
         "GP713": [
             Case(normed(cnn(), nn.BatchNorm2d(8)).train(not faulty), IMAGES, ce),
             Case(normed(mlp(), nn.BatchNorm1d(16)).train(not faulty), X, ce),
+            Case(nn.Sequential(nn.BatchNorm1d(6), Reader()).train(not faulty), SEQUENCE, ce),
             Case(normed(cnn(), nn.InstanceNorm2d(8)).eval(), IMAGES, ce),
-        ][: 2 if faulty else None],
+        ][: 3 if faulty else None],
     }
 
 
@@ -382,6 +416,20 @@ class Attends(nn.Module):
         else:
             y = (q @ k.transpose(2, 3) / 8**0.5).softmax(-1) @ v
         return self.head(F.relu(self.out(y[:, 0])).mean(1))
+
+
+class Gated(nn.Module):
+    """A transformer's layer of torch's own behind a gate."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.gate, self.head = nn.Linear(8, 16), nn.Linear(8, 16), nn.Linear(16, 4)
+        self.layer = nn.TransformerEncoderLayer(16, 2, 32, 0.0, batch_first=True, norm_first=True)
+        self.layer.self_attn.in_proj_weight.data[:32] *= scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(self.first(x) * self.gate(x).sigmoid()).mean(1))
 
 
 class Functional(nn.Module):
@@ -496,11 +544,11 @@ def test_what_torch_warns_of_is_noted_each_time_and_heard() -> None:
     def loss(output: Tensor) -> Tensor:
         return F.mse_loss(output, TARGETS[:1])
 
-    for _ in range(2):
+    for make, x in ((mlp, X), (mlp, X), (cnn, IMAGES), (Reader, SEQUENCE)):
         with pytest.warns(UserWarning, match="Using a target size"):
-            report = gradprobe.probe(mlp(), X, loss=loss)
+            report = gradprobe.probe(make(), x, loss=loss)
         assert [f.severity.name for f in report.findings if f.rule == "GP407"] == ["INFO"]
-    assert not [f for f in look(Case(mlp(), X, mse)).findings if f.rule == "GP407"]
+        assert not [f for f in look(Case(make(), x, mse)).findings if f.rule == "GP407"]
 
 
 def test_an_effect_is_told_behind_its_cause_and_with_its_cure() -> None:

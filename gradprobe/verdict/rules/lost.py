@@ -38,9 +38,12 @@ def dead(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     elif cut:
         rectifier = "a dead ReLU, " if "ReLU" in cut.contains else ""
         zero = f"{rectifier}its outputs are all zero"
-        reason = zero if cut.zero_fraction == 1 else "its slope is zero"
+        reason, advice = zero if cut.zero_fraction == 1 else "its slope is zero", None
+        if steps := profile.around.steps:
+            reason = f"the slope of {listed(f'{step}()' for step in steps)} is zero"
+            advice = f"pass the gradient straight through: h + (h.{steps[0]}() - h).detach()"
         message = f"no gradient passes row {cut.name}: {reason}"
-        yield Clue(message, _wake(profile, cut), cut, 0.0)
+        yield Clue(message, advice or _wake(profile, cut), cut, 0.0)
     else:
         yield from _stuck(profile)
 

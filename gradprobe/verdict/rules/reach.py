@@ -131,6 +131,7 @@ def _blind(profile: GradientProfile) -> str | None:
     return None
 
 
+_FAR = 10.0  # times the loss of a constant output
 _HIDDEN = (RowStatus.NOT_RUN, RowStatus.NO_TENSOR)
 
 
@@ -207,6 +208,10 @@ def does_not_learn(trial: Trial) -> Iterator[Clue]:
     course = f"{number(best.losses[0])} to {number(best.losses[-1])} in {best.steps} steps"
     message = f"does not learn one batch by heart: at best {course} ({rate_of(best)}){constant}"
     advice = "look at the loss and its labels, the scale of the inputs, and what squashes outputs"
+    if trial.baseline and best.losses[0] > _FAR * trial.baseline:
+        times = number(best.losses[0] / trial.baseline)
+        advice = f"the first loss is {times} times that of a constant output: a smaller init of the "
+        advice += "last layer, or of an embedding that it shares, and targets of a size near 1"
     yield Clue(message, advice, value=best.losses[-1] / best.losses[0], threshold=LEARNED)
 
 

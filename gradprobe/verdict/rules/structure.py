@@ -47,6 +47,11 @@ def twice(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
                 advice = "use F.log_softmax, or logits and F.cross_entropy"
             yield Clue(message, advice, profile.ran[-1])
             return
+        if loss.raw:
+            dim = "over another dimension than the classes" if loss.normalised else "missing"
+            message = f"nll_loss takes log-probabilities over the classes: log_softmax is {dim}"
+            yield Clue(message, "F.log_softmax(x, dim=1), or logits and F.cross_entropy")
+            return
 
 
 def clipped_logits(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -63,15 +68,33 @@ def clipped_logits(profile: GradientProfile, limits: Thresholds) -> Iterator[Clu
 def out_of_range(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     """Targets that the output's activation cannot reach: a sigmoid gives 0 to 1, tanh -1 to 1.
 
-    What is outside is never fitted; the units that try end up flat.
+    What is outside is never fitted; the units that try end up flat. A binary cross entropy takes
+    targets from 0 to 1: beyond them it has no least value, and falls below 0.
     """
     for loss in profile.around.losses:
-        if loss.outside > 0.01:
+        if loss.outside > 0.01 and loss.kind.startswith("Binary"):
+            message = f"{fraction(loss.outside)} of the targets are out of the range 0 to 1 that a "
+            advice = "targets from 0 to 1: y / 255 of pixels, (y + 1) / 2 of -1 and 1"
+            yield Clue(f"{message}binary cross entropy takes", advice, None, loss.outside)
+        elif loss.outside > 0.01:
             name = {"Relu": "ReLU"}.get(loss.after, loss.after)
             shown = name if name == "ReLU" else name.lower()
             message = f"{fraction(loss.outside)} of the targets are out of the {shown}'s range"
-            advice = cures(Cure("drop", of=name), "scale targets")
-            yield Clue(message, advice, profile.ran[-1], loss.outside)
+            mends = cures(Cure("drop", of=name), "scale targets")
+            yield Clue(message, mends, profile.ran[-1], loss.outside)
+
+
+def norm_of_one(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A normalisation over a single element, which puts out its bias whatever goes in.
+
+    The element less its own mean is 0. `nn.LayerNorm(1)`, or over a dimension of size 1, does so;
+    `nn.GroupNorm` with a group for each channel does so behind a global pool.
+    """
+    if profile.around.norm_of_one:
+        message = "a norm over one element is always its bias, whatever goes in: nothing passes it"
+        advice = "nn.LayerNorm over the features, the dimension with more than one element; "
+        advice += "nn.GroupNorm with fewer groups"
+        yield Clue(message, advice, None, 0.0)
 
 
 def softmax_between(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -250,4 +273,5 @@ RULES = (
     Rule("GP712", "idle-output", Severity.WARNING, idle_output, _WEAK),
     Rule("GP713", "idle-norm", Severity.WARNING, idle_norm),
     Rule("GP714", "sharp-attention", Severity.WARNING, sharp_attention, _WEAK),
+    Rule("GP715", "norm-of-one", Severity.WARNING, norm_of_one, _WEAK),
 )
