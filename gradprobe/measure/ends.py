@@ -104,7 +104,7 @@ def _inside_of(
 def _is_of_one(node: Any) -> bool:
     """Whether each mean of a normalisation is that of a single element."""
     if kind_of(node) == "NativeLayerNorm":
-        return math.prod(node._saved_normalized_shape) == 1
+        return bool(math.prod(node._saved_normalized_shape) == 1)
     return bool(node._saved_C * node._saved_HxW == node._saved_group)
 
 

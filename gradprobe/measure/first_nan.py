@@ -50,15 +50,21 @@ def first_nan(subject: Subject) -> FirstNan | None:
     the way back.
     """
     try:
-        with undisturbed(subject.model), torch.inference_mode(False), torch.enable_grad():
-            with without_reentrant(), torch.autograd.set_detect_anomaly(True, check_nan=False):
-                return _first(subject)
+        with (
+            undisturbed(subject.model),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            without_reentrant(),
+            torch.autograd.set_detect_anomaly(True, check_nan=False),
+        ):
+            return _first(subject)
     except Exception:  # a model that cannot be run again
         return None
 
 
 def _first(subject: Subject) -> FirstNan | None:
-    with _Watch() as watch:
+    watch = _Watch()
+    with watch:
         loss = scalar(subject.loss(output_of(subject)))
     if watch.first is not None:
         return watch.first
@@ -69,11 +75,11 @@ def _first(subject: Subject) -> FirstNan | None:
     return makers[0] if makers else None
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Keeps the first operation that makes what is not finite of what is."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.first: FirstNan | None = None
 
     def __torch_dispatch__(
@@ -110,7 +116,8 @@ def _hooked(loss: Tensor, makers: list[FirstNan]) -> Iterator[None]:
 
     def look(node: Node, made: Any, arrived: Any) -> None:
         if not makers and _all_finite(arrived) and not _all_finite(made):
-            lines = [_FRAME.search(line) for line in node.metadata.get("traceback_", ())]
+            metadata: Any = node.metadata
+            lines = [_FRAME.search(line) for line in metadata.get("traceback_", ())]
             places = [(found[1], int(found[2])) for found in lines if found]
             makers.append(FirstNan(kind_of(node), _nearest(reversed(places)), backward=True))
 

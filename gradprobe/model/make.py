@@ -209,7 +209,7 @@ def _check_trainable(model: nn.Module) -> None:
         raise InputError("the model has lazy layers: run it once, so that they know their sizes")
     if any(p.is_meta for p in parameters):
         raise InputError("the model is on the meta device: it has no numbers to measure")
-    if not any(p.requires_grad for p in parameters):
+    if not parameters:
         raise InputError("the model has no trainable parameters")
 
 

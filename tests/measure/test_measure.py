@@ -987,7 +987,7 @@ def test_a_module_without_inputs_or_without_anything_to_train_is_refused() -> No
     with pytest.raises(gradprobe.InputError, match="needs inputs"):
         gradprobe.probe(lin())
     with pytest.raises(gradprobe.InputError, match="no trainable parameters"):
-        gradprobe.probe(lin().requires_grad_(False), X)
+        gradprobe.probe(nn.Tanh(), X)
 
 
 def test_a_misspelt_threshold_is_refused() -> None:

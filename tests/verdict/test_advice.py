@@ -129,6 +129,10 @@ FAULTS: dict[str, tuple[GradientProfile, dict[str, object]]] = {
     "GP203": (changed(1, parameters=weights(gradient_norm=None, trainable=False)), {}),
     "GP204": (changed(1, parameters=weights(gradient_norm=None, use=Use.IDLE)), {}),
     "GP205": (changed(1, parameters=weights(gradient_norm=None, use=Use.UNCALLED)), {}),
+    "GP206": (
+        profile(*(row(k, 1.0, parameter(k, 1.0, None, trainable=False)) for k in "abc")),
+        {},
+    ),
     "GP301": (changed(1, activation_rms=math.inf, status=RowStatus.NON_FINITE), {}),
     "GP401": (changed(1, parameters=weights(before_norm=True)), {}),
     "GP402": (changed(1, parameters=weights(norm=0.0)), {}),
@@ -163,6 +167,7 @@ FAULTS: dict[str, tuple[GradientProfile, dict[str, object]]] = {
     "GP712": (looked_twice(idle=(3, 7), columns=10), {}),
     "GP713": (around(idle_norms=("blocks.1.bn",)), {}),
     "GP714": (around(entropy=0.02), {}),
+    "GP715": (around(norm_of_one=True), {}),
 }  # fmt: skip
 
 

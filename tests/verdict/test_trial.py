@@ -29,6 +29,7 @@ CUT = Course("SGD", 0.1, (2.3, 2.2), Outcome.CUT)
 LEARNS = Trial((DIVERGED, SGD), samples=16)
 ONLY_ADAM = Trial((SLOW, ADAM), samples=16)
 FAILS = Trial((SLOW,), samples=16)
+OWN_ADAM = ONLY_ADAM._replace(own=True, baseline=2.15)
 ASKED = FAILS._replace(asked=True)
 OWN = FAILS._replace(own=True)
 ON_ITS_WAY = Trial((Course("SGD", 0.1, (2.3, 1.2), Outcome.SLOW),), 16, own=True, baseline=2.3)
@@ -36,6 +37,15 @@ CUT_SHORT = Trial((CUT,), samples=16, cut=True)
 NONE = Trial(reason="no bar")
 
 GOOD, WEAK, BAD = 1.0, 1e-3, 1e-9  # reaches
+
+
+def test_a_first_loss_far_above_a_constants_is_the_advice_of_a_trial_that_fails() -> None:
+    far = Trial((Course("SGD", 0.1, (590.0, 8.0), Outcome.SLOW),), 16, own=True, baseline=7.6)
+    for trial, said in ((far, "77.6 times"), (far._replace(baseline=500.0), "look at the loss")):
+        findings, _ = diagnose(with_reach(GOOD), THRESHOLDS, trial=trial._replace(asked=True))
+        told = [f.advice for f in findings if f.rule == "GP106"]
+        assert not told or said in told[0]
+        assert bool(told) == (trial is far)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +66,8 @@ GOOD, WEAK, BAD = 1.0, 1e-3, 1e-9  # reaches
         (GOOD, ASKED, Verdict.DOES_NOT_LEARN, True),
         (GOOD, OWN, Verdict.DOES_NOT_LEARN, True),
         (WEAK, ASKED, Verdict.DOES_NOT_LEARN, True),
+        (GOOD, OWN_ADAM, Verdict.HEALTHY, False),  # a plateau of SGD alone is no sign
+        (WEAK, OWN_ADAM, Verdict.WEAK, False),
         (BAD, OWN, Verdict.VANISHING, True),
     ],
 )

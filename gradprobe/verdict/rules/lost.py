@@ -156,6 +156,19 @@ def frozen(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         yield Clue(message, "nothing to do, if it is meant", parameters[0][0])
 
 
+def all_frozen(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """Every parameter has ``requires_grad = False``: an optimizer has nothing to move.
+
+    Freezing a backbone in a loop over ``model.parameters()`` freezes the head too, where it stands
+    in the model already. ``loss.backward()`` then raises "does not require grad".
+    """
+    parameters = [p for _, own in owners(profile) for p in own]
+    if parameters and not any(p.trainable for p in parameters):
+        message = "nothing is trained: requires_grad is False of every parameter"
+        advice = "freeze the backbone alone, or p.requires_grad_(True) for what is to be trained"
+        yield Clue(message, advice, None, 0.0)
+
+
 def idle(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     """Modules that were not called in this batch, while others like them in the same list were.
 
@@ -238,4 +251,5 @@ RULES = (
     Rule("GP203", "frozen", Severity.INFO, frozen),
     Rule("GP204", "idle", Severity.WARNING, idle),
     Rule("GP205", "unused", Severity.WARNING, unused),
+    Rule("GP206", "all-frozen", Severity.ERROR, all_frozen, Verdict.DISCONNECTED),
 )

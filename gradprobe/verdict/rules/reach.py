@@ -210,7 +210,9 @@ def does_not_learn(trial: Trial) -> Iterator[Clue]:
     advice = "look at the loss and its labels, the scale of the inputs, and what squashes outputs"
     if trial.baseline and best.losses[0] > _FAR * trial.baseline:
         times = number(best.losses[0] / trial.baseline)
-        advice = f"the first loss is {times} times that of a constant output: a smaller init of the "
+        advice = (
+            f"the first loss is {times} times that of a constant output: a smaller init of the "
+        )
         advice += "last layer, or of an embedding that it shares, and targets of a size near 1"
     yield Clue(message, advice, value=best.losses[-1] / best.losses[0], threshold=LEARNED)
 
