@@ -53,12 +53,21 @@ def towers(rows: Sequence[RowProfile]) -> list[tuple[RowProfile, ...]]:
 def trunk_of(rows: Sequence[RowProfile]) -> tuple[RowProfile, ...]:
     """From the first row that holds weights to the one that feeds the last that holds weights.
 
-    With fewer than three rows that hold weights: all. Where it is not known what feeds the last
-    one, the row before it does.
+    With fewer than three rows that hold weights: all, up to the last whose output the loss follows
+    from, and not its derivative alone. Where it is not known what feeds the last one, the row
+    before it does.
     """
     weighty = [index for index, row in enumerate(rows) if row.parameters]
     if len(weighty) < 3:
+        while len(rows) > 1 and _by_derivative(rows[-1]):
+            rows = rows[:-1]
         return tuple(rows)
     feeders = rows[weighty[-1]].feeders or ()
     known = [i for i in range(weighty[0] + 1, weighty[-1]) if rows[i].name in feeders]
     return tuple(rows[weighty[0] : max(known, default=weighty[-1] - 1) + 1])
+
+
+def _by_derivative(row: RowProfile) -> bool:
+    """Whether the loss follows from its weights, and not from what it puts out."""
+    trained = any(p.gradient_norm is not None for p in row.parameters)
+    return row.gradient_norm is None and trained

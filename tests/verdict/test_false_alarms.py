@@ -295,3 +295,24 @@ def test_zeros_behind_zeros_are_seen_through(deep: bool) -> None:
     assert report.healthy
     assert report.reach
     assert report.profile.redrawn[0] == "head.weight"
+
+
+class Slope(nn.Module):
+    """Puts out the derivative of a network, which the last bias does not change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.requires_grad_()
+        return torch.autograd.grad(self.inner(x).sum(), x, create_graph=True)[0]
+
+
+def test_what_the_loss_cannot_depend_on_is_named_once() -> None:
+    report = gradprobe.probe(Slope(), batch(16, 2))
+    assert report.healthy
+    assert [alarm.partition(" no gradient, ")[2] for alarm in alarms(report)] == [
+        "the loss does not depend on them: inner.2.bias"
+    ]

@@ -111,13 +111,13 @@ def unused(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     `find_unused_parameters=True`. A layer that somebody forgot to call looks the same.
     """
     lost = [(row, p) for row, p in _lost(profile) if p.use is not Use.IDLE and not p.unread]
-    parameters = [(row, p) for row, p in lost if _is_unused(row, p)]
+    ends = [(row, p) for row, p in lost if _ends_a_stack(profile, row, p)]
+    parameters = [(row, p) for row, p in lost if _is_unused(row, p) and (row, p) not in ends]
     advice = "delete, freeze or use them; DistributedDataParallel: find_unused_parameters=True"
     yield from _without_gradient(parameters, "never used in the forward pass", advice)
     by_name = {p.name: (row, p) for row, own in owners(profile) for p in own}
     unread = [by_name[name] for name in profile.not_read if name in by_name]
-    unread = [(row, p) for row, p in unread if not _of_a_state(p)]
-    unread += [(row, p) for row, p in lost if _ends_a_stack(profile, row, p)]
+    unread = [(row, p) for row, p in unread if not _of_a_state(p)] + ends
     advice = "nothing to do, if what they put out is meant to be thrown away"
     yield from _without_gradient(unread, "the loss does not depend on them", advice)
 
