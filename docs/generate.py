@@ -5,17 +5,12 @@
 
 from __future__ import annotations
 
-import io
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
-from rich.console import Console
-from rich.terminal_theme import MONOKAI
-from rich.text import Text
-
+from gradprobe.render.picture import render_picture
 from gradprobe.verdict.rules.rule import Rule
 from gradprobe.verdict.rules.table import RULES
 
@@ -61,12 +56,7 @@ def run() -> str:
 
 def picture(printed: str) -> str:
     """The terminal as an SVG."""
-    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
-    console.print(Text(f"$ gradprobe {' '.join(COMMAND)}", style="bold"))
-    console.print(Text.from_ansi(printed.rstrip("\n")))
-    svg = console.export_svg(title="gradprobe", theme=MONOKAI, unique_id="gradprobe")
-    # The fonts that rich names are fetched from elsewhere: a terminal's own do.
-    return re.sub(r"\s*@font-face \{.*?\n    \}", "", svg, flags=re.S)
+    return render_picture(printed, WIDTH, command=f"gradprobe {' '.join(COMMAND)}")
 
 
 def main() -> None:

@@ -73,12 +73,12 @@ SweepProbe = Annotated[ProbeOptions, Fields(f"{_MEASURED} theory")]
 _REPORTS = option("text", Shown("Of the output.", choices=(*FORMATS, "csv", "markdown")))
 ReportOutput = Annotated[OutputOptions, Fields("", {"format": _REPORTS})]
 Unweighted = Annotated[TargetOptions, Fields("stack code architecture")]
-TextOutput = Annotated[OutputOptions, Fields("format output color talk")]
-TableOutput = Annotated[OutputOptions, Fields("format output everything color talk")]
+TextOutput = Annotated[OutputOptions, Fields("format output html svg color talk")]
+TableOutput = Annotated[OutputOptions, Fields("format output html svg everything color talk")]
 SweepOutput = Annotated[
     OutputOptions,
     Fields(
-        "format output color talk",
+        "format output html svg color talk",
         {"format": option("text", Shown("Of the output.", choices=(*FORMATS, "csv")))},
     ),
 ]
@@ -92,7 +92,7 @@ FixOutput = Annotated[
 CompareOutput = Annotated[
     OutputOptions,
     Fields(
-        "format output everything color fail_on talk",
+        "format output html svg everything color fail_on talk",
         {
             "format": _REPORTS,
             "fail_on": option(

@@ -8,13 +8,17 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from gradprobe.errors import ExitCode, InputError, printable, without_commands
 from gradprobe.files import write_atomically
 from gradprobe.render.canvas import Style
+from gradprobe.render.picture import render_picture
 from gradprobe.spec.options import SEVERITIES, Shown, option
 from gradprobe.verdict.report import Report, Severity
+
+if TYPE_CHECKING:
+    from gradprobe.cli.views import Views
 
 Item = TypeVar("Item")
 
@@ -50,10 +54,16 @@ class Talk:
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """What is printed, and where."""
+    """What is printed, and where.
+
+    Raises:
+        InputError: one file is named twice.
+    """
 
     format: str = option("text", Shown("Of the output.", choices=FORMATS))
     output: str | None = option(None, Shown("Write to FILE.", ("-o", "--output"), metavar="FILE"))
+    html: str | None = option(None, Shown("Write a page to FILE too.", metavar="FILE"))
+    svg: str | None = option(None, Shown("Write the text's picture to FILE too.", metavar="FILE"))
     everything: bool = option(False, Shown("Show every row and finding.", ("--all",)))
     color: str = option("auto", Shown("When to colour.", choices=COLORS))
     fail_on: str | None = option("error", Shown("Least severity for exit 1.", choices=SEVERITIES))
@@ -64,7 +74,27 @@ class OutputOptions:
     def style(self) -> Style:
         return style_for(self.color, self.output)
 
+    def __post_init__(self) -> None:
+        files = [file for file in (self.output, self.html, self.svg) if file]
+        if twice := [file for file in files if files.count(file) > 1]:
+            raise InputError(f"{twice[0]}: one file cannot hold two of -o, --html and --svg")
+
+    def publish(self, views: Views) -> None:
+        """Print a result in the format that was asked for, and write its page and its picture."""
+        self.emit(views.shown(self.format, self.style))
+        self.write_files(views)
+
+    def write_files(self, views: Views) -> None:
+        """Write the page and the picture of a result, where they are asked for."""
+        if self.html is not None:
+            write_atomically(self.html, views.page())
+        if self.svg is not None:
+            width = self.style.width
+            text = views.text(Style(width, color=True))
+            write_atomically(self.svg, render_picture(text, width))
+
     def emit(self, text: str) -> None:
+        """Print what is no view of a result."""
         if self.output or not self.talk.quiet:
             emit(text, self.output)
 
@@ -75,19 +105,6 @@ class OutputOptions:
         severity = Severity[self.fail_on.upper()]
         failed = any(report.fails(severity) for report in reports)
         return int(ExitCode.FINDINGS if failed else ExitCode.OK)
-
-
-def rendered(report: Report, output: OutputOptions) -> str:
-    """A report in the format that the options name."""
-    from gradprobe.render import csv, json, text
-    from gradprobe.render.check.markdown import render_comparison
-
-    if output.format == "json":
-        return json.render_report(report)
-    if output.format in ("csv", "markdown"):
-        render = csv.render_reports if output.format == "csv" else render_comparison
-        return render([report])
-    return text.render_report(report, output.style, everything=output.everything)
 
 
 def style_for(color: str, output: str | None) -> Style:

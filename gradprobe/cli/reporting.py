@@ -45,6 +45,7 @@ class PublishOptions:
             kind=list[str],
         ),
     )
+    html: str | None = option(None, Shown("Write a page to FILE too.", metavar="FILE"))
     color: str = option("auto", Shown("When to colour.", choices=COLORS))
     everything: bool = option(False, Shown("Show all findings, not three.", ("--all",)))
     exit_zero: bool = option(False, Shown("Exit 0 whatever is found."))
@@ -52,7 +53,9 @@ class PublishOptions:
 
     @property
     def files(self) -> dict[str, str]:
-        return _destinations(self.outputs, self.format)
+        """Which format goes to which file."""
+        page = () if self.html is None else (f"html={self.html}",)
+        return _destinations((*self.outputs, *page), self.format)
 
 
 def _destinations(outputs: Sequence[str], format: str) -> dict[str, str]:

@@ -21,7 +21,7 @@ def block_steps(block: BlockProfile, target: str, style: Style) -> list[str]:
     ]
     if block.jacobian is not None:
         steps.append([Text("Jacobian", style="bold"), *_jacobian(block, style)])
-    steps.append([Text(line) for line in wrapped(_meaning(block), style, 0)])
+    steps.append([Text(line) for line in wrapped(meaning(block), style, 0)])
     return [paint(step, style) for step in steps]
 
 
@@ -86,7 +86,7 @@ def _jacobian(block: BlockProfile, style: Style) -> list[Text]:
     return lines
 
 
-def _meaning(block: BlockProfile) -> str:
+def meaning(block: BlockProfile) -> str:
     """One sentence on what the numbers mean for this block."""
     if block.jacobian is None:
         share = number(block.total / block.arriving if block.arriving else 0.0)

@@ -74,15 +74,15 @@ def written(document: Document, indent: int | None = 2) -> str:
 
 def dump(value: Any, indent: int | None = 2) -> str:
     """``value`` as text: the same bytes each time, a newline at the end, and never a NaN."""
-    return json.dumps(_finite(value), indent=indent, allow_nan=False, ensure_ascii=True) + "\n"
+    return json.dumps(finite(value), indent=indent, allow_nan=False, ensure_ascii=True) + "\n"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """``value`` with ``None`` for each number that JSON does not have."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(inside) for key, inside in value.items()}
+        return {key: finite(inside) for key, inside in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inside) for inside in value]
+        return [finite(inside) for inside in value]
     return value

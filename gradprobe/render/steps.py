@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from gradprobe.measure.measurement import Step
-from gradprobe.render import json
 from gradprobe.render.canvas import Style
 from gradprobe.render.compare import render_comparison
 from gradprobe.render.text import render_report
 from gradprobe.verdict.report import Report
 
 
-def _text(reports: Sequence[Report], style: Style, everything: bool) -> str:
+def render_steps(reports: Sequence[Report], style: Style, everything: bool) -> str:
+    """Each report whole, or, of several targets, side by side."""
     if len({report.target for report in reports}) > 1:
         return render_comparison(reports, style, everything=everything)
     return "\n".join(render_report(report, style, everything=everything) for report in reports)
-
-
-def _json(reports: Sequence[Report], style: Style, everything: bool) -> str:
-    return json.render_report(reports[0]) if len(reports) == 1 else json.render_comparison(reports)
-
-
-RENDERERS: Mapping[str, Callable[[Sequence[Report], Style, bool], str]] = {
-    "text": _text,
-    "json": _json,
-}
 
 
 def facts(steps: Sequence[Step]) -> Iterator[str]:

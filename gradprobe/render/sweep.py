@@ -136,7 +136,7 @@ def _drawn(sweep: Sweep, frame: _Frame) -> list[list[tuple[str, str]]]:
     span, last = frame.right - frame.left, frame.width - 1
     across = [10 ** (frame.left + span * index / last) for index in range(frame.width)]
     for target in sweep.targets:
-        for column, height in enumerate(_between(sweep.curve(target), across)):
+        for column, height in enumerate(theory_between(sweep.curve(target), across)):
             if height is not None and height >= frame.low:
                 cells[frame.line(height)][column] = ("-", FAINT)
     for target in reversed(sweep.targets):
@@ -156,7 +156,7 @@ def _legend(sweep: Sweep, style: Style) -> list[Text]:
     return [Text(line.replace("\u00a0", " ")) for line in story]
 
 
-def _between(curve: list[Point], depths: list[float]) -> list[float | None]:
+def theory_between(curve: list[Point], depths: list[float]) -> list[float | None]:
     """log10 of theory's reach at ``depths``; exponential in between, as it is at a fixed point."""
     points = sorted((p.depth, math.log10(p.theory)) for p in curve if p.theory)
     heights: list[float | None] = []
@@ -183,12 +183,12 @@ def _fits(sweep: Sweep, style: Style) -> RenderableType:
         table.add_row(
             Text(name(style.safe(target), 30)),
             Text("-" if deepest is None else f"{deepest:,}"),
-            Text(_fit_story(fit(curve))),
+            Text(fit_story(fit(curve))),
         )
     return table
 
 
-def _fit_story(curve: Fit) -> str:
+def fit_story(curve: Fit) -> str:
     return {
         "exponential": f"exponential, ×{number(curve.factor)} per block",
         "polynomial": f"polynomial, depth^{number(curve.power)}",
@@ -220,11 +220,11 @@ def _heat_map(sweep: Sweep, target: str, style: Style) -> list[RenderableType]:
     if len(fit_columns) < len(columns):
         lines.append(Text(f"{len(columns) - len(fit_columns)} columns more: use a wider terminal"))
     if sweep.theory:
-        lines += [Text(line) for line in wrapped(_edge_story(sweep, target), style, 0)]
+        lines += [Text(line) for line in wrapped(edge_story(sweep, target), style, 0)]
     return lines
 
 
-def _edge_story(sweep: Sweep, target: str) -> str:
+def edge_story(sweep: Sweep, target: str) -> str:
     edges = sorted({edge for (of, _), edge in sweep.edges.items() if of == target})
     if not edges:
         return "theory: no edge of chaos on this map"

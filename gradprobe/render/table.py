@@ -15,6 +15,7 @@ from gradprobe.measure.profile import RowProfile, RowStatus
 from gradprobe.numbers import fraction, kind, name, number, plural
 from gradprobe.render.canvas import (
     BAD,
+    ENDLESS,
     FAINT,
     NARROW,
     Style,
@@ -69,7 +70,7 @@ def table(report: Report, style: Style, everything: bool) -> RenderableType:
     profile, rows = report.profile, report.rows
     name_width, kind_width = _widths(report, style)
     room = style.width - (name_width + 2) - (kind_width + 2 if kind_width else 0) - (8 + 2)
-    columns = _columns(report, room - _BAR[0])
+    columns = columns_of(report, room - _BAR[0])
     room -= sum(column.width + 2 for column in columns)
     bar_width = min(_BAR[1], room) if room >= _LEAST_BAR else 0
     heads: list[tuple[str | Text, str]] = [(profile.unit[:name_width], "left")]
@@ -77,7 +78,7 @@ def table(report: Report, style: Style, everything: bool) -> RenderableType:
     numbers: list[tuple[str | Text, str]] = [(column.header, "right") for column in columns]
     scaled = scale(bar_width) if bar_width >= _BAR[0] else ""
     lines = grid([*heads, ("reach", "right"), (scaled, "left"), *numbers])
-    shown = range(len(rows)) if everything else fold(len(rows), _telling(report), MOST_ROWS)
+    shown = range(len(rows)) if everything else fold(len(rows), telling(report), MOST_ROWS)
     for gap, index in with_gaps(shown):
         if gap:
             told = plural(gap, profile.unit)
@@ -115,7 +116,7 @@ def _widths(report: Report, style: Style) -> tuple[int, int]:
     return name_width, min(kind_width, kind_share) if left >= kind_share + 2 else 0
 
 
-def _columns(report: Report, room: int) -> list[Column]:
+def columns_of(report: Report, room: int = ENDLESS) -> list[Column]:
     """The columns that find room, with those that were asked for first."""
     requested: list[Column] = []
     if report.theory:  # the factor across the row, going back, and what it should be
@@ -141,7 +142,7 @@ def _indent(row: RowProfile) -> str:
     return "  " * min(row.level, 1)
 
 
-def _telling(report: Report) -> list[int]:
+def telling(report: Report) -> list[int]:
     """Rows that must not be folded away: with a finding, or where the trend breaks."""
     rows = report.rows
     named = {finding.row for finding in report.findings if finding.severity > Severity.INFO}

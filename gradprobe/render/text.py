@@ -188,21 +188,25 @@ def _spread(spread: Spread, write: Callable[[float | None], str]) -> str:
     return median if low == high else f"{median} ({low} to {high})"
 
 
-def _header(report: Report, style: Style) -> list[Text]:
+def facts(report: Report) -> str:
+    """``8 rows, 29,770 parameters, projection loss, batch 32, seed 0, float32``"""
     config = report.config
     rows = [row for row in report.rows if row.level == 0]
     size, data = config.get("batch_size"), config.get("data")
-    source = f" of {style.safe(str(data))}" if data else ""
-    facts = [
+    parts = [
         plural(len(rows), report.profile.unit),
         plural(report.profile.parameters, "parameter"),
         f"{config.get('loss')} loss",
-        f"batch {size}{source}" if size else "",
+        f"batch {size}{f' of {data}' if data else ''}" if size else "",
         f"seed {config['seed']}" if "seed" in config else "",
         f"weights of {style.safe(str(config['weights']))}" if config.get("weights") else "",
         f"{config.get('dtype')}",
     ]
-    line = ", ".join(fact for fact in facts if fact)
+    return ", ".join(part for part in parts if part)
+
+
+def _header(report: Report, style: Style) -> list[Text]:
+    config, line = report.config, style.safe(facts(report))
     target, title = style.safe(report.target), style.safe(report.name or "")
     heads = [f"{target}: {title}" if title else target]
     if cell_len(heads[0]) > style.width:

@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
-from gradprobe._version import __version__
 from gradprobe.cli import options as o
 from gradprobe.cli.effects import Given
 from gradprobe.cli.flatten import flattened
 from gradprobe.cli.output import emit, progress
+from gradprobe.cli.views import of_block
 from gradprobe.render.block import block_steps
-from gradprobe.render.json import render_block
 from gradprobe.spec.options import RunOptions
 from gradprobe.spec.sources.table import TargetOptions
 from gradprobe.tasks.probe import block as take_apart
@@ -42,15 +41,15 @@ def block(
     spec, options = o.loaded(target, about, options, given)
     with progress(f"probing {target}"):
         taken = take_apart(spec, options, row, run)
-    if output.format == "json":
-        output.emit(render_block(taken, target, {"gradprobe": __version__}))
+    views = of_block(taken, target)
+    here = output.output is None and sys.stdin.isatty() and sys.stdout.isatty()
+    if not step or output.format != "text" or not here:
+        output.publish(views)
         return 0
     steps = block_steps(taken, target, output.style)
-    if step and output.output is None and sys.stdin.isatty() and sys.stdout.isatty():
-        for index, text in enumerate(steps):
-            emit(text + "\n")
-            if index < len(steps) - 1:
-                input("Enter for the next step ")
-    else:
-        output.emit("\n".join(steps))
+    for index, text in enumerate(steps):
+        emit(text + "\n")
+        if index < len(steps) - 1:
+            input("Enter for the next step ")
+    output.write_files(views)
     return 0

@@ -6,11 +6,8 @@ from gradprobe.cli import options as o
 from gradprobe.cli.effects import Given, kind_of
 from gradprobe.cli.flatten import flattened
 from gradprobe.cli.output import progress
+from gradprobe.cli.views import of_comparison
 from gradprobe.errors import InputError
-from gradprobe.render.check.markdown import render_comparison as render_markdown
-from gradprobe.render.compare import render_comparison
-from gradprobe.render.csv import render_reports
-from gradprobe.render.json import render_comparison as render_json
 from gradprobe.spec.options import RunOptions
 from gradprobe.spec.sources.table import TargetOptions
 from gradprobe.tasks.probe import probe_target
@@ -48,10 +45,5 @@ def compare(
             continue
         with progress(f"probing {source.source}"):
             reports.append(probe_target(source, options, run=run))
-    if output.format == "json":
-        output.emit(render_json(reports))
-    elif output.format in ("markdown", "csv"):
-        output.emit((render_markdown if output.format == "markdown" else render_reports)(reports))
-    else:
-        output.emit(render_comparison(reports, output.style, everything=output.everything))
+    output.publish(of_comparison(reports, output.everything))
     return output.exit_code(reports)

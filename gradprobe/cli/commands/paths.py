@@ -6,12 +6,11 @@ from typing import Annotated
 
 import typer
 
-from gradprobe._version import __version__
 from gradprobe.cli import options as o
 from gradprobe.cli.effects import Given
 from gradprobe.cli.flatten import flattened
 from gradprobe.cli.output import progress
-from gradprobe.render.paths import render_paths, render_paths_json
+from gradprobe.cli.views import of_paths
 from gradprobe.spec.options import RunOptions
 from gradprobe.spec.sources.table import TargetOptions
 from gradprobe.tasks.probe import paths as expand
@@ -40,9 +39,5 @@ def paths(
     spec, options = o.loaded(target, about, options, given)
     with progress(f"expanding {target}"):
         expanded = expand(spec, options, max_paths, run)
-    if output.format == "json":
-        output.emit(render_paths_json(expanded, target, {"gradprobe": __version__}))
-    else:
-        everything = output.everything
-        output.emit(render_paths(expanded, target, output.style, everything=everything))
+    output.publish(of_paths(expanded, target, output.everything))
     return 0

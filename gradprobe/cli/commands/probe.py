@@ -7,7 +7,8 @@ from dataclasses import replace
 from gradprobe.cli import options as o
 from gradprobe.cli.effects import Given
 from gradprobe.cli.flatten import flattened
-from gradprobe.cli.output import progress, rendered
+from gradprobe.cli.output import progress
+from gradprobe.cli.views import of_report
 from gradprobe.spec.options import RunOptions
 from gradprobe.spec.sources.table import TargetOptions
 from gradprobe.spec.write import render_target
@@ -51,5 +52,5 @@ def probe(
     report = probe_seeds(
         spec, options, several, run, lambda which: progress(f"probing {target}{which}")
     )
-    output.emit(rendered(report, output))
+    output.publish(of_report(report, output.everything))
     return output.exit_code([report])

@@ -10,8 +10,9 @@ import typer
 
 from gradprobe.cli.flatten import Fields, flattened
 from gradprobe.cli.output import OutputOptions, say
+from gradprobe.cli.views import of_steps
 from gradprobe.measure.measurement import Step
-from gradprobe.render.steps import RENDERERS, facts
+from gradprobe.render.steps import facts
 from gradprobe.spec.options import ProbeOptions, Shown, option
 from gradprobe.tasks.script import Script, run_script, steps_in
 from gradprobe.verdict.report import Report
@@ -47,7 +48,7 @@ def run(
             return output.exit_code(reports)
         for line in facts(seen):
             say(line)
-        output.emit(RENDERERS[output.format](reports, output.style, output.everything))
+        output.publish(of_steps(reports, output.everything))
         return output.exit_code(reports)
 
     program = Script(script, tuple(arguments or ()), module, steps_in(steps), optimizer)

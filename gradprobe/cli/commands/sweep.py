@@ -7,13 +7,11 @@ from typing import Annotated
 
 import typer
 
-from gradprobe._version import __version__
 from gradprobe.cli import options as o
 from gradprobe.cli.effects import Given
 from gradprobe.cli.flatten import flattened
 from gradprobe.cli.output import steps
-from gradprobe.render.csv import render_sweep as render_csv
-from gradprobe.render.sweep import render_sweep, render_sweep_json
+from gradprobe.cli.views import of_sweep
 from gradprobe.spec.options import RunOptions
 from gradprobe.spec.sources.table import TargetOptions
 from gradprobe.tasks import sweep as sweeping
@@ -50,11 +48,5 @@ def sweep(
     todo, empty = sweeping.plan(targets, about, axes, options, run)
     o.require_swept(given, targets, todo)
     points = tuple(steps("networks", sweeping.run(todo, jobs), len(todo)))
-    done = replace(empty, points=points)
-    if output.format == "text":
-        output.emit(render_sweep(done, output.style))
-    else:
-        versions = {"gradprobe": __version__}
-        json = output.format == "json"
-        output.emit(render_sweep_json(done, versions) if json else render_csv(done))
+    output.publish(of_sweep(replace(empty, points=points)))
     return 0

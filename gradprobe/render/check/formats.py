@@ -23,7 +23,16 @@ FORMATS: dict[str, Callable[[CheckResult, Style], str]] = {
     "sarif": lambda result, style: render_sarif(result),
     "github": lambda result, style: render_github(result),
     "gitlab": lambda result, style: render_gitlab(result),
+    "html": lambda result, style: _page(result),
     "markdown": lambda result, style: render_markdown(result),
 }
+
+
+def _page(result: CheckResult) -> str:
+    from gradprobe.render.html.page import check_page
+
+    return check_page(result)
+
+
 CONCISE = "concise"
 FOR_PEOPLE = (CONCISE, "full")

@@ -1,0 +1,1 @@
+"""A value → one page that needs nothing else: its JSON, its tables and its pictures."""
