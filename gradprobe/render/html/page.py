@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from msgspec import to_builtins
 
+from gradprobe._version import __version__
 from gradprobe.errors import printable
 from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
 from gradprobe.numbers import count, fraction, kind, number, plural
@@ -104,7 +105,7 @@ def _templates() -> Environment:
     )
     environment.filters |= {"number": number, "fraction": fraction, "plural": plural}
     environment.filters |= {"count": count, "short": partial(kind, width=18)}
-    environment.globals["units"] = views.UNITS
+    environment.globals |= {"units": views.UNITS, "version": __version__}
     for suffix in ("css", "js"):
         text = loader.get_source(environment, f"page.{suffix}")[0].strip()
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

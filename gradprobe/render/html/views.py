@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gradprobe.measure.profile import RowProfile
-from gradprobe.numbers import number
+from gradprobe.numbers import number, plural
 from gradprobe.render.canvas import ENDLESS, VERDICT_COLOURS, Style, fold
 from gradprobe.render.compare import FOOTERS, align
 from gradprobe.render.html.scale import Scale, curve, scale_of
@@ -86,7 +86,7 @@ def report_view(report: Report, scale: Scale) -> ReportView:
         report=report,
         tone=tone(report.verdict),
         facts=facts(report),
-        decay=decay_story(report.profile),
+        decay=_story(report),
         lines=_lines(report),
         columns=columns,
         rows=_rows(report, scale, columns),
@@ -94,6 +94,17 @@ def report_view(report: Report, scale: Scale) -> ReportView:
         scale=scale,
         curve=reach_curve([report.profile.reach_of(row) for row in report.rows], scale),
     )
+
+
+def _story(report: Report) -> str:
+    """What of the gradient arrives, for somebody who has never seen the word reach."""
+    story, trunk = decay_story(report.profile), report.profile.trunk
+    if not story or not trunk:
+        return story
+    _, _, rest = story.partition(", ")
+    unit, steps = report.profile.unit, plural(report.profile.steps, report.profile.unit)
+    ends = f"reaches {unit} {trunk[0].name}, {steps} before {unit} {trunk[-1].name}"
+    return f"{number(report.reach)} of the gradient {ends}" + (f": {rest}" if rest else "")
 
 
 def _lines(report: Report) -> list[tuple[str, str]]:

@@ -181,10 +181,8 @@
     const output = document.getElementById(table.id.replace(/rows$/, "hover"));
     const rows = rowsOf(table);
     const at = (event) => {
-      const box = chart.querySelector(".plot").getBoundingClientRect();
-      const left = chart.getBoundingClientRect().left + 54;
-      const width = chart.getBoundingClientRect().width - 58;
-      const place = Math.round(((event.clientX - left) / (width || box.width)) * (rows.length - 1));
+      const box = chart.getBoundingClientRect();
+      const place = Math.round(((event.clientX - box.left) / box.width) * (rows.length - 1));
       return Math.min(rows.length - 1, Math.max(0, place));
     };
     chart.addEventListener("pointermove", (event) => {
