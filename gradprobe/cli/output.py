@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, TypeVar
 from gradprobe.errors import ExitCode, InputError, printable, without_commands
 from gradprobe.files import write_atomically
 from gradprobe.render.canvas import Style
-from gradprobe.render.picture import render_picture
 from gradprobe.spec.options import SEVERITIES, Shown, option
 from gradprobe.verdict.report import Report, Severity
 
@@ -89,6 +88,8 @@ class OutputOptions:
         if self.html is not None:
             write_atomically(self.html, views.page())
         if self.svg is not None:
+            from gradprobe.render.picture import render_picture
+
             width = self.style.width
             text = views.text(Style(width, color=True))
             write_atomically(self.svg, render_picture(text, width))
