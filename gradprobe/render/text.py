@@ -199,7 +199,7 @@ def facts(report: Report) -> str:
         f"{config.get('loss')} loss",
         f"batch {size}{f' of {data}' if data else ''}" if size else "",
         f"seed {config['seed']}" if "seed" in config else "",
-        f"weights of {style.safe(str(config['weights']))}" if config.get("weights") else "",
+        f"weights of {config['weights']}" if config.get("weights") else "",
         f"{config.get('dtype')}",
     ]
     return ", ".join(part for part in parts if part)
