@@ -54,8 +54,8 @@ TORCHVISION = {
 # Of timm, by the side of their images; "+": the side is given to the model too.
 TIMM = {
     "64": """resnet10t resnet14t resnet26 resnet26d resnet50d resnet50 resnetv2_50 resnetv2_50t
-    preact_resnet18 resnetv2_18 resnetblur50 seresnet18 seresnet50 ecaresnet50t ecaresnetlight
-    gcresnet33ts resnest14d resnest26d res2net50_26w_4s sknet18 skresnet18 skresnext50_32x4d
+    resnetv2_18 resnetblur50 seresnet18 seresnet50 ecaresnet50t ecaresnetlight
+    gcresnet33ts resnest14d resnest26d res2net50_26w_4s skresnet18 skresnext50_32x4d
     regnety_002 regnety_004 regnetx_002 regnetx_004 regnety_008 regnetz_005 dla34 dla46_c dla60
     dla60_res2net dpn48b dpn68 selecsls42 selecsls42b selecsls60 vovnet39a ese_vovnet19b_dw
     ese_vovnet19b_slim hardcorenas_a mobilenetv1_100 mobilenetv2_050 mobilenetv2_100
@@ -73,19 +73,20 @@ TIMM = {
     poolformer_s12 poolformerv2_s12 caformer_s18 convformer_s18 bat_resnext26ts
     botnet26t_256 halonet26t lambda_resnet26t eca_halonext26ts gernet_s gernet_m xception41
     haloregnetz_b visformer_tiny ese_vovnet39b resnext26ts coatnet_pico_rw_224 mambaout_femto
-    mambaout_kobe swiftformer_xs shvit_s1""",
+    mambaout_kobe swiftformer_xs shvit_s1 convmixer_768_32""",
     "128": "inception_v4 inception_resnet_v2 xception legacy_xception",
     "+64": """vit_tiny_patch16_224 deit_tiny_patch16_224 deit3_small_patch16_224
     vit_small_patch16_224 vit_wee_patch16_reg1_gap_256 cait_xxs24_224 xcit_nano_12_p16_224
-    crossvit_tiny_240 pit_ti_224 mixer_s16_224 gmlp_ti16_224 gmlp_s16_224 resmlp_12_224
-    resmlp_24_224 convmixer_768_32 beit_base_patch16_224 beitv2_base_patch16_224
+    pit_ti_224 mixer_s16_224 gmlp_ti16_224 gmlp_s16_224 resmlp_12_224
+    resmlp_24_224 beit_base_patch16_224 beitv2_base_patch16_224
     eva02_tiny_patch14_224 vit_medium_patch16_gap_240 tnt_s_patch16_224 vit_relpos_small_patch16_224
     swin_tiny_patch4_window7_224 swin_s3_tiny_224 flexivit_small volo_d1_224""",
     "224": """levit_128s levit_128 efficientformer_l1 efficientformerv2_s0 coat_tiny coat_lite_tiny
     convit_tiny twins_svt_small twins_pcpvt_small pvt_v2_b0 pvt_v2_b1 nest_tiny sequencer2d_s
     mvitv2_tiny hiera_tiny_224 tiny_vit_5m_224 efficientvit_m0 efficientvit_m2 davit_tiny
     focalnet_tiny_srf gcvit_xxtiny coatnet_nano_rw_224 maxvit_pico_rw_256 edgenext_small
-    mobileone_s2 cs3darknet_s crossvit_9_240 visformer_small mobilevitv2_075 swinv2_cr_tiny_224""",
+    mobileone_s2 cs3darknet_s crossvit_9_240 crossvit_tiny_240 visformer_small mobilevitv2_075
+    swinv2_cr_tiny_224""",
 }
 # Of transformers, by model type, at a smaller size: with tokens, an encoder and a decoder, images.
 SMALL = {
@@ -94,6 +95,12 @@ SMALL = {
     "num_attention_heads": 4,
     "intermediate_size": 256,
     "vocab_size": TOKENS,
+}
+OWN_SIZES = {  # what must fit the sizes above
+    "gpt_neo": {"attention_types": [[["global", "local"], 3]]},
+    "gptj": {"rotary_dim": 16},
+    "codegen": {"rotary_dim": 16},
+    "xlnet": {"d_head": 32},
 }
 LANGUAGE = """bert roberta distilbert albert electra mpnet convbert roformer camembert ernie fnet
     nystromformer megatron-bert rembert modernbert xlm-roberta deberta deberta-v2 gpt2 gpt_neo
@@ -132,7 +139,9 @@ def small(kind: str) -> Any:
 
     own = AutoConfig.for_model(kind)
     names = [name for name in SMALL if hasattr(own, name) and not isinstance(own, dict)]
-    more = {"head_dim": 32} if getattr(own, "head_dim", None) else {}
+    more: dict[str, Any] = dict(OWN_SIZES.get(kind, {}))
+    if "head_dim" in vars(own):
+        more["head_dim"] = 32
     if getattr(own, "num_key_value_heads", None):
         more["num_key_value_heads"] = 4
     if getattr(own, "pad_token_id", None):

@@ -51,7 +51,7 @@ def gradprobe_signals(subject: Subject) -> dict[str, Any]:
     """The signals of one probe, with today's reach and verdict beside them."""
     profile = measure(subject)
     look = second_look(subject)
-    found = signals(profile, look.coherence, look.highways, look.lost_past)
+    found = signals(profile, look.coherence, look.highways, look.lost_past, look.invariant)
     verdict = diagnose(profile, THRESHOLDS)[1]
     return {
         "signals": found and {k: short(v) for k, v in found._asdict().items()},

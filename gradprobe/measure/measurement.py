@@ -29,6 +29,8 @@ class SecondLook(NamedTuple):
     ``lost_past`` is how many decades the gradient of a recurrent layer's input loses on its way to
     the sequence's first position: in the call that loses most, 0 without recurrent layers. All
     calls of a recurrent cell are one sequence.
+    ``invariant`` is the share of the weights, 0 to 1, that stand in front of a normalisation: their
+    gradient is at a right angle to them (Arora, Li and Lyu 2018, arXiv 1812.03981).
     """
 
     coherence: float | None
@@ -36,6 +38,7 @@ class SecondLook(NamedTuple):
     lost_past: float
     normalised: int | None  # least values of a channel that a BatchNorm of the batch had
     further: Further = Further()
+    invariant: float = 0.0
 
 
 class NoLook(NamedTuple):

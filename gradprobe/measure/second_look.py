@@ -78,13 +78,14 @@ def second_look(subject: Subject, step: float = STEP, bends: bool = False) -> Se
             further = further_of(subject, first.glance)
             look, before, spread = first.look, first.gradients, first.spread
             del first  # whose glance holds a gradient of every parameter
-            moved = moved_against(weights, before, step, spread)
+            moved, invariant = moved_against(weights, before, step, spread)
             # Until the backward pass is over: a checkpointed layer runs again in it.
             with undisturbed(subject.model), standing_at(weights, moved):
                 alike = _compared(subject, {name: weights[name] for name in moved}, before)
         except Exception as error:
             raise failed(error) from error
-    return look._replace(coherence=_lower_quartile(alike), further=further)
+    coherence = _lower_quartile(alike)
+    return look._replace(coherence=coherence, invariant=invariant, further=further)
 
 
 class _FirstPass(NamedTuple):

@@ -1,4 +1,4 @@
-"""Weights and their gradients → the weights a small step later.
+"""Weights and their gradients → the weights a small step later, and how many scale is free.
 
 A weight in front of a normalisation is scale-invariant: its gradient is orthogonal to it, so a step
 that is too long makes the weight longer and the next step shorter, until the steps fit (Arora, Li
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,12 +25,19 @@ _RIGHT_ANGLE = 0.05  # of the cosine that two random directions have
 _PART = 1 << 20  # numbers of a weight that are compared at once
 
 
+class Moved(NamedTuple):
+    """The weights after the step, by name, and the share of them that are scale-invariant."""
+
+    weights: dict[str, Tensor]
+    invariant: float
+
+
 def moved_against(
     weights: Mapping[str, Tensor],
     gradients: Mapping[str, Tensor],
     step: float,
     spread: float = math.inf,
-) -> dict[str, Tensor]:
+) -> Moved:
     """Each weight that a step can move, after the step.
 
     Args:
@@ -49,11 +57,12 @@ def moved_against(
                 falls[name] = unit * length
     fall = math.fsum(falls.values())
     short = min(step, max(SHORTEST * step, CHANGE * spread / fall)) if fall else step
-    return {
+    moved = {
         name: _moved(weights[name].detach(), gradients[name], share * unit)
         for name, unit in whole.items()
         for share in [short if name in falls else step]
     }
+    return Moved(moved, len(falls) / len(whole) if whole else 0.0)
 
 
 def _orthogonal(weight: Tensor, gradient: Tensor, lengths: float) -> bool:

@@ -1,6 +1,6 @@
 """What loses a gradient, in words: where it happens, how a finding says it, and what mends it.
 
-``CAUSES`` has every signal; the bands of reach use the same words.
+``CAUSES`` has every signal that speaks against a network; the bands of reach use the same words.
 """
 
 from __future__ import annotations
@@ -274,7 +274,7 @@ class Cause(NamedTuple):
     verdict: Verdict = Verdict.SHATTERED  # of a network that fails with this as its main cause
 
 
-# Every signal of ``Signals``.
+# Every signal of ``Signals`` that speaks against a network: all but ``invariant``.
 CAUSES = {
     "decay": Cause(
         lambda value: f"decay {_decades(value, CAPS.decay)}",

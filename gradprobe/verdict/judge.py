@@ -63,7 +63,9 @@ def weigh(measurement: Measurement) -> Training | None:
     if look.normalised is not None and look.normalised < _NORMALISED:
         few = f"BatchNorm has {look.normalised} values a channel, too few to tell"
         return Training(reason=f"{few} ({_NORMALISED} do: --batch-size)")
-    weighed = signals(measurement.profile, look.coherence, look.highways, look.lost_past)
+    weighed = signals(
+        measurement.profile, look.coherence, look.highways, look.lost_past, look.invariant
+    )
     if weighed is None:
         return Training(reason="no weight has a finite gradient that is not zero")
     chance, trial = probability(weighed), measurement.trial

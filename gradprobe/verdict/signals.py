@@ -1,4 +1,4 @@
-"""What a profile says about whether a network will train, as seven numbers. No torch.
+"""What a profile says about whether a network will train, as eight numbers. No torch.
 
 A signal is three things: its number, here; its weights, in ``calibration.py``; and its words, in
 ``causes.py``.
@@ -16,15 +16,17 @@ from gradprobe.measure.profile import GradientProfile
 
 
 class Signals(NamedTuple):
-    """What the calibrated verdict is made of: six signs of trouble, and one of health."""
+    """What the calibrated verdict is made of: six signs of trouble, and two of health."""
 
     decay: float  # decades by which the gradient shrinks from the trunk's last row to its first
-    growth: float  # decades by which it grows × (1 - the rows' mean highway)
+    # decades by which it grows × (1 - the rows' mean highway) × (1 - invariant)
+    growth: float
     forward_growth: float  # decades by which the activations grow along the trunk: one is harmless
     lost_inputs: float  # decades of input dependence lost by the trunk's last row with weights
     lost_past: float  # decades by which it shrinks along a recurrent layer's sequence
     shattering: float  # (1 - coherence) × (1 - the mean highway), 0 to 1
     coherence: float  # of the gradient with itself a small step later, 0 to 1
+    invariant: float = 0.0  # the share of the weights whose scale a normalisation takes out, 0 to 1
 
     @property
     def bare(self) -> float:
@@ -42,6 +44,7 @@ CAPS = Signals(
     lost_past=4.0,
     shattering=1.0,
     coherence=1.0,
+    invariant=1.0,
 )
 
 
@@ -53,6 +56,7 @@ def signals(
     coherence: float | None,
     highways: Mapping[str, float],
     lost_past: float = 0.0,
+    invariant: float = 0.0,
 ) -> Signals | None:
     """The signals of one probe.
 
@@ -61,6 +65,8 @@ def signals(
         coherence: of the gradient with itself a small step later, with the projection loss.
         highways: of the rows that have one, by name.
         lost_past: decades that a gradient loses along a recurrent layer's sequence.
+        invariant: share of the weights in front of a normalisation. Their gradient may grow: their
+            step, relative to them, comes to be the same (Arora, Li and Lyu 2018, arXiv 1812.03981).
 
     Returns:
         ``None`` where there is nothing to weigh: an ``obstacle``, or no coherence.
@@ -70,15 +76,16 @@ def signals(
     profile = without_time(profile)
     decades = math.log10((profile.reach or 1.0) / min(1.0, _POOLED * profile.pooled))
     bare = 1 - _mean_highway(profile, highways)
-    coherence = _between(coherence, CAPS.coherence)
+    coherence, invariant = _between(coherence, 1.0), _between(invariant, 1.0)
     measured = Signals(
         decay=-decades,
-        growth=_between(decades, CAPS.growth) * bare,
+        growth=_between(decades, CAPS.growth) * bare * (1 - invariant),
         forward_growth=_forward_growth(profile),
         lost_inputs=_lost_inputs(profile),
         lost_past=lost_past,
         shattering=(1 - coherence) * bare,
         coherence=coherence,
+        invariant=invariant,
     )
     return Signals(*map(_between, measured, CAPS))
 

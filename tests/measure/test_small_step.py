@@ -38,7 +38,7 @@ def normalised() -> nn.Sequential:
 
 def test_without_a_spread_every_weight_goes_its_share(normalised: nn.Sequential) -> None:
     weights, gradients = gradients_of(normalised, torch.randn(20, 12).double())
-    gone = lengths(weights, moved_against(weights, gradients, STEP))
+    gone = lengths(weights, moved_against(weights, gradients, STEP).weights)
     assert gone == pytest.approx({"0.weight": STEP, "3.weight": STEP})
 
 
@@ -49,7 +49,7 @@ def test_only_what_is_scale_invariant_is_held_back(normalised: nn.Sequential) ->
     assert abs(float((weight * gradient).sum())) < 1e-4 * float(weight.norm() * gradient.norm())
     slope = float(weight.norm() * gradient.norm()) / 3  # of 9 singular values
     spread = 0.2 * STEP * slope / CHANGE
-    moved = moved_against(weights, gradients, STEP, spread)
+    moved = moved_against(weights, gradients, STEP, spread).weights
     gone = lengths(weights, moved)
     assert gone == pytest.approx({"0.weight": 0.2 * STEP, "3.weight": STEP})
     fallen = float(((weight - moved["0.weight"]) * gradient).sum())
@@ -58,7 +58,7 @@ def test_only_what_is_scale_invariant_is_held_back(normalised: nn.Sequential) ->
 
 def test_the_step_is_not_lost_in_rounding(normalised: nn.Sequential) -> None:
     weights, gradients = gradients_of(normalised, torch.randn(20, 12).double())
-    gone = lengths(weights, moved_against(weights, gradients, STEP, 0.0))
+    gone = lengths(weights, moved_against(weights, gradients, STEP, 0.0).weights)
     assert gone["0.weight"] == pytest.approx(SHORTEST * STEP)
 
 
@@ -67,7 +67,9 @@ def test_a_wide_weight_without_a_norm_is_not_taken_for_an_invariant_one() -> Non
     generator = torch.Generator().manual_seed(0)
     weight = {"w": torch.randn(300, 300, generator=generator)}
     gradient = {"w": torch.randn(300, 300, generator=generator)}
-    assert lengths(weight, moved_against(weight, gradient, STEP, 0.0)) == pytest.approx({"w": STEP})
+    assert lengths(weight, moved_against(weight, gradient, STEP, 0.0).weights) == pytest.approx(
+        {"w": STEP}
+    )
 
 
 def deep(depth: int) -> nn.Module:

@@ -86,7 +86,8 @@ def test_contributions_add_up_to_the_score(signals: Signals) -> None:
         terms = [COEFFICIENTS[name][model] * x for name, x in beyond._asdict().items()]
         score = COEFFICIENTS["intercept"][model] + math.fsum(terms)
         assert math.fsum(part[model] for part in parts.values()) == pytest.approx(score, abs=1e-9)
-        assert all(parts[name][model] <= 0 for name in Signals._fields)
+        assert parts["invariant"][model] >= 0
+        assert all(parts[name][model] <= 0 for name in CAUSES)
         if model == 0:
             assert log_odds(p) == pytest.approx(score, abs=1e-6)
         elif p > probability(signals).sgd:
@@ -220,7 +221,7 @@ def test_at_its_cap_a_signal_is_at_least_that() -> None:
 
 
 def test_every_signal_has_words() -> None:
-    assert tuple(CAUSES) == Signals._fields
+    assert (*CAUSES, "invariant") == Signals._fields
 
 
 @settings(max_examples=50, deadline=None)

@@ -13,7 +13,7 @@ from gradprobe.measure.profile import RowProfile, RowStatus, call_name
 from gradprobe.verdict.calibration import COEFFICIENTS, IDEAL, probability
 from gradprobe.verdict.signals import CAPS, Signals, signals
 
-BETTER = {"coherence"}  # more of it is good news; more of every other is bad news
+BETTER = {"coherence", "invariant"}  # more of them is good news; more of every other is bad news
 
 
 def test_signals_of_a_shrinking_gradient() -> None:
@@ -27,6 +27,12 @@ def test_signals_of_a_growing_gradient_behind_half_a_highway() -> None:
     highways = {"0": 0.0, "1": 0.25, "2": 0.75}
     found = signals(with_reach(10**1.5, steps=5), 0.2, highways)
     expected = IDEAL._replace(growth=1.5 / 2, shattering=0.8 / 2, coherence=0.2)
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_in_front_of_a_norm_growth_does_no_harm() -> None:
+    found = signals(with_reach(10**1.5, steps=5), 0.2, {}, invariant=0.75)
+    expected = IDEAL._replace(growth=1.5 / 4, shattering=0.8, coherence=0.2, invariant=0.75)
     assert found == pytest.approx(expected, abs=1e-12)
 
 
