@@ -16,7 +16,9 @@ from gradprobe.verdict.report import Report, Training
 from gradprobe.verdict.rules.rule import Selection
 from gradprobe.verdict.signals import effort, signals
 
-_NORMALISED = 32  # values a channel: what the calibration's networks had, and fewer shatter
+# Values a channel, as the calibration's networks had: with fewer a coherence is lower, so that what
+# is said to train with few does, and the others cannot be told.
+_NORMALISED = 32
 
 
 def judge(measurement: Measurement, target: str, options: JudgeOptions) -> Report:
@@ -60,15 +62,16 @@ def weigh(measurement: Measurement) -> Training | None:
     look = measurement.look
     if look is None:
         return None
-    if look.normalised is not None and look.normalised < _NORMALISED:
-        few = f"BatchNorm has {look.normalised} values a channel, too few to tell"
-        return Training(reason=f"{few} ({_NORMALISED} do: --batch-size)")
     weighed = signals(
         measurement.profile, look.coherence, look.highways, look.lost_past, look.invariant
     )
     if weighed is None:
         return Training(reason="no weight has a finite gradient that is not zero")
     chance, trial = probability(weighed), measurement.trial
+    few = look.normalised is not None and look.normalised < _NORMALISED
+    if few and not outlook(chance).trains:
+        reason = f"BatchNorm has {look.normalised} values a channel, too few to tell"
+        return Training(reason=f"{reason} ({_NORMALISED} do: --batch-size)")
     # The second model knows the drawn loss, not the user's own.
     took = effort(trial) if trial and not trial.own else None
     after = None if took is None else probability(weighed, took)
