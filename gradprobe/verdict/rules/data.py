@@ -15,7 +15,7 @@ from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds
 _LARGE = 20.0  # RMS of inputs and of targets; sound ones had 4.5 at most, faulty ones 56 or more
 _FLAT = 0.8  # share of a sigmoid's outputs; sound ones had 0 to 0.79, faulty ones 0.85 or more
 _SILENT = 0.15  # share of samples; sound 0.1 at most, faulty 0.2 or more
-# Factor across what stands behind the trunk: 3e-4 in front of the small heads of BEiT and EVA, which
+# Factor across what stands behind the trunk: 3e-4 in front of the heads of BEiT and EVA, which
 # are drawn at 1e-3 of the usual size; faulty ones 1e-6.
 _BEHIND = 1e-4
 _GUESS = 1e3  # times the loss of a constant guess; sound up to 603, faulty 40,000
