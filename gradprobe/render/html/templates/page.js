@@ -1,5 +1,6 @@
 "use strict";
 (() => {
+  document.documentElement.className = "js";
   const all = (selector, inside = document) => [...inside.querySelectorAll(selector)];
   const data = JSON.parse(document.getElementById("data").textContent);
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
