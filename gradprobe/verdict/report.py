@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from html import escape
+from importlib import import_module
 from statistics import median_low
 from typing import NamedTuple
 
@@ -172,6 +174,17 @@ class Report:
     def fails(self, fail_on: Severity) -> bool:
         """Whether a finding that is not ignored is at or above ``fail_on``."""
         return any(f.severity >= fail_on and f.ignored is None for f in self.findings)
+
+    def to_html(self) -> str:
+        """The page that ``gradprobe probe --html FILE`` writes: one file that needs no network."""
+        # The renderers stand on a floor above, and are looked up where one is wanted.
+        page = import_module("gradprobe.render.html.page").report_page(self)
+        return str(page)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the page in a frame, whose style and script stay inside."""
+        frame = 'width="100%" height="640" frameborder="0" sandbox="allow-scripts"'
+        return f'<iframe {frame} srcdoc="{escape(self.to_html())}"></iframe>'
 
     def __str__(self) -> str:
         head = f"{self.target}: {self.verdict}"

@@ -19,7 +19,7 @@ import pytest
 from helpers.blocks import BLOCKS, LONG, RESIDUAL
 from helpers.commands import Result
 from helpers.handmade import HOSTILE, finding, profile, report, row
-from helpers.pages import PAGES, VERSIONS, pages
+from helpers.pages import LOST, PAGES, VERSIONS, pages
 
 from gradprobe.errors import printable
 from gradprobe.numbers import number
@@ -174,6 +174,14 @@ def test_probe_writes_a_page_and_a_picture_beside_its_text(
     assert picture.startswith("<svg")
     assert "@font-face" not in picture
     assert "healthy" in picture
+
+
+def test_a_report_is_a_page_and_in_a_notebook_a_frame() -> None:
+    assert LOST.to_html() == page.report_page(LOST)
+    [(tag, attributes)] = Elements(LOST._repr_html_()).tags
+    assert tag == "iframe"
+    assert attributes["srcdoc"] == LOST.to_html()
+    assert attributes["sandbox"] == "allow-scripts"
 
 
 def test_one_file_is_not_written_twice(run: Callable[..., Result], tmp_path: Path) -> None:
