@@ -139,7 +139,7 @@ def overwrite_file(path: Path, text: str) -> None:
         raise
 
 
-def replace_file(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str | bytes) -> None:
     """Put a file with ``text`` in the place of what is there, whose mode it keeps, or nothing.
 
     Raises:
@@ -148,8 +148,9 @@ def replace_file(path: Path, text: str) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".gradprobe-")
     _UNFINISHED.add(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
-            stream.write(text)
+        data = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else text
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
         mode = path.stat().st_mode if path.exists() else 0o666 & ~_umask()
         with contextlib.suppress(OSError):  # some file systems have no modes
             os.chmod(name, mode & 0o777)

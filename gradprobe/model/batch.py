@@ -45,7 +45,7 @@ def load_batch(path: str, spec: InputSpec | None, size: int | None, max_bytes: i
     Raises:
         InputError: no such file, not such data, or data that does not fit the spec's input.
     """
-    arrays = _read_arrays(path, max_bytes)
+    arrays = read_arrays(path, max_bytes)
     inputs = _pick(arrays, INPUT_KEYS)
     if inputs is None:
         if len(arrays) != 1:
@@ -96,7 +96,12 @@ def _as_input(inputs: Tensor, path: str, spec: InputSpec | None) -> Tensor:
     return inputs
 
 
-def _read_arrays(path: str, max_bytes: int) -> dict[str, Tensor]:
+def read_arrays(path: str, max_bytes: int) -> dict[str, Tensor]:
+    """The arrays of a .npy, .npz or .safetensors file by their names; of a .npy file ``x``.
+
+    Raises:
+        InputError: no such file, too large, or not such data.
+    """
     suffix = Path(path).suffix.lower()
     if suffix not in DATA_SUFFIXES:
         hint = ""

@@ -36,8 +36,11 @@ class Script:
     is_module: bool = False
     steps: tuple[int, ...] = (1,)  # to look at, of each optimizer, from 1 on
     optimizer: int | None = None  # the one to look at, in the order in which they were made
+    inputs: str | None = None  # the file that gets the batch of the first step that is shown
 
     def __post_init__(self) -> None:
+        if self.inputs is not None and not self.inputs.endswith(".safetensors"):
+            raise InputError(f"--emit-inputs {self.inputs}: expected a .safetensors file")
         if not self.is_module and not Path(self.target).is_file():
             hint = f"a file; of a module: gradprobe run -m {self.target}"
             raise InputError(f"no script '{self.target}'", hint=hint)
@@ -109,6 +112,7 @@ class _Run:
         self.seen: list[Step] = []
         self.reports: list[Report] = []
         self.reasons: list[str] = []
+        self.unwritten: InputError | None = None  # why the batch is not in its file
         self.code: int | None = None  # the exit code, once the last step was seen
         self.back: Callable[[], None] = _nothing  # gives standard output back
         self.watcher: Watcher | None = None
@@ -124,12 +128,23 @@ class _Run:
         if seen.measurement is None:
             self.reasons.append(seen.reason or "")
         else:
+            if not self.seen:
+                self._keep(seen)
             name = f"{self.script.target}, step {step.number}"
             self.seen.append(step)
             self.reports.append(judge(seen.measurement, name, self.judging))
         counts = list(self.watcher.counts.values()) if self.watcher else []
         if min(counts if chosen is None else counts[chosen : chosen + 1]) >= self.last:
             self._stop()
+
+    def _keep(self, seen: Seen) -> None:
+        from gradprobe.model.call import save_call
+
+        if self.script.inputs is not None and os.environ.get("RANK", "0") == "0":
+            try:
+                save_call(self.script.inputs, seen.args, seen.kwargs)
+            except InputError as error:  # the report comes first
+                self.unwritten = error
 
     @contextmanager
     def stopping(self, watcher: Watcher) -> Iterator[None]:
@@ -159,6 +174,9 @@ class _Run:
             raise self.nothing("it ended")
         self.back()
         self.code = self.finish(self.seen, self.reports)
+        if self.unwritten:
+            print(self.unwritten, file=sys.stderr)
+            self.code = max(self.code, int(ExitCode.USAGE))
         return self.code
 
     def nothing(self, what: str) -> ModelError:

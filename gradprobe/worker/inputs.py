@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_map
 
 from gradprobe.errors import InputError
 from gradprobe.model.batch import load_batch
+from gradprobe.model.call import load_call
 from gradprobe.model.seeds import seed_all
 from gradprobe.worker.blame import step
 from gradprobe.worker.drawn import draw
@@ -23,6 +24,9 @@ def inputs_of(model: nn.Module, request: Request, note: Note) -> Guess | tuple[A
     """What the model is called with, and labels where a data file has them; or what is guessed."""
     options = request.options
     if options.data is not None:
+        call = load_call(options.data, options.batch_size, options.limits.memory)
+        if call is not None:
+            return call, None
         batch = load_batch(options.data, None, options.batch_size, options.limits.memory)
         return batch.inputs, batch.labels
     if request.function is not None:

@@ -33,6 +33,9 @@ def run(
     optimizer: Annotated[
         int | None, typer.Option(help="Of several: this one, from 0.", metavar="N")
     ] = None,
+    emit_inputs: Annotated[
+        str | None, typer.Option(help="Keep the batch for --data.", metavar="FILE.safetensors")
+    ] = None,
     options: Annotated[ProbeOptions, Fields("rows deep limits", {"deep": option(True, _DEEP)})],
     output: OutputOptions,
 ) -> int:
@@ -51,5 +54,6 @@ def run(
         output.publish(of_steps(reports, output.everything))
         return output.exit_code(reports)
 
-    program = Script(script, tuple(arguments or ()), module, steps_in(steps), optimizer)
+    own = tuple(arguments or ())
+    program = Script(script, own, module, steps_in(steps), optimizer, emit_inputs)
     return run_script(program, finish, options)
