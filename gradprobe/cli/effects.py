@@ -56,7 +56,7 @@ EFFECTS: dict[str, tuple[str, str]] = {
     "timeout": ("code named", "what runs no code of yours is not stopped"),
 }
 _NETWORKS = "stack spec code named config"
-_MEASURING = "seed dtype device loss level blocks deep max_memory weights weights_prefix"
+_MEASURING = "seed dtype device loss level blocks deep max_memory weights weights_prefix precision"
 EFFECTS |= dict.fromkeys(_MEASURING.split(), (_NETWORKS, "a report is not measured anew"))
 
 

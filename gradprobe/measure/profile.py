@@ -76,6 +76,21 @@ class AttentionProfile(NamedTuple):
     similarity: float | None  # cosine of two tokens of a sample that the row puts out
 
 
+class PrecisionProfile(NamedTuple):
+    """Which share of a row's gradient entries, where not 0, lies below a dtype's smallest number.
+
+    ``scale`` is the least power of two to multiply the loss by so that float16 holds all but a
+    thousandth of them; ``None``: the largest would overflow.
+    """
+
+    float16: float
+    bfloat16: float
+    float8: float  # e5m2
+    scale: float | None
+    ceiling: float  # the largest power of two with which none overflows
+    entries: int  # that are not 0
+
+
 class RowProfile(NamedTuple):
     """One row: a top-level layer, an iteration of a repeat, or (``level`` > 0) a leaf inside one.
 
@@ -98,6 +113,7 @@ class RowProfile(NamedTuple):
     contains: tuple[str, ...] = ()  # the kinds of layer inside, itself included
     jacobian: JacobianProfile | None = None  # measured on request, where the shape is kept
     attention: AttentionProfile | None = None  # measured on request, where there is attention
+    precision: PrecisionProfile | None = None  # measured on request, and in float16
     column: int | None = None  # beside ``line``, both from 1
     theory: RowPrediction | None = None  # predicted on request
     call: int = 1  # which call of its module; the name shows it from the second on

@@ -25,6 +25,7 @@ from gradprobe.measure.mixing import mixing
 from gradprobe.measure.obstacles import obstacle
 from gradprobe.measure.one_pass import measure
 from gradprobe.measure.passes import failed
+from gradprobe.measure.precision import precision
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.measure.second_look import immovable, second_look
 from gradprobe.measure.surroundings import Further
@@ -111,6 +112,8 @@ def _profile(subject: Subject, options: ProbeOptions) -> GradientProfile:
             return measure_positions(subject)
     profile = with_still_zero(measure(subject, options.level), subject)
     profile = with_first_nan(profile, subject)
+    if options.precision or is_half(profile):
+        profile = with_precision(profile, subject, options.precision)
     if not (options.blocks or options.attention):
         return profile
     with running(subject):
@@ -122,6 +125,30 @@ def _profile(subject: Subject, options: ProbeOptions) -> GradientProfile:
         row._replace(jacobian=jacobian.get(row.name), attention=attended.get(row.name))
         for row in profile.rows
     )
+    return replace(profile, rows=rows)
+
+
+def is_half(profile: GradientProfile) -> bool:
+    """Whether gradients flow in float16: its smallest normal number is 6e-5, others' 1e-38."""
+    return 1e-6 < profile.smallest_gradient < 1e-3
+
+
+def with_precision(
+    profile: GradientProfile, subject: Subject, requested: bool = False
+) -> GradientProfile:
+    """``profile`` with what each row would lose in small dtypes.
+
+    Raises:
+        ModelError: it was requested, and the model failed while it ran in float32.
+    """
+    try:
+        with running(subject):
+            lost = precision(subject)
+    except ModelError:
+        if requested:
+            raise
+        return profile
+    rows = tuple(row._replace(precision=lost.get(row.name)) for row in profile.rows)
     return replace(profile, rows=rows)
 
 

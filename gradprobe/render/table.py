@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.text import Text
 
-from gradprobe.measure.profile import RowProfile, RowStatus
+from gradprobe.measure.profile import PrecisionProfile, RowProfile, RowStatus
 from gradprobe.numbers import fraction, kind, name, number, plural
 from gradprobe.render.canvas import (
     BAD,
@@ -63,6 +63,21 @@ ATTENTION_COLUMNS = (
     Column("entropy", 7, lambda row: number(row.attention and row.attention.entropy)),
     Column("alike", 7, lambda row: number(row.attention and row.attention.similarity)),
 )
+
+
+# With --precision, before the others.
+PRECISION_COLUMNS = (
+    Column("float16", 7, lambda row: fraction(row.precision and row.precision.float16)),
+    Column("bfloat16", 8, lambda row: fraction(row.precision and row.precision.bfloat16)),
+    Column("float8", 6, lambda row: fraction(row.precision and row.precision.float8)),
+    Column("scale", 5, lambda row: _power(row.precision)),
+)
+
+
+def _power(precision: PrecisionProfile | None) -> str:
+    """``2^12``; a dash where no scale saves the row's gradient."""
+    scale = precision and precision.scale
+    return f"2^{math.log2(scale):.0f}" if scale else number(None)
 
 
 def table(report: Report, style: Style, everything: bool) -> RenderableType:
@@ -129,6 +144,8 @@ def columns_of(report: Report, room: int = ENDLESS) -> list[Column]:
         requested += JACOBIAN_COLUMNS
     if any(row.attention is not None for row in report.rows):
         requested += ATTENTION_COLUMNS
+    if any(row.precision is not None for row in report.rows):
+        requested += PRECISION_COLUMNS
     columns = []
     for column in (*requested, *COLUMNS):
         if room < column.width + 2:

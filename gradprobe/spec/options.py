@@ -104,6 +104,7 @@ class ProbeOptions:
     by: str = option("row", Shown("Rows, or positions of a sequence.", choices=UNITS))
     blocks: bool = option(False, Shown("Show highway, branch and gain."))
     attention: bool = option(False, Shown("Show attention's entropy, tokens' likeness."))
+    precision: bool = option(False, Shown("Show what float16, bfloat16, float8 lose."))
     theory: bool = option(False, Shown("Mean-field theory beside it."))
     rows: str | None = option(None, Shown("The modules that are the blocks.", metavar="GLOB"))
     deep: bool = option(False, Shown("Judge by the chance of training."))
@@ -189,6 +190,7 @@ class ProbeKeywords(TypedDict, total=False):
     rows: str | None
     blocks: bool
     attention: bool
+    precision: bool
     thresholds: Mapping[str, float] | None
     deep: bool
     lr: float | None

@@ -117,6 +117,8 @@ def probe(
             it is not the repeated ones: ``encoder.layer.*``.
         blocks: measure highway, branch and gain of each block too.
         attention: measure attention's entropy and the tokens' similarity where there is attention.
+        precision: measure which share of each row's gradient entries float16, bfloat16 and float8
+            would lose, and the loss scale that float16 needs.
         thresholds: of the reach bands, see ``gradprobe rules GP101``; these decide then, also where
             ``deep`` knows the probability.
         deep: take a second look, two more passes, for a verdict by the probability that it trains,

@@ -36,6 +36,8 @@ def probe(
     J: highway is tr(J)/n, branch the RMS gain of what is not the skip, gain that of the whole.
     --attention adds how evenly attention looks (entropy, 1: at all keys alike), and how alike its
     tokens come out (the mean cosine of two).
+    --precision adds which share of the gradient's entries float16, bfloat16 and float8 would lose,
+    and the power of two that float16 needs the loss to be scaled by.
     --theory sets mean-field theory's factor beside that measured across each row. --deep judges
     by the probability that it trains, as check does. --overfit tries, with steps at several rates,
     whether the network learns one batch by heart. --seeds probes several initialisations, shows a

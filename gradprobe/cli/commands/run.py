@@ -36,7 +36,9 @@ def run(
     emit_inputs: Annotated[
         str | None, typer.Option(help="Keep the batch for --data.", metavar="FILE.safetensors")
     ] = None,
-    options: Annotated[ProbeOptions, Fields("rows deep limits", {"deep": option(True, _DEEP)})],
+    options: Annotated[
+        ProbeOptions, Fields("rows precision deep limits", {"deep": option(True, _DEEP)})
+    ],
     output: OutputOptions,
 ) -> int:
     """Run a training script until its first optimizer step, show that step, and stop.

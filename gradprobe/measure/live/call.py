@@ -16,7 +16,8 @@ from gradprobe.measure.measurement import Measurement
 from gradprobe.measure.one_pass import profile_of
 from gradprobe.measure.outputs import Outputs
 from gradprobe.measure.passes import Pass, gradients_of
-from gradprobe.measure.take import look_again
+from gradprobe.measure.profile import GradientProfile
+from gradprobe.measure.take import is_half, look_again, with_precision
 from gradprobe.model.classes import classes_of
 from gradprobe.model.losses import loss_of
 from gradprobe.model.rows import Row
@@ -66,6 +67,7 @@ class Call:
         parameter = next(self.model.parameters())
         idiom = Idiom("code", classes_of(self.model, [row.name for row in self.rows]))
         profile = replace(profile_of(self.model, self.rows, result, inputs), idiom=idiom)
+        profile = self._with_precision(profile, root, scale, options)
         look, no_look = None, None
         if options.deep:
             with self._as_called():
@@ -84,6 +86,19 @@ class Call:
             look=look,
             no_look=no_look,
         )
+
+    def _with_precision(
+        self, profile: GradientProfile, root: Tensor, scale: float, options: ProbeOptions
+    ) -> GradientProfile:
+        """With what small dtypes lose: on request, and where float16 is used without a scale."""
+        half = self.autocast is not None and self.autocast[1] is torch.float16
+        if scale != 1:  # what it is for
+            profile = replace(profile, smallest_gradient=torch.finfo(torch.float32).tiny)
+        elif half:
+            profile = replace(profile, smallest_gradient=torch.finfo(torch.float16).tiny)
+        if not (options.precision or is_half(profile)):
+            return profile
+        return with_precision(profile, self._subject(root, scale, options), options.precision)
 
     def _subject(self, root: Tensor, scale: float, options: ProbeOptions) -> Subject:
         """The call as a subject: its loss is linear, with the gradients of the program's own."""

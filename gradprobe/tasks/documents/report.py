@@ -52,6 +52,15 @@ class AttentionDocument(Document):
     similarity: Number
 
 
+class PrecisionDocument(Document):
+    float16: Share  # of the gradient's entries that are not 0, what lies below its smallest number
+    bfloat16: Share
+    float8: Share  # e5m2
+    scale: Amount | None  # of the loss, that float16 needs; null: it would overflow
+    ceiling: Amount  # beyond which float16 overflows
+    entries: Count
+
+
 class RowDocument(Document):
     name: str
     kind: str
@@ -70,6 +79,7 @@ class RowDocument(Document):
     # With --blocks; null where the row does not keep its input's shape.
     jacobian: JacobianDocument | UnsetType | None = UNSET
     attention: AttentionDocument | UnsetType = UNSET  # with --attention, where there is some
+    precision: PrecisionDocument | UnsetType = UNSET  # with --precision, and in float16
     # With --theory: the measured factor across the row, theory's, and why theory has none.
     factor: Number | UnsetType = UNSET
     theory: Number | UnsetType = UNSET
@@ -83,6 +93,8 @@ class RowDocument(Document):
             optional["jacobian"] = JacobianDocument.of(jacobian) if jacobian else None
         if row.attention:
             optional["attention"] = AttentionDocument.taken(row.attention)
+        if row.precision:
+            optional["precision"] = PrecisionDocument.taken(row.precision)
         if report.theory:
             optional["factor"] = profile.factors.get(row.name)
             optional["theory"] = row.theory.factor if row.theory else None

@@ -19,6 +19,7 @@ _SILENT = 0.15  # share of samples; sound 0.1 at most, faulty 0.2 or more
 # are drawn at 1e-3 of the usual size; faulty ones 1e-6.
 _BEHIND = 1e-4
 _GUESS = 1e3  # times the loss of a constant guess; sound up to 603, faulty 40,000
+_LOST = 0.1  # share of the gradient's entries below float16's smallest number
 _HALF = 1e-6  # RMS of a gradient's elements: from here down float16 has one digit or none
 _MIXED = 1e-4  # share of a sample's gradient at other samples; sound 0 but for rounding
 
@@ -114,17 +115,30 @@ def far_off(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
 def half_precision(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     """Gradients in float16 that are below its smallest numbers, without a loss scale.
 
-    float16 ends at 6e-8, and below 6e-5 loses digits. Training in it needs a scaled loss.
+    float16 ends at 6e-8, and below 6e-5 loses digits. Training in it needs a scaled loss. More than
+    a tenth of the entries that reach the rows may not be lost; ``--precision`` shows each row's.
     """
     if not 1e-6 < profile.smallest_gradient < 1e-3:  # float16's is 6e-5, that of all others 1e-38
         return
+    advice = "scale the loss (torch.amp.GradScaler), or use bfloat16 or float32"
+    entries = [row.precision for row in profile.rows if row.precision and not row.level]
+    if total := sum(row.entries for row in entries):
+        share = sum(row.float16 * row.entries for row in entries) / total
+        if share > _LOST:
+            scale = max(row.scale or math.inf for row in entries)
+            if scale <= min(row.ceiling for row in entries):
+                advice = advice.replace("loss", f"loss by {scale:,.0f}", 1)
+            else:
+                advice = "no scale of the loss fits all rows: use bfloat16 or float32"
+            message = f"float16 loses {fraction(share)} of the gradient: it underflows to 0"
+            yield Clue(message, advice, None, share, _LOST)
+            return
     weights = [p for row in profile.rows if not row.level for p in row.parameters]
     weights = [p for p in weights if p.trainable and p.gradient_norm is not None and p.norm]
     weak = [p for p in weights if (p.gradient_norm or 0.0) / math.sqrt(p.size) < _HALF]
     if weak and len(weak) * 4 >= len(weights):
         share = len(weak) / len(weights)
         message = f"float16 holds no gradient of {fraction(share)} of the weights: it underflows"
-        advice = "scale the loss (torch.amp.GradScaler), or use bfloat16 or float32"
         yield Clue(message, advice, None, share)
 
 
