@@ -121,18 +121,11 @@ def half_precision(profile: GradientProfile, limits: Thresholds) -> Iterator[Clu
     if not 1e-6 < profile.smallest_gradient < 1e-3:  # float16's is 6e-5, that of all others 1e-38
         return
     advice = "scale the loss (torch.amp.GradScaler), or use bfloat16 or float32"
-    entries = [row.precision for row in profile.rows if row.precision and not row.level]
-    if total := sum(row.entries for row in entries):
-        share = sum(row.float16 * row.entries for row in entries) / total
-        if share > _LOST:
-            scale = max(row.scale or math.inf for row in entries)
-            if scale <= min(row.ceiling for row in entries):
-                advice = advice.replace("loss", f"loss by {scale:,.0f}", 1)
-            else:
-                advice = "no scale of the loss fits all rows: use bfloat16 or float32"
-            message = f"float16 loses {fraction(share)} of the gradient: it underflows to 0"
-            yield Clue(message, advice, None, share, _LOST)
-            return
+    if lost := _lost_in_float16(profile):
+        share, advice = lost
+        message = f"float16 loses {fraction(share)} of the gradient: it underflows to 0"
+        yield Clue(message, advice, None, share, _LOST)
+        return
     weights = [p for row in profile.rows if not row.level for p in row.parameters]
     weights = [p for p in weights if p.trainable and p.gradient_norm is not None and p.norm]
     weak = [p for p in weights if (p.gradient_norm or 0.0) / math.sqrt(p.size) < _HALF]
@@ -140,6 +133,21 @@ def half_precision(profile: GradientProfile, limits: Thresholds) -> Iterator[Clu
         share = len(weak) / len(weights)
         message = f"float16 holds no gradient of {fraction(share)} of the weights: it underflows"
         yield Clue(message, advice, None, share)
+
+
+def _lost_in_float16(profile: GradientProfile) -> tuple[float, str] | None:
+    """The share of the gradient's entries that float16 loses, if it is one to speak of, and what to
+    do about it."""
+    lost = [row.precision for row in profile.rows if row.precision and not row.level]
+    total = sum(row.entries for row in lost)
+    share = sum(row.float16 * row.entries for row in lost) / total if total else 0.0
+    if share <= _LOST:
+        return None
+    scale = max(row.scale or math.inf for row in lost)
+    if scale > min(row.ceiling for row in lost):
+        return share, "no scale of the loss fits all rows: use bfloat16 or float32"
+    by = f"scale the loss by {scale:,.0f} (torch.amp.GradScaler)"
+    return share, f"{by}, or use bfloat16 or float32"
 
 
 def mixed_samples(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
