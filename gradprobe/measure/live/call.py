@@ -39,6 +39,7 @@ class Call:
         self.kwargs: Mapping[str, Any] = {}
         self.measurement: Measurement | None = None
         self.error: str | None = None  # why there is none
+        self.has_waited = False
         self.autocast = _autocast_now()
         self.outputs = Outputs(model, rows, alone=False)
         self.outputs.__enter__()
@@ -51,6 +52,11 @@ class Call:
     def forget(self) -> None:
         """Remove every hook."""
         self.outputs.__exit__()
+
+    def waits(self) -> bool:
+        """Whether no backward pass came to it, for the first time that this is asked."""
+        first, self.has_waited = not self.has_waited, True
+        return first and self.measurement is None and self.error is None
 
     def feeds(self, nodes: Collection[Node]) -> bool:
         """Whether its output is among what a loss follows from."""

@@ -171,7 +171,7 @@ class Watcher:
         if not any(p.requires_grad for p in model.parameters()):
             return None
         if self._over:
-            self._forget()
+            self._forget(waiting=True)
         if model not in self._rows:
             self._rows[model] = find_rows(model, self.options.rows)
         if not self._calls:
@@ -180,11 +180,18 @@ class Watcher:
         self._calls.append(call)
         return call
 
-    def _forget(self) -> None:
+    def _forget(self, waiting: bool = False) -> None:
+        """Forget what was called; ``waiting``: not what the next backward pass may come back to.
+
+        A generator's output goes into the step of its judge first, and into its own after that.
+        """
+        kept = [call for call in self._calls if waiting and call.waits()]
         for call in self._calls:
-            call.forget()
-        self._until_forgotten.close()
-        self._calls, self._backwards, self._scale, self._over = [], 0, None, False
+            if call not in kept:
+                call.forget()
+        if not kept:
+            self._until_forgotten.close()
+        self._calls, self._backwards, self._scale, self._over = kept, 0, None, False
 
     # ---- the backward pass
 
