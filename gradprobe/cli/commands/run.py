@@ -20,6 +20,7 @@ from gradprobe.verdict.report import Report
 # What follows the script is the script's own.
 CONTEXT = {"allow_interspersed_args": False}
 
+_FIELDS = "rows precision deep limits"
 _DEEP = Shown("Judge by the chance of training, or by reach.", ("--deep/--no-deep",))
 
 
@@ -36,9 +37,7 @@ def run(
     emit_inputs: Annotated[
         str | None, typer.Option(help="Keep the batch for --data.", metavar="FILE.safetensors")
     ] = None,
-    options: Annotated[
-        ProbeOptions, Fields("rows precision deep limits", {"deep": option(True, _DEEP)})
-    ],
+    options: Annotated[ProbeOptions, Fields(_FIELDS, {"deep": option(True, _DEEP)})],
     output: OutputOptions,
 ) -> int:
     """Run a training script until its first optimizer step, show that step, and stop.
