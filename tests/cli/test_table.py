@@ -172,3 +172,35 @@ def test_an_option_has_an_effect_or_is_refused(ask: Run, kind: str, option: str)
     elif kind in FAST and option not in SILENT:
         ended = ask("probe", kind, *words)
         assert ended.out != ask("probe", kind).out
+
+
+@pytest.mark.parametrize("kind", ["stack", "spec", "name", "config"])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c != "probe"])
+def test_no_command_takes_an_option_without_effect(ask: Run, command: str, kind: str) -> None:
+    """Or without a name in this command, which typer says."""
+    for option, (words, kinds) in EFFECTS.items():
+        if kind in kinds.split() or (command, option, kind) == ("sweep", "depth", "spec"):
+            continue
+        ended = ask(command, kind, *words, *EXTRA.get((command, kind), ()))
+        assert (ended.code, ended.out) == (2, ""), (option, ended.out)
+        flag = "--train-mode" if option == "eval-mode" else words[0]
+        assert flag in ended.err or words[0] in ended.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["stack", "spec"])
+@pytest.mark.parametrize("command", ["block", "paths", "compare", "sweep", "fix"])
+def test_an_option_changes_what_a_command_prints_or_is_refused(
+    ask: Run, command: str, kind: str
+) -> None:
+    extra = (*EXTRA.get((command, ""), ()), *EXTRA.get((command, kind), ()))
+    extra += ("--format", "json")  # every digit
+    plain = ask(command, kind, *extra)
+    assert plain.code in (0, 1), plain.err
+    unseen = []
+    for option, (words, kinds) in EFFECTS.items():
+        if kind in kinds.split() and words[0] not in extra:
+            ended = ask(command, kind, *extra, *words)
+            if ended.code != 2 and ended.out == plain.out:
+                unseen.append(option)
+    assert unseen == []

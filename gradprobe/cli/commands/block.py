@@ -32,7 +32,7 @@ def block(
     output: o.TextOutput,
     given: Given,
 ) -> int:
-    """Walk through one block: forward, backward, and its Jacobian taken apart.
+    """Walk through one block: forward, backward, its Jacobian in parts.
 
     x splits; one copy goes through F, the skip carries the other, and they add up to y. On the way
     back the gradient splits the same way: what arrives at x is what the skip brings back plus what

@@ -32,7 +32,7 @@ def fix(
     output: o.FixOutput,
     given: Given,
 ) -> int:
-    """Find the smallest change of a spec that mends its gradient, and show the diff.
+    """Find the smallest change that mends a network, and show the diff.
 
     Tried in this order: init, normalisation, activation, skip connections, a scaled or zero branch,
     then two of them together, then a skip with two others. Each is measured at several seeds.

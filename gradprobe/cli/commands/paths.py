@@ -30,7 +30,7 @@ def paths(
     output: o.TableOutput,
     given: Given,
 ) -> int:
-    """Expand the product over residual blocks: how much gradient comes through which paths.
+    """Show how much gradient comes through which paths of the skips.
 
     Each path goes through each block by its skip or by its branch. Grouped by the number of
     branches on the way, the groups add up to the gradient at the first row, exactly. In a Python or

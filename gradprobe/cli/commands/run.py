@@ -40,7 +40,7 @@ def run(
     options: Annotated[ProbeOptions, Fields(_FIELDS, {"deep": option(True, _DEEP)})],
     output: OutputOptions,
 ) -> int:
-    """Run a training script until its first optimizer step, show that step, and stop.
+    """Run a training script to its first optimizer step, and show that.
 
     It is the script's own model, weights, batch, loss and precision; the script stays as it is:
     gradprobe run train.py --epochs 3. What it prints goes to standard error. Several optimizers

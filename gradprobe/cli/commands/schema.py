@@ -33,9 +33,11 @@ def schema(
     *,
     output: Annotated[OutputOptions, Fields("output")],
 ) -> int:
-    """Print a JSON Schema (draft-07): of a spec, for editors to complete and validate with; of the
-    JSON of probe (report), check, compare, block, paths, sweep, fix or rules; or of a line of
-    check's json-lines (diagnostic)."""
+    """Print a JSON Schema (draft-07) of a spec, or of what a command prints.
+
+    Of a spec, for editors to complete and validate with; of the JSON of probe (report), check,
+    compare, block, paths, sweep, fix or rules; or of a line of check's json-lines (diagnostic).
+    """
     if of is Of.SPEC:
         output.emit(dump(spec_schema(RULE_WORDS)))
         return 0

@@ -36,7 +36,7 @@ def sweep(
     output: o.SweepOutput,
     given: Given,
 ) -> int:
-    """Probe each target at every depth and show how far the gradient reaches.
+    """Probe targets at every depth: how far does the gradient reach?
 
     One axis with several values gives a curve per target, two give a heat map: depth against gain
     draws the edge of chaos. In a spec, --depth sets the times of its longest repeat; of a Python
