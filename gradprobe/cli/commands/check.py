@@ -35,7 +35,7 @@ def check(
     known: BaselineOptions,
     work: WorkOptions,
 ) -> int:
-    """Check every spec below PATHS: a line a finding, an exit code for CI.
+    """Check every spec below PATHS: a line a finding, an exit code.
 
     0: all passed; 1: findings at or above --fail-on; 2: a usage, configuration, spec or file error,
     or nothing matched; 3: a network that could not be built or run. gradprobe.toml, or

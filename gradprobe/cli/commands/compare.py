@@ -26,7 +26,7 @@ def compare(
     output: o.CompareOutput,
     given: Given,
 ) -> int:
-    """Show how far the gradient reaches in several networks, row by row.
+    """Show how far the gradient reaches in several networks.
 
     The same layer has the same weights in each built-in stack, so that the skip is the only
     difference. A target that ends in .json may be an earlier report of probe or check: before and

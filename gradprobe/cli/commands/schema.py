@@ -33,7 +33,7 @@ def schema(
     *,
     output: Annotated[OutputOptions, Fields("output")],
 ) -> int:
-    """Print a JSON Schema (draft-07) of a spec, or of what a command prints.
+    """Print a JSON Schema (draft-07) of a spec or of an output.
 
     Of a spec, for editors to complete and validate with; of the JSON of probe (report), check,
     compare, block, paths, sweep, fix or rules; or of a line of check's json-lines (diagnostic).
