@@ -22,7 +22,10 @@ from gradprobe.spec.network import is_script, is_target
 from gradprobe.spec.sources.stack import STACKS
 
 # Each is a function of its name in a module of its name.
-COMMANDS = ("check", "probe", "compare", "block", "paths", "sweep", "fix", "run", "schema", "rules")
+COMMANDS = (
+    *("check", "probe", "compare", "diff", "block", "paths", "sweep", "fix", "run"),
+    *("schema", "rules"),
+)
 
 
 def app_for(arguments: Sequence[str] | None) -> typer.Typer:

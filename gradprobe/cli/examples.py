@@ -17,6 +17,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "gradprobe compare plain residual --depth 50",
         "gradprobe compare before.json net.yaml --format markdown",
     ),
+    "diff": (
+        "gradprobe diff before.json net.yaml",
+        "gradprobe diff --rev main..HEAD src/model.py:Net",
+        "gradprobe diff --rev main net.yaml --format markdown",
+    ),
     "block": ("gradprobe block residual", "gradprobe block src/model.py:Net --row blocks.1"),
     "paths": ("gradprobe paths residual --depth 20", "gradprobe paths net.yaml --max-paths 3"),
     "sweep": (

@@ -20,6 +20,7 @@ _LEFT_BEHIND = {
     "gradprobe.worker.process": "kill_all",
     "gradprobe.worker.pool": "kill_all",
     "gradprobe.files": "remove_unfinished",
+    "gradprobe.tasks.revisions": "remove_worktrees",
 }
 
 

@@ -9,21 +9,25 @@ import typer
 
 from gradprobe.cli.effects import Given, kind_of, require_code
 from gradprobe.cli.flatten import Fields
-from gradprobe.cli.output import FORMATS, OutputOptions
+from gradprobe.cli.output import FORMATS, OutputOptions, progress
 from gradprobe.errors import InputError
 from gradprobe.spec.network import is_target
 from gradprobe.spec.options import (
     DTYPES,
     SEVERITIES,
     ProbeOptions,
+    RunOptions,
     Shown,
     option,
 )
 from gradprobe.spec.seeds import AUTO, Seeds, choose_seeds, seeds_in
 from gradprobe.spec.sources.table import Target as Target_
 from gradprobe.spec.sources.table import TargetOptions
+from gradprobe.tasks.probe import probe_target
+from gradprobe.tasks.read_report import is_report, load
 from gradprobe.tasks.sweep import Axes, Job, listed, named
-from gradprobe.tasks.targets import load_target
+from gradprobe.tasks.targets import load_each, load_target
+from gradprobe.verdict.report import Report
 
 _KINDS = (
     "package.module:name, file.py:name, a spec file, -, plain, residual, a config.json, "
@@ -31,7 +35,9 @@ _KINDS = (
 )
 Target = Annotated[str, typer.Argument(help=f"{_KINDS}.")]
 Targets = Annotated[list[str], typer.Argument(help=f"Each: {_KINDS}.")]
-Compared = Annotated[list[str], typer.Argument(help=f"Each: {_KINDS}, or an earlier report.")]
+_EITHER = f"Each: {_KINDS}, or an earlier report."
+Diffed = Annotated[list[str], typer.Argument(help=_EITHER)]
+Compared = Annotated[list[str], typer.Argument(help=_EITHER)]
 GainAxis = Annotated[str | None, typer.Option(help="Weight std * sqrt(fan_in), zero bias.")]
 ArgAxis = Annotated[
     list[str] | None,
@@ -89,6 +95,16 @@ FixOutput = Annotated[
         {"everything": option(False, Shown("Try, and show, every change.", ("--all",)))},
     ),
 ]
+DiffOutput = Annotated[
+    OutputOptions,
+    Fields(
+        "format output everything color exit_zero talk",
+        {
+            "format": option("text", Shown("Of the output.", choices=(*FORMATS, "markdown"))),
+            "everything": option(False, Shown("Show what did not change too.", ("--all",))),
+        },
+    ),
+]
 CompareOutput = Annotated[
     OutputOptions,
     Fields(
@@ -134,6 +150,30 @@ def loaded(
     given.require_effect([target], [kind_of(spec)])
     require_code(loss, target, kind_of(spec))
     return spec, options
+
+
+def reported(
+    targets: list[str], about: TargetOptions, options: ProbeOptions, run: RunOptions, given: Given
+) -> list[list[Report]]:
+    """The reports of each target: those that a file holds, or that of a probe.
+
+    Raises:
+        InputError, ModelError: as ``load_each`` and ``probe_target``; an option has no effect.
+    """
+    if targets.count("-") > 1:
+        raise InputError("standard input ('-') can be read only once")
+    about, options = with_loss(about, options)
+    sources = [load(t) if is_report(t) else load_each(t, about) for t in targets]
+    kinds = ["report" if isinstance(source, list) else kind_of(source) for source in sources]
+    given.require_effect(targets, kinds)
+    reports: list[list[Report]] = []
+    for source in sources:
+        if isinstance(source, list):
+            reports.append(source)
+            continue
+        with progress(f"probing {source.source}"):
+            reports.append([probe_target(source, options, run=run)])
+    return reports
 
 
 def axes(

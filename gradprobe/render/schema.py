@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.json import schema_components
 
-from gradprobe.tasks.documents import commands, report
+from gradprobe.tasks.documents import commands, diff, report
 from gradprobe.tasks.documents.base import Document
 
 # By what ``gradprobe schema`` calls it: the command, or what it prints.
@@ -15,6 +15,7 @@ OUTPUTS: dict[str, type[Document]] = {
     "check": commands.CheckDocument,  # check --output-format json
     "diagnostic": commands.DiagnosticDocument,  # one line of check --output-format json-lines
     "compare": report.CompareDocument,  # and of the others --format json
+    "diff": diff.DiffDocument,
     "block": commands.BlockDocument,
     "rules": commands.RulesDocument,
     "paths": commands.PathsDocument,

@@ -46,7 +46,9 @@ def _imported(root: str) -> set[str]:
     return {
         file
         for file in real
-        if Path(file).is_relative_to(root) and not _FOREIGN & set(Path(file).parts)
+        if Path(file).is_relative_to(root)
+        and os.path.isfile(file)  # torch has modules whose files are names alone: _ops.py
+        and not _FOREIGN & set(Path(file).parts)
     }
 
 

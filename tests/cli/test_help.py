@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,10 @@ def test_no_option_is_cut(
 def test_the_examples_hold(run: Run, folder: Path, example: str) -> None:
     """Those of scripts aside, which tests/tasks/test_script.py runs."""
     run("probe", "plain", "--depth", "3", "--format", "json", "-o", "before.json")
+    if "--rev" in example:
+        own = "-c user.name=A -c user.email=a@example.com"
+        for command in ("init -q -b main", "add .", f"{own} commit -q -m one"):
+            subprocess.run(["git", *command.split()], check=True)
     words = shlex.split(example.partition(" > ")[0])[1:]
     assert run(*words).code in (0, 1)
 

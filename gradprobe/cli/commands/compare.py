@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from gradprobe.cli import options as o
-from gradprobe.cli.effects import Given, kind_of
+from gradprobe.cli.effects import Given
 from gradprobe.cli.flatten import flattened
-from gradprobe.cli.output import progress
 from gradprobe.cli.views import of_comparison
-from gradprobe.errors import InputError
 from gradprobe.spec.options import RunOptions
 from gradprobe.spec.sources.table import TargetOptions
-from gradprobe.tasks.probe import probe_target
-from gradprobe.tasks.read_report import is_report, load
-from gradprobe.tasks.targets import load_each
-from gradprobe.verdict.report import Report
 
 
 @flattened(follow=o.TARGET_ORDER)
@@ -32,18 +26,7 @@ def compare(
     difference. A target that ends in .json may be an earlier report of probe or check: before and
     after, row by row. It is for looking: it exits 0 unless --fail-on is given.
     """
-    if targets.count("-") > 1:
-        raise InputError("standard input ('-') can be read only once")
-    about, options = o.with_loss(about, options)
-    loaded = [load(t) if is_report(t) else load_each(t, about) for t in targets]
-    kinds = ["report" if isinstance(source, list) else kind_of(source) for source in loaded]
-    given.require_effect(targets, kinds)
-    reports: list[Report] = []
-    for source in loaded:
-        if isinstance(source, list):
-            reports += source
-            continue
-        with progress(f"probing {source.source}"):
-            reports.append(probe_target(source, options, run=run))
+    each = o.reported(targets, about, options, run, given)
+    reports = [report for source in each for report in source]
     output.publish(of_comparison(reports, output.everything))
     return output.exit_code(reports)

@@ -20,6 +20,7 @@ class Of(StrEnum):
     CHECK = "check"
     DIAGNOSTIC = "diagnostic"
     COMPARE = "compare"
+    DIFF = "diff"
     PATHS = "paths"
     BLOCK = "block"
     RULES = "rules"
@@ -36,7 +37,8 @@ def schema(
     """Print a JSON Schema (draft-07) of a spec or of an output.
 
     Of a spec, for editors to complete and validate with; of the JSON of probe (report), check,
-    compare, block, paths, sweep, fix or rules; or of a line of check's json-lines (diagnostic).
+    compare, diff, block, paths, sweep, fix or rules; or of a line of check's json-lines
+    (diagnostic).
     """
     if of is Of.SPEC:
         output.emit(dump(spec_schema(RULE_WORDS)))

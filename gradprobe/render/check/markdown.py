@@ -28,7 +28,7 @@ def render_markdown(result: CheckResult) -> str:
         if diagnostic.counts
     ]
     if rows:
-        lines += ["", *_table(["spec", "verdict", "reach", "finding", "what to do"], rows)]
+        lines += ["", *table_lines(["spec", "verdict", "reach", "finding", "what to do"], rows)]
     return "\n".join(lines) + "\n"
 
 
@@ -46,7 +46,7 @@ def render_comparison(reports: Sequence[Report]) -> str:
     for read in FOOTERS:
         rows.append(["", *(escaped(read(report).plain) for report in reports)])
     heads = ["row", *(escaped(report.target) for report in reports)]
-    return "\n".join(_table(heads, rows)) + "\n"
+    return "\n".join(table_lines(heads, rows)) + "\n"
 
 
 def _row(outcome: Outcome, diagnostic: Diagnostic) -> list[str]:
@@ -61,7 +61,7 @@ def _row(outcome: Outcome, diagnostic: Diagnostic) -> list[str]:
     ]
 
 
-def _table(heads: list[str], rows: list[list[str]]) -> list[str]:
+def table_lines(heads: list[str], rows: list[list[str]]) -> list[str]:
     lines = [heads, ["---"] * len(heads), *rows]
     return ["| " + " | ".join(cells) + " |" for cells in lines]
 

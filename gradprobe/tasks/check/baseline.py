@@ -168,17 +168,24 @@ def _names(diagnostics: Iterable[Diagnostic]) -> list[str]:
     return names
 
 
+def regression(before: float | None, now: float | None, factor: float) -> float | None:
+    """How many times further a reach is from 1 than it was; ``None`` up to ``factor``."""
+    old, new = from_one(before), from_one(now)
+    if not math.isfinite(old) or new - old <= math.log(factor):
+        return None
+    return math.exp(min(700.0, new - old))
+
+
 def _regression(
     outcome: Outcome, report: Report, entry: Known, factor: float
 ) -> tuple[Diagnostic, ...]:
-    before, now = from_one(entry.reach), from_one(report.reach)
-    if not math.isfinite(before) or now - before <= math.log(factor):
+    times = regression(entry.reach, report.reach, factor)
+    if times is None:
         return ()
-    times = number(math.exp(min(700.0, now - before)))
     first = report.profile.trunk[0]
     rule = BY_NAME["regression"]
     message = (
-        f"the reach was {number(entry.reach)} and is {number(report.reach)}: {times} times "
+        f"the reach was {number(entry.reach)} and is {number(report.reach)}: {number(times)} times "
         f"further from 1, {number(factor)} are allowed"
     )
     advice = "undo what strangles the gradient, or accept it: --write-baseline"
