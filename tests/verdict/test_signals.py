@@ -137,7 +137,7 @@ def test_inputs_are_lost_at_the_last_row_of_the_trunk() -> None:
 def test_signals_end_at_their_caps() -> None:
     rows = [row(str(i), 1e-300 ** (1 - i / 999)) for i in range(1000)]
     rows[-1] = rows[-1]._replace(input_dependence=0.0, activation_rms=1e30)
-    found = signals(profile(*rows, row("head")), -7.0, {"5": -30.0}, lost_past=99.0)
+    found = signals(profile(*rows, row("head")), -7.0, {"5": -30.0}, 99.0, 9.0)
     assert found == pytest.approx(CAPS._replace(growth=0, coherence=0), abs=1e-12)
     found = signals(with_reach(1e30, steps=5), 7.0, {"5": 30.0})
     assert found == pytest.approx(IDEAL, abs=1e-12)
