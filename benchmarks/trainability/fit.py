@@ -92,8 +92,9 @@ def seen_tried(
     x = {
         name: np.array(
             [
-                (score[model], effort(trials[outcome["id"]]))
+                (score[model], took[model])
                 for score, (outcome, _) in zip(scores, lines, strict=True)
+                if (took := effort(trials[outcome["id"]]))
             ]
         )
         for model, name in enumerate(TARGETS)
@@ -154,7 +155,7 @@ def after_a_trial(lines: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
     columns = [
         three_digits(fit(x[name], y, TRIED_SIGNS, TRIED_LINK)) for name, y in targets.items()
     ]
-    comment = "of the score by the table above, and of the effort"
+    comment = "of the score by the table above, and of the effort: under SGD, at any rate"
     return table("COEFFICIENTS_WITH_TRIAL", comment, TRIED_NAMES, columns)
 
 

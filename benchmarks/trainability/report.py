@@ -81,9 +81,14 @@ def with_trials(lines: list[Line]) -> list[Line]:
     return [(o, profile | {"trial": trials[o["id"]]}) for o, profile in lines if o["id"] in trials]
 
 
-def trial_alone(profile: dict[str, Any]) -> Judged:
+def trial_alone(model: int) -> Callable[[dict[str, Any]], Judged]:
     """It fails where no rate learned; the less effort it took, the better."""
-    return Judged(profile["trial"].failed, -(effort(profile["trial"]) or 0.0))
+
+    def rule(profile: dict[str, Any]) -> Judged:
+        took = effort(profile["trial"])
+        return Judged(profile["trial"].failed, -took[model] if took else 0.0)
+
+    return rule
 
 
 def after_trial(profile: dict[str, Any]) -> Probability:
@@ -273,7 +278,7 @@ def trial_table(lines: list[Line]) -> None:
         y = outcomes(lines, target)
         rules: dict[str, Callable[[dict[str, Any]], Judged]] = {
             "first model, no trial": calibrated(model),
-            "the trial alone": trial_alone,
+            "the trial alone": trial_alone(model),
             "second model, with trial": second_model(model),
             "verdict: healthy if learned": tried_verdict(0.0),
             "verdict: and 80 % after it": tried_verdict(TRAINS),

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from gradprobe.verdict.causes import CAUSES
 from gradprobe.verdict.report import Probability, Verdict
-from gradprobe.verdict.signals import Signals
+from gradprobe.verdict.signals import Effort, Signals
 
 # fit.py writes from here
 COEFFICIENTS: dict[str, tuple[float, float]] = {
@@ -92,7 +92,7 @@ def outlook(p: Probability, adams: Callable[[float], float] = log_odds) -> Outlo
     return Outlook(low < 0, high >= 0, margin)
 
 
-def probability(signals: Signals, effort: float | None = None) -> Probability:
+def probability(signals: Signals, effort: Effort | None = None) -> Probability:
     """Under SGD 1 / (1 + exp(-score)); under the better of the two exp(-exp(-score)).
 
     That is the logistic link and the log-log one, in which each signal multiplies the hazard of
@@ -107,7 +107,7 @@ def probability(signals: Signals, effort: float | None = None) -> Probability:
     if effort is None:
         sgd, adam = _logistic(sgds), math.exp(-math.exp(-max(adams, LEAST)))
     else:
-        sgd, adam = _logistic(_after(sgds, effort, 0)), _logistic(_after(adams, effort, 1))
+        sgd, adam = _logistic(_after(sgds, effort.sgd, 0)), _logistic(_after(adams, effort.adam, 1))
     return Probability(sgd, max(sgd, adam))
 
 

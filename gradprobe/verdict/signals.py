@@ -90,20 +90,29 @@ def signals(
     return Signals(*map(_between, measured, CAPS))
 
 
-def effort(trial: Trial) -> float | None:
-    """What a trial adds to the signals: 0 where it learns at once, to 2 where no loss falls.
+class Effort(NamedTuple):
+    """How hard a trial was: 0 where it learned at once, to 2 where no loss fell."""
 
-    Of the rate that did best: where it learned, its steps ÷ ``STEPS``; else 1 and the part of the
-    decade to go that its loss did not come. ``None`` where time cut the trial, or there was none.
+    sgd: float  # of the rates of SGD
+    adam: float  # of all rates
+
+
+def effort(trial: Trial) -> Effort | None:
+    """What a trial adds to the signals.
+
+    Of the rate that did best: where it learned, the logarithm of its steps ÷ that of ``STEPS``;
+    else 1 and the part of the decade to go that its loss did not come. ``None`` where time cut the
+    trial, or there was none.
     """
     if trial.cut or not trial.courses:
         return None
-    return min(map(_effort, trial.courses))
+    sgd = [_effort(course) for course in trial.courses if course.optimizer == "SGD"]
+    return Effort(min(sgd, default=2.0), min(map(_effort, trial.courses)))
 
 
 def _effort(course: Course) -> float:
     if course.outcome is Outcome.LEARNED:
-        return course.steps / STEPS
+        return math.log(max(1, course.steps)) / math.log(STEPS)
     share = course.losses[-1] / course.losses[0]
     return 1 + (_between(1 + math.log10(share), 1.0) if share and math.isfinite(share) else 1.0)
 

@@ -26,7 +26,7 @@ from gradprobe.verdict.calibration import (
     probability,
     scores,
 )
-from gradprobe.verdict.signals import Signals, effort
+from gradprobe.verdict.signals import Effort, Signals, effort
 
 HOME = ROOT / "benchmarks" / "trainability"
 if not HOME.is_dir():
@@ -181,22 +181,23 @@ def test_the_table_after_a_trial_is_what_fit_writes() -> None:
     assert written == COEFFICIENTS_WITH_TRIAL
 
 
-efforts = st.floats(0, 2)
+efforts = st.builds(Effort, st.floats(0, 2), st.floats(0, 2))
 
 
 @given(any_signals(), efforts)
-def test_after_a_trial_the_score_is_weighed_beside_its_effort(found: Signals, took: float) -> None:
+def test_after_a_trial_the_score_is_weighed_beside_its_effort(found: Signals, took: Effort) -> None:
     columns = np.array(list(COEFFICIENTS_WITH_TRIAL.values())).T
     sgd, adam = (
-        regression.predict(w, np.array([[score, took]]), fit.TRIED_LINK)[0]
-        for w, score in zip(columns, scores(found), strict=True)
+        regression.predict(w, np.array([both]), fit.TRIED_LINK)[0]
+        for w, *both in zip(columns, scores(found), took, strict=True)
     )
     assert probability(found, took) == pytest.approx((sgd, max(sgd, adam)), abs=1e-8)
 
 
 @given(any_signals(), efforts, efforts)
-def test_more_effort_never_makes_training_likelier(found: Signals, a: float, b: float) -> None:
-    likelier, other = probability(found, min(a, b)), probability(found, max(a, b))
+def test_more_effort_never_makes_training_likelier(found: Signals, a: Effort, b: Effort) -> None:
+    less, more = (Effort(*map(pick, a, b)) for pick in (min, max))
+    likelier, other = probability(found, less), probability(found, more)
     assert all(p >= q for p, q in zip(likelier, other, strict=True))
 
 
@@ -204,13 +205,14 @@ def course(optimizer: str, steps: int, last: float, outcome: Outcome) -> Course:
     return Course(optimizer, 0.1, (2.0,) * steps + (last,), outcome)
 
 
-def test_a_trials_effort_is_that_of_its_best_rate() -> None:
+def test_a_trials_effort_is_that_of_its_best_rate_under_sgd_and_under_any() -> None:
     slow = course("SGD", 60, 2.0 * 10**-0.25, Outcome.SLOW)
     diverged = course("SGD", 3, math.nan, Outcome.DIVERGED)
-    learned = course("Adam", 15, 1.9, Outcome.LEARNED)  # nine labels of ten, whatever the loss
-    assert effort(Trial((slow, diverged))) == pytest.approx(1.75)
-    assert effort(Trial((slow, learned))) == 0.25
-    assert effort(Trial((diverged,))) == 2.0
+    quick = course("Adam", 15, 1.9, Outcome.LEARNED)  # nine labels of ten, whatever the loss
+    assert effort(Trial((slow, diverged))) == pytest.approx((1.75, 1.75))
+    assert effort(Trial((slow, quick))) == pytest.approx((1.75, math.log(15) / math.log(60)))
+    assert effort(Trial((diverged,))) == (2.0, 2.0)
+    assert effort(Trial((course("SGD", 1, 0.1, Outcome.LEARNED),))) == (0.0, 0.0)
     assert effort(Trial((slow,), cut=True)) is None
     assert effort(Trial(reason="too large")) is None
 
