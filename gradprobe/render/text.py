@@ -42,7 +42,7 @@ def render_report(report: Report, style: Style | None = None, *, everything: boo
     Args:
         report: what to show.
         style: width in columns, and whether colour and other characters than ASCII may be used.
-        everything: all rows, also where there are more than 24, and all findings.
+        everything: all rows, also where there are more than 24, all findings, and a trial's rates.
     """
     style = style or Style()
     parts: list[RenderableType] = [*_header(report, style), Text("")]
@@ -50,7 +50,7 @@ def render_report(report: Report, style: Style | None = None, *, everything: boo
     parts += verdict_lines(report, style)
     parts += [Text(line) for line in theory_lines(report, style)]
     parts += training_lines(report, style)
-    parts += trial_lines(report, style)
+    parts += trial_lines(report, style, everything)
     parts += seeds_lines(report, style)
     shown = len(report.findings) if everything else MOST_FINDINGS
     for finding in report.findings[:shown]:

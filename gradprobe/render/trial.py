@@ -17,8 +17,12 @@ _ASCII_BARS = "_.:-=+*#"
 _WIDTH = 8
 
 
-def trial_lines(report: Report, style: Style) -> list[Text]:
-    """``tried   SGD 0.03  2.30 ▇▆▅▄▃▂▁▁ 0.01 in 34 steps``, and what it means."""
+def trial_lines(report: Report, style: Style, everything: bool = False) -> list[Text]:
+    """``tried   SGD 0.03  2.30 ▇▆▅▄▃▂▁▁ 0.01 in 34 steps``, and what it means.
+
+    Args:
+        everything: a line for each of the other rates too, with what became of it.
+    """
     trial = report.trial
     if trial is None:
         return []
@@ -28,7 +32,9 @@ def trial_lines(report: Report, style: Style) -> list[Text]:
     best = trial.best or trial.courses[0]
     lines = [Text(line) for line in wrapped(_course(best, style), style, 8)]
     lines[0] = Text("tried   ", style=f"bold {_colour(trial)}") + lines[0][8:]
-    notes = [_outcome(report, trial), _rates(trial)]
+    others = [course for course in trial.courses if course is not best] if everything else []
+    notes = [f"{_course(course, style)}: {course.outcome}" for course in others]
+    notes += [_outcome(report, trial), _rates(trial)]
     faint = [line for note in notes if note for line in wrapped(style.safe(note), style, 8)]
     return lines + [Text(line, style=FAINT) for line in faint]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.commands import Run
@@ -16,9 +18,12 @@ from gradprobe.measure.measurement import Course, Outcome, Trial
 from gradprobe.render.canvas import Style
 from gradprobe.render.trial import curve, trial_lines
 from gradprobe.spec.network import CheckSpec, Ignore
+from gradprobe.spec.options import ProbeKeywords
+from gradprobe.spec.sources.yaml import parse
 from gradprobe.spec.vocabulary import THRESHOLDS
+from gradprobe.tasks import probe
 from gradprobe.verdict.diagnose import diagnose
-from gradprobe.verdict.report import Severity, Verdict
+from gradprobe.verdict.report import Report, Severity, Verdict
 
 SGD = Course("SGD", 0.03, (2.3, 1.2, 0.1), Outcome.LEARNED)
 ADAM = Course("Adam", 0.01, (2.3, 1.2, 0.1), Outcome.LEARNED)
@@ -125,7 +130,43 @@ def test_the_lines_say_what_was_tried(plain: bool) -> None:
     assert "rate that worked: SGD 0.03; largest that did not diverge: SGD 0.03" in lines[2]
 
 
+def test_every_rate_is_a_line_on_request() -> None:
+    shown = replace(report(with_reach(GOOD)), trial=FAILS._replace(courses=(SLOW, DIVERGED)))
+    few, every = (trial_lines(shown, Style(), everything) for everything in (False, True))
+    [rate] = [line.plain.strip() for line in every if line not in few]
+    assert rate.startswith("SGD 0.1  2.30 ")
+    assert rate.endswith(" in 1 step: diverged")
+
+
 # ---- from end to end
+
+SMALL = b"""
+input: {shape: [16]}
+layers: [Linear: {out_features: 16}, ReLU, Linear: {out_features: 10}]
+"""
+
+
+def test_each_seed_has_its_own_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    reports: list[Report] = []
+    own = probe.probe_target
+
+    def probe_target(*args: Any, **keywords: Any) -> Report:
+        reports.append(own(*args, **keywords))
+        return reports[-1]
+
+    monkeypatch.setattr(probe, "probe_target", probe_target)
+    gradprobe.probe(parse(SMALL, "small.yaml"), seeds=2, overfit=True)
+    learned = [report.trial and report.trial.learned for report in reports]
+    assert len(learned) == 2
+    assert all(learned)
+    assert len({course and course.losses[0] for course in learned}) == 2
+
+
+def test_a_signature_names_every_keyword() -> None:
+    parameters = inspect.signature(gradprobe.probe).parameters
+    assert parameters["overfit"].default is False
+    assert [*parameters][2:] == [*ProbeKeywords.__annotations__]
+
 
 HARD = """
 input: {shape: [64]}
