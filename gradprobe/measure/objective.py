@@ -23,6 +23,7 @@ CLASSES = 10
 _ENOUGH = 8  # samples, of which nobody gets nine in ten right by chance
 _SEARCH = 20  # steps in the search for the best constant output
 _BLOCK = 2**16  # columns of the random matrix, which is used again for longer outputs
+_LEAST = 0.1  # RMS: k times larger is k² the curvature, of which the smallest rate makes up 10²
 
 # From what the model gives to the loss and the share of the labels that is right.
 Objective = Callable[[Any], tuple[Tensor, float]]
@@ -115,7 +116,8 @@ class _DrawnLabels:
     """Cross entropy of ten logits against labels drawn at random; equal samples get one label.
 
     The logits are a random linear map of a sample's whole output, so scaled that their RMS is about
-    1 at first. Of fewer than ten numbers there are as many logits as numbers, but two at least.
+    1 at first, but at most ten times larger than the outputs'. Of fewer than ten numbers there are
+    as many logits as numbers, but two at least.
     """
 
     def __init__(self, seed: int, samples: Samples) -> None:
@@ -144,7 +146,7 @@ class _DrawnLabels:
         matrix -= matrix.mean(1, keepdim=True)
         matrix /= matrix.square().mean(1, keepdim=True).sqrt()
         rms = float(flat.square().mean().sqrt())
-        scale = math.sqrt(size) * (rms if rms and math.isfinite(rms) else 1.0)
+        scale = math.sqrt(size) * (max(rms, _LEAST) if math.isfinite(rms) else 1.0)
         return matrix.to(flat) / scale, (order[kinds] % classes).to(flat.device)
 
 

@@ -200,6 +200,29 @@ def test_a_linear_model_learns_what_it_has_as_many_weights_for() -> None:
     assert 1.5 < trial.courses[0].losses[0] < 4.5  # ten logits of RMS 1
 
 
+@pytest.mark.parametrize(("size", "first"), [(1e3, 1.0), (1.0, 1.0), (1e-3, 1e-2), (0.0, 0.0)])
+def test_logits_have_an_rms_of_one_but_small_outputs_are_enlarged_tenfold(
+    size: float, first: float
+) -> None:
+    """By more than that no rate would be small enough: the curvature grows with the square."""
+    samples = objective.Samples(512, 0, torch.arange(512))
+    flat = torch.randn(512, 64, generator=torch.Generator().manual_seed(0))
+    matrix, _ = objective._DrawnLabels(0, samples)._draw(size * flat)
+    logits = (size * flat) @ matrix
+    assert float(logits.square().mean().sqrt()) == pytest.approx(first, rel=0.1)
+
+
+def test_a_model_with_small_outputs_is_learned_at_the_rates_of_a_large_one() -> None:
+    x = torch.randn(16, 64, generator=torch.Generator().manual_seed(0))
+    small = nn.Sequential(linear(64, outputs=64), nn.ReLU(), nn.Linear(64, 10))
+    for parameter in small.parameters():
+        parameter.data *= 0.03
+    learned = overfit(module_subject(small, x)).learned
+    assert learned
+    assert learned.optimizer == "SGD"
+    assert learned.rate >= 0.01
+
+
 def test_a_dead_model_learns_at_no_rate_and_no_rate_is_taken_up_again() -> None:
     model = nn.Sequential(linear(64), nn.ReLU())
     model[0].bias.data.fill_(-1e3)

@@ -89,6 +89,7 @@ FIRES: dict[str, dict[str, GradientProfile]] = {
         "zeros": profile(row("a", 0.0), row("b", 1.0, ZERO), row("head"), still_zero=()),
     },
     "GP203": {"weight": profile(row("a", 1.0, FROZEN), row("b"), row("head"))},
+    "GP206": {"all": profile(*[row(name, 1.0, FROZEN) for name in "abc"])},
     "GP204": {"expert": profile(row("a"), row("b", 1.0, parameter("b.w"), IDLE), row("head"))},
     "GP205": {
         "a row": profile(
@@ -158,6 +159,7 @@ SILENT: dict[str, dict[str, GradientProfile]] = {
         "one layer": profile(row("a")),
     },
     "GP203": {"no path": profile(row("a", 1.0, parameter("w", gradient=None)), row("b"))},
+    "GP206": {"but one": profile(row("a", 1.0, FROZEN), row("b", 1.0, parameter("w")))},
     "GP205": {"a parameter": FIRES["GP202"]["a parameter"]},
     "GP204": {"frozen": profile(row("a", 1.0, IDLE._replace(trainable=False)), row("b"))},
     "GP301": {
@@ -280,6 +282,10 @@ def zero_head() -> nn.Module:
     return model
 
 
+def frozen() -> nn.Module:
+    return frozen_first().requires_grad_(False)
+
+
 def frozen_first() -> nn.Module:
     return nn.Sequential(lin().requires_grad_(False), lin(), lin(), lin())
 
@@ -375,6 +381,7 @@ REAL: dict[str, dict[str, Case]] = {
         "detached": Case(row_of(torch.detach), "disconnected", "GP202"),
     },
     "GP203": {"frozen": Case(frozen_first, "healthy", "GP203")},
+    "GP206": {"frozen": Case(frozen, "disconnected", "GP206 GP203")},
     "GP204": {"expert": Case(starved, "healthy", "GP204")},
     "GP205": {"unused": Case(unused, "healthy", "GP205")},
     "GP107": {
