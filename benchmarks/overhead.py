@@ -3,6 +3,7 @@
     python benchmarks/overhead.py
     python benchmarks/overhead.py --trial
     python benchmarks/overhead.py --look
+    python benchmarks/overhead.py --watch
 
 For each network, in one run and in turn: a bare step (forward, loss, backward into ``.grad``), the
 forum's loop over ``named_parameters()`` after such a step, and one probe with every column of the
@@ -10,7 +11,8 @@ table. Times are ratios of medians; memory is the peak resident set of a process
 step, less what it held before, ÷ the same for the bare step. A trial of up to sixteen samples is
 measured in bare steps of the same batch, and so are all the passes of a second look together,
 without a learning rate and with one (which takes the curvature of the loss), by the processor's
-time of one thread.
+time of one thread. ``gradprobe.watch`` is measured in steps of the same loop without it, at a step
+that it looks at and at one that it does not, in turn, by the processor's time too.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+import gradprobe
 from gradprobe.measure.one_pass import measure
 from gradprobe.measure.overfit import overfit
 from gradprobe.measure.take import further, look_again
@@ -147,6 +150,31 @@ def look(case: str, rounds: int = 3) -> str:
     return f"{case:18}" + ", ".join(told)
 
 
+def watched(case: str, rounds: int) -> str:
+    """A training step under ``gradprobe.watch`` in steps without it."""
+    network, x = model_of(case)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-6)
+
+    def step() -> float:
+        start = time.process_time()
+        optimizer.zero_grad()
+        _half_square(network(x)).backward()
+        optimizer.step()
+        return time.process_time() - start
+
+    step()
+    seconds: dict[str, list[float]] = {"without": [], "looked at": [], "not looked at": []}
+    for _ in range(rounds):
+        seconds["without"].append(step())
+        with gradprobe.watch(network, every=10**9):  # it looks at the first step
+            seconds["looked at"].append(step())
+            seconds["not looked at"].append(step())
+    bare = statistics.median(seconds["without"])
+    told = (f"{name} {statistics.median(times) / bare:.2f}" for name, times in seconds.items())
+    spread = max(seconds["without"]) / min(seconds["without"])
+    return f"{case:18}" + ", ".join(told) + f"; largest ÷ least without: {spread:.2f}"
+
+
 def _half_square(output: object) -> torch.Tensor:
     tensor = first_tensor(output)
     assert tensor is not None
@@ -192,6 +220,7 @@ def main() -> None:
     parser.add_argument("--what", default="bare")
     parser.add_argument("--trial", action="store_true")
     parser.add_argument("--look", action="store_true")
+    parser.add_argument("--watch", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.child:
@@ -200,6 +229,10 @@ def main() -> None:
     if arguments.look:
         for case in arguments.case or ("ResNet-50", GPT2):
             print(look(case), flush=True)
+        return
+    if arguments.watch:
+        for case in arguments.case or ("50 x 1024", GPT2):
+            print(watched(case, arguments.rounds), flush=True)
         return
     if arguments.trial:
         for case in ("ResNet-50", GPT2):
