@@ -55,12 +55,14 @@ def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None
         hint = "--loss cross_entropy, mse, or a function of your own"
         raise InputError("--lr: the projection is linear, so no step is too large", hint=hint)
     with enough_threads(subject), eager():
-        profile = _profile(subject, options)
+        profile = _measured(subject, options)
         with ExitStack() as drawn:
             while hidden := hiding(profile):
                 drawn.enter_context(drawn_at_random(subject, hidden))
-                behind, redrawn = _profile(subject, options), profile.redrawn + hidden
+                behind, redrawn = _measured(subject, options), profile.redrawn + hidden
                 profile = replace(behind, loss=profile.loss, redrawn=redrawn)
+            if options.by != "position":
+                profile = _with_columns(with_first_nan(profile, subject), subject, options)
             look, no_look = None, None
             if options.looks_twice:
                 look, no_look = look_again(subject, profile, options.lr is not None)
@@ -106,12 +108,17 @@ def take_paths(subject: Subject, max_paths: int | None = None) -> PathProfile:
         return expand(subject, first, max_paths)
 
 
-def _profile(subject: Subject, options: ProbeOptions) -> GradientProfile:
+def _measured(subject: Subject, options: ProbeOptions) -> GradientProfile:
     if options.by == "position":
         with running(subject):
             return measure_positions(subject)
-    profile = with_still_zero(measure(subject, options.level), subject)
-    profile = with_first_nan(profile, subject)
+    return with_still_zero(measure(subject, options.level), subject)
+
+
+def _with_columns(
+    profile: GradientProfile, subject: Subject, options: ProbeOptions
+) -> GradientProfile:
+    """``profile`` with what takes passes of its own, each on request."""
     if options.precision or is_half(profile):
         profile = with_precision(profile, subject, options.precision)
     if not (options.blocks or options.attention):
