@@ -10,10 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from gradprobe.errors import InputError, first_line
-from gradprobe.files import read_regular, replace_file
+from gradprobe.files import open_regular, replace_file
 from gradprobe.model.batch import read_arrays
 
 _ARGS, _KWARGS = "args.", "kwargs."
+_METADATA = "__metadata__"  # the one key of a header that is no tensor's
+_MOST_IN_HEADER = 100_000_000  # bytes, as safetensors has it
 _PLAIN = (bool, int, float, str, type(None))  # beside tensors, what a call may hold
 
 
@@ -58,14 +60,16 @@ def load_call(
     """
     if Path(path).suffix.lower() != ".safetensors":
         return None
-    values: dict[str, Any] = dict(read_arrays(path, max_bytes))
-    if not values or not all(key.startswith((_ARGS, _KWARGS)) for key in values):
+    header = _header(path)
+    keys = header.keys() - {_METADATA}
+    if not keys or not all(key.startswith((_ARGS, _KWARGS)) for key in keys):
         return None
+    values: dict[str, Any] = dict(read_arrays(path, max_bytes))
     count = next(iter(t.shape[0] for t in values.values() if t.dim()), 0)
     for key, tensor in values.items():
         if size and tensor.dim() and tensor.shape[0] == count:
             values[key] = tensor[:size]
-    values |= _plain_values(path, max_bytes)
+    values |= _plain_values(path, header)
     places = [f"{_ARGS}{i}" for i in range(len(values))]
     args = tuple(values[key] for key in places if key in values)
     kwargs = {k.removeprefix(_KWARGS): v for k, v in values.items() if k.startswith(_KWARGS)}
@@ -74,12 +78,21 @@ def load_call(
     return args, kwargs
 
 
-def _plain_values(path: str, max_bytes: int) -> dict[str, Any]:
-    """The values beside the tensors, which stand in the file's header."""
-    data = read_regular(path, max_bytes)
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+def _header(path: str) -> dict[str, Any]:
+    """What a .safetensors file says of its tensors; nothing where it is none."""
     try:
-        values = json.loads(header.get("__metadata__", {}).get("call", "{}"))
+        with open_regular(path) as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(size)) if size <= _MOST_IN_HEADER else None
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return header if isinstance(header, dict) else {}
+
+
+def _plain_values(path: str, header: Mapping[str, Any]) -> dict[str, Any]:
+    """The values beside the tensors, which stand in the file's header."""
+    try:
+        values = json.loads(header.get(_METADATA, {}).get("call", "{}"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: what stands beside its tensors is not JSON") from error
     if not isinstance(values, dict) or not all(isinstance(v, _PLAIN) for v in values.values()):
