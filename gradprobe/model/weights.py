@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gradprobe.errors import InputError, first_line
 from gradprobe.files import open_regular
-from gradprobe.model.batch import unpacked_size
+from gradprobe.model.batch import read_arrays, unpacked_size
 from gradprobe.numbers import plural
 from gradprobe.spec.network import Weights
 from gradprobe.spec.weights import INDEX, shards_of
@@ -44,8 +44,9 @@ def load_weights(model: nn.Module, weights: Weights | None, most: int) -> dict[s
         return {}
     state = _without(read_weights(weights.file, most), weights)
     wrong = _misshapen(model.state_dict(), state)
-    missing, unknown = _set_apart(model, state)
-    if not wrong:
+    if wrong:
+        missing, unknown = _set_apart(model, state)
+    else:
         try:
             missing, unknown = map(list, model.load_state_dict(dict(state), strict=False))
         except Exception as error:  # what the model's own hooks raise, or copy_ refuses
@@ -81,21 +82,19 @@ def read_weights(file: str, most: int) -> dict[str, Tensor]:
 
 def _read(path: Path, most: int) -> dict[str, Tensor]:
     suffix = path.suffix.lower()
-    if suffix not in (".safetensors", *_PICKLED):
+    if suffix == ".safetensors":
+        return read_arrays(str(path), most)
+    if suffix not in _PICKLED:
         kinds = ", ".join((".safetensors", *_PICKLED, f"*{INDEX}"))
         raise InputError(f"--weights {path}: expected one of {kinds}")
     try:
         with open_regular(path) as stream:
             size = os.fstat(stream.fileno()).st_size
-            if suffix in _PICKLED and zipfile.is_zipfile(stream):
+            if zipfile.is_zipfile(stream):
                 size = max(size, unpacked_size(stream))
             if size > most:
                 raise InputError(f"{path} holds {size / 2**30:.3g} GiB", hint="see --max-memory")
             stream.seek(0)
-            if suffix == ".safetensors":
-                from safetensors.torch import load
-
-                return dict(load(stream.read()))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 loaded = torch.load(stream, map_location="cpu", weights_only=True)
@@ -103,7 +102,7 @@ def _read(path: Path, most: int) -> dict[str, Tensor]:
         raise
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # pickle, zipfile, safetensors and torch each have their own
+    except Exception as error:  # pickle, zipfile and torch each have their own
         reason = first_line(error)
         if "eights only" in reason or "nsupported" in reason:
             hint = "torch.save(model.state_dict(), FILE), or safetensors, holds tensors alone"
