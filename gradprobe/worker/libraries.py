@@ -74,8 +74,8 @@ def _torchvision(name: str) -> Callable[..., nn.Module]:
 
 def _sizes(models: Any, name: str) -> tuple[int, ...] | None:
     """One sample's shape, by what the weights' own transforms make of an image or a video."""
-    weights = list(models.get_model_weights(name))
-    chosen = getattr(models.get_model_weights(name), "DEFAULT", None) or next(iter(weights), None)
+    weights = models.get_model_weights(name)
+    chosen = getattr(weights, "DEFAULT", None) or next(iter(weights), None)
     transforms = chosen.transforms() if chosen else None
     size = getattr(transforms, "crop_size", None) or getattr(transforms, "resize_size", None)
     if not size:
