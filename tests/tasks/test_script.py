@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import clients
 from helpers.places import ROOT
 
 SLOW = pytest.mark.slow
@@ -42,48 +43,7 @@ if __name__ == "__main__":
 """
 )
 
-LIGHTNING = (
-    NET
-    + """
-import lightning
-class Net(lightning.LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.net = net
-    def training_step(self, batch, index):
-        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
-    def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters())
-data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 16)
-quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False)
-lightning.Trainer(max_epochs=2, accelerator="cpu", **quiet).fit(Net(), data)
-"""
-)
-
-TRAINER = """
-import torch
-from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
-size = dict(n_layer=3, n_embd=32, n_head=2, vocab_size=50, n_positions=16)
-model = GPT2LMHeadModel(GPT2Config(**size, use_cache=False, bos_token_id=1, eos_token_id=1))
-rows = [torch.randint(50, (16,)) for _ in range(32)]
-data = [{"input_ids": row, "labels": row} for row in rows]
-arguments = TrainingArguments("out", per_device_train_batch_size=4, gradient_accumulation_steps=2,
-                              gradient_checkpointing=True, max_steps=3, report_to=[], use_cpu=True)
-Trainer(model, arguments, train_dataset=data).train()
-"""
-
-ACCELERATE = (
-    NET
-    + """
-from accelerate import Accelerator
-accelerator = Accelerator(cpu=True, mixed_precision="bf16")
-net, optimizer = accelerator.prepare(net, torch.optim.AdamW(net.parameters()))
-for step in range(3):
-    optimizer.zero_grad()
-    accelerator.backward(nn.functional.cross_entropy(net(x), y))
-    optimizer.step()
-"""
-)
+CLIENT = NET + "oracle = ended = lambda *nets: None\n"
 
 COMPILED = (
     NET
@@ -174,9 +134,9 @@ def test_several_steps_are_columns_and_the_script_runs_until_the_last(tmp_path: 
 @pytest.mark.parametrize(
     ("text", "rows"),
     [
-        pytest.param(LIGHTNING, 5, id="lightning"),
-        pytest.param(TRAINER, 7, id="trainer"),
-        pytest.param(ACCELERATE, 5, id="accelerate"),
+        pytest.param(CLIENT + clients.LIGHTNING, 5, id="lightning"),
+        pytest.param(CLIENT + clients.TRAINER, 7, id="trainer"),
+        pytest.param(CLIENT + clients.ACCELERATE, 5, id="accelerate"),
         pytest.param(COMPILED, 5, id="compiled"),
         pytest.param(SWALLOWS, 5, id="swallows"),
     ],
@@ -190,7 +150,7 @@ def test_a_real_client_is_measured_without_a_change_to_it(
     assert report["verdict"] == "healthy"
     assert len(report["rows"]) == rows
     assert not any(p.startswith(("module.", "_orig_mod.")) for p in norms(report))
-    if text is TRAINER:
+    if clients.TRAINER in text:
         assert "the last of 2 backward passes is shown" in done.stderr
 
 
