@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -89,4 +91,13 @@ def _prefix(target: str) -> str | None:
 
 def _entry_point(target: str) -> EntryPoint | None:
     prefix = _prefix(target)
-    return next(iter(entry_points(group=GROUP, name=prefix)), None) if prefix else None
+    return _added(tuple(sys.path)).get(prefix) if prefix else None
+
+
+@cache
+def _added(path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """By prefix, what is installed along ``path``; the first of a name counts."""
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=GROUP):
+        found.setdefault(entry.name, entry)
+    return found
