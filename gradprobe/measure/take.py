@@ -55,11 +55,11 @@ def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None
         hint = "--loss cross_entropy, mse, or a function of your own"
         raise InputError("--lr: the projection is linear, so no step is too large", hint=hint)
     with enough_threads(subject), eager():
-        profile = _measured(subject, options)
+        profile = _profile(subject, options)
         with ExitStack() as drawn:
             while hidden := hiding(profile):
                 drawn.enter_context(drawn_at_random(subject, hidden))
-                behind, redrawn = _measured(subject, options), profile.redrawn + hidden
+                behind, redrawn = _profile(subject, options), profile.redrawn + hidden
                 profile = replace(behind, loss=profile.loss, redrawn=redrawn)
             if options.by != "position":
                 profile = _with_columns(with_first_nan(profile, subject), subject, options)
@@ -108,7 +108,7 @@ def take_paths(subject: Subject, max_paths: int | None = None) -> PathProfile:
         return expand(subject, first, max_paths)
 
 
-def _measured(subject: Subject, options: ProbeOptions) -> GradientProfile:
+def _profile(subject: Subject, options: ProbeOptions) -> GradientProfile:
     if options.by == "position":
         with running(subject):
             return measure_positions(subject)
