@@ -7,8 +7,6 @@ have to be there, as `.ci/run` does, they fail.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 
 import pytest
 from helpers.blocks import RESIDUAL
+from helpers.browser import chromium
 from helpers.handmade import HOSTILE, finding, profile, report, row, with_reach
 from helpers.pages import PAGES, VERSIONS, pages
 
@@ -28,29 +27,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-SWITCHES = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-)
 HOSTILE_NAME = "".join(HOSTILE).replace("\udcff", "") + "<img src=x onerror=alert(1)>"
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    found = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if not all(found):
-        assert not os.environ.get("GRADPROBE_BROWSER"), "chromium and chromium-driver are missing"
-        pytest.skip("chromium and chromium-driver are not installed")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(found[0])
-    for switch in (*SWITCHES.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(str(found[1])))
-    yield driver
-    driver.quit()
+    yield from chromium(tmp_path_factory.mktemp("profile"))
 
 
 @pytest.fixture
