@@ -98,7 +98,7 @@ FixOutput = Annotated[
 DiffOutput = Annotated[
     OutputOptions,
     Fields(
-        "format output everything color exit_zero talk",
+        "format output html svg everything color exit_zero talk",
         {
             "format": option("text", Shown("Of the output.", choices=(*FORMATS, "markdown"))),
             "everything": option(False, Shown("Show what did not change too.", ("--all",))),

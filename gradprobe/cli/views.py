@@ -18,11 +18,15 @@ from gradprobe.render.check.markdown import render_comparison as render_markdown
 from gradprobe.render.compare import render_comparison
 from gradprobe.render.csv import render_reports as render_csv
 from gradprobe.render.csv import render_sweep as render_sweep_csv
+from gradprobe.render.diff import render_json as render_diff_json
+from gradprobe.render.diff import render_markdown as render_diff_markdown
+from gradprobe.render.diff import render_text as render_diff
 from gradprobe.render.paths import render_paths, render_paths_json
 from gradprobe.render.steps import render_steps
 from gradprobe.render.sweep import render_sweep, render_sweep_json
 from gradprobe.render.text import render_report
 from gradprobe.tasks.curves import Sweep
+from gradprobe.tasks.diff import Difference
 from gradprobe.verdict.report import Report
 
 if TYPE_CHECKING:
@@ -80,6 +84,18 @@ def of_steps(reports: Sequence[Report], everything: bool) -> Views:
     alone = of_report(reports[0], everything) if len(reports) == 1 else None
     views = alone or of_comparison(reports, everything)
     return views._replace(text=lambda style: render_steps(reports, style, everything))
+
+
+def of_differences(differences: Sequence[Difference], everything: bool) -> Views:
+    """Before and after, of each target."""
+    return Views(
+        lambda style: render_diff(differences, style, everything),
+        lambda: str(_pages().diff_page(differences)),
+        {
+            "json": partial(render_diff_json, differences),
+            "markdown": partial(render_diff_markdown, differences, everything),
+        },
+    )
 
 
 def of_block(block: BlockProfile, target: str) -> Views:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from rich.cells import cell_len
 from rich.console import RenderableType
@@ -38,23 +38,16 @@ def render_text(differences: Sequence[Difference], style: Style, everything: boo
     return "\n".join(_text(difference, style, everything) for difference in differences)
 
 
-def render_markdown(differences: Sequence[Difference], style: Style, everything: bool) -> str:
+def render_markdown(differences: Sequence[Difference], everything: bool) -> str:
     """The same for a review: a heading, a table of the rows that changed, and what is worse."""
     return "\n".join(_markdown(difference, everything) for difference in differences)
 
 
-def render_json(differences: Sequence[Difference], style: Style, everything: bool) -> str:
+def render_json(differences: Sequence[Difference]) -> str:
     """One object with every difference."""
     from gradprobe.tasks.documents.diff import DiffDocument
 
     return written(DiffDocument.of(differences))
-
-
-RENDERERS: Mapping[str, Callable[[Sequence[Difference], Style, bool], str]] = {
-    "text": render_text,
-    "json": render_json,
-    "markdown": render_markdown,
-}
 
 
 def _text(difference: Difference, style: Style, everything: bool) -> str:
@@ -69,7 +62,7 @@ def _text(difference: Difference, style: Style, everything: bool) -> str:
     if difference.changed or everything:
         parts += [Text(""), _table(difference, style, everything)]
     parts += [Text("")]
-    for line in _outcome(difference):
+    for line in outcome(difference):
         parts += [Text(text) for text in wrapped(style.safe(line), style, 0)]
     for sign, findings, colour in (("-", difference.gone, GOOD), ("+", difference.new, BAD)):
         parts += [Text(style.safe(f"{sign} {_named(f)}"), style=colour) for f in findings]
@@ -84,7 +77,7 @@ def _table(difference: Difference, style: Style, everything: bool) -> Renderable
     telling = [i for i, change in enumerate(changes) if change.row.name == first]
     shown = fold(len(changes), telling, len(changes) if everything else MOST_ROWS)
     names = [style.safe(changes[index].row.name) for index in shown]
-    told = max(len("changed"), *(len(_what(changes[index])) for index in shown))
+    told = max(len("changed"), *(len(what_changed(changes[index])) for index in shown))
     told = min(told, style.width - 2 * (_REACH + 2) - 2 - _NAME)
     room = style.width - 2 * (_REACH + 2) - told - 4  # of names and layers
     width = min(max(map(cell_len, ["row", *names])), max(_NAME, room // 2))
@@ -96,14 +89,14 @@ def _table(difference: Difference, style: Style, everything: bool) -> Renderable
         change = changes[index]
         cells = [Text(name(style.safe(change.row.name), width))]
         if "layer" in heads:
-            cells.append(Text(kind(style.safe(_layer(change)), room - width)))
-        cells += [Text(_reach(change, i), style=band_colour(change.reaches[i])) for i in (0, 1)]
+            cells.append(Text(kind(style.safe(layer_of(change)), room - width)))
+        cells += [Text(reach_text(change, i), style=band_colour(change.reaches[i])) for i in (0, 1)]
         colour = {ADDED: GOOD, REMOVED: BAD}.get(change.what[0], "") if change.what else FAINT
-        table.add_row(*cells, Text(_what(change, told), style=colour))
+        table.add_row(*cells, Text(what_changed(change, told), style=colour))
     return table
 
 
-def _what(change: RowChange, width: int = ENDLESS) -> str:
+def what_changed(change: RowChange, width: int = ENDLESS) -> str:
     """What changed beside the reaches, which stand there; of many as many as the width holds."""
     parts = [what for what in change.what if what != "reach"] or ["as it was"]
     while len(parts) > 1 and len(", ".join(parts)) > width:
@@ -120,18 +113,22 @@ def _markdown(difference: Difference, everything: bool) -> str:
     changes = difference.rows if everything else difference.changed
     if changes:
         cells = [
-            [escaped(c.row.name), escaped(_layer(c)), _reach(c, 0), _reach(c, 1), ", ".join(c.what)]
+            [
+                *(escaped(c.row.name), escaped(layer_of(c))),
+                *(reach_text(c, side) for side in (0, 1)),
+                ", ".join(c.what),
+            ]
             for c in changes
         ]
         lines += [*table_lines(list(_HEADS), cells), ""]
-    lines += [f"- {escaped(line)}" for line in _outcome(difference)]
+    lines += [f"- {escaped(line)}" for line in outcome(difference)]
     lines += [f"- gone: {escaped(_named(finding))}" for finding in difference.gone]
     lines += [f"- new: {escaped(_named(finding))}" for finding in difference.new]
     lines += [f"- **worse**: {escaped(reason)}" for reason in difference.worse]
     return "\n".join(lines) + "\n"
 
 
-def _outcome(difference: Difference) -> list[str]:
+def outcome(difference: Difference) -> list[str]:
     """How many rows changed, and where the two part first."""
     count = f"{len(difference.changed)} of {plural(len(difference.rows), 'row')} changed"
     parting = difference.parting
@@ -141,14 +138,16 @@ def _outcome(difference: Difference) -> list[str]:
     return [f"{count}; they part first at {parting.row}, {way}: {', '.join(parting.what)}"]
 
 
-def _layer(change: RowChange) -> str:
+def layer_of(change: RowChange) -> str:
+    """The kind of layer, before and after where the two differ."""
     before, after = change.before, change.after
     if before and after and before.kind != after.kind:
         return f"{before.kind} → {after.kind}"
     return change.row.kind
 
 
-def _reach(change: RowChange, side: int) -> str:
+def reach_text(change: RowChange, side: int) -> str:
+    """The reach before (0) or after (1); nothing where the row was not there."""
     row = (change.before, change.after)[side]
     return number(change.reaches[side]) if row else ""
 

@@ -6,10 +6,12 @@ import math
 from dataclasses import replace
 
 from gradprobe.render import json as as_json
+from gradprobe.render.diff import render_json as render_diff_json
 from gradprobe.render.html import page
 from gradprobe.render.paths import render_paths_json
 from gradprobe.render.sweep import render_sweep_json
 from gradprobe.tasks.curves import Point, Sweep
+from gradprobe.tasks.diff import differences
 from gradprobe.verdict.report import Report, Verdict
 from helpers.blocks import PATHS, RESIDUAL
 from helpers.handmade import chain, check_result, finding, profile, report, row, with_reach
@@ -21,6 +23,9 @@ BROKEN = report(
     verdict=Verdict.NON_FINITE,
     target="broken.yaml",
 )
+
+
+LOST_AGAIN = replace(LOST, target=BROKEN.target)
 
 
 def hostile(name: str) -> Report:
@@ -52,6 +57,8 @@ def pages(name: str = "net.yaml") -> dict[str, tuple[str, str]]:
     """Each kind of page, with what ``--format json`` prints of the same."""
     reports = [replace(LOST, target=name), BROKEN, report(with_reach(2.0), target="b")]
     block, paths = RESIDUAL, PATHS["some"]
+    changed = differences(reports[:1], [replace(reports[2], target=name)], 3)
+    worse = differences([hostile(name), BROKEN], [hostile(name), LOST_AGAIN], 3)
     made = {
         "report": (page.report_page(reports[0]), as_json.render_report(reports[0])),
         "broken": (page.report_page(BROKEN), as_json.render_report(BROKEN)),
@@ -66,6 +73,8 @@ def pages(name: str = "net.yaml") -> dict[str, tuple[str, str]]:
             page.paths_page(replace(paths, row=name), name, VERSIONS),
             render_paths_json(replace(paths, row=name), name, VERSIONS),
         ),
+        "diff": (page.diff_page(changed), render_diff_json(changed)),
+        "diffs": (page.diff_page(worse), render_diff_json(worse)),
         "check": (page.check_page(check_result()), as_json.render_check(check_result())),
     }
     for kind, sweep in (("sweep", swept(name)), ("map", mapped(name))):

@@ -1,7 +1,8 @@
 """The pages in a real Chromium: silent, stepped through, sorted, filtered, narrow and wide, dark.
 
-Without Chromium and its driver these tests are skipped; where GRADPROBE_BROWSER=1 says that they
-have to be there, as `.ci/run` does, they fail.
+Without Chromium and its driver these tests are skipped, and that of axe-core without the file that
+GRADPROBE_AXE names (npm's axe-core/axe.min.js); where GRADPROBE_BROWSER=1 says that they have to be
+there, as `.ci/run` does, they fail.
 """
 
 from __future__ import annotations
@@ -85,6 +86,29 @@ def test_a_page_is_silent_and_fits(opened: Any, kind: str, width: int, scheme: s
     assert shown(browser, "document.documentElement.scrollWidth") <= width
     paper = shown(browser, "getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    path = os.environ.get("GRADPROBE_AXE")
+    if not path:
+        assert not os.environ.get("GRADPROBE_BROWSER"), "GRADPROBE_AXE does not name axe.min.js"
+        pytest.skip("GRADPROBE_AXE does not name axe-core's axe.min.js")
+    return Path(path).read_text("utf-8")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PAGES if kind != "alone"])
+def test_axe_finds_no_violation(opened: Any, axe: str, kind: str) -> None:
+    """In the dark only the contrasts are other ones."""
+    browser = opened(PAGES[kind][0])
+    browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+    browser.execute_script(axe)
+    run = "axe.run({resultTypes: ['violations'], ...arguments[0]}).then(r => arguments[1](r))"
+    every = browser.execute_async_script(run, {})["violations"]
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": dark})
+    every += browser.execute_async_script(run, {"runOnly": ["color-contrast"]})["violations"]
+    assert [f"{each['id']}: {node['html']}" for each in every for node in each["nodes"]] == []
 
 
 def test_the_block_is_stepped_through_by_keys_and_by_mouse(opened: Any) -> None:

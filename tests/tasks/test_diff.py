@@ -200,7 +200,8 @@ def test_two_reports_of_any_kind(run: Run, tmp_path: Path, monkeypatch: pytest.M
     words = ("plain", "--depth", "8", "--width", "8", "--format", "json")
     run("probe", *words, "-o", "old.json")
     run("probe", *words, "--activation", "sigmoid", "-o", "new.json")
-    assert run("diff", "old.json", "new.json").code == 1
+    assert run("diff", "old.json", "new.json", "--html", "page.html").code == 1
+    assert "Worse: the verdict was " in Path("page.html").read_text("utf-8")
     assert run("diff", "new.json", "old.json").code == 0
     same = run("diff", "old.json", "plain", "--depth", "8", "--width", "8")
     assert (same.code, same.out.splitlines()[-1]) == (0, "0 of 10 rows changed")

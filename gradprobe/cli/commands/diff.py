@@ -10,8 +10,8 @@ from gradprobe.cli import options as o
 from gradprobe.cli.effects import Given
 from gradprobe.cli.flatten import flattened
 from gradprobe.cli.revisions import reports_at
+from gradprobe.cli.views import of_differences
 from gradprobe.errors import ExitCode, InputError
-from gradprobe.render.diff import RENDERERS
 from gradprobe.spec.options import RunOptions
 from gradprobe.spec.sources.table import TargetOptions
 from gradprobe.tasks.diff import differences
@@ -49,6 +49,6 @@ def diff(
     else:
         before, after = o.reported(targets, about, options, run, given)
     found = differences(before, after, regression)
-    output.emit(RENDERERS[output.format](found, output.style, output.everything))
+    output.publish(of_differences(found, output.everything))
     worse = any(difference.worse for difference in found) and not output.exit_zero
     return int(ExitCode.FINDINGS if worse else ExitCode.OK)

@@ -19,14 +19,17 @@ from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
 from gradprobe.numbers import count, fraction, kind, number, plural
 from gradprobe.render.check.text import summary
 from gradprobe.render.html import views
+from gradprobe.render.html.diff import differences_view
 from gradprobe.render.html.scale import scale_of
 from gradprobe.render.html.steps import steps_of
 from gradprobe.render.html.sweep import sweep_view
 from gradprobe.render.json import finite
 from gradprobe.tasks.check.result import CheckResult
 from gradprobe.tasks.curves import Sweep
+from gradprobe.tasks.diff import Difference
 from gradprobe.tasks.documents import commands
 from gradprobe.tasks.documents import report as reports
+from gradprobe.tasks.documents.diff import DiffDocument
 from gradprobe.verdict.report import Report
 
 if TYPE_CHECKING:
@@ -76,6 +79,14 @@ def check_page(result: CheckResult) -> str:
     ]
     document = commands.CheckDocument.of(result)
     return _page("check", document, "check", outcomes=each, summary=summary(result))
+
+
+def diff_page(differences: Sequence[Difference]) -> str:
+    """What changed between two reports of each target."""
+    document = DiffDocument.of(differences)
+    ends = [(each.before.target, each.after.target) for each in differences]
+    title = " · ".join(dict.fromkeys(" → ".join(dict.fromkeys(pair)) for pair in ends))
+    return _page("diff", document, title, **differences_view(differences))
 
 
 def _reaches(report: Report) -> list[float | None]:
