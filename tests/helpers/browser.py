@@ -32,3 +32,12 @@ def chromium(folder: Path) -> Iterator[Any]:
     driver = webdriver.Chrome(options, webdriver.ChromeService(str(found[1])))
     yield driver
     driver.quit()
+
+
+def axe_core() -> str:
+    """The script of axe-core, from the file that GRADPROBE_AXE names; skips or fails without."""
+    path = os.environ.get("GRADPROBE_AXE")
+    if not path:
+        assert not os.environ.get("GRADPROBE_BROWSER"), "GRADPROBE_AXE does not name axe.min.js"
+        pytest.skip("GRADPROBE_AXE does not name axe-core's axe.min.js")
+    return Path(path).read_text("utf-8")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from helpers.blocks import RESIDUAL
-from helpers.browser import chromium
+from helpers.browser import axe_core, chromium
 from helpers.handmade import HOSTILE, finding, profile, report, row, with_reach
 from helpers.pages import PAGES, VERSIONS, pages
 
@@ -90,11 +90,7 @@ def test_a_page_is_silent_and_fits(opened: Any, kind: str, width: int, scheme: s
 
 @pytest.fixture(scope="module")
 def axe() -> str:
-    path = os.environ.get("GRADPROBE_AXE")
-    if not path:
-        assert not os.environ.get("GRADPROBE_BROWSER"), "GRADPROBE_AXE does not name axe.min.js"
-        pytest.skip("GRADPROBE_AXE does not name axe-core's axe.min.js")
-    return Path(path).read_text("utf-8")
+    return axe_core()
 
 
 @pytest.mark.parametrize("kind", [kind for kind in PAGES if kind != "alone"])
