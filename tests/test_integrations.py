@@ -25,6 +25,7 @@ SLOW = pytest.mark.slow
 SCHEMAS = {
     "action.yml": "vendor.github-actions",
     ".github/workflows/gradprobe.yml": "vendor.github-workflows",
+    ".github/workflows/shards.yml": "vendor.github-workflows",
     ".gitlab-ci.yml": "vendor.gitlab-ci",
 }
 

@@ -23,7 +23,7 @@ from gradprobe.spec.sources.stack import STACKS
 
 # Each is a function of its name in a module of its name.
 COMMANDS = (
-    *("check", "probe", "compare", "diff", "block", "paths", "sweep", "fix", "run"),
+    *("check", "probe", "compare", "diff", "block", "paths", "sweep", "fix", "run", "merge"),
     *("schema", "rules"),
 )
 

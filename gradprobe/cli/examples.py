@@ -35,6 +35,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "gradprobe run --steps 1,10,100 train.py",
         "gradprobe run -m package.train",
     ),
+    "merge": (
+        "gradprobe merge part1.json part2.json",
+        "gradprobe merge part1.json part2.json -o sarif=gradprobe.sarif",
+    ),
     "schema": ("gradprobe schema > gradprobe.spec.schema.json", "gradprobe schema report"),
     "rules": ("gradprobe rules", "gradprobe rules GP101"),
 }

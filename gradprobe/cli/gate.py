@@ -66,12 +66,8 @@ class BaselineOptions:
         result: CheckResult,
         baseline: baselines.Baseline | None,
         options_of: OptionsOf,
-        first: bool,
     ) -> CheckResult:
-        """``result`` in the light of the baseline, which is written or pruned where that is asked.
-
-        ``first``: the first shard, which answers for the targets whose files are gone.
-        """
+        """``result`` in the light of the baseline, which is written or pruned on request."""
         file = self.write_baseline or self.baseline
         if self.write_baseline:
             baseline = baselines.of(result, self.write_baseline)
@@ -83,14 +79,15 @@ class BaselineOptions:
             write_atomically(self.baseline, baselines.dump(baseline))
         if not file or not baseline:
             return result
-        return gate.hold(result, baseline, file, options_of, first)
+        return gate.hold(result, baseline, file, options_of)
 
 
 def _shard(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
     number, count = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= count:
-        raise InputError(f"--shard {text}: not K/N with K from 1 to N", hint="--shard 2/4")
+        bounds = f"K is from 1 to {count}" if count else "not K/N with K from 1 to N"
+        raise InputError(f"--shard {text}: {bounds}", hint="--shard 2/4")
     return number, count
 
 
@@ -99,8 +96,8 @@ class WorkOptions:
     """How the work is done: by how many processes, which part of it, and what is remembered."""
 
     jobs: int | None = option(None, Shown("Processes.", ("-j", "--jobs"), least=1, most=256))
-    shard: tuple[int, int] = option(
-        (1, 1), Shown("The K-th of N parts.", metavar="K/N", read=_shard, kind=str, typed="1/1")
+    shard: tuple[int, int] | None = option(
+        None, Shown("The K-th of N parts of like work.", metavar="K/N", read=_shard, kind=str)
     )
     no_cache: bool = option(False, Shown("Measure everything anew."))
     cache_dir: str | None = option(None, Shown("Default .gradprobe_cache.", metavar="DIR"))

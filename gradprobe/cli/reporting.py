@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TextIO
 
 from gradprobe.cli.output import COLORS, Talk, emit, style_for, warn
-from gradprobe.errors import InputError, suggestion
+from gradprobe.errors import ExitCode, InputError, suggestion
 from gradprobe.render.canvas import ENDLESS, MOST_FINDINGS, Style
 from gradprobe.render.check.formats import CONCISE, FOR_PEOPLE, FORMATS
 from gradprobe.render.check.github import render_github
@@ -56,6 +56,11 @@ class PublishOptions:
         """Which format goes to which file."""
         page = () if self.html is None else (f"html={self.html}",)
         return _destinations((*self.outputs, *page), self.format)
+
+    def exit_code(self, result: CheckResult) -> int:
+        """The result's own, or 0 where findings are to pass."""
+        passed = self.exit_zero and result.exit_code is ExitCode.FINDINGS
+        return int(ExitCode.OK if passed else result.exit_code)
 
 
 def _destinations(outputs: Sequence[str], format: str) -> dict[str, str]:

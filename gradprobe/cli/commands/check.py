@@ -10,7 +10,7 @@ from gradprobe.cli.flatten import flattened
 from gradprobe.cli.gate import BaselineOptions, ConfigOptions, WorkOptions, folder_of
 from gradprobe.cli.output import emit, steps, style_for, warn
 from gradprobe.cli.reporting import PublishOptions, publish
-from gradprobe.errors import ExitCode, InputError
+from gradprobe.errors import InputError
 from gradprobe.render.config import render_config
 from gradprobe.spec.options import CheckOptions
 from gradprobe.tasks.check import run as gate
@@ -49,11 +49,10 @@ def check(
         return 0
     _ = publishing.files  # a wrong word is told before anything is measured
     baseline = known.load()
-    if known.write_baseline and work.shard[1] > 1:
+    if known.write_baseline and work.shard:
         raise InputError("--write-baseline needs the whole list: leave --shard out")
     run = work.run(reading.force_exclude, reading.code_allowed, publishing.talk.tell)
     result = gate.check(named, options_of, run, warn, lambda items, n: steps("specs", items, n))
-    result = known.hold(result, baseline, options_of, first=work.shard[0] == 1)
+    result = known.hold(result, baseline, options_of)
     publish(result, publishing)
-    passed = publishing.exit_zero and result.exit_code is ExitCode.FINDINGS
-    return int(ExitCode.OK if passed else result.exit_code)
+    return publishing.exit_code(result)

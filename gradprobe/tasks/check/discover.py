@@ -101,11 +101,6 @@ def shown(path: str | Path) -> str:
     return (os.path.relpath(absolute) if inside else absolute).replace(os.sep, "/")
 
 
-def shard(files: tuple[str, ...], number: int, count: int) -> tuple[str, ...]:
-    """Every ``count``-th of the sorted files, from the ``number``-th on; numbers count from 1."""
-    return files[number - 1 :: count]
-
-
 class _Excluded:
     """Whether a path is left out by the ``exclude`` of the configuration that counts for it."""
 

@@ -68,11 +68,21 @@ class Counts(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Which part of a check a result is: the K-th of N, of one list of targets."""
+
+    number: int
+    count: int
+    targets: str  # a digest of the whole list, by which parts of one check are known
+
+
+@dataclass(frozen=True, slots=True)
 class CheckResult:
     """Everything that one run of the check found, in the order of the paths."""
 
     outcomes: tuple[Outcome, ...]
     version: str  # of gradprobe
+    part: Part | None = None  # where it is one
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:

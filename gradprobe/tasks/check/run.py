@@ -16,10 +16,11 @@ from gradprobe.spec.options import CheckOptions
 from gradprobe.tasks.check import baseline as baselines
 from gradprobe.tasks.check.baseline import Baseline
 from gradprobe.tasks.check.cache import Cache, DamagedError, key_of
-from gradprobe.tasks.check.discover import OptionsOf, discover, shard
+from gradprobe.tasks.check.discover import OptionsOf, discover
 from gradprobe.tasks.check.ignore import matches
 from gradprobe.tasks.check.job import Done, Job, measure
 from gradprobe.tasks.check.result import CheckResult, Diagnostic, Outcome, with_fingerprints
+from gradprobe.tasks.check.shard import split
 from gradprobe.tasks.check.target import Target, read, shown_place
 from gradprobe.verdict.diagnose import diagnose_seeds
 from gradprobe.verdict.judge import judge, versions
@@ -42,7 +43,7 @@ class Run:
     """How one run of the check goes about its targets; the targets' own options are elsewhere."""
 
     jobs: int | None = None  # worker processes; by default as many as it takes
-    shard: tuple[int, int] = (1, 1)  # which of how many parts of the list
+    shard: tuple[int, int] | None = None  # which of how many parts of the list
     cache: Cache | None = None
     force_exclude: bool = False
     allow_code: bool = False  # whether the code that a spec names may run
@@ -69,10 +70,12 @@ def check(
         run.tell(f"skipped {path}: no spec of gradprobe's")
     if not discovered.files and not discovered.missing:
         raise InputError("no spec to check", hint="all that the paths name is excluded")
-    files = shard(discovered.files, *run.shard)
+    files, part = discovered.files, None
+    if run.shard:
+        files, part = split(discovered, options_of, *run.shard)
     targets: list[Target] = []
     outcomes: list[Outcome] = []
-    if run.shard[0] == 1:  # what belongs to no file is the first shard's
+    if part is None or part.number == 1:  # what belongs to no file is the first shard's
         for path, why, hint in discovered.missing:
             outcomes.append(_failed(path, Failure(ExitCode.USAGE, why, hint)))
     for path in files:
@@ -85,15 +88,13 @@ def check(
     measured = _measured(targets, run, warn, track)
     outcomes += map(_outcome, targets, measured)
     outcomes.sort(key=lambda outcome: outcome.path)
-    return CheckResult(tuple(outcomes), __version__)
+    return CheckResult(tuple(outcomes), __version__, part)
 
 
-def hold(
-    result: CheckResult, baseline: Baseline, file: str, options_of: OptionsOf, first: bool = True
-) -> CheckResult:
+def hold(result: CheckResult, baseline: Baseline, file: str, options_of: OptionsOf) -> CheckResult:
     """The result in the light of a baseline, read from ``file``.
 
-    ``first``: the first shard, which answers for the targets whose files are gone.
+    The first shard answers for the targets whose files are gone.
     """
     outcomes = []
     for outcome in result.outcomes:
@@ -102,9 +103,11 @@ def hold(
         compared = baselines.compare(outcome, baseline, options.regression, selection)
         selected = [d for d in compared if d.rule in _ALWAYS or selection.holds(BY_CODE[d.rule])]
         outcomes.append(_ended(replace(outcome, diagnostics=tuple(selected))))
+    first = result.part is None or result.part.number == 1
     lost = baselines.gone(baseline, file) if first else ()
     if lost:
         outcomes.append(_ended(Outcome(file, lost)))
+    outcomes.sort(key=lambda outcome: outcome.path)
     return replace(result, outcomes=tuple(outcomes))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
 from msgspec import UNSET, Meta, UnsetType
@@ -25,6 +26,7 @@ from gradprobe.tasks.documents.report import JacobianDocument, ReportDocument
 from gradprobe.tasks.fix.trials import Fix, Trial
 from gradprobe.verdict.report import Verdict
 from gradprobe.verdict.rules.rule import Rule
+from gradprobe.worker.exchange import encode
 
 # ---- check: every target with its report and its diagnostics, and a summary
 
@@ -74,17 +76,34 @@ class TargetDocument(Document):
         )
 
 
+class PartDocument(Document):
+    """Of a check of one shard: ``result`` is for ``gradprobe merge``, and is no public format."""
+
+    number: Position
+    count: Position
+    targets: str  # the same in all parts of one check
+    result: str
+
+    @classmethod
+    def of(cls, result: CheckResult) -> Self | UnsetType:
+        if result.part is None:
+            return UNSET
+        return cls.taken(result.part, result=encode(replace(result, part=None)))
+
+
 class CheckDocument(Document):
     schema_version: Version
     gradprobe: str
     exit_code: Code
     summary: SummaryDocument
     targets: list[TargetDocument]
+    part: PartDocument | UnsetType = UNSET  # with --shard
 
     @classmethod
     def of(cls, result: CheckResult) -> Self:
         return cls.taken(
             result,
+            part=PartDocument.of(result),
             schema_version=SCHEMA_VERSION,
             gradprobe=result.version,
             summary=SummaryDocument.taken(result.counts, targets=len(result.outcomes)),
