@@ -20,8 +20,9 @@ from gradprobe.verdict.report import Severity, Verdict
 # The heat bar is empty at 1e-8 and full at 1e4, in every report: bars can be compared.
 LOW, HIGH = -8.0, 4.0
 
-# A colour means one thing: green passes, yellow is to be looked at, red fails, cyan informs.
-GOOD, DOUBTFUL, BAD, NOTE, FAINT = "green", "yellow", "red", "cyan", "bright_black"
+# A colour means one thing: green passes, orange is to be looked at, red fails, blue informs. They
+# are of the 256 that no terminal's theme changes, and legible on a light and on a dark one.
+GOOD, DOUBTFUL, BAD, NOTE, FAINT = (f"color({number})" for number in (28, 166, 196, 31, 244))
 
 MOST_FINDINGS = 3  # of a target that are shown, the gravest first, unless all are asked for
 NARROW = 60  # columns below which names come before all else
@@ -66,7 +67,7 @@ def paint(parts: Iterable[RenderableType], style: Style) -> str:
     console = Console(
         file=stream,
         width=style.width,
-        color_system="standard" if style.color else None,
+        color_system="256" if style.color else None,
         force_terminal=style.color,
         no_color=not style.color,
         markup=False,
@@ -124,7 +125,7 @@ def folded(text: str, width: int, later: str = "") -> list[str]:
 
 
 def band_colour(reach: float | None) -> str:
-    """The colour of a reach: green in the healthy band, yellow in the weak ones, red beyond."""
+    """The colour of a reach: green in the healthy band, orange in the weak ones, red beyond."""
     if reach is None or not math.isfinite(reach):
         return BAD
     if THRESHOLDS["weak_low"] <= reach <= THRESHOLDS["weak_high"]:

@@ -125,7 +125,7 @@ def _diff_line(line: str, style: Style) -> str:
     colour = _DIFF_COLOURS.get(line[:1])
     if not style.color or colour is None:
         return line
-    return RichStyle(color=colour).render(line, color_system=ColorSystem.STANDARD)
+    return RichStyle(color=colour).render(line, color_system=ColorSystem.EIGHT_BIT)
 
 
 def render_fix_json(fix: Fix, versions: Mapping[str, str]) -> str:

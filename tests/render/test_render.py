@@ -19,11 +19,13 @@ from helpers.places import TESTS
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from rich.color import Color
+from rich.color_triplet import ColorTriplet
 
 from gradprobe.measure.profile import RowStatus
 from gradprobe.numbers import fraction, number, plural
 from gradprobe.numbers import name as elided
-from gradprobe.render.canvas import Style, fold, heat_bar, scale
+from gradprobe.render.canvas import BAD, DOUBTFUL, FAINT, GOOD, NOTE, Style, fold, heat_bar, scale
 from gradprobe.render.compare import render_comparison
 from gradprobe.render.json import render_comparison as json_comparison
 from gradprobe.render.json import render_report as json_report
@@ -324,9 +326,9 @@ def test_colour_adds_escapes_and_nothing_else() -> None:
 
 
 COLOURS = {
-    Verdict.HEALTHY: 32,
-    Verdict.WEAK: 33,
-    **dict.fromkeys(list(Verdict)[2:], 31),
+    Verdict.HEALTHY: 28,
+    Verdict.WEAK: 166,
+    **dict.fromkeys(list(Verdict)[2:], 196),
 }
 
 
@@ -478,12 +480,30 @@ def test_the_scale_fits_and_puts_1_where_a_bar_of_1_ends(width: int) -> None:
 
 @pytest.mark.parametrize(
     ("reach", "colour"),
-    [(1.0, "green"), (1e-2, "green"), (9e-3, "yellow"), (1e2, "green"), (1.1e2, "yellow"),
-     (1e-4, "yellow"), (9e-5, "red"), (1e4, "yellow"), (1.1e4, "red"), (0.0, "red"),
-     (None, "red"), (math.nan, "red"), (math.inf, "red")],
+    [(1.0, GOOD), (1e-2, GOOD), (9e-3, DOUBTFUL), (1e2, GOOD), (1.1e2, DOUBTFUL),
+     (1e-4, DOUBTFUL), (9e-5, BAD), (1e4, DOUBTFUL), (1.1e4, BAD), (0.0, BAD),
+     (None, BAD), (math.nan, BAD), (math.inf, BAD)],
 )  # fmt: skip
 def test_a_bar_s_colour_is_that_of_its_band(reach: float | None, colour: str) -> None:
     assert str(heat_bar(reach, 20).style) == colour
+
+
+def luminance(colour: ColorTriplet) -> float:
+    """The relative luminance of WCAG 2."""
+    parts = [value / 255 for value in colour]
+    linear = [x / 12.92 if x <= 0.03928 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
+    return sum(weight * x for weight, x in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("colour", [GOOD, DOUBTFUL, BAD, NOTE, FAINT])
+@pytest.mark.parametrize("paper", ["ffffff", "fdf6e3", "000000", "1e1e1e"])
+def test_a_colour_is_legible_on_light_and_on_dark_terminals(colour: str, paper: str) -> None:
+    """WCAG asks for a contrast of 3 of what is large or bold. No theme changes these colours."""
+    ink = Color.parse(colour)
+    assert (ink.number or 0) > 15
+    ground = luminance(Color.parse(f"#{paper}").get_truecolor())
+    dark, light = sorted((luminance(ink.get_truecolor()), ground))
+    assert (light + 0.05) / (dark + 0.05) >= 3.5
 
 
 # ---- comparisons

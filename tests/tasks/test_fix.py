@@ -386,7 +386,7 @@ def test_the_text_fits_the_width_and_ascii(width: int) -> None:
 def test_colour_is_added_and_nothing_else() -> None:
     fix = fixed(BROKEN, seeds=(0,))
     painted = render_fix(fix, Style(color=True))
-    assert "\x1b[32m+" in painted
+    assert "\x1b[38;5;28m+" in painted
     assert re.sub(r"\x1b\[[0-9;]*m", "", painted) == render_fix(fix, Style())
 
 

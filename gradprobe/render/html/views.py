@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from gradprobe.measure.profile import RowProfile
 from gradprobe.numbers import number, plural
-from gradprobe.render.canvas import ENDLESS, VERDICT_COLOURS, Style, fold
+from gradprobe.render.canvas import DOUBTFUL, ENDLESS, GOOD, VERDICT_COLOURS, Style, fold
 from gradprobe.render.compare import FOOTERS, align
 from gradprobe.render.html.scale import Scale, curve, scale_of
 from gradprobe.render.table import Column, columns_of, telling
@@ -75,7 +75,7 @@ class ReportView(NamedTuple):
 def tone(verdict: Verdict) -> str:
     """good, doubtful or bad: the only things that green, yellow and red mean."""
     colour = VERDICT_COLOURS.get(verdict)
-    return {"green": "good", "yellow": "doubtful"}.get(colour or "", "bad")
+    return {GOOD: "good", DOUBTFUL: "doubtful"}.get(colour or "", "bad")
 
 
 def report_view(report: Report, scale: Scale) -> ReportView:
