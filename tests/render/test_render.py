@@ -336,7 +336,7 @@ COLOURS = {
 def test_each_verdict_is_a_word_in_its_colour(made: Report) -> None:
     assert re.search(rf"\n{made.verdict}\b", render_report(made, PLAIN_80))
     coloured = render_report(made, COLOUR)
-    assert re.search(rf"\x1b\[1;{COLOURS[made.verdict]}m{made.verdict}\b", coloured)
+    assert re.search(rf"\x1b\[1;38;5;{COLOURS[made.verdict]}m{made.verdict}\b", coloured)
 
 
 @pytest.mark.parametrize("name", ["layers[attn].w", "[bold]bold[/bold]", ":smile:", "a{b}c", "%s"])
