@@ -331,14 +331,3 @@ def main_output(output: Any) -> Tensor | None:
     """The output that a gradient can come from."""
     tensor = first_tensor(output)
     return tensor if tensor is not None and tensor.requires_grad else None
-
-
-def silent_samples(at_output: Tensor | None, at_head: Tensor | None) -> float | None:
-    """The share of samples with a gradient at the output and none at the last weights' output."""
-    if at_output is None or at_head is None or not at_head.dim() or not at_output.dim():
-        return None
-    if len(at_output) != len(at_head) or len(at_head) < 2:
-        return None
-    alive = at_output.flatten(1).any(1) if at_output.dim() > 1 else at_output != 0
-    cold = ~(at_head.flatten(1).any(1) if at_head.dim() > 1 else at_head != 0)
-    return float((alive & cold).float().mean())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gradprobe.errors import ModelError
 from gradprobe.measure.checkpoints import without_reentrant
-from gradprobe.measure.ends import of_graph, silent_samples, unowned, unread
+from gradprobe.measure.ends import of_graph, unowned, unread
 from gradprobe.measure.graph import Call, Reads, reads
 from gradprobe.measure.norms import activation_stats, norms
 from gradprobe.measure.outputs import MAIN, Key, Outputs, RowCall, key_of
@@ -110,7 +110,18 @@ def _parameters(parameters: list[nn.Parameter], sizes: Mapping[Key, float]) -> P
 def _silent(calls: list[RowCall], gradients: Mapping[Key, Tensor | None]) -> float | None:
     """The share of samples whose gradient is lost behind the last row that holds weights."""
     heads = [call for call in calls if not call.row.level and holds_weights(call.row.module)]
-    return silent_samples(gradients.get(MAIN), gradients.get(heads[-1].main)) if heads else None
+    return _silent_samples(gradients.get(MAIN), gradients.get(heads[-1].main)) if heads else None
+
+
+def _silent_samples(at_output: Tensor | None, at_head: Tensor | None) -> float | None:
+    """The share of samples with a gradient at the output and none at the last weights' output."""
+    if at_output is None or at_head is None or not at_head.dim() or not at_output.dim():
+        return None
+    if len(at_output) != len(at_head) or len(at_head) < 2:
+        return None
+    alive = at_output.flatten(1).any(1) if at_output.dim() > 1 else at_output != 0
+    cold = ~(at_head.flatten(1).any(1) if at_head.dim() > 1 else at_head != 0)
+    return float((alive & cold).float().mean())
 
 
 def _unseen(outputs: Outputs) -> set[str]:

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, NoReturn, cast
 import torch
 from torch import Tensor
 
-from gradprobe.errors import GradprobeError, Place, first_line
+from gradprobe.errors import GradprobeError, first_line
 from gradprobe.model.apart import apart_in_fact, keeps_samples_apart
+from gradprobe.model.fits import check_bytes
 from gradprobe.model.layers import layer_class
 from gradprobe.spec.layers import Trait, kinds
 from gradprobe.spec.network import LayerSpec, NetworkSpec
@@ -62,7 +63,7 @@ def plan(spec: NetworkSpec, batch_size: int, limits: Limits | None = None) -> Pl
     planner = _Planner(spec)
     shape = (batch_size, *spec.input.shape)
     limits = limits or Limits()
-    _check_bytes(spec, "one input batch needs", math.prod(shape), limits, spec.input.place)
+    check_bytes(spec, "one input batch needs", math.prod(shape), limits, spec.input.place)
     dtype = torch.float32 if spec.input.tokens is None else torch.int64
     with torch.no_grad():
         x = torch.empty(shape, device="meta", dtype=dtype)
@@ -72,35 +73,16 @@ def plan(spec: NetworkSpec, batch_size: int, limits: Limits | None = None) -> Pl
     if parameters == 0:
         raise spec.error("the network has no trainable parameters", spec.layers[0].place)
     largest = max(layers, key=lambda layer: layer.parameters).spec.place
-    _check_bytes(spec, f"{parameters:,} parameters need", parameters, limits, largest)
+    check_bytes(spec, f"{parameters:,} parameters need", parameters, limits, largest)
     if parameters > limits.parameters:
         message = f"the network has {parameters:,} parameters"
         raise spec.error(message, largest, f"--max-parameters is {limits.parameters:,}")
     # Each output, and its gradient on the way back.
     what = f"the activations of a batch of {batch_size} need"
     widest = max(layers, key=lambda layer: layer.activations).spec.place
-    _check_bytes(spec, what, 2 * whole.activations + parameters, limits, widest)
+    check_bytes(spec, what, 2 * whole.activations + parameters, limits, widest)
     planner.settle()
     return whole
-
-
-def _check_bytes(
-    spec: NetworkSpec, what: str, elements: int, limits: Limits, place: Place | None
-) -> None:
-    needed = elements * 4
-    if needed > limits.memory:
-        message = f"{what} {format_bytes(needed)}"
-        raise spec.error(message, place, f"--max-memory is {format_bytes(limits.memory)}")
-
-
-def format_bytes(count: int) -> str:
-    """``3.6 TiB``"""
-    size = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.3g} {unit}"
-        size /= 1024
-    return f"{size:,.2g} TiB" if size < 100 else f"{size:,.0f} TiB"
 
 
 _SPATIAL = re.compile(r"(?:Conv|ConvTranspose|\w+Pool)([123])d")
