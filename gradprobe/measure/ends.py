@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeGuard
 
@@ -30,7 +31,6 @@ _NO_SUM = 0.1  # the logarithm of a sum of probabilities, which should be 0
 _SAMPLE = 1 << 16  # elements of an activation that are looked at
 _CASCADE = 200  # activations that are looked at
 
-_RESHAPING = (nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout)
 _RANGES = {
     "Sigmoid": (0.0, 1.0),
     "Softmax": (0.0, 1.0),
@@ -49,56 +49,79 @@ _CROSS_ENTROPIES: dict[str, Callable[..., Tensor]] = {
 
 
 def of_graph(
-    loss: Tensor,
-    output: Tensor | None,
-    named: Iterable[tuple[str, nn.Parameter]],
-    more: Sequence[Tensor] = (),
+    loss: Tensor, output: Tensor | None, named: Iterable[tuple[str, nn.Parameter]]
 ) -> Surroundings:
     """What the graph behind ``loss`` tells; it has to be there still.
 
     Args:
         named: the parameters with their names.
-        more: where parts of the graph end that ``loss`` does not follow from.
     """
-    try:
-        around = Surroundings(losses=tuple(_losses(loss, output)))
-        return _inside_of(around, loss, {id(p): name for name, p in named}, more)
-    except (
-        RuntimeError,
-        AttributeError,
-        ValueError,
-    ):  # nodes of another release of torch, or saved by a hook
-        return UNKNOWN
+    graph = Graph(loss, output)
+    graph.read([loss], named)
+    return graph.around
 
 
-def _inside_of(
-    around: Surroundings, loss: Tensor, names: Mapping[int, str], more: Sequence[Tensor]
-) -> Surroundings:
-    looked_at, loops = 0, Loops()
-    tail = set(_tail(loss.grad_fn))
-    for node in walk([loss.grad_fn, *(end.grad_fn for end in more)]):
-        loops.note(node)
-        kind = kind_of(node)
-        if kind in ("Sigmoid", "Tanh") and looked_at < _CASCADE:
-            looked_at += 1
+class Graph:
+    """What the graph behind a loss tells: read whole, or, where a chain is cut, part by part."""
+
+    def __init__(self, loss: Tensor, output: Tensor | None) -> None:
+        self.around, self.readable = UNKNOWN, True
+        self.looked_at = 0
+        self.tail: set[Node] = set()
+        with self._trying():
+            self.around = Surroundings(losses=tuple(_losses(loss, output)))
+            self.tail = set(_tail(loss.grad_fn))
+
+    def read(self, ends: Sequence[Tensor], named: Iterable[tuple[str, nn.Parameter]]) -> None:
+        """Read the part behind ``ends``, the last of them first; that of the loss comes first.
+
+        Args:
+            named: the part's parameters with their names.
+        """
+        with self._trying():
+            if self.readable:
+                self._read([end.grad_fn for end in ends], {id(p): name for name, p in named})
+        self.tail = set()  # its nodes hold the weights
+
+    @contextmanager
+    def _trying(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, AttributeError, ValueError):
+            # Nodes of another release of torch, or saved by a hook.
+            self.around, self.readable = UNKNOWN, False
+
+    def _read(self, roots: list[Node | None], names: Mapping[int, str]) -> None:
+        loops = Loops()
+        for node in walk(roots):
+            loops.note(node)
+            self._note(node)
+        state, before = loops.state(names), self.around.state
+        if state is not None and (before is None or state.growth > before.growth):
+            self.around = self.around._replace(state=state)
+
+    def _note(self, node: Node) -> None:
+        around, kind = self.around, kind_of(node)
+        if kind in ("Sigmoid", "Tanh") and self.looked_at < _CASCADE:
+            self.looked_at += 1
             share = _flat_share(kind, saved(node, "result"))
             if share > around.flat:
                 around = around._replace(flat=share, flat_kind=kind)
         elif kind in ("Softmax", "LogSoftmax"):
-            around = _with_softmax(around, node, node in tail)
+            around = _with_softmax(around, node, node in self.tail)
         elif kind in _STEPS:
             around = around._replace(steps=tuple(dict.fromkeys((*around.steps, kind.lower()))))
         elif kind in ("NativeLayerNorm", "NativeGroupNorm"):
             around = around._replace(norm_of_one=around.norm_of_one or _is_of_one(node))
-        if kind.startswith(ATTENDING) and looked_at < _CASCADE:
-            looked_at += 1
+        if kind.startswith(ATTENDING) and self.looked_at < _CASCADE:
+            self.looked_at += 1
             entropies = (around.entropy, entropy_of(node, heads=2, queries=64))
             around = around._replace(entropy=min(filter(_present, entropies), default=None))
         elif kind in ("Addmm", "Mm") and is_linear(node):
             data = nodes_behind(node)[-2]
             between = kind_of(behind_shapes(data)) == "Softmax"
             around = around._replace(softmax_between=around.softmax_between + between)
-    return around._replace(state=loops.state(names))
+        self.around = around
 
 
 def _is_of_one(node: Any) -> bool:
@@ -296,16 +319,6 @@ def _flat_share(kind: str, result: Tensor | None) -> float:
 
 
 # ---- the input
-
-
-def of_chain(modules: list[nn.Module], x: Tensor, around: Surroundings) -> Surroundings:
-    """The same of a chain of modules, of which the first that does more than to reshape counts."""
-    first = next((m for m in modules if not isinstance(m, _RESHAPING)), None)
-    weighty = (m for m in first.modules() if m._parameters) if first is not None else iter(())
-    module = next(weighty, None)
-    if module is None or not x.is_floating_point():  # tokens have no size
-        return around
-    return of_input(around, module, x)
 
 
 def of_input(around: Surroundings, module: nn.Module, x: Tensor) -> Surroundings:
