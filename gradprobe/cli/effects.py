@@ -53,6 +53,7 @@ EFFECTS: dict[str, tuple[str, str]] = {
     "batch_size": ("stack spec named config", "--input shape=… has the batch in it"),
     "max_parameters": ("stack spec named config", "a Python model is built by its own code"),
     "emit_spec": ("stack spec", "no spec describes it"),
+    "stream": ("stack spec", "it has to be described in layers"),
     "timeout": ("code named", "what runs no code of yours is not stopped"),
 }
 _NETWORKS = "stack spec code named config"

@@ -9,11 +9,11 @@ thousand narrow layers do not cost a thousand calls.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradprobe.model.tensors import is_sharded, real, whole
 
@@ -64,6 +64,19 @@ def extremes(tensors: Sequence[Tensor]) -> list[tuple[float, float]]:
         for index, ends in zip(alike, zip(low.tolist(), high.tolist(), strict=True), strict=True):
             results[index] = ends
     return results
+
+
+def extremes_of(
+    keyed: Iterable[tuple[int, nn.Parameter]],
+) -> dict[int, tuple[float, float]]:
+    """By key, the smallest and the largest element of each weight that is trained."""
+    trained = {key: p.detach() for key, p in keyed if p.requires_grad and p.dim() > 1 and p.numel()}
+    real = {key: p for key, p in trained.items() if p.is_floating_point() and _is_dense(p)}
+    return dict(zip(real, extremes(list(real.values())), strict=True))
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided
 
 
 def weighted_rms(values: Tensor, gradient: Tensor) -> float | None:

@@ -19,16 +19,18 @@ from torch import Tensor, nn
 
 from gradprobe.measure.graph import names_of
 from gradprobe.measure.hooks import measure_hooked
-from gradprobe.measure.norms import extremes
+from gradprobe.measure.norms import extremes_of
 from gradprobe.measure.obstacles import without_alternation
 from gradprobe.measure.passes import ParameterNorms, Pass, RowPass
 from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
 from gradprobe.measure.segments import can_be_cut, measure_chain
+from gradprobe.measure.streamed import measure_streamed
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.measure.warned import heard
 from gradprobe.model.build import Network
 from gradprobe.model.rows import Row, leaves_of, modules_of, parameters_of, with_leaves
 from gradprobe.model.seeds import derive, reseed_all
+from gradprobe.model.streamed import Streamed
 from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import tensors_in
 from gradprobe.numbers import all_finite
@@ -60,7 +62,9 @@ def measure(subject: Subject, level: str = "blocks") -> GradientProfile:
         torch.enable_grad(),
     ):
         reseed_all(derive(subject.seed, "forward"))
-        if isinstance(model, Network) and level == "blocks" and can_be_cut(modules):
+        if isinstance(model, Streamed):
+            result = measure_streamed(model, subject.args[0], subject.loss)
+        elif isinstance(model, Network) and level == "blocks" and can_be_cut(modules):
             result = measure_chain(rows, subject.args[0], subject.loss)
         else:
             result = measure_hooked(subject, rows)
@@ -86,7 +90,9 @@ def profile_of(
     with _no_collection():
         useless = _biases_before_norm(model, modules, result.parameters)
         uses = {} if result.called is None else _uses_of(modules, result.called)
-        extremes = _extremes(model)
+        extremes = result.extremes
+        if extremes is None:
+            extremes = extremes_of((id(p), p) for _, p in parameters_of(model))
         parameters = _Parameters(result.parameters, useless, uses, extremes, result.unread)
         return without_alternation(_profile(model, own, result, parameters, finite))
 
@@ -118,13 +124,6 @@ class _Parameters(NamedTuple):
             high=high,
             unread=self.unread.get(key, ""),
         )
-
-
-def _extremes(model: nn.Module) -> dict[int, tuple[float, float]]:
-    """By id, the smallest and the largest element of each weight that is trained."""
-    trained = [p for _, p in parameters_of(model) if p.requires_grad and p.dim() > 1 and p.numel()]
-    real = [p for p in trained if p.is_floating_point() and p.layout is torch.strided]
-    return dict(zip(map(id, real), extremes([p.detach() for p in real]), strict=True))
 
 
 def _profile(

@@ -24,6 +24,8 @@ from gradprobe.model.tensors import is_sharded
 
 # Norm of a parameter and of its gradient, by the parameter's id.
 ParameterNorms = dict[int, tuple[float, float | None]]
+# By id, the smallest and the largest element of each weight that is trained.
+Extremes = dict[int, tuple[float, float]]
 
 
 class RowPass(NamedTuple):
@@ -54,6 +56,7 @@ class Pass(NamedTuple):
     around: Surroundings = UNKNOWN
     unread: Mapping[int, str] = MappingProxyType({})  # by id: see ``ends.unread``
     cut_checkpoint: bool = False  # a reentrant checkpoint got no input that requires a gradient
+    extremes: Extremes | None = None  # where the weights are gone by now
 
 
 def scalar(value: Any) -> Tensor:

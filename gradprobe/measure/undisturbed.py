@@ -158,7 +158,8 @@ def _is_lent(tensor: Tensor) -> bool:
 
 def _changing(module: nn.Module, own_code: bool) -> Iterator[Tensor]:
     """The tensors of a module that its forward pass may change in place."""
-    yield from (buffer for buffer in module._buffers.values() if buffer is not None)
+    buffers = module._buffers.values()
+    yield from (buffer for buffer in buffers if buffer is not None and not buffer.is_meta)
     # Embedding renormalises its weight in place.
     if own_code or module.__dict__.get("max_norm") is not None:
         yield from (p for p in module._parameters.values() if p is not None)

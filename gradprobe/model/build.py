@@ -71,19 +71,27 @@ def build(
     Raises:
         InputError: see ``plan``; or an initialisation that torch refuses.
     """
-    planned = plan(spec, batch_size, limits)
-    builder = _Builder(spec, seed)
-    with _own_generator():
-        layers = builder.children(planned.layers, "")
-    builder.check_inits()
-    rows = builder.rows(planned.layers, layers)
-    network = Network(spec, layers, rows, builder.places, planned.work)
+    network = assembled(plan(spec, batch_size, limits), spec, seed)
     network.to(dtype=dtype, device=device)
     return network
 
 
+def assembled(planned: Planned, spec: NetworkSpec, seed: int) -> Network:
+    """The network of a plan, in float32 on torch's default device.
+
+    Raises:
+        InputError: an initialisation that torch refuses.
+    """
+    builder = Builder(spec, seed)
+    with own_generator():
+        layers = builder.children(planned.layers, "")
+    builder.check_inits()
+    rows = builder.rows(planned.layers, layers)
+    return Network(spec, layers, rows, builder.places, planned.work)
+
+
 @contextmanager
-def _own_generator() -> Iterator[None]:
+def own_generator() -> Iterator[None]:
     """Lend the global CPU generator to the builder, in float32, and hand it back as it was."""
     with _BUILDING:
         state, dtype = torch.random.get_rng_state(), torch.get_default_dtype()
@@ -98,11 +106,13 @@ def _own_generator() -> Iterator[None]:
 # Names that a module's children cannot have.
 _TAKEN = frozenset(dir(nn.Sequential())) | {
     *("shortcut", "branch", "skip_scale", "branch_scale", "overwrites"),  # of Residual
-    *("spec", "rows", "places", "lines", "work"),  # of Network
+    *("spec", "rows", "places", "lines", "work", "_blocks"),  # of Network
 }
 
 
-class _Builder:
+class Builder:
+    """Makes the modules of planned layers, each by the seed of its path."""
+
     def __init__(self, spec: NetworkSpec, seed: int) -> None:
         self.spec = spec
         self.seed = seed

@@ -13,10 +13,13 @@ from torch import Tensor, nn
 from gradprobe.errors import InputError, ModelError, first_line
 from gradprobe.model import transformers
 from gradprobe.model.batch import Batch, load_batch, random_batch
-from gradprobe.model.build import build
+from gradprobe.model.build import Network, assembled
 from gradprobe.model.classes import classes_of
+from gradprobe.model.fits import fits
 from gradprobe.model.losses import LOSSES, loss_of
+from gradprobe.model.plan import plan
 from gradprobe.model.rows import find_rows
+from gradprobe.model.streamed import streamed
 from gradprobe.model.subject import Loss, Subject, batch_and_labels, subject_of
 from gradprobe.model.tensors import beside, first_tensor, placed, tensors_in
 from gradprobe.model.weights import load_weights
@@ -32,12 +35,16 @@ from gradprobe.spec.vocabulary import MODES
 
 
 def make(
-    spec: NetworkSpec | ArchitectureSpec, options: ProbeOptions, inputs: Tensor | None = None
+    spec: NetworkSpec | ArchitectureSpec,
+    options: ProbeOptions,
+    inputs: Tensor | None = None,
+    streams: bool = False,
 ) -> Subject:
     """Build the network of ``spec``, with a batch and a loss.
 
     Args:
         inputs: instead of the batch that the options or the spec describe; batch first.
+        streams: whether a network that does not fit in memory may be one of ``model.streamed``.
 
     Raises:
         InputError: the spec, an option or the data do not fit.
@@ -45,10 +52,15 @@ def make(
     """
     if isinstance(spec, ArchitectureSpec):
         return _architecture(spec, options)
-    return _layers(spec, options, inputs)
+    if options.stream and spec.weights is not None:
+        raise InputError("--weights are read as a whole, and --stream makes one block at a time")
+    streams = streams and options.needs_whole is None and spec.weights is None
+    return _layers(spec, options, inputs, streams)
 
 
-def _layers(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None) -> Subject:
+def _layers(
+    spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None, streams: bool
+) -> Subject:
     if options.rows is not None:
         raise InputError("--rows: a spec's rows are its layers")
     loss = options.loss or spec.loss
@@ -58,14 +70,11 @@ def _layers(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None) -> 
     size = options.batch_size or spec.input.batch_size or DEFAULT_BATCH_SIZE
     size = size if batch is None else batch.inputs.shape[0]
     try:
-        network = build(
-            spec,
-            seed=options.seed,
-            batch_size=size,
-            dtype=dtype,
-            device=device,
-            limits=options.limits,
-        )
+        planned = plan(spec, size, options.limits, streams)
+        if options.stream or (streams and not fits(planned, options.limits)):
+            network: Network = streamed(planned, spec, options.seed, dtype, device)
+        else:
+            network = assembled(planned, spec, options.seed).to(dtype=dtype, device=device)
         # The plan has held its size against the limits by now.
         drawn = batch or random_batch(spec.input, size, options.seed)
         x = placed(drawn.inputs, device, dtype)
@@ -149,6 +158,9 @@ def module_subject(
     """
     options = options or ProbeOptions()
     model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    if options.stream:
+        hint = "gradprobe.load gives a spec"
+        raise InputError("--stream is for specs: a module is in memory already", hint=hint)
     _check_trainable(model)
     parameter = next(model.parameters())
     batch, labels = batch_and_labels(model, inputs)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gradprobe.errors import GradprobeError, first_line
 from gradprobe.model.apart import apart_in_fact, keeps_samples_apart
-from gradprobe.model.fits import check_bytes
+from gradprobe.model.fits import check_blocks, check_bytes, check_whole, fits
 from gradprobe.model.layers import layer_class
 from gradprobe.spec.layers import Trait, kinds
 from gradprobe.spec.network import LayerSpec, NetworkSpec
@@ -47,15 +47,31 @@ class Planned(NamedTuple):
     parameters: int = 0
     activations: int = 0  # elements of all outputs inside, for the whole batch
     work: int = 0  # multiplications of one forward pass, about
+    size: int = 0  # elements of the output
 
     @property
     def layers(self) -> tuple[Planned, ...]:
         """The layers of the first branch: of a chain all of them."""
         return self.branches[0]
 
+    @property
+    def rows(self) -> list[tuple[Planned, ...]]:
+        """The layers of each row: of each iteration of a ``repeat``, and each other layer."""
+        return [row for layer in self.layers for row in layer.iterations or [(layer,)]]
 
-def plan(spec: NetworkSpec, batch_size: int, limits: Limits | None = None) -> Planned:
+    @property
+    def iterations(self) -> tuple[tuple[Planned, ...], ...]:
+        """Those of a ``repeat``; of another layer none."""
+        return self.branches if self.spec.kind == "repeat" else ()
+
+
+def plan(
+    spec: NetworkSpec, batch_size: int, limits: Limits | None = None, streams: bool = False
+) -> Planned:
     """The network as one chain, every size filled in on the meta device, within ``limits``.
+
+    Args:
+        streams: whether it may be made one block at a time where it does not fit as a whole.
 
     Raises:
         InputError: shapes do not fit, an argument is refused by torch, no parameter, too large.
@@ -67,20 +83,14 @@ def plan(spec: NetworkSpec, batch_size: int, limits: Limits | None = None) -> Pl
     dtype = torch.float32 if spec.input.tokens is None else torch.int64
     with torch.no_grad():
         x = torch.empty(shape, device="meta", dtype=dtype)
-        layers, _ = planner.chain(spec.layers, x)
-    whole = _combine(LayerSpec("sequential"), (tuple(layers),))
-    parameters = whole.parameters
-    if parameters == 0:
+        layers, out = planner.chain(spec.layers, x)
+    whole = _combine(LayerSpec("sequential"), (tuple(layers),), out)
+    if whole.parameters == 0:
         raise spec.error("the network has no trainable parameters", spec.layers[0].place)
-    largest = max(layers, key=lambda layer: layer.parameters).spec.place
-    check_bytes(spec, f"{parameters:,} parameters need", parameters, limits, largest)
-    if parameters > limits.parameters:
-        message = f"the network has {parameters:,} parameters"
-        raise spec.error(message, largest, f"--max-parameters is {limits.parameters:,}")
-    # Each output, and its gradient on the way back.
-    what = f"the activations of a batch of {batch_size} need"
-    widest = max(layers, key=lambda layer: layer.activations).spec.place
-    check_bytes(spec, what, 2 * whole.activations + parameters, limits, widest)
+    if streams and not fits(whole, limits):
+        check_blocks(spec, whole, limits)
+    else:
+        check_whole(spec, whole, batch_size, limits)
     planner.settle()
     return whole
 
@@ -158,7 +168,7 @@ class _Planner:
         # Each weight of an output feature is used once for each of that feature's values.
         work = out.numel() * parameters // (arguments.get("out_channels") or out.shape[-1])
         activations = out.numel() + _inside(layer.kind, arguments, x)
-        return Planned(layer, arguments, (), parameters, activations, work), out
+        return Planned(layer, arguments, (), parameters, activations, work, out.numel()), out
 
     def settle(self) -> None:
         """Run the layers that were too large to be run before all were held against the limits."""
@@ -248,7 +258,7 @@ class _Planner:
 
     def _sequential(self, layer: LayerSpec, x: Tensor) -> tuple[Planned, Tensor]:
         inside, out = self.chain(layer.branches[0], x)
-        return _combine(layer, (tuple(inside),)), out
+        return _combine(layer, (tuple(inside),), out), out
 
     def _repeat(self, layer: LayerSpec, x: Tensor) -> tuple[Planned, Tensor]:
         iterations: list[tuple[Planned, ...]] = []
@@ -258,7 +268,7 @@ class _Planner:
             # A body that preserves the shape plans the same way each time.
             iterations += [tuple(inside)] * (layer.times - len(iterations) if same else 1)
             x = out
-        return _combine(layer, tuple(iterations)), x
+        return _combine(layer, tuple(iterations), x), x
 
     def _residual(self, layer: LayerSpec, x: Tensor) -> tuple[Planned, Tensor]:
         before = self.previous
@@ -276,7 +286,7 @@ class _Planner:
             hint = "make them equal, or give the residual a 'shortcut' that changes the shape"
             self.fail(layer, f"residual: the branch's {ends}", hint)
         self.previous = layer
-        return _combine(layer, tuple(branches)), out
+        return _combine(layer, tuple(branches), out), out
 
     def _concat(self, layer: LayerSpec, x: Tensor) -> tuple[Planned, Tensor]:
         before = self.previous
@@ -296,7 +306,7 @@ class _Planner:
         first[across] = sum(out.shape[across] for out in outputs)
         joined = torch.empty(first, device="meta", dtype=outputs[0].dtype)
         self.previous = layer
-        return _combine(layer, tuple(branches)), joined
+        return _combine(layer, tuple(branches), joined), joined
 
 
 def _inside(kind: str, arguments: Mapping[str, Any], x: Tensor) -> int:
@@ -315,12 +325,13 @@ def _inside(kind: str, arguments: Mapping[str, Any], x: Tensor) -> int:
     return int(mask + batch * length * (4 * features + 2 * forward))
 
 
-def _combine(layer: LayerSpec, branches: tuple[tuple[Planned, ...], ...]) -> Planned:
+def _combine(layer: LayerSpec, branches: tuple[tuple[Planned, ...], ...], out: Tensor) -> Planned:
     inside = [planned for branch in branches for planned in branch]
     parameters = sum(planned.parameters for planned in inside)
     activations = sum(planned.activations for planned in inside)
     work = sum(planned.work for planned in inside)
-    return Planned(layer, dict(layer.arguments), branches, parameters, activations, work)
+    arguments, size = dict(layer.arguments), out.numel()
+    return Planned(layer, arguments, branches, parameters, activations, work, size)
 
 
 def _shape(x: Tensor) -> str:

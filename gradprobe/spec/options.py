@@ -114,6 +114,7 @@ class ProbeOptions:
         Shown("Try whether it learns one batch by heart.", kind=bool, typed=False, read=_trial),
     )
     overfit_time: float | None = option(None, Shown("Seconds for that; default no end."))
+    stream: bool = option(False, Shown("Make, run and drop one block at a time."))
     limits: Limits = field(default_factory=Limits)
 
     @property
@@ -121,8 +122,26 @@ class ProbeOptions:
         """Whether a second look is taken: a trial that is asked for stands beside a prediction."""
         return self.deep or self.overfit == ALWAYS or self.lr is not None
 
+    @property
+    def needs_whole(self) -> str | None:
+        """The option that needs the whole network in memory, where there is one."""
+        needing = {
+            "--deep": self.deep,
+            "--lr": self.lr is not None,
+            "--overfit": self.overfit != NEVER,
+            "--blocks": self.blocks,
+            "--attention": self.attention,
+            "--precision": self.precision,
+            "--level leaves": self.level == LEVELS[1],
+            "--by position": self.by == UNITS[1],
+        }
+        return next((flag for flag, given in needing.items() if given), None)
+
     def __post_init__(self) -> None:
         choose("--overfit", self.overfit, TRIALS)
+        if self.stream and (flag := self.needs_whole):
+            message = f"{flag} needs the whole network, and --stream makes one block at a time"
+            raise InputError(message, hint="leave one of them out")
         if self.lr is not None and not 0 < self.lr < math.inf:
             raise InputError(f"--lr {self.lr:g} is no learning rate: it is to be above 0")
         if self.overfit_time is not None and not 0 < self.overfit_time <= MAX_TIMEOUT:
@@ -196,6 +215,7 @@ class ProbeKeywords(TypedDict, total=False):
     lr: float | None
     overfit: bool | str
     overfit_time: float | None
+    stream: bool
     max_memory: int
     seeds: int | Sequence[int] | str | None
 

@@ -50,7 +50,7 @@ def measure_target(
     from gradprobe.measure.take import take
     from gradprobe.model.make import make
 
-    subject = make(spec, options, inputs)
+    subject = make(spec, options, inputs, streams=True)
     if isinstance(spec, ArchitectureSpec):
         return tried(subject, take(subject, options), options)
     try:

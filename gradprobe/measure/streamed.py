@@ -1,0 +1,137 @@
+"""A network that is never in memory as a whole: one segment at a time is made, run and dropped.
+
+Forward, only what stands between two segments is kept; backward, each is made and run again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gradprobe.measure.ends import Graph, main_output
+from gradprobe.measure.norms import ActivationStats, activation_stats, extremes_of
+from gradprobe.measure.passes import ParameterNorms, Pass, failed, scalar
+from gradprobe.measure.segments import (
+    Segment,
+    backward,
+    first_leaf,
+    forward,
+    next_leaf,
+    passes_of,
+    weighted,
+    with_input,
+)
+from gradprobe.measure.surroundings import UNKNOWN
+from gradprobe.model.rows import parameters_of
+from gradprobe.model.streamed import Streamed
+from gradprobe.model.subject import Loss
+
+
+class _Boundary(NamedTuple):
+    """What a segment is run from once more."""
+
+    start: int  # index of its first row
+    leaf: Tensor
+    states: list[Tensor]  # of the generators that dropout draws from
+
+
+def measure_streamed(network: Streamed, x: Tensor, loss: Loss) -> Pass:
+    """One pass, as ``segments.measure_chain`` makes it, with the same numbers.
+
+    Raises:
+        InputError, ModelError: as ``measure``.
+    """
+    run = _Run(network, x)
+    try:
+        run.forward()
+        run.backward(lambda output: scalar(loss(output)))
+        around = with_input(network.rows, x, run.around)
+    except Exception as error:
+        raise failed(error, None, network.rows) from error
+    rows = passes_of(network.rows, run.stats, run.gradients)
+    return Pass(rows, run.parameters, run.loss, around=around, extremes=run.extremes)
+
+
+class _Run:
+    """One pass, of which the graph of one segment is there at a time."""
+
+    def __init__(self, network: Streamed, x: Tensor) -> None:
+        self.network, self.rows = network, network.rows
+        self.own = [[p for _, p in parameters_of(row.module)] for row in self.rows]
+        self.x, self.loss, self.around = x, math.nan, UNKNOWN
+        self.stats: list[ActivationStats] = []
+        self.boundaries: list[_Boundary] = []
+        self.last: list[Segment] = []  # is not made again
+        self.graph: Graph | None = None
+        self.gradients: list[float | None] = []
+        self.parameters: ParameterNorms = {}
+        self.extremes: dict[int, tuple[float, float]] = {}
+
+    def forward(self) -> None:
+        """Run the segments from the first to the last, and keep what stands between them."""
+        leaf = first_leaf(self.rows, self.x)
+        while len(self.stats) < len(self.rows):
+            self.boundaries.append(_Boundary(len(self.stats), leaf, _states(self.x.device)))
+            leaf = self._next(leaf)
+
+    def _next(self, leaf: Tensor) -> Tensor:
+        # With a graph, as without streaming: some operations go another way without one.
+        segment, outputs = forward(self.rows, len(self.stats), leaf, self.network.made)
+        self.stats += activation_stats(outputs)
+        if len(self.stats) < len(self.rows):
+            return next_leaf(segment)
+        self.last.append(segment)
+        return leaf
+
+    def backward(self, loss: Loss) -> None:
+        """Run the segments from the last to the first; the numbers of each are all that stays."""
+        root: Callable[[Tensor], Tensor | None] = loss
+        while self.boundaries:
+            arriving = self._reduce(self.boundaries.pop(), root)
+            root = partial(weighted, arriving=arriving)
+
+    def _reduce(
+        self, boundary: _Boundary, root_of: Callable[[Tensor], Tensor | None]
+    ) -> Tensor | None:
+        """The numbers of one segment, and the gradient that arrives at its leaf."""
+        segment = self.last.pop() if self.last else self._again(boundary)
+        root = root_of(segment.end)
+        self._read(segment, root)
+        result = backward(segment, root)
+        self.gradients[:0] = result.rows
+        rows = self.own[boundary.start : boundary.start + len(result.rows)]
+        keys = [id(p) for own in rows for p in own]
+        self.parameters |= zip(keys, result.parameters, strict=True)
+        self.extremes |= extremes_of(zip(keys, (p for _, p in segment.named), strict=True))
+        return result.arriving
+
+    def _again(self, boundary: _Boundary) -> Segment:
+        _set_states(self.x.device, boundary.states)
+        return forward(self.rows, boundary.start, boundary.leaf, self.network.made)[0]
+
+    def _read(self, segment: Segment, root: Tensor | None) -> None:
+        """What the segment's graph tells, and that of the loss, which is behind the first."""
+        ends = [segment.end]
+        if self.graph is None:
+            assert root is not None
+            self.graph, self.loss = Graph(root, main_output(segment.end)), float(root.detach())
+            ends.append(root)
+        self.graph.read(ends, segment.named)
+        self.around = self.graph.around
+
+
+def _states(device: torch.device) -> list[Tensor]:
+    """Of the generators that a forward pass on ``device`` draws from."""
+    states = [torch.default_generator.get_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+def _set_states(device: torch.device, states: list[Tensor]) -> None:
+    torch.default_generator.set_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)

@@ -1,0 +1,87 @@
+"""A network larger than memory: one row at a time is made from the seeds of its paths, and dropped.
+
+A row that is made again is the same to the bit, so nothing has to be stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import nn
+
+from gradprobe.model.build import Builder, Network, assembled, own_generator
+from gradprobe.model.plan import Planned
+from gradprobe.model.rows import modules_of
+from gradprobe.spec.network import NetworkSpec
+
+Change = Callable[[int, nn.Module], None]  # of a row that was made, by the row's index
+
+
+class Streamed(Network):
+    """A network whose own weights have shapes and no numbers; ``made`` gives a row its numbers."""
+
+    def __init__(self, outline: Network, made: Callable[[int], nn.Module]) -> None:
+        layers = dict(outline.named_children())
+        super().__init__(outline.spec, layers, outline.rows, outline.places, outline.work)
+        self._made = made
+        self._changes: list[Change] = []
+
+    def made(self, index: int) -> nn.Module:
+        """The module of a row, made anew: the same to the bit each time."""
+        module = self._made(index)
+        for change in self._changes:
+            change(index, module)
+        return module
+
+    @contextmanager
+    def changed(self, change: Change) -> Iterator[None]:
+        """Meanwhile every row is changed when it has been made."""
+        self._changes.append(change)
+        try:
+            yield
+        finally:
+            self._changes.remove(change)
+
+
+def streamed(
+    planned: Planned, spec: NetworkSpec, seed: int, dtype: torch.dtype, device: torch.device
+) -> Streamed:
+    """The network of a plan, of which nothing is in memory.
+
+    Raises:
+        InputError: an initialisation that torch refuses; a layer overwrites its input.
+    """
+    with torch.device("meta"):
+        outline = assembled(planned, spec, seed)
+    overwriting = (m for m in modules_of(outline) if getattr(m, "inplace", False))
+    if (module := next(overwriting, None)) is not None:
+        kind, place = type(module).__name__, outline.places.get(module)
+        message = f"one block at a time, {kind} cannot overwrite its input, which is needed again"
+        raise spec.error(message, place, "leave 'inplace: true' out")
+    outline.to(dtype=dtype)
+    recipes = [
+        recipe
+        for name, layer in zip(dict(outline.named_children()), planned.layers, strict=True)
+        for recipe in _recipes(layer, name)
+    ]
+
+    def made(index: int) -> nn.Module:
+        with own_generator():
+            module = recipes[index](Builder(spec, seed))
+        return module.to(dtype=dtype, device=device)
+
+    return Streamed(outline, made)
+
+
+def _recipes(layer: Planned, name: str) -> list[Callable[[Builder], nn.Module]]:
+    """How a builder makes each row of a layer."""
+    if not layer.iterations:
+        return [lambda builder: builder.module(layer, name)]
+
+    def iteration(builder: Builder, index: int) -> nn.Module:
+        return builder.chain(layer.iterations[index], f"{name}.{index}")
+
+    return [partial(iteration, index=index) for index in range(len(layer.iterations))]
