@@ -28,7 +28,7 @@ from gradprobe.measure.surroundings import Surroundings
 from gradprobe.model.rows import Row, parameters_of
 from gradprobe.model.subject import Loss
 
-_SEGMENT_ROWS = 64
+SEGMENT_ROWS = 64
 _SEGMENT_ELEMENTS = 1 << 18  # 1 MiB in float32: what a core's cache holds
 _RESHAPING = (nn.Flatten, nn.Unflatten, nn.Identity, nn.Dropout)
 
@@ -96,12 +96,17 @@ def next_leaf(segment: Segment) -> Tensor:
 
 
 def forward(
-    rows: list[Row], start: int, leaf: Tensor, made: Callable[[int], nn.Module] | None = None
+    rows: list[Row],
+    start: int,
+    leaf: Tensor,
+    made: Callable[[int], nn.Module] | None = None,
+    most: int = SEGMENT_ROWS,
 ) -> tuple[Segment, list[Tensor]]:
     """One segment, run forward, and the outputs of its rows.
 
     Args:
         made: the module of a row by its index, where it is not the row's own.
+        most: rows in the segment.
 
     Raises:
         ModelError: a row raised.
@@ -110,7 +115,7 @@ def forward(
     edges: list[GradientEdge | None] = []
     outputs: list[Tensor] = []
     named: list[tuple[str, nn.Parameter]] = []
-    while position < len(rows) and elements < _SEGMENT_ELEMENTS and len(edges) < _SEGMENT_ROWS:
+    while position < len(rows) and elements < _SEGMENT_ELEMENTS and len(edges) < most:
         row = rows[position]
         try:
             module = made(position) if made else row.module

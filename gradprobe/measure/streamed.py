@@ -6,17 +6,18 @@ Forward, only what stands between two segments is kept; backward, each is made a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradprobe.measure.ends import Graph, main_output
 from gradprobe.measure.norms import ActivationStats, activation_stats, extremes_of
-from gradprobe.measure.passes import ParameterNorms, Pass, failed, scalar
+from gradprobe.measure.passes import ParameterNorms, Pass, failed, gradients_of, scalar
 from gradprobe.measure.segments import (
+    SEGMENT_ROWS,
     Segment,
     backward,
     first_leaf,
@@ -30,6 +31,10 @@ from gradprobe.measure.surroundings import UNKNOWN
 from gradprobe.model.rows import parameters_of
 from gradprobe.model.streamed import Streamed
 from gradprobe.model.subject import Loss
+
+# From the end of a segment to a scalar that has the gradients of the loss.
+Root = Callable[[Tensor], Tensor | None]
+Move = Callable[[Sequence[nn.Parameter], Sequence[Tensor | None]], None]
 
 
 class _Boundary(NamedTuple):
@@ -57,16 +62,42 @@ def measure_streamed(network: Streamed, x: Tensor, loss: Loss) -> Pass:
     return Pass(rows, run.parameters, run.loss, around=around, extremes=run.extremes)
 
 
+def moved(network: Streamed, x: Tensor, loss: Loss, move: Move) -> Streamed:
+    """The same after one step: each row is moved when it has been made, by its gradient, which is
+    made again too.
+
+    Args:
+        move: gets the trained parameters of a row and their gradients.
+    """
+    run = _Run(network, x, most=1)
+    run.forward()
+    boundaries = list(run.boundaries)
+    run.backward(lambda output: scalar(loss(output)))
+    roots = run.roots[::-1]
+
+    def made(index: int) -> nn.Module:
+        module, states = network.made(index), _states(x.device)
+        trained = [p for p in module.parameters() if p.requires_grad]
+        _set_states(x.device, boundaries[index].states)
+        root = roots[index](module(boundaries[index].leaf))
+        move(trained, gradients_of(root, trained))
+        _set_states(x.device, states)
+        return module
+
+    return Streamed(network, made)
+
+
 class _Run:
     """One pass, of which the graph of one segment is there at a time."""
 
-    def __init__(self, network: Streamed, x: Tensor) -> None:
-        self.network, self.rows = network, network.rows
+    def __init__(self, network: Streamed, x: Tensor, most: int = SEGMENT_ROWS) -> None:
+        self.network, self.rows, self.most = network, network.rows, most
         self.own = [[p for _, p in parameters_of(row.module)] for row in self.rows]
         self.x, self.loss, self.around = x, math.nan, UNKNOWN
         self.stats: list[ActivationStats] = []
         self.boundaries: list[_Boundary] = []
         self.last: list[Segment] = []  # is not made again
+        self.roots: list[Root] = []  # of each segment, from the last to the first
         self.graph: Graph | None = None
         self.gradients: list[float | None] = []
         self.parameters: ParameterNorms = {}
@@ -81,7 +112,7 @@ class _Run:
 
     def _next(self, leaf: Tensor) -> Tensor:
         # With a graph, as without streaming: some operations go another way without one.
-        segment, outputs = forward(self.rows, len(self.stats), leaf, self.network.made)
+        segment, outputs = self._forward(len(self.stats), leaf)
         self.stats += activation_stats(outputs)
         if len(self.stats) < len(self.rows):
             return next_leaf(segment)
@@ -90,14 +121,14 @@ class _Run:
 
     def backward(self, loss: Loss) -> None:
         """Run the segments from the last to the first; the numbers of each are all that stays."""
-        root: Callable[[Tensor], Tensor | None] = loss
+        root: Root = loss
         while self.boundaries:
-            arriving = self._reduce(self.boundaries.pop(), root)
+            boundary = self.boundaries.pop()
+            self.roots.append(root)
+            arriving = self._reduce(boundary, root)
             root = partial(weighted, arriving=arriving)
 
-    def _reduce(
-        self, boundary: _Boundary, root_of: Callable[[Tensor], Tensor | None]
-    ) -> Tensor | None:
+    def _reduce(self, boundary: _Boundary, root_of: Root) -> Tensor | None:
         """The numbers of one segment, and the gradient that arrives at its leaf."""
         segment = self.last.pop() if self.last else self._again(boundary)
         root = root_of(segment.end)
@@ -112,7 +143,10 @@ class _Run:
 
     def _again(self, boundary: _Boundary) -> Segment:
         _set_states(self.x.device, boundary.states)
-        return forward(self.rows, boundary.start, boundary.leaf, self.network.made)[0]
+        return self._forward(boundary.start, boundary.leaf)[0]
+
+    def _forward(self, start: int, leaf: Tensor) -> tuple[Segment, list[Tensor]]:
+        return forward(self.rows, start, leaf, self.network.made, self.most)
 
     def _read(self, segment: Segment, root: Tensor | None) -> None:
         """What the segment's graph tells, and that of the loss, which is behind the first."""

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradprobe.measure.chance import not_read, other_tries
 from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.one_pass import measure
 from gradprobe.measure.passes import scalar
 from gradprobe.measure.profile import GradientProfile, ParameterProfile
+from gradprobe.measure.streamed import moved
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.rows import parameters_of
 from gradprobe.model.seeds import derive, reseed_all
+from gradprobe.model.streamed import Streamed
 from gradprobe.model.subject import Subject, copied_subject
 
 _STEPS = 3
@@ -53,6 +56,10 @@ def _wakes(parameter: ParameterProfile, asleep: Collection[str]) -> bool:
 @contextmanager
 def drawn_at_random(subject: Subject, names: Collection[str]) -> Iterator[None]:
     """Meanwhile these weights are uniform within ±1/√(fan-in), as torch draws those of a Linear."""
+    if isinstance(subject.model, Streamed):
+        with subject.model.changed(partial(_redraw, subject, names)):
+            yield
+        return
     by_row = [parameters_of(row.module, f"{row.name}.") for row in subject.rows]
     weights = dict(chain(parameters_of(subject.model), *by_row))
     own = {name: weights[name].data for name in names}
@@ -63,6 +70,12 @@ def drawn_at_random(subject: Subject, names: Collection[str]) -> Iterator[None]:
     finally:
         for name, value in own.items():
             weights[name].data = value
+
+
+def _redraw(subject: Subject, names: Collection[str], index: int, module: nn.Module) -> None:
+    for name, weight in parameters_of(module, f"{subject.rows[index].name}."):
+        if name in names:
+            weight.data = _drawn(weight.data, derive(subject.seed, f"zero/{name}"))
 
 
 def _drawn(weight: Tensor, seed: int) -> Tensor:
@@ -92,7 +105,8 @@ def with_still_zero(profile: GradientProfile, subject: Subject) -> GradientProfi
                 hidden &= _zeros(measure(other))
                 if not hidden:
                     break
-            unread = not_read(subject, hidden - first) if hidden - first else set()
+            rest = set() if isinstance(subject.model, Streamed) else hidden - first
+            unread = not_read(subject, rest) if rest else set()
     except Exception:
         return profile  # a model that cannot be copied: it is not known what the step would bring
     still = tuple(sorted(hidden - unread))
@@ -115,17 +129,23 @@ def _zeros(profile: GradientProfile) -> set[str]:
 def _stepped(subject: Subject) -> Subject:
     """The same with a copy of the model after one step of gradient descent."""
     with torch.inference_mode(False), torch.enable_grad(), without_reentrant():
-        copied = copied_subject(subject)
-        moved = copied.model
-        trained = [p for p in moved.parameters() if p.requires_grad]
         reseed_all(derive(subject.seed, "forward"))
-        output = moved(*deepcopy(subject.args), **deepcopy(dict(subject.kwargs)))
+        if isinstance(subject.model, Streamed):
+            network = moved(subject.model, subject.args[0], subject.loss, _move)
+            return replace(subject, model=network)
+        copied = copied_subject(subject)
+        trained = [p for p in copied.model.parameters() if p.requires_grad]
+        output = copied.model(*deepcopy(subject.args), **deepcopy(dict(subject.kwargs)))
         value = scalar(subject.loss(output))
         gradients = torch.autograd.grad(value, trained, allow_unused=True)
+    _move(trained, gradients)
+    return copied
+
+
+def _move(trained: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:
     with torch.no_grad():
         for parameter, gradient in zip(trained, gradients, strict=True):
             size = float(torch.linalg.vector_norm(gradient)) if gradient is not None else 0.0
             if gradient is not None and size > 0:
                 own = float(torch.linalg.vector_norm(parameter)) or 1.0
                 parameter.sub_(gradient.to_dense() * (_STEP * own / size))
-    return copied
