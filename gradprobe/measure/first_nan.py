@@ -21,8 +21,11 @@ from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.graph import kind_of
 from gradprobe.measure.passes import gradients_of, scalar
 from gradprobe.measure.profile import GradientProfile, RowStatus
+from gradprobe.measure.streamed import Replay
 from gradprobe.measure.surroundings import FirstNan
 from gradprobe.measure.undisturbed import undisturbed
+from gradprobe.model.seeds import derive, reseed_all
+from gradprobe.model.streamed import Streamed
 from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import tensors_in, walk
 from gradprobe.numbers import all_finite
@@ -63,6 +66,8 @@ def first_nan(subject: Subject) -> FirstNan | None:
 
 
 def _first(subject: Subject) -> FirstNan | None:
+    if isinstance(subject.model, Streamed):
+        return _first_streamed(subject.model, subject)
     watch = _Watch()
     with watch:
         loss = scalar(subject.loss(output_of(subject)))
@@ -72,6 +77,32 @@ def _first(subject: Subject) -> FirstNan | None:
     parameters = [p for p in subject.model.parameters() if p.requires_grad]
     with _hooked(loss, makers):
         gradients_of(loss, parameters)
+    return makers[0] if makers else None
+
+
+def _first_streamed(network: Streamed, subject: Subject) -> FirstNan | None:
+    """The same of a network whose rows are made one at a time."""
+    watch, x = _Watch(), subject.args[0]
+    reseed_all(derive(subject.seed, "forward"))
+    with torch.no_grad():
+        for index in range(len(network.rows)):
+            module = network.made(index)
+            with watch:
+                x = module(x)
+            if watch.first is not None:
+                return watch.first
+        with watch:
+            subject.loss(x)
+    if watch.first is not None:
+        return watch.first
+    reseed_all(derive(subject.seed, "forward"))
+    replay, makers = Replay(network, subject.args[0], subject.loss), list[FirstNan]()
+    for index in reversed(range(len(network.rows))):
+        module = network.made(index)
+        leaf, root = replay.root(index, module)
+        if root is not None and not makers:
+            with _hooked(root, makers):
+                gradients_of(root, [p for p in (*module.parameters(), leaf) if p.requires_grad])
     return makers[0] if makers else None
 
 

@@ -62,29 +62,43 @@ def measure_streamed(network: Streamed, x: Tensor, loss: Loss) -> Pass:
     return Pass(rows, run.parameters, run.loss, around=around, extremes=run.extremes)
 
 
-def moved(network: Streamed, x: Tensor, loss: Loss, move: Move) -> Streamed:
-    """The same after one step: each row is moved when it has been made, by its gradient, which is
-    made again too.
+class Replay:
+    """A pass of which each row can be run once more by itself."""
 
-    Args:
-        move: gets the trained parameters of a row and their gradients.
-    """
-    run = _Run(network, x, most=1)
-    run.forward()
-    boundaries = list(run.boundaries)
-    run.backward(lambda output: scalar(loss(output)))
-    roots = run.roots[::-1]
+    def __init__(self, network: Streamed, x: Tensor, loss: Loss) -> None:
+        run = _Run(network, x, most=1)
+        run.forward()
+        self.network, self.boundaries = network, list(run.boundaries)
+        run.backward(lambda output: scalar(loss(output)))
+        self.roots = run.roots[::-1]
 
-    def made(index: int) -> nn.Module:
-        module, states = network.made(index), _states(x.device)
-        trained = [p for p in module.parameters() if p.requires_grad]
-        _set_states(x.device, boundaries[index].states)
-        root = roots[index](module(boundaries[index].leaf))
-        move(trained, gradients_of(root, trained))
-        _set_states(x.device, states)
-        return module
+    def root(self, index: int, module: nn.Module) -> tuple[Tensor, Tensor | None]:
+        """What the row reads, and a scalar that has the gradients of the loss there.
 
-    return Streamed(network, made)
+        Args:
+            module: the row's, as the network has made it.
+        """
+        leaf, device = self.boundaries[index].leaf, self.boundaries[0].leaf.device
+        states = _states(device)
+        _set_states(device, self.boundaries[index].states)
+        root = self.roots[index](module(leaf))
+        _set_states(device, states)
+        return leaf, root
+
+    def moved(self, move: Move) -> Streamed:
+        """The network after one step: each row that is made is moved by its gradient.
+
+        Args:
+            move: gets the trained parameters of a row and their gradients.
+        """
+
+        def made(index: int) -> nn.Module:
+            module = self.network.made(index)
+            trained = [p for p in module.parameters() if p.requires_grad]
+            move(trained, gradients_of(self.root(index, module)[1], trained))
+            return module
+
+        return Streamed(self.network, made)
 
 
 class _Run:

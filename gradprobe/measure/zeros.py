@@ -18,7 +18,7 @@ from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.one_pass import measure
 from gradprobe.measure.passes import scalar
 from gradprobe.measure.profile import GradientProfile, ParameterProfile
-from gradprobe.measure.streamed import moved
+from gradprobe.measure.streamed import Replay
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.rows import parameters_of
 from gradprobe.model.seeds import derive, reseed_all
@@ -131,8 +131,8 @@ def _stepped(subject: Subject) -> Subject:
     with torch.inference_mode(False), torch.enable_grad(), without_reentrant():
         reseed_all(derive(subject.seed, "forward"))
         if isinstance(subject.model, Streamed):
-            network = moved(subject.model, subject.args[0], subject.loss, _move)
-            return replace(subject, model=network)
+            replay = Replay(subject.model, subject.args[0], subject.loss)
+            return replace(subject, model=replay.moved(_move))
         copied = copied_subject(subject)
         trained = [p for p in copied.model.parameters() if p.requires_grad]
         output = copied.model(*deepcopy(subject.args), **deepcopy(dict(subject.kwargs)))
