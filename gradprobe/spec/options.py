@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypedDict
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple, TypedDict
 from gradprobe.errors import InputError, Place, suggestion
 from gradprobe.spec.network import Ignore, TensorSpec, Value, is_target
 from gradprobe.spec.seeds import AUTO, choose_seeds, seeds_in
+from gradprobe.spec.sizes import parse_bytes
 from gradprobe.spec.vocabulary import LOSSES, THRESHOLDS
 
 DTYPES = ("float32", "float64", "bfloat16")
@@ -25,8 +25,6 @@ OWN_LOSS = "own"  # the one that a Hugging Face model computes from labels
 NEVER, ALWAYS = "never", "always"
 TRIALS = (NEVER, AUTO, ALWAYS)  # when a network is tried: auto is where its prediction is not clear
 TRIAL_SECONDS = 30.0  # of one in the check
-
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 class Shown(NamedTuple):
@@ -66,7 +64,7 @@ class Limits:
         Shown(
             "Refuse larger networks.",
             flags=("--max-memory",),
-            read=lambda text: parse_bytes(text),
+            read=parse_bytes,
             kind=str,
             typed="8GiB",
         ),
@@ -348,18 +346,3 @@ def ascending(thresholds: Mapping[str, float]) -> bool:
     """Whether the bands that thresholds bound follow each other."""
     values = [thresholds[key] for key in THRESHOLDS]
     return values == sorted(values)
-
-
-def parse_bytes(text: str) -> int:
-    """Bytes from ``4GiB``, ``512M`` or ``1000000``.
-
-    Raises:
-        InputError: not a size.
-    """
-    match = re.fullmatch(
-        r"(\d{1,9}(?:\.\d{1,9})?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE
-    )
-    size = float(match[1]) * _UNITS[match[2].upper()] if match else 0
-    if size < 1:
-        raise InputError(f"--max-memory: '{text}' is not a size", hint="like 4GiB or 512MiB")
-    return int(size)

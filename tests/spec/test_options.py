@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gradprobe.errors import InputError
-from gradprobe.spec.options import parse_bytes
+from gradprobe.spec.sizes import parse_bytes
 
 
 @pytest.mark.parametrize(

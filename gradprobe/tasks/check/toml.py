@@ -17,9 +17,9 @@ from gradprobe.spec.options import (
     SEVERITIES,
     PerFileIgnore,
     ascending,
-    parse_bytes,
 )
 from gradprobe.spec.seeds import AUTO, MAX_SEEDS, is_seed
+from gradprobe.spec.sizes import parse_bytes
 from gradprobe.spec.vocabulary import THRESHOLDS
 from gradprobe.tasks.check.ignore import pattern_of
 from gradprobe.verdict.rules.table import RULES
