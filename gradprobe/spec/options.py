@@ -112,7 +112,7 @@ class ProbeOptions:
         Shown("Try whether it learns one batch by heart.", kind=bool, typed=False, read=_trial),
     )
     overfit_time: float | None = option(None, Shown("Seconds for that; default no end."))
-    stream: bool = option(False, Shown("Make, run and drop one block at a time."))
+    stream: bool = option(False, Shown("Hold one block in memory at a time."))
     limits: Limits = field(default_factory=Limits)
 
     @property

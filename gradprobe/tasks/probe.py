@@ -129,6 +129,8 @@ def probe(
             or with ``auto`` do so where the prediction is not clear; ``deep`` is then the default.
             The batch is the given one, the loss yours where it is a function.
         overfit_time: seconds for that; default no end.
+        stream: of a spec, make, run and drop one block at a time, twice; the default where the
+            network does not fit in ``max_memory``. The numbers are the same.
         max_memory: bytes that a spec's network, the second look or the trial may take; default 8
             GiB.
         seeds: of a spec, probe so many seeds from ``seed`` on, those of a list, or with ``auto`` as

@@ -39,9 +39,10 @@ def probe(
     --precision adds which share of the gradient's entries float16, bfloat16 and float8 would lose,
     and the power of two that float16 needs the loss to be scaled by.
     --theory sets mean-field theory's factor beside that measured across each row. --deep judges
-    by the probability that it trains, as check does. --overfit tries, with steps at several rates,
-    whether the network learns one batch by heart. --seeds probes several initialisations, shows a
-    typical one, and says whether its verdict is that of the others.
+    by the probability that it trains, as check does. --overfit tries, with steps at several
+    rates, whether the network learns one batch by heart. --stream makes one block at a time,
+    which is the default where the network does not fit in --max-memory. --seeds probes several
+    initialisations, shows a typical one, and says whether its verdict is that of the others.
 
     package.module:name is a Python class, a function that builds a model, or a model. It is run in
     a process of its own and needs --input, --inputs or --data.
