@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from importlib import import_module
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -92,6 +93,19 @@ def located(message: str, place: Place | None, lines: Sequence[str], hint: str =
     """An ``InputError`` that shows the line of ``place``, one of ``lines``."""
     excerpt = lines[place.line - 1] if place and place.line <= len(lines) else ""
     return InputError(message, place=place, excerpt=excerpt, hint=hint)
+
+
+def imported(package: str, what: str, extra: str) -> Any:
+    """The module of a package that an extra of gradprobe brings; ``what`` needs it.
+
+    Raises:
+        InputError: it is not installed; the hint says how it is.
+    """
+    try:
+        return import_module(package)
+    except ImportError as error:
+        hint = f"pip install 'gradprobe[{extra}]', or pip install {package}"
+        raise InputError(f"{what} needs {package}", hint=hint) from error
 
 
 def in_own_words(names: Iterable[str]) -> Callable[[Callable[P, T]], Callable[P, T]]:

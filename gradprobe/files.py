@@ -102,7 +102,7 @@ def near_file(
     return suggested(path.stem, {word: word for word in others} | near)
 
 
-def write_atomically(path: str, text: str) -> None:
+def write_atomically(path: str, text: str | bytes) -> None:
     """Write ``text`` to ``path``, whole or not at all: an old file stays intact on failure.
 
     Raises:
@@ -111,21 +111,22 @@ def write_atomically(path: str, text: str) -> None:
     if not path:
         raise InputError("-o: the name of the file is empty")
     target = Path(path)
+    data = text.encode("utf-8", "backslashreplace") if isinstance(text, str) else text
     try:
         if target.exists() and not target.is_file():  # /dev/stdout, a pipe
-            target.write_text(text, encoding="utf-8")
+            target.write_bytes(data)
             return
         if target.exists() and not os.access(target, os.W_OK):
             raise PermissionError(13, "Permission denied")
         if target.exists() and target.stat().st_nlink > 1:
-            overwrite_file(target, text)
+            overwrite_file(target, data)
             return
-        replace_file(target, text)
+        replace_file(target, data)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def overwrite_file(path: Path, text: str) -> None:
+def overwrite_file(path: Path, data: bytes) -> None:
     """Write into a file that has other names (hard links), which go on being its names.
 
     Raises:
@@ -133,7 +134,7 @@ def overwrite_file(path: Path, text: str) -> None:
     """
     old = path.read_bytes()
     try:
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+        path.write_bytes(data)
     except OSError:
         path.write_bytes(old)
         raise

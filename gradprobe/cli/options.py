@@ -108,7 +108,7 @@ DiffOutput = Annotated[
 CompareOutput = Annotated[
     OutputOptions,
     Fields(
-        "format output html svg everything color fail_on talk",
+        "format output html svg figure everything color fail_on talk",
         {
             "format": _REPORTS,
             "fail_on": option(

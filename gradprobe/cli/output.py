@@ -8,11 +8,13 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from gradprobe.errors import ExitCode, InputError, printable, without_commands
+from gradprobe.errors import ExitCode, InputError, imported, printable, without_commands
 from gradprobe.files import write_atomically
 from gradprobe.render.canvas import Style
+from gradprobe.render.figure import SUFFIXES
 from gradprobe.spec.options import SEVERITIES, Shown, option
 from gradprobe.verdict.report import Report, Severity
 
@@ -56,13 +58,17 @@ class OutputOptions:
     """What is printed, and where.
 
     Raises:
-        InputError: one file is named twice.
+        InputError: one file is named twice, or the figure's is of no known kind.
     """
 
     format: str = option("text", Shown("Of the output.", choices=FORMATS))
     output: str | None = option(None, Shown("Write to FILE.", ("-o", "--output"), metavar="FILE"))
     html: str | None = option(None, Shown("Write a page to FILE too.", metavar="FILE"))
     svg: str | None = option(None, Shown("Write the text's picture to FILE too.", metavar="FILE"))
+    figure: str | None = option(
+        None,
+        Shown("Draw the reach over rows to FILE too: .svg, .png or .pdf.", metavar="FILE"),
+    )
     everything: bool = option(False, Shown("Show every row and finding.", ("--all",)))
     color: str = option("auto", Shown("When to colour.", choices=COLORS))
     fail_on: str | None = option("error", Shown("Least severity for exit 1.", choices=SEVERITIES))
@@ -74,9 +80,14 @@ class OutputOptions:
         return style_for(self.color, self.output)
 
     def __post_init__(self) -> None:
-        files = [file for file in (self.output, self.html, self.svg) if file]
+        files = [file for file in (self.output, self.html, self.svg, self.figure) if file]
         if twice := [file for file in files if files.count(file) > 1]:
-            raise InputError(f"{twice[0]}: one file cannot hold two of -o, --html and --svg")
+            several = "-o, --html, --svg and --figure"
+            raise InputError(f"{twice[0]}: one file cannot hold two of {several}")
+        if self.figure is not None:
+            imported("matplotlib", "--figure", "figure")  # before anything is measured
+            if Path(self.figure).suffix.lower() not in SUFFIXES:
+                raise InputError(f"--figure {self.figure}: its name ends in .svg, .png or .pdf")
 
     def publish(self, views: Views) -> None:
         """Print a result in the format that was asked for, and write its page and its picture."""
@@ -84,7 +95,7 @@ class OutputOptions:
         self.write_files(views)
 
     def write_files(self, views: Views) -> None:
-        """Write the page and the picture of a result, where they are asked for."""
+        """Write the page, the picture and the figure of a result, where they are asked for."""
         if self.html is not None:
             write_atomically(self.html, views.page())
         if self.svg is not None:
@@ -93,6 +104,8 @@ class OutputOptions:
             width = self.style.width
             text = views.text(Style(width, color=True))
             write_atomically(self.svg, render_picture(text, width))
+        if self.figure is not None and views.figure is not None:
+            write_atomically(self.figure, views.figure(Path(self.figure).suffix.lower()))
 
     def emit(self, text: str) -> None:
         """Print what is no view of a result."""

@@ -21,6 +21,7 @@ from gradprobe.render.csv import render_sweep as render_sweep_csv
 from gradprobe.render.diff import render_json as render_diff_json
 from gradprobe.render.diff import render_markdown as render_diff_markdown
 from gradprobe.render.diff import render_text as render_diff
+from gradprobe.render.figure import render_figure
 from gradprobe.render.paths import render_paths, render_paths_json
 from gradprobe.render.steps import render_steps
 from gradprobe.render.sweep import render_sweep, render_sweep_json
@@ -41,6 +42,7 @@ class Views(NamedTuple):
     text: Callable[[Style], str]
     page: Callable[[], str]
     formats: Mapping[str, Callable[[], str]]
+    figure: Callable[[str], bytes] | None = None  # by what its file's name ends in
 
     def shown(self, format: str, style: Style) -> str:
         """The result in a format; the style is that of the text."""
@@ -63,6 +65,7 @@ def of_report(report: Report, everything: bool) -> Views:
             "csv": partial(render_csv, [report]),
             "markdown": partial(render_markdown, [report]),
         },
+        partial(render_figure, [report]),
     )
 
 
@@ -76,6 +79,7 @@ def of_comparison(reports: Sequence[Report], everything: bool) -> Views:
             "csv": partial(render_csv, reports),
             "markdown": partial(render_markdown, reports),
         },
+        partial(render_figure, reports),
     )
 
 

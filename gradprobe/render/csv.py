@@ -20,16 +20,17 @@ _ROWS = (
     "weight_gradient_norm",
     "weight_norm",
 )
-_HEAD = ("target", "row", "kind", "level", "status", "reach", *_ROWS)
+COLUMNS = ("target", "row", "kind", "level", "status", "reach", *_ROWS)
 
 
 def render_reports(reports: Sequence[Report]) -> str:
     """Every row of every report."""
-    lines = [_row(report, row) for report in reports for row in report.rows]
-    return _written(_HEAD, lines)
+    lines = [values_of(report, row) for report in reports for row in report.rows]
+    return _written(COLUMNS, lines)
 
 
-def _row(report: Report, row: RowProfile) -> list[object]:
+def values_of(report: Report, row: RowProfile) -> list[object]:
+    """What stands in the columns, of one row."""
     place = (report.target, row.name, row.kind, row.level, str(row.status))
     return [*place, report.profile.reach_of(row), *(getattr(row, name) for name in _ROWS)]
 

@@ -10,12 +10,16 @@ from enum import IntEnum, StrEnum
 from html import escape
 from importlib import import_module
 from statistics import median_low
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gradprobe.measure.measurement import Cure, Trial
 from gradprobe.measure.profile import GradientProfile, RowProfile
 from gradprobe.theory.moments import Theory
 from gradprobe.verdict.signals import Signals
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
 
 
 class Verdict(StrEnum):
@@ -180,6 +184,24 @@ class Report:
         # The renderers stand on a floor above, and are looked up where one is wanted.
         page = import_module("gradprobe.render.html.page").report_page(self)
         return str(page)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A table of pandas, a line a row: the columns of ``--format csv``, and of ``blocks=True``.
+
+        Raises:
+            InputError: pandas is missing.
+        """
+        frame: pandas.DataFrame = import_module("gradprobe.render.frame").render_frame(self)
+        return frame
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the reach over the rows into ``ax``, or into new axes of matplotlib's pyplot.
+
+        Raises:
+            InputError: matplotlib is missing.
+        """
+        axes: Axes = import_module("gradprobe.render.figure").plot([self], ax)
+        return axes
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the page in a frame, whose style and script stay inside."""
