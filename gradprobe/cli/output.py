@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from gradprobe.errors import ExitCode, InputError, imported, printable, without_commands
 from gradprobe.files import write_atomically
+from gradprobe.measure.progress import Step, listening
 from gradprobe.render.canvas import Style
 from gradprobe.render.figure import SUFFIXES
 from gradprobe.spec.options import SEVERITIES, Shown, option
@@ -186,8 +188,14 @@ def progress(what: str) -> Iterator[None]:
     from rich.console import Console
     from rich.text import Text
 
-    with Console(stderr=True).status(Text(what)):
-        yield
+    begin = time.monotonic()
+    with Console(stderr=True).status(Text(what)) as status:
+
+        def update(step: Step) -> None:
+            status.update(Text(f"{what}: {step.words(time.monotonic() - begin)}"))
+
+        with listening(update):
+            yield
 
 
 def steps(what: str, items: Iterable[Item], total: int) -> Iterator[Item]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gradprobe.measure.ends import Graph, main_output
 from gradprobe.measure.norms import ActivationStats, activation_stats, extremes_of
 from gradprobe.measure.passes import ParameterNorms, Pass, failed, gradients_of, scalar
+from gradprobe.measure.progress import Step, tell
 from gradprobe.measure.segments import (
     SEGMENT_ROWS,
     Segment,
@@ -128,6 +129,7 @@ class _Run:
         # With a graph, as without streaming: some operations go another way without one.
         segment, outputs = self._forward(len(self.stats), leaf)
         self.stats += activation_stats(outputs)
+        tell(Step(len(self.stats), len(self.rows)))
         if len(self.stats) < len(self.rows):
             return next_leaf(segment)
         self.last.append(segment)
@@ -153,6 +155,7 @@ class _Run:
         keys = [id(p) for own in rows for p in own]
         self.parameters |= zip(keys, result.parameters, strict=True)
         self.extremes |= extremes_of(zip(keys, (p for _, p in segment.named), strict=True))
+        tell(Step(len(self.gradients), len(self.rows), backward=True))
         return result.arriving
 
     def _again(self, boundary: _Boundary) -> Segment:

@@ -10,6 +10,7 @@ import torch
 import gradprobe
 from gradprobe.errors import InputError
 from gradprobe.measure.measurement import Measurement
+from gradprobe.measure.progress import Step, listening
 from gradprobe.model.build import build
 from gradprobe.model.make import make
 from gradprobe.model.streamed import Streamed
@@ -142,3 +143,16 @@ def test_what_needs_the_whole_network_is_refused(run: Run, option: str) -> None:
 def test_a_module_is_in_memory_already() -> None:
     with pytest.raises(InputError, match=": stream is for specs"):
         gradprobe.probe(torch.nn.Linear(3, 3), torch.randn(2, 3), stream=True)
+
+
+def test_who_listens_is_told_of_each_segment() -> None:
+    steps: list[Step] = []
+    with listening(steps.append):
+        measured(parse(WIDE), True)
+    assert [(step.rows, step.backward) for step in steps] == [
+        *((rows, False) for rows in (2, 3, 4)),
+        *((rows, True) for rows in (1, 2, 4)),
+    ]
+    assert steps[-1].share == 1
+    assert Step(10, 1000).words(60.0) == "row 10 of 1,000 forward, 249 min left"
+    assert Step(999, 1000, backward=True).words(60.0) == "row 999 of 1,000 backward, 0 s left"
