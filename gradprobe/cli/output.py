@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-_MARKS = "█▏×→⋮…∂"
+_MARKS = "█▏×→←⋮…∂"
 _WIDTHS = (40, 240)
 _PIPED_WIDTH = 80
 

@@ -17,8 +17,9 @@ from gradprobe.errors import printable
 from gradprobe.spec.vocabulary import THRESHOLDS
 from gradprobe.verdict.report import Severity, Verdict
 
-# The heat bar is empty at 1e-8 and full at 1e4, in every report: bars can be compared.
+# The heat bar begins at 1e-8 and is full at 1e4, in every report: bars can be compared.
 LOW, HIGH = -8.0, 4.0
+_LEAST = 0.5  # cells of the shortest bar
 
 # A colour means one thing: green passes, orange is to be looked at, red fails, blue informs. They
 # are of the 256 that no terminal's theme changes, and legible on a light and on a dark one.
@@ -35,7 +36,7 @@ _BLANKS = re.compile(r"(?:\x1b\[[0-9;]*m| )+$")
 _NOTHING = re.compile(r"(?:\x1b\[[1-9][0-9;]*m)+\x1b\[0m")
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _ASCII = str.maketrans(
-    {"×": "x", "→": ">", "⋮": ":", "…": "~", "∂": "d", "÷": "/", "±": "+"}
+    {"×": "x", "→": ">", "←": "<", "⋮": ":", "…": "~", "∂": "d", "÷": "/", "±": "+"}
     | {"·": ".", "°": " ", "─": "-", "│": "|", "├": "+", "┐": "+", "┘": "+"}
 )
 _ASCII_BLOCKS = str.maketrans(dict.fromkeys("█▉▊▋▌", "#") | dict.fromkeys("▍▎▏", " "))
@@ -133,23 +134,41 @@ def band_colour(reach: float | None) -> str:
     return DOUBTFUL if THRESHOLDS["vanishing"] <= reach <= THRESHOLDS["exploding"] else BAD
 
 
-def heat_bar(reach: float | None, width: int) -> Text:
-    """A bar whose length, on a log scale, and colour both carry the reach."""
+def floor_of(reaches: Iterable[float | None]) -> float:
+    """Where bars that stand together begin, as log10: lower than usual where all are below that."""
+    heights = [math.log10(reach) for reach in reaches if reach and math.isfinite(reach)]
+    return math.floor(min(heights)) if heights and max(heights) < LOW else LOW
+
+
+def heat_bar(reach: float | None, width: int, low: float = LOW) -> Text:
+    """A bar whose length, on a log scale, and colour both carry the reach.
+
+    What is below the scale is an arrow to its left, the longer the further below.
+
+    Args:
+        reach: what is shown.
+        width: that of a full bar, in cells.
+        low: log10 of where the scale begins.
+    """
     if reach is None:
         return Text("no gradient" if width >= 11 else "none", style=BAD)
     if not math.isfinite(reach):
         return Text("not finite" if width >= 10 else "NaN", style=BAD)
-    filled = (math.log10(reach) - LOW) / (HIGH - LOW) if reach > 0 else 0.0
-    return Text(bar(filled, width), style=band_colour(reach))
+    filled = (math.log10(reach) - low) / (HIGH - low) if reach > 0 else -1.0
+    if filled < 0:
+        return Text("←".ljust(round(width * min(1.0, -filled)), "─"), style=BAD)
+    return Text(bar(max(_LEAST / max(1, width), filled), width), style=band_colour(reach))
 
 
-def scale(width: int) -> str:
-    """The header of a heat bar: where 1e-8, 1 and 1e4 stand."""
-    if width < 12:
-        return "reach"
-    before = round(width * -LOW / (HIGH - LOW)) - 1
-    line = "1e-8".ljust(before) + "1"
-    return line.ljust(width - 3) + "1e4" if width >= before + 6 else line
+def scale(width: int, low: float = LOW) -> str:
+    """The header of a heat bar: where 1e-8, 1 and 1e4 stand, as many of them as find room."""
+    line = f"1e{low:.0f}"
+    before = round(width * -low / (HIGH - low)) - 1
+    if before > len(line):
+        line = line.ljust(before) + "1"
+    if width - 3 > len(line):
+        line = line.ljust(width - 3) + "1e4"
+    return line if len(line) <= width else ""
 
 
 def bar(filled: float, width: int) -> str:

@@ -17,6 +17,7 @@ from gradprobe.render.canvas import (
     VERDICT_COLOURS,
     Style,
     band_colour,
+    floor_of,
     grid,
     heat_bar,
     paint,
@@ -62,23 +63,24 @@ def _table(sweep: Sweep, targets: tuple[str, ...], style: Style) -> RenderableTy
     each = (style.width - label_width) // len(targets) - (_THEORY if sweep.theory else 0)
     bar_width = max(0, min(30, each - 14))
     headers: list[tuple[str | Text, str]] = [(axis, "right")]
-    for target in targets:
+    curves = [sweep.curve(target) for target in targets]
+    floors = [floor_of(point.reach for point in curve) for curve in curves]
+    for target, low in zip(targets, floors, strict=True):
         headers.append((Text(name(style.safe(target), 10)), "right"))
         if sweep.theory:
             headers.append(("theory", "right"))
         if bar_width >= 6:
-            headers.append((scale(bar_width) if bar_width >= 12 else "", "left"))
+            headers.append((scale(bar_width, low), "left"))
     table = grid(headers)
-    curves = [sweep.curve(target) for target in targets]
     for i, value in enumerate(values):
         cells = [Text(name(style.safe(value), label_width))]
-        for curve in curves:
+        for curve, low in zip(curves, floors, strict=True):
             reach = curve[i].reach
             cells.append(Text(number(reach), style=band_colour(reach)))
             if sweep.theory:
                 cells.append(Text(number(curve[i].theory)))
             if bar_width >= 6:
-                cells.append(heat_bar(reach, bar_width))
+                cells.append(heat_bar(reach, bar_width, low))
         table.add_row(*cells)
     return table
 

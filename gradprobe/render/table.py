@@ -91,8 +91,7 @@ def table(report: Report, style: Style, everything: bool) -> RenderableType:
     heads: list[tuple[str | Text, str]] = [(profile.unit[:name_width], "left")]
     heads += [("layer", "left")] if kind_width else []
     numbers: list[tuple[str | Text, str]] = [(column.header, "right") for column in columns]
-    scaled = scale(bar_width) if bar_width >= _BAR[0] else ""
-    lines = grid([*heads, ("reach", "right"), (scaled, "left"), *numbers])
+    lines = grid([*heads, ("reach", "right"), (scale(bar_width), "left"), *numbers])
     shown = range(len(rows)) if everything else fold(len(rows), telling(report), MOST_ROWS)
     for gap, index in with_gaps(shown):
         if gap:

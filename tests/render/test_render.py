@@ -25,7 +25,19 @@ from rich.color_triplet import ColorTriplet
 from gradprobe.measure.profile import RowStatus
 from gradprobe.numbers import fraction, number, plural
 from gradprobe.numbers import name as elided
-from gradprobe.render.canvas import BAD, DOUBTFUL, FAINT, GOOD, NOTE, Style, fold, heat_bar, scale
+from gradprobe.render.canvas import (
+    BAD,
+    DOUBTFUL,
+    FAINT,
+    GOOD,
+    NOTE,
+    Style,
+    floor_of,
+    fold,
+    heat_bar,
+    paint,
+    scale,
+)
 from gradprobe.render.compare import render_comparison
 from gradprobe.render.json import render_comparison as json_comparison
 from gradprobe.render.json import render_report as json_report
@@ -453,14 +465,30 @@ def test_folding_keeps_both_ends_and_about_as_many_as_asked(
 def test_a_bar_is_longer_for_a_larger_reach_and_the_same_in_every_report() -> None:
     lengths = [len(heat_bar(10.0**power, 24).plain) for power in range(-8, 5)]
     assert lengths == sorted(set(lengths))
-    assert (lengths[0], lengths[-1]) == (0, 24)
+    assert (lengths[0], lengths[-1]) == (1, 24)
     assert len(heat_bar(1.0, 24).plain) == 16  # two thirds of twelve decades
 
 
-@pytest.mark.parametrize("reach", [0.0, 1e-300, 1e-9])
-def test_below_the_scale_a_bar_is_empty_and_above_it_full(reach: float) -> None:
-    assert heat_bar(reach, 20).plain == ""
+def test_below_the_scale_an_arrow_is_the_longer_the_further_below() -> None:
+    """Twenty cells are twelve decades, so that 1e-14 is ten cells below."""
+    shown = [heat_bar(reach, 20).plain for reach in (9e-9, 1e-14, 1e-19, 1e-300, 0.0)]
+    assert shown == ["←", "←" + "─" * 9, "←" + "─" * 17, *["←" + "─" * 19] * 2]
     assert heat_bar(1e300, 20).plain == "█" * 20
+
+
+@pytest.mark.parametrize("width", [1, 6, 14, 40])
+@pytest.mark.parametrize("plain", [True, False])
+def test_no_row_is_without_ink(width: int, plain: bool) -> None:
+    for reach in (0.0, 5e-324, 9.99e-9, 1e-8, 1.01e-8, 1.0, 1.7e308):
+        assert paint([heat_bar(reach, width)], Style(width, ascii=plain)).strip()
+
+
+def test_the_scale_is_widened_where_all_is_below() -> None:
+    assert floor_of([1e-9, 3e-23, 0.0, None, math.nan]) == -23
+    assert floor_of([1e-9, 1e-8]) == floor_of([0.0]) == floor_of([]) == -8
+    assert scale(30, -23.0) == "1e-23".ljust(25) + "1 1e4"
+    assert heat_bar(1e-23, 27, -23.0).plain == "▌"
+    assert heat_bar(1e-14, 27, -23.0).plain == "█" * 9
 
 
 @pytest.mark.parametrize("width", [8, 9, 14, 40])
@@ -469,11 +497,14 @@ def test_without_a_number_a_bar_is_a_word_that_fits(width: int) -> None:
         assert 0 < len(heat_bar(reach, width).plain) <= width
 
 
-@pytest.mark.parametrize("width", range(8, 60))
+@pytest.mark.parametrize("width", [*range(4, 60), 200])
 def test_the_scale_fits_and_puts_1_where_a_bar_of_1_ends(width: int) -> None:
     text = scale(width)
     assert len(text) <= width
-    if " 1 " in text + " ":
+    assert text.startswith("1e-8")
+    assert ("1e4" in text) == text.endswith("1e4") == (width in (8, *range(11, 201)))
+    assert (" 1 " in text + " ") == (width >= 9)
+    if width >= 9:
         end = text.index(" 1") + 2
         assert abs(end - len(heat_bar(1.0, width).plain)) <= 1
 
