@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypedDict
 
-from gradprobe.errors import InputError, Place, suggestion
-from gradprobe.spec.network import Ignore, TensorSpec, Value, is_target
+from gradprobe.errors import InputError, suggestion
+from gradprobe.spec.entry import Entry, PerFileIgnore
+from gradprobe.spec.network import Ignore, is_target
 from gradprobe.spec.seeds import AUTO, choose_seeds, seeds_in
 from gradprobe.spec.sizes import parse_bytes
 from gradprobe.spec.vocabulary import LOSSES, THRESHOLDS
@@ -218,15 +219,6 @@ class ProbeKeywords(TypedDict, total=False):
     seeds: int | Sequence[int] | str | None
 
 
-@dataclass(frozen=True, slots=True)
-class PerFileIgnore:
-    """A rule that does not count in the files that a pattern matches, and why."""
-
-    pattern: str  # as in a .gitignore, relative to the configuration file
-    rule: str  # a code, a name, or what a code begins with
-    reason: str
-
-
 def _listed(default: tuple[str, ...], sentence: str, metavar: str) -> Any:
     """A field whose option takes words between commas, and may be given several times."""
 
@@ -234,32 +226,6 @@ def _listed(default: tuple[str, ...], sentence: str, metavar: str) -> Any:
         return tuple(word.strip() for text in texts for word in text.split(",") if word.strip())
 
     return option(default, Shown(sentence, metavar=metavar, read=read, kind=list[str]))
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A target of the check that a configuration names: Python code, or a ``config.json``."""
-
-    target: str  # as on the command line; a file is relative to ``folder``
-    folder: str  # of the configuration file
-    place: Place  # in that file
-    path: str | None = None  # where imports begin, relative to ``folder``
-    args: Mapping[str, Value] = field(default_factory=dict)
-    inputs: tuple[TensorSpec, ...] | str | None = None
-    mode: str | None = None
-    loss: str | None = None
-    layers: int | None = None
-    settings: tuple[str, ...] = ()  # key=value each
-    weights: str | None = None  # a checkpoint, relative to ``folder``
-    weights_prefix: str = ""
-
-    @property
-    def label(self) -> str:
-        """What tells it from others: the target, with what it is built with."""
-        own = {**self.args, **({} if self.layers is None else {"layers": self.layers})}
-        own |= {} if self.weights is None else {"weights": self.weights}
-        words = [*(f"{key}={value}" for key, value in own.items()), *self.settings]
-        return f"{self.target}({', '.join(words)})" if words else self.target
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ import pytest
 from helpers.commands import Run
 
 from gradprobe.errors import InputError
+from gradprobe.spec.entry import PerFileIgnore
 from gradprobe.spec.network import TensorSpec
-from gradprobe.spec.options import CheckOptions, PerFileIgnore
+from gradprobe.spec.options import CheckOptions
 from gradprobe.tasks.check.config import KEYS, read, resolver
 
 FULL = """

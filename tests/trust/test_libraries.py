@@ -9,7 +9,8 @@ from helpers.commands import Run
 from helpers.libraries import installed
 
 from gradprobe.errors import InputError, Place
-from gradprobe.spec.options import CheckOptions, Entry
+from gradprobe.spec.entry import Entry
+from gradprobe.spec.options import CheckOptions
 from gradprobe.tasks.check import target as check_target
 
 __all__ = ["installed"]  # a fixture

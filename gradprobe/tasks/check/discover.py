@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from gradprobe.files import SPEC_SUFFIXES, near_file, open_regular, outside, read_start
-from gradprobe.spec.options import CheckOptions, Entry
+from gradprobe.spec.entry import Entry
+from gradprobe.spec.options import CheckOptions
 from gradprobe.tasks.check.ignore import Pattern, ignored, matches, read_patterns
 from gradprobe.tasks.check.recognise import is_spec
 from gradprobe.tasks.check.target import names_network

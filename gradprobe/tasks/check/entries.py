@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gradprobe.errors import Place, suggestion
+from gradprobe.spec.entry import Entry
 from gradprobe.spec.network import TensorSpec, Value, is_target
-from gradprobe.spec.options import Entry
 from gradprobe.spec.sources.python import misfit
 from gradprobe.spec.vocabulary import LOSSES, MAX_SIZE, MODES, TENSOR_DTYPES
 from gradprobe.tasks.check.toml import Reader

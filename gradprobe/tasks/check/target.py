@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from gradprobe.errors import InputError, Place
 from gradprobe.files import in_tree_of
+from gradprobe.spec.entry import Entry
 from gradprobe.spec.network import (
     ArchitectureSpec,
     CodeSpec,
@@ -21,7 +22,7 @@ from gradprobe.spec.network import (
     is_script,
     is_target,
 )
-from gradprobe.spec.options import CheckOptions, Entry
+from gradprobe.spec.options import CheckOptions
 from gradprobe.spec.sources import huggingface, named, table
 from gradprobe.spec.sources.huggingface import ArchitectureOptions
 from gradprobe.spec.sources.python import CodeOptions

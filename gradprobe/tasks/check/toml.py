@@ -11,11 +11,11 @@ from typing import Any, NoReturn
 
 from gradprobe.errors import InputError, Place, located, suggestion
 from gradprobe.files import read_regular
+from gradprobe.spec.entry import PerFileIgnore
 from gradprobe.spec.options import (
     ALWAYS,
     NEVER,
     SEVERITIES,
-    PerFileIgnore,
     ascending,
 )
 from gradprobe.spec.seeds import AUTO, MAX_SEEDS, is_seed
