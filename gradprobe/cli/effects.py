@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from gradprobe.errors import InputError
 from gradprobe.spec.network import ArchitectureSpec, CodeSpec, is_target
+from gradprobe.spec.options import OWN_LOSS
 from gradprobe.spec.sources.stack import STACKS
 from gradprobe.spec.sources.table import Target
 
@@ -36,6 +37,7 @@ EFFECTS: dict[str, tuple[str, str]] = {
     "width": ("stack", _STACK),
     "activation": ("stack", _STACK),
     "init": ("stack", f"{_STACK}; a spec has 'init:', Python code its own"),
+    "gain": ("stack", _STACK),
     "norm": ("stack", _STACK),
     "zero_init": ("stack", f"{_STACK}; a spec has 'zero_init: true'"),
     "arg": ("code named", _CODE),
@@ -55,6 +57,7 @@ EFFECTS: dict[str, tuple[str, str]] = {
     "emit_spec": ("stack spec", "no spec describes it"),
     "stream": ("stack spec", "it has to be described in layers"),
     "timeout": ("code named", "what runs no code of yours is not stopped"),
+    "trusted_in_process": ("code named", "what runs no code of yours has no process of its own"),
 }
 _NETWORKS = "stack spec code named config"
 _MEASURING = "seed dtype device loss level blocks deep max_memory weights weights_prefix precision"
@@ -65,6 +68,7 @@ class Given(NamedTuple):
     """The options that were typed, by their parameters' names."""
 
     names: tuple[str, ...] = ()
+    loss: str | None = None  # the value of --loss
 
     def require_effect(
         self, targets: Sequence[str], kinds: Sequence[str], except_for: Collection[str] = ()
@@ -88,19 +92,17 @@ class Given(NamedTuple):
             several = [_SEVERAL[kind] for kind in about.split()]
             of = " and ".join(several) if about != _NETWORKS else "networks"
             raise InputError(f"{flag} is for {of}: it has no effect on {what}", hint=hint)
+        self._require_loss(targets, kinds)
 
-
-def require_code(loss: str | None, target: str, kind: str) -> None:
-    """Refuse a loss that is a function of a Python model's output, for anything else.
-
-    Raises:
-        InputError: it is one, and the target is not code.
-    """
-    if loss is not None and is_target(loss) and kind not in ("code", "named"):
-        hint = "projection, cross_entropy or mse"
-        raise InputError(
-            f"--loss {loss} is for Python models, and {target} is {KINDS[kind]}", hint=hint
-        )
+    def _require_loss(self, targets: Sequence[str], kinds: Sequence[str]) -> None:
+        """Refuse a function of a Python model's output, or a Hugging Face model's own loss, where
+        no target has it."""
+        function = self.loss is not None and is_target(self.loss)
+        able = {"code", "named"} | (set() if function else {"config"})
+        if (function or self.loss == OWN_LOSS) and not able & set(kinds):
+            whose = "Python models" if function else "Hugging Face models"
+            message = f"--loss {self.loss} is for {whose}, and {targets[0]} is {KINDS[kinds[0]]}"
+            raise InputError(message, hint="projection, cross_entropy or mse")
 
 
 def kind_of(target: Target) -> str:

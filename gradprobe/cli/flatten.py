@@ -30,6 +30,7 @@ PANELS = {
     "ConfigOptions": "Configuration",
     "BaselineOptions": "Baseline",
     "WorkOptions": "Work",
+    "SeedOptions": "Measurement",
     "OutputOptions": "Output",
     "PublishOptions": "Output",
     "Talk": "Output",
@@ -142,7 +143,8 @@ def _flat(
 def _given(context: typer.Context) -> Given:
     """The options that the user typed."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
-    return Given(tuple(name for name, source in sources.items() if source and _typed(source)))
+    names = tuple(name for name, source in sources.items() if source and _typed(source))
+    return Given(names, context.params.get("loss"))
 
 
 def _typed(source: Any) -> bool:
@@ -180,7 +182,7 @@ def _group(kind: Any, chosen: Fields, make: Callable[..., Any] | None = None) ->
         shown = entry.metadata.get("shown")
         if shown:
             default = MISSING if make else entry.default
-            panel = PANELS.get(kind.__name__)
+            panel = shown.panel or PANELS.get(kind.__name__)
             options.append(_option(field.name, hints[field.name], default, shown, panel))
     return _Group(make or kind, tuple(options), inside)
 

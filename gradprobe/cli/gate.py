@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gradprobe.cli.effects import Given, kind_of
 from gradprobe.cli.output import warn
 from gradprobe.errors import InputError
 from gradprobe.files import write_atomically
 from gradprobe.spec.options import Shown, option
+from gradprobe.spec.seeds import choose_seeds, seeds_in
+from gradprobe.spec.sources.stack import STACKS
 from gradprobe.tasks.check import baseline as baselines
 from gradprobe.tasks.check import run as gate
 from gradprobe.tasks.check.cache import NAME, Cache, open_cache
 from gradprobe.tasks.check.config import nearest
 from gradprobe.tasks.check.discover import OptionsOf
+from gradprobe.tasks.check.recognise import names_code
 from gradprobe.tasks.check.result import CheckResult
+from gradprobe.tasks.check.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +55,10 @@ class BaselineOptions:
     write_baseline: str | None = option(None, Shown("Make today's findings known.", metavar="FILE"))
     prune_baseline: bool = option(False, Shown("Drop what was mended."))
 
-    def load(self) -> baselines.Baseline | None:
+    def load(self, in_part: bool) -> baselines.Baseline | None:
         """The baseline to hold the result to; a wrong one is told before anything is measured.
+
+        ``in_part``: a part of the list is checked.
 
         Raises:
             InputError: the options contradict each other, or the file is no baseline.
@@ -59,6 +67,8 @@ class BaselineOptions:
             raise InputError("--baseline and --write-baseline contradict each other")
         if self.prune_baseline and not self.baseline:
             raise InputError("--prune-baseline needs --baseline FILE")
+        if self.write_baseline and in_part:
+            raise InputError("--write-baseline needs the whole list: leave --shard out")
         return baselines.load(self.baseline) if self.baseline else None
 
     def hold(
@@ -112,9 +122,58 @@ class WorkOptions:
         path = nearest(Path.cwd())
         return open_cache((path.parent if path else Path.cwd()) / NAME, warn)
 
-    def run(self, force_exclude: bool, allow_code: bool, tell: gate.Warn) -> gate.Run:
+    def run(
+        self, reading: ConfigOptions, tell: gate.Warn, require: Callable[[Sequence[Target]], None]
+    ) -> gate.Run:
         """How the check goes about its targets."""
-        return gate.Run(self.jobs, self.shard, self.cache, force_exclude, allow_code, tell)
+        return gate.Run(
+            self.jobs,
+            self.shard,
+            self.cache,
+            reading.force_exclude,
+            reading.code_allowed,
+            tell=tell,
+            require=require,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SeedOptions:
+    """The seeds that each target is probed at."""
+
+    seeds: str | None = option(None, Shown("How many, or which: 3 or 5,7.", metavar="N|LIST"))
+    seed: int | None = option(None, Shown("The first of them; alone: that one.", least=0))
+
+    @property
+    def overrides(self) -> dict[str, tuple[int, ...]]:
+        """What stands above the configuration.
+
+        Raises:
+            InputError: out of range, or a list beside a first one.
+        """
+        if self.seeds is None and self.seed is None:
+            return {}
+        count = 1 if self.seeds is None else seeds_in(self.seeds)
+        return {"seeds": choose_seeds(count, self.seed).seeds}
+
+
+def requirement(given: Given) -> Callable[[Sequence[Target]], None]:
+    """A function that refuses an option without effect on any of the targets of a check."""
+
+    def require(targets: Sequence[Target]) -> None:
+        names, kinds = [target.path for target in targets], list(map(_kind_of, targets))
+        given.require_effect(names, kinds, except_for=("allow_code", "timeout"))
+
+    return require
+
+
+def _kind_of(target: Target) -> str:
+    """A key of ``KINDS``; a spec is not read for it."""
+    if target.spec is not None:
+        return kind_of(target.spec)
+    if target.path in STACKS and not os.path.lexists(target.path):
+        return "stack"
+    return "code" if names_code(target.data) else "spec"
 
 
 def folder_of(path: str) -> Path:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gradprobe.cli.effects import Given, kind_of, require_code
+from gradprobe.cli.effects import Given, kind_of
 from gradprobe.cli.flatten import Fields
 from gradprobe.cli.output import FORMATS, OutputOptions, progress
 from gradprobe.errors import InputError
@@ -144,11 +144,9 @@ def loaded(
     Raises:
         InputError: as ``load_target``; an option has no effect on such a target.
     """
-    loss = options.loss
     about, options = with_loss(about, options)
     spec = load_target(target, about)
     given.require_effect([target], [kind_of(spec)])
-    require_code(loss, target, kind_of(spec))
     return spec, options
 
 

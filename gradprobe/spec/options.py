@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypedDict
 from gradprobe.errors import InputError, suggestion
 from gradprobe.spec.entry import Entry, PerFileIgnore
 from gradprobe.spec.network import Ignore, is_target
-from gradprobe.spec.seeds import AUTO, choose_seeds, seeds_in
+from gradprobe.spec.seeds import AUTO
 from gradprobe.spec.sizes import parse_bytes
 from gradprobe.spec.vocabulary import LOSSES, THRESHOLDS
 
@@ -40,6 +40,7 @@ class Shown(NamedTuple):
     typed: Any = None  # the default as it would be typed, where it is not the field's
     least: float | None = None
     most: float | None = None
+    panel: str = ""  # of ``--help``; by default that of the dataclass
 
 
 def _trial(typed: bool) -> str:
@@ -53,23 +54,32 @@ def option(default: Any, shown: Shown) -> Any:
     return field(default=default, metadata={"shown": shown})
 
 
+_LOSS = Shown(
+    "projection, cross_entropy, mse; or package.module:function of a Python model's output. "
+    "Default: the spec's, or projection.",
+    metavar="LOSS",
+    panel="Measurement",
+)
+_DATA = Shown("A batch: .npy, .npz or .safetensors.", panel="Measurement")
+_ROWS = Shown("The modules that are the blocks.", metavar="GLOB", panel="Measurement")
+_BATCH = Shown("Samples; default the spec's, or 32.", panel="Measurement")
+_PARAMETERS = Shown("Refuse larger networks.", ("--max-parameters",), panel="Limits")
+_MEMORY = Shown(
+    "Refuse larger networks.",
+    ("--max-memory",),
+    read=parse_bytes,
+    kind=str,
+    typed="8GiB",
+    panel="Limits",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a network may cost before anything is allocated; the defaults fit a laptop."""
 
-    parameters: int = option(
-        1_000_000_000, Shown("Refuse larger networks.", flags=("--max-parameters",))
-    )
-    memory: int = option(
-        8 * 2**30,
-        Shown(
-            "Refuse larger networks.",
-            flags=("--max-memory",),
-            read=parse_bytes,
-            kind=str,
-            typed="8GiB",
-        ),
-    )  # bytes
+    parameters: int = option(1_000_000_000, _PARAMETERS)
+    memory: int = option(8 * 2**30, _MEMORY)  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,7 @@ class ProbeOptions:
     """
 
     seed: int = option(0, Shown("Of weights, inputs, loss."))
-    batch_size: int | None = option(None, Shown("Samples; default the spec's, or 32."))
+    batch_size: int | None = option(None, _BATCH)
     dtype: str | None = option(
         None,
         Shown(
@@ -90,22 +100,15 @@ class ProbeOptions:
         ),
     )
     device: str = option("cpu", Shown("cpu, cuda, cuda:1, mps."))
-    loss: str | None = option(
-        None,
-        Shown(
-            "projection, cross_entropy, mse; or package.module:function of a Python model's "
-            "output. Default: the spec's, or projection.",
-            metavar="LOSS",
-        ),
-    )
-    data: str | None = option(None, Shown("A batch: .npy, .npz or .safetensors."))
+    loss: str | None = option(None, _LOSS)
+    data: str | None = option(None, _DATA)
     level: str = option("blocks", Shown("Rows, or the leaves inside too.", choices=LEVELS))
     by: str = option("row", Shown("Rows, or positions of a sequence.", choices=UNITS))
     blocks: bool = option(False, Shown("Show highway, branch and gain."))
     attention: bool = option(False, Shown("Show attention's entropy, tokens' likeness."))
     precision: bool = option(False, Shown("Show what float16, bfloat16, float8 lose."))
     theory: bool = option(False, Shown("Mean-field theory beside it."))
-    rows: str | None = option(None, Shown("The modules that are the blocks.", metavar="GLOB"))
+    rows: str | None = option(None, _ROWS)
     deep: bool = option(False, Shown("Judge by the chance of training."))
     lr: float | None = option(None, Shown("SGD's learning rate: is it stable at the start?"))
     overfit: str = option(
@@ -243,14 +246,7 @@ class CheckOptions:
     targets: tuple[Entry, ...] = ()
     per_file_ignores: tuple[PerFileIgnore, ...] = ()
     thresholds: Mapping[str, float] = field(default_factory=lambda: dict(THRESHOLDS))
-    seeds: tuple[int, ...] = option(
-        (0,),
-        Shown(
-            "How many, or which: 3 or 5,7.",
-            read=lambda text: choose_seeds(seeds_in(text)).seeds,
-            kind=str,
-        ),
-    )
+    seeds: tuple[int, ...] = (0,)
     deep: bool = option(  # two more passes
         True,
         Shown(
@@ -268,9 +264,12 @@ class CheckOptions:
         ),
     )
     overfit_time: float = option(TRIAL_SECONDS, Shown("Seconds for that; default 30.", least=0.01))
-    batch_size: int | None = option(None, Shown("Samples; default the spec's, or 32."))
-    max_parameters: int = Limits().parameters
-    max_memory: int = Limits().memory  # bytes
+    loss: str | None = option(None, _LOSS)
+    data: str | None = option(None, _DATA)
+    rows: str | None = option(None, _ROWS)
+    batch_size: int | None = option(None, _BATCH)
+    max_parameters: int = option(Limits().parameters, _PARAMETERS)
+    max_memory: int = option(Limits().memory, _MEMORY)  # bytes
     timeout: float = option(120.0, Shown("Seconds for one target.", least=0.01))
     regression: float = option(  # beyond the baseline's
         3.0, Shown("Factor by which a reach may get worse.", least=1)
@@ -289,6 +288,9 @@ class CheckOptions:
         return ProbeOptions(
             seed=seed,
             batch_size=self.batch_size,
+            loss=self.loss,
+            data=self.data,
+            rows=self.rows,
             deep=self.deep,
             overfit=self.overfit,
             overfit_time=min(self.overfit_time, self.timeout / 2),

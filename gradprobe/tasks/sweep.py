@@ -252,7 +252,7 @@ class _Network:
         if self.is_stack:
             stack = _stack_at(_stack_at(self.about.stack, settings), at)
             stack = stack if self.target != "plain" else replace(stack, zero_init=False)
-            return load_spec(self.target, stack)
+            return replace(load_spec(self.target, stack), weights=self.about.weights.weights)
         if others := [name for name in at if name != "depth"]:
             message = f"--{others[0]} varies built-in stacks only; {self.target} is a spec"
             raise InputError(message)

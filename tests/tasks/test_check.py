@@ -21,11 +21,15 @@ from helpers.check_specs import (
 )
 from helpers.commands import Result, Run
 
+from gradprobe.cli.gate import SeedOptions
+from gradprobe.errors import InputError
+from gradprobe.spec.network import ArchitectureSpec, CodeSpec
 from gradprobe.spec.options import CheckOptions, JudgeOptions, Limits, ProbeOptions
 from gradprobe.spec.sources import stack
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.tasks.check.cache import key_of
 from gradprobe.tasks.check.discover import discover
+from gradprobe.tasks.check.job import about
 from gradprobe.verdict.calibration import COEFFICIENTS
 from gradprobe.verdict.judge import judge
 from gradprobe.worker.run import measure_target
@@ -699,10 +703,39 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("field", ProbeOptions.__dataclass_fields__)
-def test_an_option_that_changes_the_numbers_is_another_entry(field: str) -> None:
+def test_an_option_that_changes_the_numbers_is_another_entry(folder: Path, field: str) -> None:
+    (folder / "other").write_text("data")
     usual = ProbeOptions()
     other = replace(usual, **{field: OTHERS.get(field, "other")})
     assert key_of(b"x", other, "1") != key_of(b"x", usual, "1")
+
+
+def test_other_data_are_another_entry(folder: Path) -> None:
+    options, keys = ProbeOptions(data="x.npy"), set()
+    for text in ("one", "two"):
+        (folder / "x.npy").write_text(text)
+        keys.add(key_of(b"x", options, "1"))
+    assert len(keys) == 2
+
+
+def test_seeds_begin_at_a_first_one() -> None:
+    assert SeedOptions().overrides == {}
+    assert SeedOptions(seed=5).overrides == {"seeds": (5,)}
+    assert SeedOptions(seeds="2", seed=5).overrides == {"seeds": (5, 6)}
+    with pytest.raises(InputError, match="contradict each other"):
+        _ = SeedOptions(seeds="1,2", seed=5).overrides
+
+
+def test_a_target_gets_the_options_that_are_about_it() -> None:
+    options = ProbeOptions(batch_size=4, rows="*", data="x.npy", loss="net:loss")
+    spec = stack.load("plain", StackOptions())
+    assert about(spec, options) == replace(options, rows=None, loss=None)
+    assert about(CodeSpec("net:Net"), options) == replace(options, batch_size=None)
+    assert about(CodeSpec("timm:x", library="timm"), options) == options
+    config = ArchitectureSpec({}, "GPT2Model")
+    assert about(config, options) == replace(options, data=None, loss=None)
+    own = ProbeOptions(loss="own")
+    assert (about(spec, own).loss, about(config, own).loss) == (None, "own")
 
 
 def test_another_calibration_weighs_what_was_kept_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -721,7 +754,15 @@ def test_another_calibration_weighs_what_was_kept_anew(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("batch_size", 8), ("deep", False), ("max_memory", 1), ("max_parameters", 1)],
+    [
+        ("batch_size", 8),
+        ("deep", False),
+        ("loss", "mse"),
+        ("data", "x.npy"),
+        ("rows", "*"),
+        ("max_memory", 1),
+        ("max_parameters", 1),
+    ],
 )
 def test_what_a_check_is_told_reaches_the_probe(field: str, value: object) -> None:
     told = replace(CheckOptions(), **{field: value})

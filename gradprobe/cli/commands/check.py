@@ -6,15 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
+from gradprobe.cli import gate
+from gradprobe.cli.effects import Given
 from gradprobe.cli.flatten import flattened
-from gradprobe.cli.gate import BaselineOptions, ConfigOptions, WorkOptions, folder_of
 from gradprobe.cli.output import emit, steps, style_for, warn
 from gradprobe.cli.reporting import PublishOptions, publish
-from gradprobe.errors import InputError
 from gradprobe.render.config import render_config
 from gradprobe.spec.options import CheckOptions
-from gradprobe.tasks.check import run as gate
 from gradprobe.tasks.check.config import resolver, values
+from gradprobe.tasks.check.run import check as check_each
 
 
 @flattened(
@@ -31,9 +31,11 @@ def check(
     *,
     publishing: PublishOptions,
     overrides: Annotated[dict[str, Any], CheckOptions],
-    reading: ConfigOptions,
-    known: BaselineOptions,
-    work: WorkOptions,
+    seeds: gate.SeedOptions,
+    reading: gate.ConfigOptions,
+    known: gate.BaselineOptions,
+    work: gate.WorkOptions,
+    given: Given,
 ) -> int:
     """Check every spec below PATHS: a line a finding, an exit code.
 
@@ -41,18 +43,16 @@ def check(
     or nothing matched; 3: a network that could not be built or run. gradprobe.toml, or
     [tool.gradprobe] in pyproject.toml, holds the configuration: the nearest one above each file.
     """
-    options_of = resolver(reading.config, reading.isolated, overrides)
+    options_of = resolver(reading.config, reading.isolated, overrides | seeds.overrides)
     named = paths or ["."]
     if reading.show_config:
-        options = options_of(folder_of(named[0]))
+        options = options_of(gate.folder_of(named[0]))
         emit(render_config(values(options), options.origins, style_for(publishing.color, None)))
         return 0
     _ = publishing.files  # a wrong word is told before anything is measured
-    baseline = known.load()
-    if known.write_baseline and work.shard:
-        raise InputError("--write-baseline needs the whole list: leave --shard out")
-    run = work.run(reading.force_exclude, reading.code_allowed, publishing.talk.tell)
-    result = gate.check(named, options_of, run, warn, lambda items, n: steps("specs", items, n))
+    baseline = known.load(bool(work.shard))
+    run = work.run(reading, publishing.talk.tell, gate.requirement(given))
+    result = check_each(named, options_of, run, warn, lambda items, n: steps("specs", items, n))
     result = known.hold(result, baseline, options_of)
     publish(result, publishing)
     return publishing.exit_code(result)

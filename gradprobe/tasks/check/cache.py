@@ -22,6 +22,7 @@ from gradprobe._version import __version__
 from gradprobe.files import read_regular, replace_file
 from gradprobe.measure.measurement import Measurement
 from gradprobe.spec.options import ProbeOptions
+from gradprobe.spec.weights import digest_of
 from gradprobe.worker.exchange import Failure, Reply, decode
 
 NAME = ".gradprobe_cache"
@@ -104,9 +105,14 @@ def key_of(data: bytes, options: ProbeOptions, torch_version: str) -> str:
     """The name of the entry for a target of these bytes, probed with these options.
 
     Neither the target's name nor what it is judged by counts: a file may be renamed, and another
-    limit judges the same numbers.
+    limit judges the same numbers. Of a file with data its bytes count.
+
+    Raises:
+        InputError: the data cannot be read.
     """
     versions = [_FORMAT, __version__, torch_version]
+    if options.data is not None:
+        versions.append(digest_of(options.data))
     head = json.dumps([versions, asdict(options)], sort_keys=True).encode()
     return hashlib.sha256(head + b"\0" + data).hexdigest()
 

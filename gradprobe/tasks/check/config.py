@@ -154,6 +154,9 @@ def values(options: CheckOptions) -> Iterator[tuple[str, object]]:
             yield key, {ALWAYS: True, NEVER: False}.get(value, value)
         else:
             yield key, list(value) if isinstance(value, tuple) else value
+    for name in ("loss", "data", "rows"):  # these are typed: no file has them
+        if (value := getattr(options, name)) is not None:
+            yield name, value
 
 
 def _field(key: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 from gradprobe.errors import InputError
 from gradprobe.measure.measurement import Measurement
-from gradprobe.spec.network import ArchitectureSpec, CodeSpec
-from gradprobe.spec.options import ProbeOptions, RunOptions
+from gradprobe.spec.network import ArchitectureSpec, CodeSpec, NetworkSpec, is_target
+from gradprobe.spec.options import OWN_LOSS, ProbeOptions, RunOptions
 from gradprobe.spec.sources.python import CodeOptions, completed
 from gradprobe.spec.sources.yaml import parse_any
 from gradprobe.verdict.rules.table import check_ignores
@@ -57,10 +58,21 @@ def measure(job: Job, clock: Clock) -> Done:
             return Done(encode(Reply(_measure_code(spec, job, clock))), lasting=False)
         import_torch(clock, job.timeout)
         lasting = True  # what is wrong with the spec lasts, too
-        measurement = measure_target(spec, job.options)
+        measurement = measure_target(spec, about(spec, job.options))
         return Done(encode(Reply(measurement)), lasting=_lasting(measurement))
     except InputError as error:
         return Done(encode(Reply(failure=Failure.of(error))), lasting)
+
+
+def about(spec: NetworkSpec | CodeSpec | ArchitectureSpec, options: ProbeOptions) -> ProbeOptions:
+    """The options that have an effect on ``spec``: a check may have targets of every kind."""
+    if isinstance(spec, CodeSpec):
+        return options if spec.library else replace(options, batch_size=None)
+    loss = options.loss
+    if isinstance(spec, ArchitectureSpec):
+        return replace(options, data=None, loss=None if is_target(loss or "") else loss)
+    special = loss == OWN_LOSS or is_target(loss or "")
+    return replace(options, rows=None, loss=None if special else loss)
 
 
 def _lasting(measurement: Measurement) -> bool:
@@ -70,17 +82,19 @@ def _lasting(measurement: Measurement) -> bool:
 
 
 def _measure_named(spec: CodeSpec | ArchitectureSpec, job: Job, clock: Clock) -> Done:
+    options = about(spec, job.options)
     if isinstance(spec, CodeSpec):
         clock(math.inf)  # the code's own process keeps the time
-        reply = reply_of(spec, job.options, RunOptions(job.timeout), job.tree)
+        code = replace(spec, loss=options.loss or spec.loss)
+        reply = reply_of(code, options, RunOptions(job.timeout), job.tree)
     else:
         import_torch(clock, job.timeout)
-        reply = Reply(measure_target(spec, job.options))
+        reply = Reply(measure_target(spec, options))
     assert reply.measurement is not None
     return Done(encode(reply), lasting=_lasting(reply.measurement))
 
 
 def _measure_code(spec: CodeSpec, job: Job, clock: Clock) -> Measurement:
-    code = completed(spec, CodeOptions(allow_code=job.allow_code))
+    code = completed(spec, CodeOptions(allow_code=job.allow_code, loss=job.options.loss))
     clock(math.inf)  # the code's own process keeps the time
-    return measure_target(code, job.options, RunOptions(job.timeout))
+    return measure_target(code, about(code, job.options), RunOptions(job.timeout))

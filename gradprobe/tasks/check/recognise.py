@@ -44,8 +44,13 @@ def is_spec(name: str, data: bytes) -> bool:
         return isinstance(root, MappingNode) and _speaks(_fields(root))
     except InputError:  # what came before the error decides
         keys = _keys_before_error(data)
-        names_code = "model" in keys and _CODE.search(data) is not None
-        return ("layers" in keys or names_code) and _own(keys)
+        code = "model" in keys and names_code(data)
+        return ("layers" in keys or code) and _own(keys)
+
+
+def names_code(data: bytes) -> bool:
+    """Whether the bytes of a spec look as if they named code."""
+    return _CODE.search(data) is not None
 
 
 def _fields(node: Node) -> dict[str, Node]:

@@ -48,6 +48,7 @@ class Run:
     force_exclude: bool = False
     allow_code: bool = False  # whether the code that a spec names may run
     tell: Warn = lambda text: None  # what only somebody who asks for it wants to know
+    require: Callable[[Sequence[Target]], None] = lambda targets: None  # refuses an idle option
 
 
 def check(
@@ -63,7 +64,8 @@ def check(
     result, ``track`` may watch the targets that are measured.
 
     Raises:
-        InputError: a configuration is wrong, or the paths name no spec at all.
+        InputError: a configuration is wrong, the paths name no spec at all, or an option has no
+            effect on any of them.
     """
     discovered = discover(paths, options_of, run.force_exclude)
     for path in discovered.skipped:
@@ -85,6 +87,8 @@ def check(
             targets.append(read(path, options, entry, run.allow_code))
         except InputError as error:
             outcomes.append(_failed(path, Failure.of(error), elsewhere=entry is not None))
+    if targets and not run.shard:  # another part may have what it is for
+        run.require(targets)
     measured = _measured(targets, run, warn, track)
     outcomes += map(_outcome, targets, measured)
     outcomes.sort(key=lambda outcome: outcome.path)

@@ -70,7 +70,7 @@ def read(name: str, options: CheckOptions, entry: Entry | None, allow_code: bool
         return Target(name, render_target(load_target(name)).encode(), options)
     tree = entry.folder if entry else "."
     spec = _of_entry(entry) if entry else load_target(name)
-    if isinstance(spec, CodeSpec) and not allow_code and not _is_installed(spec, entry):
+    if isinstance(spec, CodeSpec) and not allow_code and not _is_installed(spec, options.loss):
         place = entry.place if entry else None
         raise InputError(f"this target runs code: {spec.target}", place=place, hint=ALLOW)
     if isinstance(spec, NetworkSpec):  # of JSON, or of a package that adds a prefix
@@ -79,9 +79,9 @@ def read(name: str, options: CheckOptions, entry: Entry | None, allow_code: bool
     return Target(name, _identity(spec, tree), options, spec, tree)
 
 
-def _is_installed(spec: CodeSpec, entry: Entry | None) -> bool:
-    """Whether an installed package has all of the code: the entry names no function beside it."""
-    functions = entry is not None and (isinstance(entry.inputs, str) or is_target(entry.loss or ""))
+def _is_installed(spec: CodeSpec, loss: str | None) -> bool:
+    """Whether an installed package has all of the code: no function is named beside it."""
+    functions = isinstance(spec.inputs, str) or is_target(loss or spec.loss)
     return spec.library is not None and not spec.path and not functions
 
 
