@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
+import select
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -101,6 +105,8 @@ def test_the_completion_scripts_are_what_the_command_prints(shell: str) -> None:
     )
     path = ROOT / "docs" / "completions" / f"gradprobe.{shell}"
     assert path.read_text(encoding="utf-8").split() == done.stdout.split()
+    assert shell != "zsh" or done.stdout.startswith("#compdef gradprobe\n")
+    assert shell != "zsh" or path.read_text(encoding="utf-8").startswith("#compdef gradprobe\n")
 
 
 def test_bash_completes_commands_and_options(tools: Path) -> None:
@@ -111,6 +117,38 @@ def test_bash_completes_commands_and_options(tools: Path) -> None:
     environment = ENVIRONMENT | {"PATH": f"{tools}:{ENVIRONMENT['PATH']}"}
     done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True)
     assert set(done.stdout.split()) == {"--show-config", "--shard"}
+
+
+@pytest.mark.slow
+def test_zsh_completes_from_fpath_at_each_tab(tools: Path, tmp_path: Path) -> None:
+    if shutil.which("zsh") is None:
+        assert not os.environ.get("GRADPROBE_ZSH"), "zsh is missing"
+        pytest.skip("zsh is not installed")
+    shutil.copy(ROOT / "docs" / "completions" / "gradprobe.zsh", tmp_path / "_gradprobe")
+    setup = f"fpath=({tmp_path} $fpath); autoload -Uz compinit; compinit -u -d {tmp_path}/dump"
+    process, terminal = pty.fork()
+    if not process:
+        os.environ |= ENVIRONMENT | {"PATH": f"{tools}:{ENVIRONMENT['PATH']}", "TERM": "dumb"}
+        os.execvp("zsh", ["zsh", "-f", "-i"])
+    try:
+        os.write(terminal, f"PS1='> '; {setup}; echo ready-$((1+1))\n".encode())
+        assert b"ready-2" in read_until(terminal, b"ready-2")
+        os.write(terminal, b"gradprobe che\t--sho\t")
+        typed = read_until(terminal, b"-config")
+        assert b"check" in typed
+        assert b"-config" in typed
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+
+
+def read_until(terminal: int, end: bytes) -> bytes:
+    """What a terminal shows until ``end`` comes, or 30 seconds have passed."""
+    shown, deadline = b"", time.monotonic() + 30
+    while end not in shown and time.monotonic() < deadline:
+        if select.select([terminal], [], [], 0.1)[0]:
+            shown += os.read(terminal, 1 << 16)
+    return shown
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -1,19 +1,19 @@
-"""typer's completion for zsh, so that it also works from fpath, and at the first Tab."""
+"""typer's completion for zsh, so that it also works from fpath, at each Tab."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 
-_ZSH = """
+_ZSH = """\
 #compdef %(prog_name)s
 
 %(complete_func)s() {
   eval $(env _TYPER_COMPLETE_ARGS="${words[1,$CURRENT]}" %(autocomplete_var)s=complete_zsh %(prog_name)s)
 }
 
-# From fpath this file is the function itself, at the first Tab; sourced, it only names it.
-if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
+# From fpath this file is the function itself, at every Tab; sourced, it only names it.
+if [[ -n ${compstate+set} ]]; then
   %(complete_func)s "$@"
 else
   compdef %(complete_func)s %(prog_name)s

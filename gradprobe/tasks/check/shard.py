@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradprobe.errors import GradprobeError
+from gradprobe.spec.entry import Entry
 from gradprobe.spec.network import CodeSpec, NetworkSpec
-from gradprobe.spec.options import DEFAULT_BATCH_SIZE, CheckOptions, Entry
+from gradprobe.spec.options import DEFAULT_BATCH_SIZE, CheckOptions
 from gradprobe.spec.sources.stack import STACKS
 from gradprobe.spec.sources.yaml import parse_any
 from gradprobe.tasks.check.discover import Discovery, OptionsOf
