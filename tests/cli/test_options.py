@@ -75,6 +75,7 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "theory": ("--theory", LAYERS),
     "rows": ("--rows *", f"{BUILT} config"),
     "deep": ("--deep", ALL),
+    "stream": ("--stream", LAYERS),
     "lr": ("--lr 0.1", ALL),
     "overfit": ("--overfit", ALL),
     "overfit_time": ("--overfit --overfit-time 3", ALL),
@@ -86,7 +87,7 @@ OPTIONS: dict[str, tuple[str, str]] = {
 # What is about the run and what is printed, whatever the target: tested with the commands.
 OTHERS = (
     "target targets paths context emit_spec step write regression jobs allow_code "
-    "format output_format output html svg all color fail_on exit_zero quiet verbose "
+    "format output_format output html svg figure all color fail_on exit_zero quiet verbose "
     "select ignore exclude force_exclude config isolated show_config "
     "baseline write_baseline prune_baseline shard no_cache cache_dir"
 ).split()
