@@ -24,7 +24,8 @@ from gradprobe.measure.graph import (
 )
 from gradprobe.measure.states import Loops
 from gradprobe.measure.surroundings import UNKNOWN, LossProfile, Surroundings
-from gradprobe.model.tensors import first_tensor, is_sharded, named_tensors, nodes_behind, walk
+from gradprobe.model.sharded import is_sharded
+from gradprobe.model.tensors import first_tensor, named_tensors, nodes_behind, walk
 
 _FLAT = 0.01  # from an end of a sigmoid's range, 0 to 1; of tanh's at the same share
 _NO_SUM = 0.1  # the logarithm of a sum of probabilities, which should be 0

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gradprobe.model.tensors import is_sharded, real, whole
+from gradprobe.model.sharded import is_sharded, of_all_parts, part_of, spread_of, whole
+from gradprobe.model.tensors import real
 
 # Where a norm can be trusted, and the scale that brings what lies outside into it. In float32,
 # below 1e-13 squares of elements that count fall under 1.2e-38 and are lost; above 1e18 they pass
@@ -36,10 +37,15 @@ class ActivationStats(NamedTuple):
 
 
 def norms(tensors: Sequence[Tensor]) -> list[float]:
-    """The 2-norm of each tensor, right from 1e-300 to 1e300."""
+    """The 2-norm of each tensor, right from 1e-300 to 1e300; of a sharded one of all its parts."""
+    sizes = _norms([part_of(tensor) for tensor in tensors])
+    return _joined(tensors, sizes, lambda parts: math.hypot(*parts))
+
+
+def _norms(tensors: Sequence[Tensor]) -> list[float]:
     results = [math.nan] * len(tensors)
     for alike in _groups(tensors):
-        group = [whole(tensors[i]) for i in alike]
+        group = [tensors[i] for i in alike]
         if len(group) == 1:
             values = [_norm(group[0])]
         else:
@@ -56,16 +62,38 @@ def norms(tensors: Sequence[Tensor]) -> list[float]:
 
 def extremes(tensors: Sequence[Tensor]) -> list[tuple[float, float]]:
     """The smallest and the largest element of each real tensor, of which none is empty."""
-    results = [(math.nan, math.nan)] * len(tensors)
-    for alike in _groups(tensors):
-        group = [whole(tensors[i]) for i in alike]
+    parts = [part_of(tensor) for tensor in tensors]
+    results = [(math.inf, -math.inf)] * len(tensors)
+    for alike in _groups(parts):
+        group = [parts[i] for i in alike]
+        if not group[0].numel():  # this process has nothing of a small one
+            continue
         if len(group) == 1:  # faster than along a dimension
             low, high = (end[None] for end in group[0].aminmax())
         else:
             low, high = torch.stack(group).flatten(1).aminmax(dim=1)
         for index, ends in zip(alike, zip(low.tolist(), high.tolist(), strict=True), strict=True):
             results[index] = ends
-    return results
+    lows = _joined(tensors, [low for low, _ in results], min)
+    return list(zip(lows, _joined(tensors, [high for _, high in results], max), strict=True))
+
+
+def _joined(
+    tensors: Sequence[Tensor], values: list[float], join: Callable[[list[float]], float]
+) -> list[float]:
+    """``values`` of this process's parts, of a sharded tensor those of all its parts joined.
+
+    Tensors that are spread over the same processes in the same way are joined at once.
+    """
+    alike: dict[object, list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        if is_sharded(tensor):
+            alike.setdefault(spread_of(tensor), []).append(index)
+    for group in alike.values():
+        every = of_all_parts(tensors[group[0]], [values[index] for index in group])
+        for index, parts in zip(group, zip(*every, strict=True), strict=True):
+            values[index] = join(list(parts))
+    return values
 
 
 def extremes_of(
@@ -235,7 +263,7 @@ def _groups(tensors: Sequence[Tensor]) -> list[list[int]]:
     """Indices of the tensors that can be stacked: small, and alike in shape, dtype and device."""
     alike: dict[object, list[int]] = {}
     for index, tensor in enumerate(tensors):
-        small = tensor.numel() <= _STACKED and not (tensor.is_sparse or is_sharded(tensor))
+        small = tensor.numel() <= _STACKED and not tensor.is_sparse
         key = (tensor.shape, tensor.dtype, tensor.device) if small else index
         alike.setdefault(key, []).append(index)
     return list(alike.values())

@@ -20,7 +20,7 @@ from gradprobe.measure.profile import RowStatus, call_name
 from gradprobe.measure.surroundings import UNKNOWN, Surroundings
 from gradprobe.model.repeats import holds_weights
 from gradprobe.model.rows import Row
-from gradprobe.model.tensors import is_sharded
+from gradprobe.model.sharded import is_sharded
 
 # Norm of a parameter and of its gradient, by the parameter's id.
 ParameterNorms = dict[int, tuple[float, float | None]]

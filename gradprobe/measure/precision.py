@@ -14,8 +14,9 @@ from gradprobe.measure.again import output_of
 from gradprobe.measure.passes import scalar
 from gradprobe.measure.profile import PrecisionProfile, call_name
 from gradprobe.measure.recorder import Recorder
+from gradprobe.model.sharded import whole
 from gradprobe.model.subject import Subject, copied_subject
-from gradprobe.model.tensors import first_tensor, map_tensors, whole
+from gradprobe.model.tensors import first_tensor, map_tensors
 
 # The exponents of the smallest positive numbers; float8 is e5m2, which gradients are kept in.
 SMALLEST = {"float16": -24, "bfloat16": -133, "float8": -16}

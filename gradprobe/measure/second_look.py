@@ -30,8 +30,9 @@ from gradprobe.measure.norms import norms
 from gradprobe.measure.passes import failed
 from gradprobe.measure.small_step import STEP, moved_against, parts_of
 from gradprobe.measure.undisturbed import undisturbed
+from gradprobe.model.sharded import is_sharded
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import first_tensor, is_sharded, tensors_in
+from gradprobe.model.tensors import first_tensor, tensors_in
 
 _COARSE = 1e-4  # a dtype's relative spacing, above which the step drowns in rounding
 

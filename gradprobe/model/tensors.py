@@ -59,17 +59,6 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     return tree_map(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, value)
 
 
-def is_sharded(tensor: Tensor) -> bool:
-    """Whether it is a DTensor, of which this process holds a part, as under FSDP2."""
-    return hasattr(tensor, "full_tensor")
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """The tensor itself; of a sharded one what all processes hold together."""
-    gather: Callable[[], Tensor] = getattr(tensor, "full_tensor", lambda: tensor)
-    return gather()
-
-
 def placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     """``tensor`` on ``device``, and in ``dtype`` where it is floating."""
     moved = tensor.to(device)
