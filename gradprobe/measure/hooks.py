@@ -26,6 +26,7 @@ from gradprobe.measure.passes import (
     scalar,
 )
 from gradprobe.measure.profile import RowStatus
+from gradprobe.measure.ranks import failing_together, together
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.repeats import holds_weights
 from gradprobe.model.rows import Row
@@ -56,9 +57,19 @@ def measure_hooked(subject: Subject, rows: list[Row]) -> Pass:
 
 def _measure(subject: Subject, rows: list[Row], from_inputs: bool = True) -> Pass:
     """One pass, in which the inputs require a gradient or do not."""
-    with Outputs(subject.model, rows) as outputs:
-        value, leaves = _forward(subject, outputs, from_inputs)
-        return pass_of(subject.model, outputs, value, leaves)
+    with Outputs(subject.model, rows, ranks=subject.ranks) as outputs:
+        with failing_together(subject.ranks):
+            value, leaves = _forward(subject, outputs, from_inputs)
+            result = pass_of(subject.model, outputs, value, leaves)
+        return of_all_ranks(result, outputs, [subject.args, dict(subject.kwargs)])
+
+
+def of_all_ranks(result: Pass, outputs: Outputs, inputs: Any) -> Pass:
+    """``result`` with what the other processes have that share the model, where there are some."""
+    if outputs.ranks is None:
+        return result
+    copies = {i: call.copy for i, call in enumerate(outputs.calls) if call.copy is not None}
+    return together(result, copies, outputs.model, outputs.ranks, inputs)
 
 
 def pass_of(
@@ -95,11 +106,21 @@ def pass_of(
         loss=float(value.detach()),
         unread=unread(outputs.output, value),
         called=outputs.called,
+        gradients=_kept(outputs, dict(zip(wanted, gradients, strict=False))),
         around=outputs.with_input(around)._replace(
             output_norm=sizes.get(MAIN),
             silent=_silent(outputs.calls, dict(zip(wanted, gradients, strict=False))),
         ),
     )
+
+
+def _kept(outputs: Outputs, gradients: Mapping[Key, Tensor | None]) -> dict[Key, Tensor]:
+    """The gradients that processes have to add up; those of sharded weights are added up."""
+    if outputs.ranks is None:
+        return {}
+    own = () if outputs.ranks.sharded else map(key_of, outputs.parameters)
+    pairs = ((key, gradients.get(key)) for key in (*(call.main for call in outputs.calls), *own))
+    return {key: gradient for key, gradient in pairs if gradient is not None}
 
 
 def _parameters(parameters: list[nn.Parameter], sizes: Mapping[Key, float]) -> ParameterNorms:

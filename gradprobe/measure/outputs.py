@@ -19,6 +19,7 @@ from gradprobe.measure.norms import ActivationStats, activation_stats, norms, we
 from gradprobe.measure.passes import edge_of
 from gradprobe.measure.recorder import Arguments, Recorder, takes_hooks
 from gradprobe.measure.surroundings import Surroundings
+from gradprobe.model.ranks import Ranks
 from gradprobe.model.repeats import holds_weights
 from gradprobe.model.rows import Row, modules_of
 from gradprobe.model.tensors import first_tensor, tensors_in, with_tensor
@@ -48,14 +49,18 @@ class Outputs(Recorder):
     """Notes what each row puts out, and the norms of large gradients as they are made.
 
     ``alone`` says whether the backward pass is run for the norms alone: the weights' gradients may
-    then be freed at once, and a view be handed on as a copy.
+    then be freed at once, and a view be handed on as a copy. With ``ranks`` outputs and gradients
+    are kept whole, until the processes have added up what each has.
     """
 
-    def __init__(self, model: nn.Module, rows: list[Row], *, alone: bool = True) -> None:
+    def __init__(
+        self, model: nn.Module, rows: list[Row], *, alone: bool = True, ranks: Ranks | None = None
+    ) -> None:
         super().__init__(rows)
+        self.model = model
         self.rows: list[Row] = rows
         self.modules, self.parameters = modules_of(model), list(model.parameters())
-        self.alone = alone
+        self.alone, self.ranks = alone, ranks
         self.calls: list[RowCall] = []
         self.reduced: dict[Key, float] = {}
         self.weighted: dict[int, float | None] = {}  # of the first call that holds weights
@@ -71,7 +76,7 @@ class Outputs(Recorder):
         for module in self.modules:
             if module._parameters and takes_hooks(module):
                 self.until_exit(module.register_forward_pre_hook(self._note, with_kwargs=True))
-        for parameter in self.parameters if self.alone else ():
+        for parameter in self.parameters if self.alone and not self.ranks else ():
             if parameter.requires_grad and parameter.numel() >= _LARGE:
                 shrink = partial(self._shrink, key_of(parameter))
                 self.until_exit(parameter.register_hook(shrink))  # type: ignore[no-untyped-call]
@@ -127,7 +132,7 @@ class Outputs(Recorder):
             self.weighted[len(self.calls)] = None
             weigh = partial(self._weigh, len(self.calls), tensor.detach())
             self.until_exit(tensor.register_hook(weigh))  # type: ignore[no-untyped-call]
-        if tensor.numel() < _LARGE:
+        if tensor.numel() < _LARGE or self.ranks:
             return RowCall(row, main, edge, tensor.detach().clone(), spare=spare, node=node)
         if tensor.requires_grad and not own:
             reduce = partial(self._reduce, main)

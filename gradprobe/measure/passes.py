@@ -57,6 +57,8 @@ class Pass(NamedTuple):
     unread: Mapping[int, str] = MappingProxyType({})  # by id: see ``ends.unread``
     cut_checkpoint: bool = False  # a reentrant checkpoint got no input that requires a gradient
     extremes: Extremes | None = None  # where the weights are gone by now
+    # Of each row by (its position, 0), of each weight by (-1, its id); where ranks add them up.
+    gradients: Mapping[tuple[int, int], Tensor] = MappingProxyType({})
 
 
 def scalar(value: Any) -> Tensor:
@@ -118,11 +120,12 @@ def gradients_of(
 def _gathered(root: Tensor, wanted: Sequence[Any], retain: bool) -> list[Tensor | None]:
     """The same where FSDP2 adds up what its processes have, into ``.grad`` in a whole backward."""
     caught: list[Tensor | None] = [None] * len(wanted)
+    before = [(x, x.grad) for x in wanted if isinstance(x, Tensor)]
 
     def catch(place: int, output: int, arriving: tuple[Tensor | None, ...]) -> None:
         caught[place] = arriving[output]
 
-    for x in (x for x in wanted if isinstance(x, Tensor)):
+    for x, _ in before:
         x.grad = None
     with ExitStack() as hooks:
         for place, x in enumerate(wanted):
@@ -130,7 +133,11 @@ def _gathered(root: Tensor, wanted: Sequence[Any], retain: bool) -> list[Tensor 
                 hook = x.node.register_prehook(partial(catch, place, x.output_nr))
                 hooks.callback(hook.remove)
         root.backward(retain_graph=retain)  # type: ignore[no-untyped-call]
-    return [x.grad if isinstance(x, Tensor) else g for x, g in zip(wanted, caught, strict=True)]
+    pairs = zip(wanted, caught, strict=True)
+    gradients = [x.grad if isinstance(x, Tensor) else gradient for x, gradient in pairs]
+    for x, gradient in before:
+        x.grad = gradient
+    return gradients
 
 
 def edge_of(tensor: Tensor) -> GradientEdge | None:

@@ -40,7 +40,7 @@ _COARSE = 1e-4  # a dtype's relative spacing, above which the step drowns in rou
 def immovable(model: nn.Module) -> str | None:
     """Why the model's weights cannot take such a small step, in words; ``None`` where they can."""
     if any(map(is_sharded, model.parameters())):
-        return "sharded weights (FSDP2) are not moved"
+        return "sharded weights are not moved"
     dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
     coarse = [d for d in dtypes if torch.finfo(d).eps > _COARSE]
     names = sorted(str(d).removeprefix("torch.") for d in coarse)

@@ -27,6 +27,7 @@ from gradprobe.measure.one_pass import measure
 from gradprobe.measure.passes import failed
 from gradprobe.measure.precision import precision
 from gradprobe.measure.profile import GradientProfile
+from gradprobe.measure.ranks import agreed
 from gradprobe.measure.second_look import immovable, second_look
 from gradprobe.measure.surroundings import Further
 from gradprobe.measure.undisturbed import enough_threads, undisturbed
@@ -67,6 +68,7 @@ def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None
             if options.looks_twice:
                 look, no_look = look_again(subject, profile, options.lr is not None)
                 profile = replace(profile, further=further(subject, look, options.lr))
+        profile, look, no_look = agreed(subject.ranks, (profile, look, no_look))
         told = dict(subject.told) | _threads()
     config = {option: getattr(options, option) for option in _SHOWN}
     return Measurement(
@@ -112,7 +114,7 @@ def _profile(subject: Subject, options: ProbeOptions) -> GradientProfile:
     if options.by == "position":
         with running(subject):
             return measure_positions(subject)
-    return with_still_zero(measure(subject, options.level), subject)
+    return agreed(subject.ranks, with_still_zero(measure(subject, options.level), subject))
 
 
 def _with_columns(

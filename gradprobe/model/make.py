@@ -18,6 +18,7 @@ from gradprobe.model.classes import classes_of
 from gradprobe.model.fits import fits
 from gradprobe.model.losses import LOSSES, loss_of
 from gradprobe.model.plan import plan
+from gradprobe.model.ranks import ranks_of, unwrapped
 from gradprobe.model.rows import find_rows
 from gradprobe.model.streamed import streamed
 from gradprobe.model.subject import Loss, Subject, batch_and_labels, subject_of
@@ -157,10 +158,10 @@ def module_subject(
         InputError: the model has no numbers or nothing to train, or no rows of that name.
     """
     options = options or ProbeOptions()
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     if options.stream:
         hint = "gradprobe.load gives a spec"
         raise InputError("--stream is for specs: a module is in memory already", hint=hint)
+    ranks, model = ranks_of(model), unwrapped(model)
     _check_trainable(model)
     parameter = next(model.parameters())
     batch, labels = batch_and_labels(model, inputs)
@@ -171,6 +172,7 @@ def module_subject(
     _check_batch(model, subject.args)
     return replace(
         subject,
+        ranks=ranks,
         memory=options.limits.memory,
         name=type(model).__name__,
         own_loss=word == "custom" or (labels is not None and word in ("cross_entropy", "mse")),

@@ -53,5 +53,9 @@ def of_all_parts(tensor: Tensor, values: Sequence[float]) -> list[list[float]]:
     mesh, *whole_here = spread_of(tensor)
     places = [Replicate() if here else Shard(0) for here in whole_here]
     local = torch.tensor([values], dtype=torch.float64, device=mesh.device_type)
-    every: list[list[float]] = DTensor.from_local(local, mesh, places).full_tensor().tolist()
+    parts = DTensor.from_local(local, mesh, places)
+    for axis in reversed(range(len(places))):  # one at a time: torch warns of several
+        places[axis] = Replicate()
+        parts = parts.redistribute(mesh, places)
+    every: list[list[float]] = parts.to_local().tolist()
     return every

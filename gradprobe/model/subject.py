@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from gradprobe.errors import InputError
 from gradprobe.model.build import Network
 from gradprobe.model.losses import loss_of
+from gradprobe.model.ranks import Ranks
 from gradprobe.model.rows import Row, find_rows
 from gradprobe.model.tensors import first_tensor
 from gradprobe.spec.network import A_SPEC, Idiom
@@ -46,6 +47,7 @@ class Subject:
     own_loss: bool = False  # whether the loss is the user's: a function, or with labels of theirs
     main: Callable[[Any], Tensor | None] = first_tensor  # of the output, what the model is for
     idiom: Idiom = A_SPEC
+    ranks: Ranks | None = None  # the processes that share the model
     told: Mapping[str, bool | int | float | str | None] = field(default_factory=dict)
 
 

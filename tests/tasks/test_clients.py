@@ -25,27 +25,30 @@ SLOW = pytest.mark.slow
 
 # An oracle inside of the script: before each backward pass, the norms of the same gradients.
 ORACLE = """
-import hashlib, json, sys
+import hashlib, json, os, sys
 import torch
 from torch import nn
 torch.manual_seed(0)
-def oracle(*nets, scale=lambda: 1.0):
+def say(*words):
+    if os.environ.get("RANK", "0") == "0":
+        print(*words, file=sys.stderr)
+def oracle(*nets, scale=lambda: 1.0, shared=lambda gradient: gradient):
     backward = torch.Tensor.backward
     def told(loss, *rest, **more):
         named = {f"{i}/{n}": p for i, net in enumerate(nets)
                  for n, p in net.named_parameters(remove_duplicate=False) if p.requires_grad}
         options = dict(retain_graph=True, allow_unused=True)
         grads = torch.autograd.grad(loss, list(named.values()), **options)
-        norms = {n: None if g is None else float(g.double().norm()) / scale()
+        norms = {n: None if g is None else float(shared(g).double().norm()) / scale()
                  for n, g in zip(named, grads)}
-        print("NORMS", json.dumps(norms), file=sys.stderr)
+        say("NORMS", json.dumps(norms))
         return backward(loss, *rest, **more)
     torch.Tensor.backward = told
 def ended(*nets):
     digest = hashlib.sha256()
     for p in (p for net in nets for p in net.state_dict().values()):
         digest.update(p.detach().float().numpy().tobytes())
-    print("DIGEST", digest.hexdigest(), torch.rand(1).item(), file=sys.stderr)
+    say("DIGEST", digest.hexdigest(), torch.rand(1).item())
 def mlp(*sizes):
     pairs = [[nn.Linear(a, b), nn.Tanh()] for a, b in zip(sizes, sizes[1:])]
     return nn.Sequential(*[layer for pair in pairs for layer in pair][:-1])
@@ -105,6 +108,18 @@ for step in range(4):
     scaler.update()
 ended(net)
 """
+# Each process has half of the batch; DistributedDataParallel takes the mean of their gradients.
+DDP = """
+torch.distributed.init_process_group("gloo")
+def shared(gradient):
+    torch.distributed.all_reduce(gradient)
+    return gradient / 2
+rank = torch.distributed.get_rank()
+x, y = x[rank::2], y[rank::2]
+whole, net = net, nn.parallel.DistributedDataParallel(net)
+oracle(whole, shared=shared)
+""" + PLAIN.replace("oracle(net)", "").replace("ended(net)", "ended(whole)")
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
 COMPILED = PLAIN.replace("oracle(net)", "oracle(net)\nwhole, net = net, torch.compile(net)")
 COMPILED = COMPILED.replace("ended(net)", "ended(whole)")
 
@@ -151,13 +166,15 @@ def own_norms(report: dict[str, Any], told: dict[str, float | None], net: int) -
         pytest.param(LIGHTNING, 1, id="lightning"),
         pytest.param(TRAINER, 2, id="trainer"),
         pytest.param(ACCELERATE, 1, id="accelerate"),
+        pytest.param(DDP, 1, id="ddp"),
     ],
 )
 def test_the_norms_are_autograds_and_the_results_the_scripts_own(
     text: str, per_step: int, tmp_path: Path
 ) -> None:
+    launcher = TORCHRUN if text is DDP else ()
     words = ("-m", "gradprobe", "run", "--no-deep", "--steps", "1,3,99", "--format", "json")
-    done = launched(tmp_path, text, *words)
+    done = launched(tmp_path, text, *launcher, *words)
     assert done.returncode in (0, 1), done.stderr
     told = [json.loads(text) for text in re.findall(r"NORMS (\{.*?\})", done.stderr)]
     reports = json.loads(done.stdout)["reports"]
@@ -174,7 +191,7 @@ def test_the_norms_are_autograds_and_the_results_the_scripts_own(
         }
         assert rows
         assert rows == pytest.approx(own_norms(report, told[step], net), rel=1e-6)
-    alone = launched(tmp_path, text)
+    alone = launched(tmp_path, text, *launcher)
     assert alone.returncode == 0, alone.stderr
     if text is not COMPILED:  # what is compiled runs as it was written, and rounds otherwise
         assert digest(done) == digest(alone)

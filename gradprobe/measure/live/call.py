@@ -11,15 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from gradprobe.measure.hooks import pass_of
+from gradprobe.measure.hooks import of_all_ranks, pass_of
 from gradprobe.measure.measurement import Measurement
 from gradprobe.measure.one_pass import profile_of
 from gradprobe.measure.outputs import Outputs
 from gradprobe.measure.passes import Pass, gradients_of
 from gradprobe.measure.profile import GradientProfile
+from gradprobe.measure.ranks import agreed, failing_together
 from gradprobe.measure.take import is_half, look_again, with_precision
 from gradprobe.model.classes import classes_of
 from gradprobe.model.losses import loss_of
+from gradprobe.model.ranks import Ranks
 from gradprobe.model.rows import Row
 from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import tensors_in
@@ -33,7 +35,7 @@ class Call:
     ``measurement`` is that of the last backward pass that it took part in.
     """
 
-    def __init__(self, model: nn.Module, rows: list[Row]) -> None:
+    def __init__(self, model: nn.Module, rows: list[Row], ranks: Ranks | None = None) -> None:
         self.model, self.rows = model, rows
         self.args: tuple[Any, ...] = ()
         self.kwargs: Mapping[str, Any] = {}
@@ -41,7 +43,7 @@ class Call:
         self.error: str | None = None  # why there is none
         self.has_waited = False
         self.autocast = _autocast_now()
-        self.outputs = Outputs(model, rows, alone=False)
+        self.outputs = Outputs(model, rows, alone=False, ranks=ranks)
         self.outputs.__enter__()
 
     def ended(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
@@ -68,16 +70,20 @@ class Call:
         Raises:
             ModelError: the backward pass raised.
         """
-        result = _divided(pass_of(self.model, self.outputs, root, [], retain=True), scale)
-        inputs = tensors_in([self.args, dict(self.kwargs)])
+        arguments, ranks = [self.args, dict(self.kwargs)], self.outputs.ranks
+        with failing_together(ranks):
+            result = pass_of(self.model, self.outputs, root, [], retain=True)
+        result = _divided(of_all_ranks(result, self.outputs, arguments), scale)
         parameter = next(self.model.parameters())
         idiom = Idiom("code", classes_of(self.model, [row.name for row in self.rows]))
-        profile = replace(profile_of(self.model, self.rows, result, inputs), idiom=idiom)
+        profile = profile_of(self.model, self.rows, result, tensors_in(arguments))
+        profile = agreed(ranks, replace(profile, idiom=idiom))
         profile = self._with_precision(profile, root, scale, options)
         look, no_look = None, None
         if options.deep:
             with self._as_called():
                 look, no_look = look_again(self._subject(root, scale, options), profile)
+        profile, look, no_look = agreed(ranks, (profile, look, no_look))
         dtype = self.autocast[1] if self.autocast else parameter.dtype
         return Measurement(
             profile=profile,

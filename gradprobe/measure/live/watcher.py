@@ -17,7 +17,6 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as modules
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim import optimizer as optimizers
 
@@ -25,6 +24,7 @@ from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.live.call import Call
 from gradprobe.measure.measurement import Measurement, Step
 from gradprobe.measure.passes import failed
+from gradprobe.model.ranks import ranks_of, unwrapped
 from gradprobe.model.rows import Row, find_rows
 from gradprobe.model.tensors import walk
 from gradprobe.spec.options import ProbeOptions
@@ -176,7 +176,7 @@ class Watcher:
             self._rows[model] = find_rows(model, self.options.rows)
         if not self._calls:
             self._until_forgotten.enter_context(without_reentrant())
-        call = Call(model, self._rows[model])
+        call = Call(model, self._rows[model], ranks_of(module))
         self._calls.append(call)
         return call
 
@@ -274,17 +274,6 @@ class Watcher:
         if not self._backwards:
             return "backward() was not called"
         return "the loss does not follow from what the model gave"
-
-
-def unwrapped(module: nn.Module) -> nn.Module:
-    """The module inside those that compile it or spread it over devices."""
-    while True:
-        if isinstance(module, DataParallel | DistributedDataParallel):
-            module = module.module
-        elif isinstance(inner := module._modules.get("_orig_mod"), nn.Module):
-            module = inner
-        else:
-            return module
 
 
 def _closure(args: Any, kwargs: Any) -> bool:

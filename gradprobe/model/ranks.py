@@ -1,0 +1,71 @@
+"""A module → the processes that share it: DistributedDataParallel, FSDP2, tensor parallelism."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from gradprobe.model.sharded import is_sharded
+
+T = TypeVar("T")
+
+
+class Ranks(NamedTuple):
+    """The processes that share a model. Each calls it at the same time, and each is a rank."""
+
+    group: Any  # of torch.distributed; None: all that there are
+    rank: int  # of this process in the group
+    size: int
+    sharded: bool  # whether each holds a part of the weights, so that a pass takes all of them
+    split: bool  # whether an output, too, may be spread over them: tensor parallelism
+
+    def everyone(self, value: T) -> list[T]:
+        """What each rank has, by rank. All of them have to ask."""
+        values: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(values, value, self.group)
+        return values
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """The mean of what the ranks have, tensors of one shape. All of them have to ask."""
+        total = tensor.detach().clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total, group=self.group)
+        return total / self.size
+
+
+def ranks_of(module: nn.Module) -> Ranks | None:
+    """The processes that share a module as it is called; ``None`` where this one has it alone."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return None
+    if isinstance(module, DistributedDataParallel):
+        return _ranks(module.process_group, sharded=False, split=False)
+    meshes: set[Any] = {p.device_mesh for p in module.parameters() if is_sharded(p)}  # type: ignore[attr-defined]
+    if not meshes:
+        return None
+    from torch.distributed.fsdp import FSDPModule
+
+    mesh = max(meshes, key=lambda mesh: mesh.size())
+    alone = mesh.ndim > 1 or not any(isinstance(m, FSDPModule) for m in module.modules())
+    if mesh.size() == distributed.get_world_size():
+        return _ranks(None, sharded=True, split=alone)
+    return _ranks(mesh.get_group(), sharded=True, split=alone) if mesh.ndim == 1 else None
+
+
+def _ranks(group: Any, sharded: bool, split: bool) -> Ranks | None:
+    distributed = torch.distributed
+    rank, size = distributed.get_rank(group), distributed.get_world_size(group)
+    return Ranks(group, rank, size, sharded, split) if size > 1 else None
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside those that compile it or spread it over devices."""
+    while True:
+        if isinstance(module, DataParallel | DistributedDataParallel):
+            module = module.module
+        elif isinstance(inner := module._modules.get("_orig_mod"), nn.Module):
+            module = inner
+        else:
+            return module
