@@ -106,10 +106,11 @@ def meaning(block: BlockProfile) -> str:
     if block.shortcut:
         return f"The skip has layers of its own; together with F the block {effect}."
     if abs(highway - block.skip_scale) < 0.25 * max(abs(block.skip_scale), 1e-12):
+        scale = number(block.skip_scale)
+        share = "the whole gradient" if block.skip_scale == 1 else f"{scale} times the gradient"
         return (
-            f"The skip brings back {number(block.skip_scale)} of the gradient whatever F does; F "
-            f"adds a branch of gain {number(block.jacobian.branch.value)}, and together the block "
-            f"{effect}."
+            f"The skip brings {share} back whatever F does; F adds a branch of gain "
+            f"{number(block.jacobian.branch.value)}, and together the block {effect}."
         )
     return (
         f"The highway is {number(highway)}, not the skip's {number(block.skip_scale)}: F works "

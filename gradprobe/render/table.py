@@ -162,7 +162,8 @@ def telling(report: Report) -> list[int]:
     """Rows that must not be folded away: with a finding, or where the trend breaks."""
     rows = report.rows
     named = {finding.row for finding in report.findings if finding.severity > Severity.INFO}
-    with_finding = [i for i, row in enumerate(rows) if row.name in named or row.status != "ok"]
+    with_finding = [i for i, row in enumerate(rows) if row.name in named]
+    with_finding += [i for i, row in enumerate(rows) if row.status != "ok"]
     decay = report.profile.decay
     breaks: list[tuple[float, int]] = []
     for i, (row, after) in enumerate(pairwise(rows)):

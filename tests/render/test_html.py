@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 from helpers.blocks import BLOCKS, LONG, RESIDUAL
 from helpers.commands import Result
-from helpers.handmade import HOSTILE, finding, profile, report, row
+from helpers.handmade import HOSTILE, finding, profile, report, row, with_reach
 from helpers.pages import LOST, PAGES, VERSIONS, pages
 
 from gradprobe.errors import printable
@@ -26,6 +27,13 @@ from gradprobe.numbers import number
 from gradprobe.render.html import page
 from gradprobe.render.html.scale import Scale, curve, scale_of
 from gradprobe.render.html.steps import steps_of
+from gradprobe.render.html.views import MEANINGS
+from gradprobe.render.table import (
+    ATTENTION_COLUMNS,
+    COLUMNS,
+    JACOBIAN_COLUMNS,
+    PRECISION_COLUMNS,
+)
 
 
 class Elements(HTMLParser):
@@ -190,3 +198,38 @@ def test_one_file_is_not_written_twice(run: Callable[..., Result], tmp_path: Pat
     assert result.code == 2
     assert "one file" in result.err
     assert not file.exists()
+
+
+# ---- what a reader who knows none of the words sees
+
+
+@pytest.mark.parametrize(
+    ("reach", "share"), [(1e-9, "1.0e-9 of what"), (1.0, "1 of what"), (7.97, "7.97 times what")]
+)
+def test_the_reach_is_read_as_a_share_or_as_a_multiple(reach: float, share: str) -> None:
+    text = page.report_page(report(with_reach(reach)))
+    assert f"The gradient that reaches row 0 is {share} leaves row 10, 10 rows later" in text
+
+
+def test_a_row_that_a_finding_names_is_shown_and_gaps_are_marked() -> None:
+    """Also among many whose numbers are not finite, none of which has a bar or a dot."""
+    made = profile(*(row(str(i), math.nan if i < 60 else 1.0) for i in range(100)))
+    text = page.report_page(report(made, [finding(row="55"), finding(row="80")]))
+    elements = Elements(text)
+    rows = {str(a["id"]): a.get("class") for tag, a in elements.tags if tag == "tr" and "id" in a}
+    assert (rows["r55"], rows["r80"]) == ("gap", "gap")
+    shown = [place for place, (_, kind) in enumerate(rows.items()) if kind != "f"]
+    gaps = [b for a, b in itertools.pairwise(shown) if b > a + 1]
+    assert [place for place in shown if rows[f"r{place}"] == "gap"] == gaps
+    assert elements.texts["span"].count("not finite") == 60
+    assert text.count('class="dot ') == 1
+
+
+def test_the_words_of_the_columns_are_explained_and_no_others() -> None:
+    text = page.report_page(report(with_reach(0.5)))
+    assert "<dt>inputs</dt>" in text
+    assert "<dt>highway</dt>" not in text
+    assert "finding</th>" not in text  # there is none
+    families = (COLUMNS, JACOBIAN_COLUMNS, ATTENTION_COLUMNS, PRECISION_COLUMNS)
+    headers = {column.header for family in families for column in family}
+    assert headers | {"reach", "factor", "theory"} == MEANINGS.keys()

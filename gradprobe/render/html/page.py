@@ -117,7 +117,7 @@ def _templates() -> Environment:
     )
     environment.filters |= {"number": number, "fraction": fraction, "plural": plural}
     environment.filters |= {"count": count, "short": partial(kind, width=18)}
-    environment.globals |= {"units": views.UNITS, "version": __version__}
+    environment.globals |= {"meanings": views.MEANINGS, "version": __version__}
     for suffix in ("css", "js"):
         text = loader.get_source(environment, f"page.{suffix}")[0].strip()
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gradprobe.measure.profile import RowProfile
-from gradprobe.numbers import number, plural
+from gradprobe.numbers import number
 from gradprobe.render.canvas import DOUBTFUL, ENDLESS, GOOD, VERDICT_COLOURS, Style, fold
 from gradprobe.render.compare import FOOTERS, align
 from gradprobe.render.html.scale import Scale, curve, scale_of
@@ -26,22 +26,30 @@ _WIDE = Style(width=ENDLESS)
 _MOST_ROWS = 40  # more are folded
 _LABEL = 8  # characters of a line's first word in the terminal
 
-# What a column's numbers are, below its header.
-UNITS = {
-    "gradient": "norm",
-    "output": "RMS",
-    "zeros": "of output",
-    "inputs": "1: told apart",
-    "∂weights": "norm",
-    "weights": "norm",
-    "parameters": "count",
-    "highway": "tr J / n",
-    "branch": "RMS gain",
-    "gain": "RMS gain",
-    "factor": "measured",
-    "theory": "predicted",
-    "entropy": "1: even",
-    "alike": "cosine",
+# What a column's numbers are: in a word below its header, and in a sentence.
+MEANINGS = {
+    "reach": ("", "the norm of the gradient at the row ÷ that at the trunk's last row"),
+    "factor": ("measured", "what the gradient is multiplied by across the row, going back"),
+    "theory": ("predicted", "what mean-field theory says that this factor is"),
+    "highway": ("tr J / n", "about 1 where a skip carries the gradient, about 0 without one"),
+    "branch": ("RMS gain", "what F, the block without its skip, multiplies the gradient by"),
+    "gain": ("RMS gain", "what the whole block multiplies it by: above 1 the gradient grows"),
+    "entropy": ("1: even", "how evenly attention looks: 1 at all keys alike, 0 at one of them"),
+    "alike": ("cosine", "how alike two tokens come out: 1 where they are the same"),
+    "float16": ("lost", "the share of the gradient's entries that float16 makes 0"),
+    "bfloat16": ("lost", "the share that bfloat16 makes 0"),
+    "float8": ("lost", "the share that float8 (e5m2) makes 0"),
+    "scale": ("of the loss", "what the loss has to be multiplied by for float16"),
+    "gradient": ("norm", "of the loss's gradient at the row's output, over the whole batch"),
+    "output": ("RMS", "the size of what the row puts out"),
+    "zeros": ("of output", "the share of the output that is exactly 0"),
+    "inputs": (
+        "1: told apart",
+        "how well the output tells inputs apart: 0 where all look alike",
+    ),
+    "∂weights": ("norm", "of the gradient of the row's weights"),
+    "weights": ("norm", "of the row's weights"),
+    "parameters": ("count", "how many the row has"),
 }
 
 
@@ -55,6 +63,7 @@ class RowView(NamedTuple):
     cells: list[str]
     findings: list[int]  # their numbers in the report
     shown: bool  # also where the rows are folded
+    gap: bool  # it is shown then, and the row before is not
 
 
 class ReportView(NamedTuple):
@@ -98,13 +107,14 @@ def report_view(report: Report, scale: Scale) -> ReportView:
 
 def _story(report: Report) -> str:
     """What of the gradient arrives, for somebody who has never seen the word reach."""
-    story, trunk = decay_story(report.profile), report.profile.trunk
+    story, trunk, unit = decay_story(report.profile), report.profile.trunk, report.profile.unit
     if not story or not trunk:
         return story
-    _, _, rest = story.partition(", ")
-    unit, steps = report.profile.unit, plural(report.profile.steps, report.profile.unit)
-    ends = f"reaches {unit} {trunk[0].name}, {steps} before {unit} {trunk[-1].name}"
-    return f"{number(report.reach)} of the gradient {ends}" + (f": {rest}" if rest else "")
+    over, _, rest = story.partition(", ")
+    _, _, steps = over.partition(" over ")
+    share = number(report.reach) + (" times" if (report.reach or 0) > 1 else " of")
+    ends = f"reaches {unit} {trunk[0].name} is {share} what leaves {unit} {trunk[-1].name}"
+    return f"The gradient that {ends}, {steps} later" + (f": {rest}" if rest else "")
 
 
 def _lines(report: Report) -> list[tuple[str, str]]:
@@ -140,6 +150,7 @@ def _rows(report: Report, scale: Scale, columns: list[Column]) -> list[RowView]:
                 cells=[column.read(row) for column in columns],
                 findings=about.get(row.name, []),
                 shown=index in shown,
+                gap=index in shown and index > 0 and index - 1 not in shown,
             )
         )
     return lines
