@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from gradprobe.measure.ends import Graph, main_output
@@ -30,6 +29,7 @@ from gradprobe.measure.segments import (
 )
 from gradprobe.measure.surroundings import UNKNOWN
 from gradprobe.model.rows import parameters_of
+from gradprobe.model.seeds import generator_states, set_generator_states
 from gradprobe.model.streamed import Streamed
 from gradprobe.model.subject import Loss
 
@@ -79,12 +79,11 @@ class Replay:
         Args:
             module: the row's, as the network has made it.
         """
-        leaf, device = self.boundaries[index].leaf, self.boundaries[0].leaf.device
-        states = _states(device)
-        _set_states(device, self.boundaries[index].states)
-        root = self.roots[index](module(leaf))
-        _set_states(device, states)
-        return leaf, root
+        boundary, states = self.boundaries[index], generator_states()
+        set_generator_states(boundary.states)
+        root = self.roots[index](module(boundary.leaf))
+        set_generator_states(states)
+        return boundary.leaf, root
 
     def moved(self, move: Move) -> Streamed:
         """The network after one step: each row that is made is moved by its gradient.
@@ -122,7 +121,7 @@ class _Run:
         """Run the segments from the first to the last, and keep what stands between them."""
         leaf = first_leaf(self.rows, self.x)
         while len(self.stats) < len(self.rows):
-            self.boundaries.append(_Boundary(len(self.stats), leaf, _states(self.x.device)))
+            self.boundaries.append(_Boundary(len(self.stats), leaf, generator_states()))
             leaf = self._next(leaf)
 
     def _next(self, leaf: Tensor) -> Tensor:
@@ -159,7 +158,7 @@ class _Run:
         return result.arriving
 
     def _again(self, boundary: _Boundary) -> Segment:
-        _set_states(self.x.device, boundary.states)
+        set_generator_states(boundary.states)
         return self._forward(boundary.start, boundary.leaf)[0]
 
     def _forward(self, start: int, leaf: Tensor) -> tuple[Segment, list[Tensor]]:
@@ -174,15 +173,3 @@ class _Run:
             ends.append(root)
         self.graph.read(ends, segment.named)
         self.around = self.graph.around
-
-
-def _states(device: torch.device) -> list[Tensor]:
-    """Of the generators that a forward pass on ``device`` draws from."""
-    states = [torch.default_generator.get_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
-
-
-def _set_states(device: torch.device, states: list[Tensor]) -> None:
-    torch.default_generator.set_state(states[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states[1], device)

@@ -7,6 +7,7 @@ import random
 import sys
 
 import torch
+from torch import Tensor
 
 
 def derive(seed: int, path: str) -> int:
@@ -38,3 +39,18 @@ def seed_all(seed: int) -> None:
     """Every stream that a model may draw its weights from, that of an unused GPU too."""
     torch.manual_seed(seed)
     reseed_all(seed)
+
+
+def generator_states() -> list[Tensor]:
+    """Of the generators that a forward pass draws from."""
+    states = [torch.default_generator.get_state()]
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        states.append(torch.cuda.get_rng_state())
+    return states
+
+
+def set_generator_states(states: list[Tensor]) -> None:
+    """Let them go on from there."""
+    torch.default_generator.set_state(states[0])
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state)

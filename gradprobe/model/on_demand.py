@@ -1,0 +1,200 @@
+"""Parts of a model whose weights are made whenever they run, and gone afterwards.
+
+A part's own weights stay on the meta device. In the graph it is one node, whose backward makes the
+weights again, the same to the bit, and runs the part again with a graph of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from gradprobe.model.build import own_generator
+from gradprobe.model.rows import modules_of, parameters_of
+from gradprobe.model.seeds import generator_states, set_generator_states
+
+Drawn = Sequence[tuple[nn.Parameter, nn.Parameter]]  # each on the meta device, and with its numbers
+
+
+class Listener(Protocol):
+    """Gets what is gone afterwards."""
+
+    def made(self, drawn: Drawn) -> None:
+        """The weights of a part that runs forward."""
+
+    def behind(self, ends: list[Tensor], named: list[tuple[str, nn.Parameter]]) -> None:
+        """The graph of a part, before it is run backward."""
+
+    def arrived(self, parameter: nn.Parameter, gradient: Tensor) -> None:
+        """The gradient of a parameter, which is on the meta device itself."""
+
+
+class Part:
+    """The forward of a module that has no numbers but while it runs."""
+
+    listener: Listener | None = None
+
+    def __init__(self, module: nn.Module, path: str, fill: Callable[[nn.Module], None]) -> None:
+        """Take the place of the module's forward.
+
+        Args:
+            fill: gives the module's parameters their numbers, in float32 on the CPU.
+        """
+        self.module, self.path, self.fill = module, path, fill
+        self.forward, self.dtype = module.forward, torch.float32
+        module.forward = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        leaves, structure = tree_flatten((args, kwargs))
+        call = _Call(self, leaves, structure)
+        tensors = [x for x in leaves if isinstance(x, Tensor)]
+        own = [p for _, p in parameters_of(self.module)]
+        outputs = _Run.apply(call, *tensors, *own)
+        return call.whole(list(outputs))
+
+    @contextmanager
+    def weights(self) -> Iterator[Drawn]:
+        """Meanwhile the module has its numbers."""
+        places = [
+            (module._parameters, name, parameter)
+            for module in modules_of(self.module)
+            for name, parameter in module._parameters.items()
+            if parameter is not None and parameter.is_meta
+        ]
+        fresh = {id(p): _empty(p) for _, _, p in places}
+        try:
+            for parameters, name, parameter in places:
+                parameters[name] = fresh[id(parameter)]
+            with own_generator(), torch.no_grad():
+                self.fill(self.module)
+                for parameter in fresh.values():
+                    parameter.data = parameter.data.to(self.dtype)
+            yield [(p, fresh[id(p)]) for p in {id(p): p for _, _, p in places}.values()]
+        finally:
+            for parameters, name, parameter in places:
+                parameters[name] = parameter
+
+
+def _empty(parameter: nn.Parameter) -> nn.Parameter:
+    empty = torch.empty(parameter.shape, dtype=torch.float32)
+    if empty.numel():
+        empty.view(-1)[-1] = torch.nan  # it stays where nothing fills the tensor
+    return nn.Parameter(empty, parameter.requires_grad)
+
+
+class _Inside(NamedTuple):
+    """One run of a part with its own graph."""
+
+    inputs: list[Tensor]
+    outputs: list[Any]
+
+
+class _Call:
+    """One call of a part, that can be run once more."""
+
+    def __init__(self, part: Part, leaves: list[Any], structure: Any) -> None:
+        self.part, self.leaves, self.structure = part, leaves, structure
+        self.states = generator_states()
+        self.others: list[Any] = []  # what it puts out that is no tensor
+        self.shape: Any = None
+
+    def run(self, tensors: Sequence[Tensor]) -> _Inside:
+        """Run the part, with a graph that begins at copies of ``tensors``."""
+        inputs = [x.detach().requires_grad_(x.requires_grad) for x in tensors]
+        fresh = iter(inputs)
+        leaves = [next(fresh) if isinstance(x, Tensor) else x for x in self.leaves]
+        args, kwargs = tree_unflatten(leaves, self.structure)
+        with torch.enable_grad():
+            outputs, self.shape = tree_flatten(self.part.forward(*args, **kwargs))
+        return _Inside(inputs, outputs)
+
+    def whole(self, tensors: list[Tensor]) -> Any:
+        """What the part puts out, with ``tensors`` in their places."""
+        rest = iter(tensors)
+        leaves = [next(rest) if x is None else x[0] for x in self.others]
+        return tree_unflatten(leaves, self.shape)
+
+
+class _Run(torch.autograd.Function):
+    """A part in the graph, between its inputs with its parameters and its outputs."""
+
+    @staticmethod
+    def forward(ctx: Any, call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+        count = sum(isinstance(x, Tensor) for x in call.leaves)
+        ctx.call, ctx.count = call, count
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors[:count])
+        with call.part.weights() as drawn:
+            outputs = call.run(tensors[:count]).outputs
+            if call.part.listener is not None:
+                call.part.listener.made(drawn)
+        call.others = [None if isinstance(x, Tensor) else (x,) for x in outputs]
+        results = tuple(x.detach() for x in outputs if isinstance(x, Tensor))
+        ctx.mark_non_differentiable(*(x for x in results if not x.is_floating_point()))
+        return results
+
+    @staticmethod
+    def backward(ctx: Any, *arriving: Tensor | None) -> tuple[Tensor | None, ...]:
+        call, part = ctx.call, ctx.call.part
+        before = generator_states()
+        set_generator_states(call.states)
+        try:
+            with part.weights() as drawn:
+                inside = call.run(ctx.saved_tensors)
+                return (None, *_gradients(part, drawn, inside, arriving))
+        finally:
+            set_generator_states(before)
+
+
+def _gradients(
+    part: Part, drawn: Drawn, inside: _Inside, arriving: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """Those of the inputs and of all parameters; of the part's own an empty one on meta."""
+    outputs = [x for x in inside.outputs if isinstance(x, Tensor)]
+    pairs = [(y, g) for y, g in zip(outputs, arriving, strict=True) if g is not None]
+    pairs = [(y, g) for y, g in pairs if y.requires_grad]
+    named = parameters_of(part.module, f"{part.path}.")
+    if part.listener is not None:
+        part.listener.behind([y for y, _ in pairs], named)
+    own = {id(fresh): outline for outline, fresh in drawn}
+    wanted = [x for x in (*inside.inputs, *(p for _, p in named)) if x.requires_grad]
+    with ExitStack() as hooks:
+        for outline, fresh in drawn:
+            if fresh.requires_grad and part.listener is not None:
+                hook: Any = fresh.register_hook(partial(_reduced, part.listener, outline))
+                hooks.callback(hook.remove)
+        ends, weights = [y for y, _ in pairs], [g for _, g in pairs]
+        unique = list({id(x): x for x in wanted}.values())
+        gradients = (
+            torch.autograd.grad(ends, unique, weights, allow_unused=True)
+            if ends and unique
+            else [None] * len(unique)
+        )
+    by_tensor = dict(zip(map(id, unique), gradients, strict=True))
+    return [
+        *(by_tensor.get(id(x)) for x in inside.inputs),
+        *_once(by_tensor, [p for _, p in named], own),
+    ]
+
+
+def _once(
+    by_tensor: dict[int, Tensor | None], parameters: Iterable[nn.Parameter], own: dict[int, Any]
+) -> Iterator[Tensor | None]:
+    """The gradient of each parameter; of one that stands there twice the first time alone."""
+    for parameter in parameters:
+        gradient = by_tensor.pop(id(parameter), None)
+        if gradient is not None and id(parameter) in own:
+            gradient = torch.empty_like(own[id(parameter)])
+        yield gradient
+
+
+def _reduced(listener: Listener, outline: nn.Parameter, gradient: Tensor) -> Tensor:
+    """What autograd hands back instead of the gradient, which is freed at once."""
+    listener.arrived(outline, gradient.detach())
+    return gradient.new_zeros(()).expand(gradient.shape)
