@@ -49,19 +49,6 @@ _CROSS_ENTROPIES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def of_graph(
-    loss: Tensor, output: Tensor | None, named: Iterable[tuple[str, nn.Parameter]]
-) -> Surroundings:
-    """What the graph behind ``loss`` tells; it has to be there still.
-
-    Args:
-        named: the parameters with their names.
-    """
-    graph = Graph(loss, output)
-    graph.read([loss], named)
-    return graph.around
-
-
 class Graph:
     """What the graph behind a loss tells: read whole, or, where a chain is cut, part by part."""
 

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from gradprobe.errors import ModelError
 from gradprobe.measure.checkpoints import without_reentrant
-from gradprobe.measure.ends import of_graph, unowned, unread
+from gradprobe.measure.ends import Graph, unowned, unread
 from gradprobe.measure.graph import Call, Reads, reads
-from gradprobe.measure.norms import activation_stats, norms
+from gradprobe.measure.norms import activation_stats, extremes_of, norms
+from gradprobe.measure.on_demand import Ledger
 from gradprobe.measure.outputs import MAIN, Key, Outputs, RowCall, key_of
 from gradprobe.measure.passes import (
+    Extremes,
     ParameterNorms,
     Pass,
     RowPass,
@@ -85,15 +87,15 @@ def pass_of(
         ModelError: the backward pass raised, or a block ran inside a transform alone.
     """
     outputs.recording = False
-    around = of_graph(value, outputs.main, model.named_parameters())
-    around = around._replace(unowned=unowned(outputs.main, model, leaves))
+    graph, strays = Graph(value, outputs.main), unowned(outputs.main, model, leaves)
+    graph.read([value], model.named_parameters())
     beside = outputs.beside | _unseen(outputs)
     read = _reads(outputs.calls, leaves)
     wanted = _wanted(outputs.calls, outputs.parameters)
     if outputs.main is not None:
         wanted[MAIN] = edge_of(outputs.main) or outputs.main
     try:
-        gradients = gradients_of(value, [*wanted.values(), *leaves], retain)
+        gradients = _gradients(outputs, graph, value, [*wanted.values(), *leaves], retain)
     except Exception as error:
         raise failed(error, None, outputs.rows) from error
     sizes = outputs.reduced | _sizes(wanted, gradients, outputs.reduced)
@@ -102,12 +104,14 @@ def pass_of(
     beside |= {p.row.name for p in passes} - {p.row.name for p in seen}
     return Pass(
         rows=in_order([row for row in outputs.rows if row.name not in beside], seen),
-        parameters=_parameters(outputs.parameters, sizes),
+        parameters=_parameters(outputs, sizes),
         loss=float(value.detach()),
         unread=unread(outputs.output, value),
         called=outputs.called,
         gradients=_kept(outputs, dict(zip(wanted, gradients, strict=False))),
-        around=outputs.with_input(around)._replace(
+        extremes=_extremes(outputs),
+        around=outputs.with_input(graph.around)._replace(
+            unowned=strays,
             output_norm=sizes.get(MAIN),
             silent=_silent(outputs.calls, dict(zip(wanted, gradients, strict=False))),
         ),
@@ -123,9 +127,36 @@ def _kept(outputs: Outputs, gradients: Mapping[Key, Tensor | None]) -> dict[Key,
     return {key: gradient for key, gradient in pairs if gradient is not None}
 
 
-def _parameters(parameters: list[nn.Parameter], sizes: Mapping[Key, float]) -> ParameterNorms:
-    own = norms([p.detach() for p in parameters])
+def _gradients(
+    outputs: Outputs, graph: Graph, value: Tensor, wanted: list[Any], retain: bool
+) -> list[Tensor | None]:
+    """∂value/∂ each of ``wanted``; ``outputs`` has the norms of those that are gone."""
+    ledger = outputs.ledger
+    if ledger is None:
+        return list(gradients_of(value, wanted, retain))
+    ledger.graph = graph
+    gradients = []
+    for x, gradient in zip(wanted, gradients_of(value, wanted, retain), strict=True):
+        if gradient is not None and gradient.is_meta:
+            gone = ledger.gradient(x)
+            if not isinstance(gone, Tensor):
+                outputs.reduced[key_of(x)] = gone
+            gradient = gone if isinstance(gone, Tensor) else None
+        gradients.append(gradient)
+    return gradients
+
+
+def _parameters(outputs: Outputs, sizes: Mapping[Key, float]) -> ParameterNorms:
+    parameters, ledger = outputs.parameters, outputs.ledger or Ledger()
+    own = ledger.own_norms(parameters)
     return {id(p): (n, sizes.get(key_of(p))) for p, n in zip(parameters, own, strict=True)}
+
+
+def _extremes(outputs: Outputs) -> Extremes | None:
+    if outputs.ledger is None:
+        return None
+    real = ((id(p), p) for p in outputs.parameters if not p.is_meta)
+    return outputs.ledger.extremes | extremes_of(real)
 
 
 def _silent(calls: list[RowCall], gradients: Mapping[Key, Tensor | None]) -> float | None:

@@ -16,6 +16,7 @@ from torch.autograd.graph import GradientEdge, Node
 
 from gradprobe.measure.ends import main_output, of_input
 from gradprobe.measure.norms import ActivationStats, activation_stats, norms, weighted_rms
+from gradprobe.measure.on_demand import Ledger, noting
 from gradprobe.measure.passes import edge_of
 from gradprobe.measure.recorder import Arguments, Recorder, takes_hooks
 from gradprobe.measure.surroundings import Surroundings
@@ -69,15 +70,18 @@ class Outputs(Recorder):
         self.output: Any = None  # what the model gives
         self.main: Tensor | None = None  # the first tensor in it that a gradient can come from
         self.first: tuple[nn.Module, Tensor | None] | None = None  # to run, and what it got
+        self.ledger: Ledger | None = None  # of weights that are there only while they are used
         self.transformed: list[Row] = []  # their outputs exist inside torch.vmap or torch.func
 
     def __enter__(self) -> Self:
         super().__enter__()
+        self.ledger = self._handles.enter_context(noting(self.modules))
         for module in self.modules:
             if module._parameters and takes_hooks(module):
                 self.until_exit(module.register_forward_pre_hook(self._note, with_kwargs=True))
         for parameter in self.parameters if self.alone and not self.ranks else ():
-            if parameter.requires_grad and parameter.numel() >= _LARGE:
+            large = parameter.numel() >= _LARGE and not parameter.is_meta
+            if parameter.requires_grad and large:
                 shrink = partial(self._shrink, key_of(parameter))
                 self.until_exit(parameter.register_hook(shrink))  # type: ignore[no-untyped-call]
         return self

@@ -130,8 +130,8 @@ class _Copied:
 
     def restore(self) -> None:
         tensor, before = self.tensor, self.data
-        if tensor.layout is not torch.strided:
-            return  # torch compares no sparse tensors
+        if tensor.layout is not torch.strided or tensor.is_meta:
+            return  # torch compares no sparse tensors, and on meta there are no numbers
         if (tensor.data_ptr(), tensor.shape) != (before.data_ptr(), before.shape):
             tensor.data = before
         # Untouched tensors are not written: a write would count as a change.
@@ -158,8 +158,7 @@ def _is_lent(tensor: Tensor) -> bool:
 
 def _changing(module: nn.Module, own_code: bool) -> Iterator[Tensor]:
     """The tensors of a module that its forward pass may change in place."""
-    buffers = module._buffers.values()
-    yield from (buffer for buffer in buffers if buffer is not None and not buffer.is_meta)
+    yield from (buffer for buffer in module._buffers.values() if buffer is not None)
     # Embedding renormalises its weight in place.
     if own_code or module.__dict__.get("max_norm") is not None:
         yield from (p for p in module._parameters.values() if p is not None)

@@ -6,6 +6,7 @@ weights again, the same to the bit, and runs the part again with a graph of its 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from gradprobe.errors import ModelError
 from gradprobe.model.build import own_generator
 from gradprobe.model.rows import modules_of, parameters_of
 from gradprobe.model.seeds import generator_states, set_generator_states
@@ -31,14 +33,19 @@ class Listener(Protocol):
     def behind(self, ends: list[Tensor], named: list[tuple[str, nn.Parameter]]) -> None:
         """The graph of a part, before it is run backward."""
 
-    def arrived(self, parameter: nn.Parameter, gradient: Tensor) -> None:
-        """The gradient of a parameter, which is on the meta device itself."""
+    def arrived(self, parameter: nn.Parameter, gradient: Tensor, left: int) -> None:
+        """The gradient of a parameter, which is on the meta device itself.
+
+        Args:
+            left: runs of its part that a gradient may come from still.
+        """
 
 
 class Part:
     """The forward of a module that has no numbers but while it runs."""
 
     listener: Listener | None = None
+    left = 0  # runs forward without one backward
 
     def __init__(self, module: nn.Module, path: str, fill: Callable[[nn.Module], None]) -> None:
         """Take the place of the module's forward.
@@ -53,32 +60,113 @@ class Part:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         leaves, structure = tree_flatten((args, kwargs))
         call = _Call(self, leaves, structure)
+        self.left += 1
         tensors = [x for x in leaves if isinstance(x, Tensor)]
         own = [p for _, p in parameters_of(self.module)]
-        outputs = _Run.apply(call, *tensors, *own)
+        outputs = _Run.apply(call, *tensors, *own)  # type: ignore[no-untyped-call]
         return call.whole(list(outputs))
 
     @contextmanager
     def weights(self) -> Iterator[Drawn]:
         """Meanwhile the module has its numbers."""
-        places = [
-            (module._parameters, name, parameter)
-            for module in modules_of(self.module)
-            for name, parameter in module._parameters.items()
-            if parameter is not None and parameter.is_meta
-        ]
-        fresh = {id(p): _empty(p) for _, _, p in places}
+        places = _places([self.module])
+        drawn = {id(p): (p, _empty(p)) for _, _, p in places if p.is_meta}
         try:
+            # What is shared with other parts has its numbers, which the part must not draw again.
             for parameters, name, parameter in places:
-                parameters[name] = fresh[id(parameter)]
+                parameters[name] = drawn.get(id(parameter), (None, _on_meta(parameter)))[1]
             with own_generator(), torch.no_grad():
                 self.fill(self.module)
-                for parameter in fresh.values():
-                    parameter.data = parameter.data.to(self.dtype)
-            yield [(p, fresh[id(p)]) for p in {id(p): p for _, _, p in places}.values()]
+            for parameters, name, parameter in places:
+                parameters[name] = drawn.get(id(parameter), (None, parameter))[1]
+            for _, fresh in drawn.values():
+                if fresh.numel() and bool(fresh.view(-1)[-1].isnan()):
+                    shape = list(fresh.shape)
+                    raise ModelError(f"{self.path}: nothing draws its parameter of shape {shape}")
+                fresh.data = fresh.data.to(self.dtype)
+            yield list(drawn.values())
         finally:
             for parameters, name, parameter in places:
                 parameters[name] = parameter
+
+
+def settle(model: nn.Module) -> None:
+    """Give every part of a model its numbers for good: the same model, whole in memory."""
+    for module in modules_of(model):
+        part = module.__dict__.get("forward")
+        if isinstance(part, Part):
+            del module.__dict__["forward"]
+            with part.weights() as drawn:
+                numbers = {id(outline): fresh for outline, fresh in drawn}
+            for parameters, name, parameter in _places([module]):
+                parameters[name] = numbers.get(id(parameter), parameter)
+
+
+_Place = tuple[dict[str, nn.Parameter | None], str, nn.Parameter]  # a module's parameters, a name
+
+
+def _places(modules: Iterable[nn.Module]) -> list[_Place]:
+    """Where parameters stand in modules and what is inside them."""
+    inside = {module: None for outer in modules for module in modules_of(outer)}
+    return [
+        (module._parameters, name, parameter)
+        for module in inside
+        for name, parameter in module._parameters.items()
+        if parameter is not None
+    ]
+
+
+def _on_meta(parameter: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
+
+
+@contextmanager
+def weightless() -> Iterator[None]:
+    """Meanwhile parameters are made on the meta device, and buffers as they are."""
+    register = nn.Module.register_parameter
+
+    def registered(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and not parameter.is_meta:
+            parameter = _on_meta(parameter)
+        register(module, name, parameter)
+
+    nn.Module.register_parameter = registered  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+Fill = Callable[[str, nn.Module], None]  # the path of a module, and the module
+
+
+def take_apart(model: nn.Module, modules: Sequence[nn.Module], fill: Fill) -> list[Part]:
+    """Make parts of some modules of a weightless model; what is in none of them, or in several,
+    stays in memory.
+
+    Args:
+        fill: gives a module's parameters that are on the CPU their numbers, in float32.
+    """
+    paths = {module: path for path, module in model.named_modules()}
+    owners = Counter(key for m in modules for key in {id(p) for p in m.parameters()})
+    alone = {key for key, count in owners.items() if count == 1}
+    resident: dict[int, nn.Parameter] = {}
+    for module in modules_of(model):
+        own = [place for place in _places([module]) if place[0] is module._parameters]
+        new = {id(p): _empty(p) for _, _, p in own if id(p) not in alone | resident.keys()}
+        for parameters, name, parameter in own:
+            parameters[name] = new.get(id(parameter), parameter)
+        if new:
+            with own_generator(), torch.no_grad():
+                fill(paths[module], module)
+        resident |= new
+    for parameters, name, parameter in _places([model]):
+        parameters[name] = resident.get(id(parameter), parameter)
+    return [Part(m, paths[m], partial(fill, paths[m])) for m in modules if _has_meta(m)]
+
+
+def _has_meta(module: nn.Module) -> bool:
+    return any(parameter.is_meta for parameter in module.parameters())
 
 
 def _empty(parameter: nn.Parameter) -> nn.Parameter:
@@ -143,6 +231,7 @@ class _Run(torch.autograd.Function):
     def backward(ctx: Any, *arriving: Tensor | None) -> tuple[Tensor | None, ...]:
         call, part = ctx.call, ctx.call.part
         before = generator_states()
+        part.left -= 1
         set_generator_states(call.states)
         try:
             with part.weights() as drawn:
@@ -167,8 +256,8 @@ def _gradients(
     with ExitStack() as hooks:
         for outline, fresh in drawn:
             if fresh.requires_grad and part.listener is not None:
-                hook: Any = fresh.register_hook(partial(_reduced, part.listener, outline))
-                hooks.callback(hook.remove)
+                reduce = partial(_reduced, part, part.listener, outline)
+                hooks.callback(fresh.register_hook(reduce).remove)  # type: ignore[no-untyped-call]
         ends, weights = [y for y, _ in pairs], [g for _, g in pairs]
         unique = list({id(x): x for x in wanted}.values())
         gradients = (
@@ -194,7 +283,7 @@ def _once(
         yield gradient
 
 
-def _reduced(listener: Listener, outline: nn.Parameter, gradient: Tensor) -> Tensor:
+def _reduced(part: Part, listener: Listener, outline: nn.Parameter, gradient: Tensor) -> Tensor:
     """What autograd hands back instead of the gradient, which is freed at once."""
-    listener.arrived(outline, gradient.detach())
+    listener.arrived(outline, gradient.detach(), part.left)
     return gradient.new_zeros(()).expand(gradient.shape)

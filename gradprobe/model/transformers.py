@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from gradprobe.errors import InputError, ModelError, first_line, suggestion
+from gradprobe.model.on_demand import take_apart, weightless
+from gradprobe.model.rows import find_rows
 from gradprobe.model.seeds import derive, reseed
 from gradprobe.model.tensors import placed
 from gradprobe.spec.network import ArchitectureSpec
-from gradprobe.spec.options import OWN_LOSS, Limits, ProbeOptions
+from gradprobe.spec.options import OWN_LOSS, ProbeOptions
 
 TOKENS = 64  # in a sequence, where the model takes as many
 PIXELS = 224  # where the configuration does not say
@@ -60,7 +62,8 @@ def build(
         raise
     except Exception as error:
         raise _not_built(spec, error) from error
-    _hold_against(outline, options.limits, dtype)
+    streams = options.stream or not _fits(outline, options, dtype)
+    _hold_against(outline, options, dtype, streams)
     generator = torch.Generator().manual_seed(derive(options.seed, "input"))
     inputs = _inputs(outline, config, batch_size, generator)
     if options.loss == OWN_LOSS:
@@ -68,7 +71,10 @@ def build(
     with torch.random.fork_rng(devices=[]):
         reseed(derive(options.seed, "weights"))
         try:
-            model = make().to(dtype=dtype, device=device)
+            if streams:
+                model = _streamed(make, options, dtype)
+            else:
+                model = make().to(dtype=dtype, device=device)
         except (RuntimeError, MemoryError) as error:
             raise _not_built(spec, error) from error
     return model, {key: placed(x, device, dtype) for key, x in inputs.items()}
@@ -184,15 +190,53 @@ def _constructor(transformers: Any, spec: ArchitectureSpec, config: Any) -> Call
     return partial(kind, config)
 
 
-def _hold_against(outline: nn.Module, limits: Limits, dtype: torch.dtype) -> None:
+def _fits(outline: nn.Module, options: ProbeOptions, dtype: torch.dtype) -> bool:
+    """Whether the whole model fits in memory, or is to be refused because it does not."""
+    return options.needs_whole is not None or _size(outline, dtype) <= options.limits.memory
+
+
+def _size(module: nn.Module, dtype: torch.dtype) -> int:
+    count = sum(p.numel() for p in module.parameters())
+    return count * dtype.itemsize * _MEMORY_PER_WEIGHT
+
+
+def _hold_against(
+    outline: nn.Module, options: ProbeOptions, dtype: torch.dtype, streams: bool
+) -> None:
+    limits = options.limits
     count = sum(p.numel() for p in outline.parameters())
     if count > limits.parameters:
         hint = "--layers and --set make it smaller, --max-parameters allows more"
         raise InputError(f"{count:,} parameters, more than {limits.parameters:,}", hint=hint)
-    size = count * dtype.itemsize * _MEMORY_PER_WEIGHT
+    what, size = "weights and gradients", _size(outline, dtype)
+    if streams:
+        rows = [row.module for row in find_rows(outline, options.rows)]
+        what, size = "those of one block", max(_size(module, dtype) for module in rows)
     if size > limits.memory:
         hint = "--layers and --set make it smaller, --max-memory allows more"
-        raise InputError(f"weights and gradients would take {size / 2**30:.3g} GiB", hint=hint)
+        raise InputError(f"{what} would take {size / 2**30:.3g} GiB", hint=hint)
+
+
+def _streamed(
+    make: Callable[[], nn.Module], options: ProbeOptions, dtype: torch.dtype
+) -> nn.Module:
+    """The model with rows that have their numbers while they run, by seeds of their paths."""
+    with weightless():
+        model = make()
+    rows = [row.module for row in find_rows(model, options.rows)]
+    owners = dict.fromkeys(model.modules(), model)
+    for owner in model.modules():  # the innermost model comes last
+        if hasattr(owner, "_init_weights"):
+            owners |= dict.fromkeys(owner.modules(), owner)
+
+    def fill(path: str, module: nn.Module) -> None:
+        torch.default_generator.manual_seed(derive(options.seed, path))
+        for m in reversed(list(module.modules())):  # what is inside comes first
+            owners[m]._init_weights(m)  # type: ignore[operator]
+
+    for part in take_apart(model, rows, fill):
+        part.dtype = dtype
+    return model.to(dtype=dtype)
 
 
 # ---- inputs: (configuration, batch size, generator) → tensor
