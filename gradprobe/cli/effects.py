@@ -55,7 +55,7 @@ EFFECTS: dict[str, tuple[str, str]] = {
     "batch_size": ("stack spec named config", "--input shape=… has the batch in it"),
     "max_parameters": ("stack spec named config", "a Python model is built by its own code"),
     "emit_spec": ("stack spec", "no spec describes it"),
-    "stream": ("stack spec", "it has to be described in layers"),
+    "stream": ("stack spec config", "what its own code builds is in memory already"),
     "timeout": ("code named", "what runs no code of yours is not stopped"),
     "trusted_in_process": ("code named", "what runs no code of yours has no process of its own"),
 }

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gradprobe.measure.ends import Graph
 from gradprobe.measure.norms import extremes_of, norms
 from gradprobe.measure.passes import Extremes
-from gradprobe.model.on_demand import Drawn, Part
+from gradprobe.model.on_demand import Drawn, parts_of
 
 _LARGE = 1 << 15  # elements: from here a tensor is reduced to its norm at once
 
@@ -68,8 +68,7 @@ def norms_of(values: Sequence[Tensor | float]) -> list[float]:
 @contextmanager
 def noting(modules: list[nn.Module]) -> Iterator[Ledger | None]:
     """Meanwhile a ledger is kept of the parts among ``modules``; ``None`` where there are none."""
-    forwards = (module.__dict__.get("forward") for module in modules)
-    parts = [forward for forward in forwards if isinstance(forward, Part)]
+    parts = parts_of(modules)
     ledger = Ledger() if parts else None
     for part in parts:
         part.listener, part.left = ledger, 0

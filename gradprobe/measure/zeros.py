@@ -20,6 +20,7 @@ from gradprobe.measure.passes import scalar
 from gradprobe.measure.profile import GradientProfile, ParameterProfile
 from gradprobe.measure.streamed import Replay
 from gradprobe.measure.undisturbed import undisturbed
+from gradprobe.model.on_demand import parts_of
 from gradprobe.model.rows import parameters_of
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.streamed import Streamed
@@ -63,11 +64,22 @@ def drawn_at_random(subject: Subject, names: Collection[str]) -> Iterator[None]:
     by_row = [parameters_of(row.module, f"{row.name}.") for row in subject.rows]
     weights = dict(chain(parameters_of(subject.model), *by_row))
     own = {name: weights[name].data for name in names}
+    keys = {id(weights[name]): name for name in names}
+
+    def redraw(outline: nn.Parameter, weight: nn.Parameter) -> None:
+        if name := keys.get(id(outline)):
+            weight.data = _drawn(weight.data, derive(subject.seed, f"zero/{name}"))
+
+    parts = parts_of(subject.model.modules())
     try:
+        for part in parts:
+            part.change = redraw
         for name in names:
-            weights[name].data = _drawn(own[name], derive(subject.seed, f"zero/{name}"))
+            redraw(weights[name], weights[name])
         yield
     finally:
+        for part in parts:
+            part.change = None
         for name, value in own.items():
             weights[name].data = value
 
@@ -105,7 +117,8 @@ def with_still_zero(profile: GradientProfile, subject: Subject) -> GradientProfi
                 hidden &= _zeros(measure(other))
                 if not hidden:
                     break
-            rest = set() if isinstance(subject.model, Streamed) else hidden - first
+            in_memory = not any(p.is_meta for p in subject.model.parameters())
+            rest = hidden - first if in_memory else set()
             unread = not_read(subject, rest) if rest else set()
     except Exception:
         return profile  # a model that cannot be copied: it is not known what the step would bring

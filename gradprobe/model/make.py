@@ -51,11 +51,11 @@ def make(
         InputError: the spec, an option or the data do not fit.
         ModelError: the network could not be built.
     """
-    if isinstance(spec, ArchitectureSpec):
-        return _architecture(spec, options)
     if options.stream and spec.weights is not None:
         raise InputError("--weights are read as a whole, and --stream makes one block at a time")
     streams = streams and options.needs_whole is None and spec.weights is None
+    if isinstance(spec, ArchitectureSpec):
+        return _architecture(spec, options, streams)
     return _layers(spec, options, inputs, streams)
 
 
@@ -106,14 +106,15 @@ def _batch_at_hand(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | No
     return None if inputs is None else Batch(inputs)
 
 
-def _architecture(spec: ArchitectureSpec, options: ProbeOptions) -> Subject:
+def _architecture(spec: ArchitectureSpec, options: ProbeOptions, streams: bool) -> Subject:
     if options.data is not None or options.by != "row" or options.theory:
         raise InputError("--data, --by and --theory are about specs, not Hugging Face models")
     loss = options.loss or "projection"
     size = options.batch_size or ARCHITECTURE_BATCH_SIZE
     dtype = dtype_of(options.dtype)
+    device = device_of(options.device)
     model, inputs = transformers.build(
-        spec, options, batch_size=size, dtype=dtype, device=device_of(options.device)
+        spec, options, batch_size=size, dtype=dtype, device=device, streams=streams
     )
     loaded = load_weights(model, spec.weights, options.limits.memory)
     model.train(spec.mode != MODES[1])

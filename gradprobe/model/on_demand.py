@@ -45,6 +45,7 @@ class Part:
     """The forward of a module that has no numbers but while it runs."""
 
     listener: Listener | None = None
+    change: Callable[[nn.Parameter, nn.Parameter], None] | None = None  # of what was drawn
     left = 0  # runs forward without one backward
 
     def __init__(self, module: nn.Module, path: str, fill: Callable[[nn.Module], None]) -> None:
@@ -79,27 +80,33 @@ class Part:
                 self.fill(self.module)
             for parameters, name, parameter in places:
                 parameters[name] = drawn.get(id(parameter), (None, parameter))[1]
-            for _, fresh in drawn.values():
+            for outline, fresh in drawn.values():
                 if fresh.numel() and bool(fresh.view(-1)[-1].isnan()):
                     shape = list(fresh.shape)
                     raise ModelError(f"{self.path}: nothing draws its parameter of shape {shape}")
                 fresh.data = fresh.data.to(self.dtype)
+                if self.change is not None:
+                    self.change(outline, fresh)
             yield list(drawn.values())
         finally:
             for parameters, name, parameter in places:
                 parameters[name] = parameter
 
 
+def parts_of(modules: Iterable[nn.Module]) -> list[Part]:
+    """The parts among modules."""
+    forwards = (module.__dict__.get("forward") for module in modules)
+    return [forward for forward in forwards if isinstance(forward, Part)]
+
+
 def settle(model: nn.Module) -> None:
     """Give every part of a model its numbers for good: the same model, whole in memory."""
-    for module in modules_of(model):
-        part = module.__dict__.get("forward")
-        if isinstance(part, Part):
-            del module.__dict__["forward"]
-            with part.weights() as drawn:
-                numbers = {id(outline): fresh for outline, fresh in drawn}
-            for parameters, name, parameter in _places([module]):
-                parameters[name] = numbers.get(id(parameter), parameter)
+    for part in parts_of(modules_of(model)):
+        del part.module.__dict__["forward"]
+        with part.weights() as drawn:
+            numbers = {id(outline): fresh for outline, fresh in drawn}
+        for parameters, name, parameter in _places([part.module]):
+            parameters[name] = numbers.get(id(parameter), parameter)
 
 
 _Place = tuple[dict[str, nn.Parameter | None], str, nn.Parameter]  # a module's parameters, a name

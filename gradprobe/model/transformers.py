@@ -41,11 +41,13 @@ def build(
     batch_size: int,
     dtype: torch.dtype,
     device: torch.device,
+    streams: bool = False,
 ) -> tuple[nn.Module, dict[str, Tensor]]:
     """The model of ``spec`` in train mode with random weights, and the arguments of one call.
 
     Args:
         options: the seed, the limits, and whether the loss is the model's own, which needs labels.
+        streams: whether rows may have their numbers only while they run, where not all fit.
 
     Raises:
         InputError: transformers is not installed, does not know the architecture, or refuses a
@@ -62,7 +64,9 @@ def build(
         raise
     except Exception as error:
         raise _not_built(spec, error) from error
-    streams = options.stream or not _fits(outline, options, dtype)
+    streams = options.stream or (streams and _size(outline, dtype) > options.limits.memory)
+    if streams and device.type != "cpu":
+        raise InputError(f"--device {device}: one block at a time, a model runs on the cpu")
     _hold_against(outline, options, dtype, streams)
     generator = torch.Generator().manual_seed(derive(options.seed, "input"))
     inputs = _inputs(outline, config, batch_size, generator)
@@ -188,11 +192,6 @@ def _constructor(transformers: Any, spec: ArchitectureSpec, config: Any) -> Call
         raise InputError(f"{spec.source}: transformers has no architecture '{name}'", hint=hint)
 
     return partial(kind, config)
-
-
-def _fits(outline: nn.Module, options: ProbeOptions, dtype: torch.dtype) -> bool:
-    """Whether the whole model fits in memory, or is to be refused because it does not."""
-    return options.needs_whole is not None or _size(outline, dtype) <= options.limits.memory
 
 
 def _size(module: nn.Module, dtype: torch.dtype) -> int:
