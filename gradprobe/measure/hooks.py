@@ -100,21 +100,18 @@ def pass_of(
         raise failed(error, None, outputs.rows) from error
     sizes = outputs.reduced | _sizes(wanted, gradients, outputs.reduced)
     passes = _passes(outputs, sizes, read)
-    seen = on_the_way(passes)
+    seen, by_key = on_the_way(passes), dict(zip(wanted, gradients, strict=False))
     beside |= {p.row.name for p in passes} - {p.row.name for p in seen}
+    around = graph.around._replace(unowned=strays, silent=_silent(outputs.calls, by_key))
     return Pass(
         rows=in_order([row for row in outputs.rows if row.name not in beside], seen),
         parameters=_parameters(outputs, sizes),
         loss=float(value.detach()),
         unread=unread(outputs.output, value),
         called=outputs.called,
-        gradients=_kept(outputs, dict(zip(wanted, gradients, strict=False))),
+        gradients=_kept(outputs, by_key),
         extremes=_extremes(outputs),
-        around=outputs.with_input(graph.around)._replace(
-            unowned=strays,
-            output_norm=sizes.get(MAIN),
-            silent=_silent(outputs.calls, dict(zip(wanted, gradients, strict=False))),
-        ),
+        around=outputs.with_input(around)._replace(output_norm=sizes.get(MAIN)),
     )
 
 

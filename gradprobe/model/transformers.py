@@ -57,13 +57,7 @@ def build(
     transformers = _library()
     config = _config(transformers, spec)
     make = _constructor(transformers, spec, config)
-    try:
-        with torch.device("meta"), _bounded(spec):
-            outline = make()
-    except InputError:
-        raise
-    except Exception as error:
-        raise _not_built(spec, error) from error
+    outline = _outline(spec, make)
     streams = options.stream or (streams and _size(outline, dtype) > options.limits.memory)
     if streams and device.type != "cpu":
         raise InputError(f"--device {device}: one block at a time, a model runs on the cpu")
@@ -82,6 +76,17 @@ def build(
         except (RuntimeError, MemoryError) as error:
             raise _not_built(spec, error) from error
     return model, {key: placed(x, device, dtype) for key, x in inputs.items()}
+
+
+def _outline(spec: ArchitectureSpec, make: Callable[[], nn.Module]) -> nn.Module:
+    """The model on the meta device, where it costs nothing."""
+    try:
+        with torch.device("meta"), _bounded(spec):
+            return make()
+    except InputError:
+        raise
+    except Exception as error:
+        raise _not_built(spec, error) from error
 
 
 def _not_built(spec: ArchitectureSpec, error: Exception) -> ModelError:
