@@ -34,6 +34,7 @@ from gradprobe.render.table import (
     JACOBIAN_COLUMNS,
     PRECISION_COLUMNS,
 )
+from gradprobe.tasks.diff import differences
 
 
 class Elements(HTMLParser):
@@ -233,3 +234,15 @@ def test_the_words_of_the_columns_are_explained_and_no_others() -> None:
     families = (COLUMNS, JACOBIAN_COLUMNS, ATTENTION_COLUMNS, PRECISION_COLUMNS)
     headers = {column.header for family in families for column in family}
     assert headers | {"reach", "factor", "theory"} == MEANINGS.keys()
+
+
+def test_long_tables_of_compare_and_diff_are_folded_too() -> None:
+    """The row that a finding names, and of a difference that where the two part, stay."""
+    old, new = report(with_reach(1e-12, 200)), report(with_reach(1e-9, 200), [finding(row="77")])
+    compared = page.comparison_page([old, new])
+    differing = page.diff_page(differences([old], [new], 3))
+    for text, kept in ((compared, "77"), (differing, "199")):
+        assert text.count('<tr class="f">') > 150
+        assert re.search(f'<tr( class="gap")?><th scope="row">{kept}</th>', text)
+    same = page.diff_page(differences([old], [old], 3))
+    assert same.count("as it was") == 202

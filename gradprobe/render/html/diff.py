@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gradprobe.render.canvas import fold
 from gradprobe.render.diff import layer_of, outcome, reach_text, what_changed
 from gradprobe.render.html.scale import Scale, scale_of
-from gradprobe.render.html.views import reach_curve, tone
+from gradprobe.render.html.views import MOST_ROWS, marks, reach_curve, tone
 from gradprobe.tasks.diff import Difference, RowChange
 
 
@@ -19,14 +20,17 @@ def differences_view(differences: Sequence[Difference]) -> dict[str, Any]:
 
 def _view(difference: Difference, scale: Scale) -> dict[str, Any]:
     rows, sides = difference.rows, (difference.before, difference.after)
-    alike = len(rows) - len(difference.changed)
+    changed = [index for index, row in enumerate(rows) if row.what] or list(range(len(rows)))
+    parting = difference.parting and difference.parting.row
+    keep = [place for place, index in enumerate(changed) if rows[index].row.name == parting]
+    shown = [changed[place] for place in fold(len(changed), keep, MOST_ROWS)]
     return {
         "difference": difference,
         "tones": [tone(report.verdict) for report in sides],
         "outcome": outcome(difference),
         "curves": [reach_curve([row.reaches[side] for row in rows], scale) for side in (0, 1)],
         "lines": [_line(change, scale) for change in rows],
-        "folded": alike if difference.changed else 0,
+        "marks": marks(len(rows), shown),
     }
 
 

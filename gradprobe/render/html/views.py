@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from gradprobe.measure.profile import RowProfile
@@ -23,7 +23,7 @@ from gradprobe.render.trial import trial_lines
 from gradprobe.verdict.report import Finding, Report, Verdict
 
 _WIDE = Style(width=ENDLESS)
-_MOST_ROWS = 40  # more are folded
+MOST_ROWS = 40  # more are folded
 _LABEL = 8  # characters of a line's first word in the terminal
 
 # What a column's numbers are: in a word below its header, and in a sentence.
@@ -62,8 +62,7 @@ class RowView(NamedTuple):
     shade: str
     cells: list[str]
     findings: list[int]  # their numbers in the report
-    shown: bool  # also where the rows are folded
-    gap: bool  # it is shown then, and the row before is not
+    mark: str  # see ``marks``
 
 
 class ReportView(NamedTuple):
@@ -137,7 +136,7 @@ def _rows(report: Report, scale: Scale, columns: list[Column]) -> list[RowView]:
     about: dict[str, list[int]] = {}
     for index, finding in enumerate(report.findings):
         about.setdefault(finding.row or "", []).append(index)
-    shown = set(fold(len(rows), telling(report), _MOST_ROWS))
+    marked = marks(len(rows), fold(len(rows), telling(report), MOST_ROWS))
     lines = []
     for index, row in enumerate(rows):
         reach = report.profile.reach_of(row)
@@ -149,11 +148,16 @@ def _rows(report: Report, scale: Scale, columns: list[Column]) -> list[RowView]:
                 shade=scale.shade(reach),
                 cells=[column.read(row) for column in columns],
                 findings=about.get(row.name, []),
-                shown=index in shown,
-                gap=index in shown and index > 0 and index - 1 not in shown,
+                mark=marked[index],
             )
         )
     return lines
+
+
+def marks(count: int, shown: Iterable[int]) -> list[str]:
+    """The class of each line of a table: ``f`` where it is folded, ``gap`` right after those."""
+    kept = {-1, *shown}
+    return ["f" if i not in kept else "" if i - 1 in kept else "gap" for i in range(count)]
 
 
 def reach_curve(reaches: Sequence[float | None], scale: Scale) -> str:
@@ -191,4 +195,7 @@ def comparison_view(reports: Sequence[Report]) -> dict[str, Any]:
         )
     names = [next(row.name for row in line if row is not None) for line in aligned]
     views = [report_view(report, scale) for report in reports]
-    return {"columns": columns, "names": names, "scale": scale, "views": views}
+    named = {finding.row for report in reports for finding in report.findings}
+    keep = [index for index, name in enumerate(names) if name in named]
+    marked = marks(len(names), fold(len(names), keep, MOST_ROWS))
+    return {"columns": columns, "names": names, "scale": scale, "views": views, "marks": marked}
