@@ -11,6 +11,8 @@ from types import FunctionType
 
 from torch import nn
 
+from gradprobe.model.sharded import class_of
+
 
 def classes_of(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
     """By row name ``Block (net.py:12)``: its class, or the nearest around it that is not torch's.
@@ -28,13 +30,13 @@ def classes_of(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
 
 
 def _own_class(model: nn.Module, path: str) -> type | None:
-    module, kinds = model, [type(model)]
+    module, kinds = model, [class_of(model)]
     for part in path.split("."):
         child = dict(module.named_children()).get(part)
         if child is None:
             break
         module = child
-        kinds.append(type(module))
+        kinds.append(class_of(module))
     own = [kind for kind in kinds if not kind.__module__.startswith("torch.")]
     return own[-1] if own else None
 

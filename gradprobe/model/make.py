@@ -20,6 +20,7 @@ from gradprobe.model.losses import LOSSES, loss_of
 from gradprobe.model.plan import plan
 from gradprobe.model.ranks import ranks_of, unwrapped
 from gradprobe.model.rows import find_rows
+from gradprobe.model.sharded import class_of
 from gradprobe.model.streamed import streamed
 from gradprobe.model.subject import Loss, Subject, batch_and_labels, subject_of
 from gradprobe.model.tensors import beside, first_tensor, placed, tensors_in
@@ -128,7 +129,7 @@ def _architecture(spec: ArchitectureSpec, options: ProbeOptions, streams: bool) 
         rows=tuple(find_rows(model, options.rows)),
         seed=options.seed,
         memory=options.limits.memory,
-        name=type(model).__name__,
+        name=class_of(model).__name__,
         drawn=True,
         main=lambda output: first_tensor(transformers.main_output(output)),
         idiom=Idiom("config", settings=transformers.settings_of(model)),
@@ -175,7 +176,7 @@ def module_subject(
         subject,
         ranks=ranks,
         memory=options.limits.memory,
-        name=type(model).__name__,
+        name=class_of(model).__name__,
         own_loss=word == "custom" or (labels is not None and word in ("cross_entropy", "mse")),
         idiom=Idiom("code", classes_of(model, [row.name for row in subject.rows])),
         told={"dtype": _word(parameter.dtype), "device": str(parameter.device), "loss": word},

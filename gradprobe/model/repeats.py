@@ -8,6 +8,8 @@ from itertools import pairwise
 
 from torch import nn
 
+from gradprobe.model.sharded import class_of
+
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _UNCALLED = (nn.ParameterList, nn.ParameterDict)
 _PASSING = (nn.Identity, nn.modules.dropout._DropoutNd)
@@ -21,11 +23,12 @@ def repeated(model: nn.Module) -> set[nn.Module]:
     list of one is no other than its neighbours. What lists repeat beside, a convolution with its
     norm, is a block where no row stands around it.
     """
-    kinds = {type(block) for block in _outermost(model, _run)}.difference(CONTAINERS)
+    kinds = {class_of(block) for block in _outermost(model, _run)}.difference(CONTAINERS)
 
     def known(module: nn.Module) -> list[nn.Module]:
         run = _run(module)
-        return run + [c for c in children_of(module).values() if type(c) in kinds and c not in run]
+        others = (c for c in children_of(module).values() if c not in run)
+        return run + [child for child in others if class_of(child) in kinds]
 
     blocks = _outermost(model, known, kinds=kinds)
 
@@ -63,7 +66,7 @@ def _outermost(
         run = run_of(module)
         blocks.update(_stages(run, kinds))
         rest = [child for child in children_of(module).values() if child not in run]
-        stack += [child for child in rest if into == (nn.Module,) or type(child) in into]
+        stack += [child for child in rest if into == (nn.Module,) or class_of(child) in into]
     return blocks
 
 
@@ -79,8 +82,8 @@ def _run(module: nn.Module, least: int = 2) -> list[nn.Module]:
         alone = isinstance(module, nn.ModuleList) and len(elements) == 1
         return run if len(run) >= least or (run and alone) else _in_lists(module)
     run = _attributes(module)
-    for kind, times in Counter(map(type, run)).most_common(1):
-        return [child for child in run if type(child) is kind] if times > 2 else []
+    for kind, times in Counter(map(class_of, run)).most_common(1):
+        return [child for child in run if class_of(child) is kind] if times > 2 else []
     return []
 
 
@@ -92,7 +95,7 @@ def _is_block(module: nn.Module) -> bool:
 def _attributes(module: nn.Module) -> list[nn.Module]:
     """The blocks that are attributes, in no list."""
     children = children_of(module).values()
-    return [child for child in children if type(child) not in CONTAINERS and _is_block(child)]
+    return [child for child in children if class_of(child) not in CONTAINERS and _is_block(child)]
 
 
 def _elements(module: nn.Module) -> list[nn.Module]:
@@ -101,7 +104,7 @@ def _elements(module: nn.Module) -> list[nn.Module]:
     Those are alike, and in each a skip or the like stands, once.
     """
     children = list(children_of(module).values())
-    lists = [child for child in children if type(child) in CONTAINERS]
+    lists = [child for child in children if class_of(child) in CONTAINERS]
     shapes = {child: tuple(p.shape for p in child.parameters()) for child in lists}
     times = Counter(shapes.values())
 
@@ -109,7 +112,7 @@ def _elements(module: nn.Module) -> list[nn.Module]:
         if child not in shapes:
             return [child]
         inside = _elements(child)
-        by_hand = type(child) is nn.Sequential and any(map(children_of, inside))
+        by_hand = class_of(child) is nn.Sequential and any(map(children_of, inside))
         by_hand = by_hand and times[shapes[child]] > 1 and sum(map(_is_block, inside)) < 2
         return [child] if by_hand else inside
 
@@ -124,10 +127,10 @@ def _in_lists(module: nn.Module) -> list[nn.Module]:
     if not isinstance(module, nn.ModuleList) or len(module) < 2:
         return []
     lists = list(children_of(module).values())
-    if not all(type(inner) in (nn.ModuleList, nn.ModuleDict) for inner in lists):
+    if not all(class_of(inner) in (nn.ModuleList, nn.ModuleDict) for inner in lists):
         return []
     inside = [child for inner in lists for child in children_of(inner).values()]
-    return [child for child in inside if children_of(child) and type(child) not in CONTAINERS]
+    return [child for child in inside if children_of(child) and class_of(child) not in CONTAINERS]
 
 
 def _alike(module: nn.Module) -> list[nn.Module]:
@@ -137,9 +140,11 @@ def _alike(module: nn.Module) -> list[nn.Module]:
     by_kind: dict[object, list[nn.Module]] = {}
     for child in children_of(module).values():
         inside = children_of(child).values()
-        if inside and type(child) not in CONTAINERS:
-            by_kind.setdefault(type(child), []).append(child)
-        elif type(child) is nn.Sequential and any(map(children_of, inside)) and not _alike(child):
+        if inside and class_of(child) not in CONTAINERS:
+            by_kind.setdefault(class_of(child), []).append(child)
+        elif (
+            class_of(child) is nn.Sequential and any(map(children_of, inside)) and not _alike(child)
+        ):
             by_kind.setdefault(tuple(p.shape for p in child.parameters()), []).append(child)
     run = max(by_kind.values(), key=len, default=[])
     alone = isinstance(module, nn.ModuleList) and len(module) == 1
@@ -153,11 +158,11 @@ def _stages(run: list[nn.Module], kinds: Collection[type[nn.Module]] = ()) -> li
     unless many blocks are called one after the other.
     """
     alone = len(run) == 1
-    inside = {m: [] if type(m) in kinds else _blocks_of(m, alone) for m in run}
+    inside = {m: [] if class_of(m) in kinds else _blocks_of(m, alone) for m in run}
     stages = [module for module, blocks in inside.items() if blocks]
     lists = all(isinstance(m, CONTAINERS) or not _attributes(m) for m in stages)
     several = lists or max(map(len, inside.values())) > 1
-    many = len({type(b) for b in inside[run[0]]}) == 1 if alone else len(stages) > 1 and several
+    many = len({class_of(b) for b in inside[run[0]]}) == 1 if alone else len(stages) > 1 and several
     if not stages or not many or not (all(map(_in_series, stages)) or _unlike(stages)):
         return run
     return [block for module in run for block in (_stages(inside[module], kinds) or [module])]
@@ -179,12 +184,14 @@ def _blocks_of(stage: nn.Module, alone: bool) -> list[nn.Module]:
     if isinstance(stage, CONTAINERS):  # a class of its own that is nothing but a list
         return _nothing_but_blocks(stage)
     children = list(children_of(stage).values())
-    if len({type(child) for child in children}) == 1 and len(_attributes(stage)) == len(children):
+    if len({class_of(child) for child in children}) == 1 and len(_attributes(stage)) == len(
+        children
+    ):
         return children
     blocks: list[nn.Module] = []
     for child in children:
         run = _nothing_but_blocks(child) if isinstance(child, CONTAINERS) else []
-        pools = type(child).__module__ == "torch.nn.modules.pooling"
+        pools = class_of(child).__module__ == "torch.nn.modules.pooling"
         if not (run or alone or pools or holds_weights(child) or isinstance(child, _PASSING)):
             return []  # an activation behind the list: a block of its own
         blocks += run

@@ -10,6 +10,7 @@ from torch import nn
 
 from gradprobe.errors import InputError, Place, suggestion
 from gradprobe.model.repeats import CONTAINERS, children_of, holds_weights, repeated
+from gradprobe.model.sharded import class_of
 
 _NO_ROWS = (nn.modules.loss._Loss, nn.modules.dropout._DropoutNd)
 
@@ -79,7 +80,7 @@ def with_leaves(rows: list[Row], places: dict[nn.Module, Place] | None = None) -
             if path and module not in seen:
                 seen.add(module)
                 place = (places or {}).get(module, row.place)
-                kinds = _kinds(type(module))
+                kinds = _kinds(class_of(module))
                 result.append(Row(f"{row.name}.{path}", kinds[0], module, place, 1, kinds))
     return result
 
@@ -160,11 +161,11 @@ def _open(
     if isinstance(module, _NO_ROWS) and name:
         return
     children = children_of(module)
-    goes_in = module in opened or type(module) in CONTAINERS
+    goes_in = module in opened or class_of(module) in CONTAINERS
     if not children or module in blocks or not goes_in:
-        kinds = {kind for of in set(map(type, module.modules())) for kind in _kinds(of)}
+        kinds = {kind for of in set(map(class_of, module.modules())) for kind in _kinds(of)}
         contains, is_block = tuple(sorted(kinds)), module in blocks
-        kind = type(module).__name__
+        kind = class_of(module).__name__
         yield Row(name or "(model)", kind, module, contains=contains, is_block=is_block)
         return
     for child_name, child in children.items():

@@ -9,12 +9,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether it is a DTensor."""
     return hasattr(tensor, "full_tensor")
+
+
+def class_of(module: nn.Module) -> type[nn.Module]:
+    """The class that a module was made of, in whose place ``fully_shard`` puts one of its own."""
+    kind = type(module)
+    sharded = [base.__name__ for base in kind.__bases__][:1] == ["FSDPModule"]
+    return kind.__bases__[1] if sharded else kind
 
 
 def whole(tensor: Tensor) -> Tensor:

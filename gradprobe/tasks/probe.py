@@ -166,7 +166,7 @@ def probe(
     subject = module_subject(model, inputs, loss, options)
     measurement = tried(subject, take(subject, options), options)
     measurement = with_cures(subject, measurement, options)
-    return replace(judge(measurement, type(subject.model).__name__, judging), name=None)
+    return replace(judge(measurement, subject.name or "", judging), name=None)
 
 
 def _signature(function: Callable[..., Report]) -> inspect.Signature:

@@ -24,6 +24,7 @@ from gradprobe.verdict.report import Report
 if TYPE_CHECKING:
     from gradprobe.measure.live.watcher import Seen, Watcher
 
+_GONE = "another process of the job has ended: torchrun's last lines say which was the first"
 _COMPILED = r"Using `torch.compile\(module\)` when there are global hooks"
 
 
@@ -182,11 +183,14 @@ class _Run:
     def nothing(self, what: str) -> ModelError:
         """Why there is nothing to show."""
         where = self.script.target
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            where += f", rank {os.environ.get('RANK', '0')}"
         if self.reasons:
             return ModelError(f"{where}: nothing was measured: {self.reasons[0]}")
         seen = self.watcher.sight() if self.watcher else ""
         message = f"{where}: {what} before an optimizer of torch.optim took a step; seen: {seen}"
-        return ModelError(message)
+        hint = _GONE if " by peer" in message else ""
+        return ModelError(message, hint=hint)
 
     def _stop(self) -> NoReturn:
         if self.seen:

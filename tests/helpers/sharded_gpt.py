@@ -137,6 +137,11 @@ def hold(report: Report, expected: Report, what: str, apart: Sequence[str] = ())
     """The same rows, each number to 1e-6, and the same report on each process."""
     assert [row.name for row in report.rows] == [row.name for row in expected.rows], what
     assert near(report.profile.loss, expected.profile.loss), what
+    assert report.target == expected.target or "watched" in what
+    kinds = [[(row.kind, row.contains) for row in each.rows] for each in (report, expected)]
+    assert kinds[0] == kinds[1], what
+    found = [{(f.rule, f.row) for f in each.findings} for each in (report, expected)]
+    assert found[0] - {("GP405", None)} == found[1], what  # no second look at sharded weights
     for row, other in zip(report.rows, expected.rows, strict=True):
         for name in (name for name in NUMBERS if name not in apart):
             a, b = getattr(row, name), getattr(other, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -160,6 +161,34 @@ def test_under_torchrun_one_process_speaks(tmp_path: Path) -> None:
     done = run(tmp_path, PARALLEL, of=launcher)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("healthy") == 1
+
+
+@SLOW
+def test_a_process_that_dies_ends_the_others_in_3(tmp_path: Path) -> None:
+    """Without torchrun, whose own exit code is 1; its last lines say which was the first."""
+    dying = "import os\nif os.environ['RANK'] == '1': os.kill(os.getpid(), 9)\nnet = nn.parallel"
+    (tmp_path / "train.py").write_text(PARALLEL.replace("net = nn.parallel", dying))
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    own = {"PYTHONPATH": str(ROOT), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+    command = [sys.executable, "-m", "gradprobe", "run", "train.py"]
+    started = [
+        subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=os.environ | own | {"MASTER_PORT": port, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    ended = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [3, -9]
+    assert "error: train.py, rank 0: " in ended[0][1]
+    assert "hint: another process of the job has ended" in ended[0][1]
+    assert ended[0][0] == ""
 
 
 @SLOW

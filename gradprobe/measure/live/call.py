@@ -23,6 +23,7 @@ from gradprobe.model.classes import classes_of
 from gradprobe.model.losses import loss_of
 from gradprobe.model.ranks import Ranks
 from gradprobe.model.rows import Row
+from gradprobe.model.sharded import class_of
 from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import tensors_in
 from gradprobe.spec.network import CheckSpec, Idiom
@@ -87,7 +88,7 @@ class Call:
         dtype = self.autocast[1] if self.autocast else parameter.dtype
         return Measurement(
             profile=profile,
-            name=type(self.model).__name__,
+            name=class_of(self.model).__name__,
             check=CheckSpec(),
             config={
                 "dtype": str(dtype).removeprefix("torch."),

@@ -26,6 +26,7 @@ from gradprobe.measure.measurement import Measurement, Step
 from gradprobe.measure.passes import failed
 from gradprobe.model.ranks import ranks_of, unwrapped
 from gradprobe.model.rows import Row, find_rows
+from gradprobe.model.sharded import class_of
 from gradprobe.model.tensors import walk
 from gradprobe.spec.options import ProbeOptions
 
@@ -134,7 +135,7 @@ class Watcher:
 
     def sight(self) -> str:
         """What was seen since the last step, in words."""
-        names = dict.fromkeys(type(call.model).__name__ for call in self._calls)
+        names = dict.fromkeys(class_of(call.model).__name__ for call in self._calls)
         if not names:
             return "no module was called"
         times = f"{self._backwards} time{'' if self._backwards == 1 else 's'}"
@@ -251,7 +252,7 @@ class Watcher:
         holders = [call for call in self._calls if share(call)]
         measured = sorted((c for c in holders if c.measurement), key=share)
         call = measured[-1] if measured else None
-        others = [type(c.model).__name__ for c in holders if call and c.model is not call.model]
+        others = [class_of(c.model).__name__ for c in holders if call and c.model is not call.model]
         step = Step(
             number=number,
             optimizer=list(self.counts).index(optimizer),
