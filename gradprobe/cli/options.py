@@ -165,11 +165,11 @@ def reported(
     kinds = ["report" if isinstance(source, list) else kind_of(source) for source in sources]
     given.require_effect(targets, kinds)
     reports: list[list[Report]] = []
-    for source in sources:
+    for number, source in enumerate(sources, 1):
         if isinstance(source, list):
             reports.append(source)
             continue
-        with progress(f"probing {source.source}"):
+        with progress(f"probing {source.source} ({number} of {len(sources)})"):
             reports.append([probe_target(source, options, run=run)])
     return reports
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from gradprobe.errors import ExitCode, InputError, imported, printable, without_commands
 from gradprobe.files import write_atomically
-from gradprobe.measure.progress import Step, listening
+from gradprobe.measure.progress import listening, meter
 from gradprobe.render.canvas import Style
 from gradprobe.render.figure import SUFFIXES
 from gradprobe.spec.options import SEVERITIES, Shown, option
@@ -188,20 +187,20 @@ def progress(what: str) -> Iterator[None]:
     from rich.console import Console
     from rich.text import Text
 
-    begin = time.monotonic()
-    with Console(stderr=True).status(Text(what)) as status:
-
-        def update(step: Step) -> None:
-            status.update(Text(f"{what}: {step.words(time.monotonic() - begin)}"))
-
-        with listening(update):
-            yield
+    words = meter()
+    status = Console(stderr=True).status(Text(what))
+    with status, listening(lambda step: status.update(Text(f"{what}: {words(step)}"))):
+        yield
 
 
 def steps(what: str, items: Iterable[Item], total: int) -> Iterator[Item]:
     """``items``, with a progress bar on standard error where that is a terminal."""
-    if not sys.stderr.isatty() or total < 2:
+    if not sys.stderr.isatty() or not total:
         yield from items
+        return
+    if total == 1:  # which tells how far it is itself, where it is measured here
+        with progress(what):
+            yield from items
         return
     from rich.console import Console
     from rich.progress import track

@@ -18,6 +18,7 @@ from gradprobe.measure.ends import main_output, of_input
 from gradprobe.measure.norms import ActivationStats, activation_stats, norms, weighted_rms
 from gradprobe.measure.on_demand import Ledger, noting
 from gradprobe.measure.passes import edge_of
+from gradprobe.measure.progress import Step, tell
 from gradprobe.measure.recorder import Arguments, Recorder, takes_hooks
 from gradprobe.measure.surroundings import Surroundings
 from gradprobe.model.ranks import Ranks
@@ -107,6 +108,7 @@ class Outputs(Recorder):
 
     def after(self, row: Row, note: Any, output: Any) -> Any:
         """Where the model overwrites a view, autograd forgets it: a copy is handed on."""
+        tell(Step(min(len(self.calls) + 1, len(self.rows)), len(self.rows)))
         tensor = first_tensor(output)
         plain = tensor is not None and not is_functorch_wrapped_tensor(tensor)
         if tensor is not None and plain and self.alone and _is_traced_view(tensor):

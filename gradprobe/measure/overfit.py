@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from gradprobe.measure.measurement import LEARNED, STEPS, Course, Outcome, Trial
 from gradprobe.measure.objective import Objective, Samples, objective, of_constant, time_first
 from gradprobe.measure.optimizers import OPTIMIZERS, gradients_of
 from gradprobe.measure.passes import failed, scalar
+from gradprobe.measure.progress import Step, tell
 from gradprobe.measure.undisturbed import enough_threads, undisturbed
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject
@@ -39,6 +41,10 @@ KNOWN = 0.9  # share of the labels that are right, which is as good
 _PACE = SOUNDING / STEPS  # of the way to the bar, in logarithms, is done after the sounding
 _MOVED = 0.99  # of the first loss of drawn labels: above it after the sounding, a rate does nothing
 _SECOND_CHANCES = 2  # rates of one optimizer that are taken up again
+# Of all rates, each with the look at its outcome.
+MOST_STEPS = sum(
+    len(rates) * (SOUNDING + 1) + _SECOND_CHANCES * (STEPS + 1) for rates in RATES.values()
+)
 _SHOT = 5  # steps in which Adam, whose first ones are large whatever the gradient, may overshoot
 _DIVERGED = 10.0  # times the first loss
 _CONSTANT_DOES = 1e-3  # of the first loss: a constant output with less knows the batch itself
@@ -72,7 +78,9 @@ def overfit(subject: Subject, seconds: float | None = None) -> Trial:
         try:
             samples = Samples.of(subject)
             baseline = _baseline(subject, samples) if subject.own_loss else None
-            runner = _Runner(subject, objective(subject, samples), own, baseline, deadline)
+            runner = _Runner(
+                subject, objective(subject, samples), own, baseline, deadline, count(1)
+            )
             courses, cut = _search(runner)
         except _NoBarError as error:
             return Trial(reason=str(error))
@@ -167,6 +175,7 @@ class _Runner(NamedTuple):
     own: Mapping[nn.Parameter, Tensor]
     baseline: float | None  # as the trial's
     deadline: float  # on the monotonic clock
+    taken: Iterator[int]  # how many steps with the next one
 
     def __call__(self, optimizer: str, rate: float, patient: bool = False) -> Course:
         for parameter, values in self.own.items():
@@ -177,6 +186,7 @@ class _Runner(NamedTuple):
         with undisturbed(self.subject.model):
             reseed_all(derive(self.subject.seed, "forward"))
             while True:
+                tell(Step(next(self.taken), MOST_STEPS, unit="step"))
                 loss, right = self._pass()
                 losses.append(loss.item())
                 outcome = self._outcome(losses, right, patient)

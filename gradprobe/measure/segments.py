@@ -24,6 +24,7 @@ from gradprobe.measure.passes import (
     scalar,
 )
 from gradprobe.measure.profile import RowStatus
+from gradprobe.measure.progress import Step, tell
 from gradprobe.measure.surroundings import Surroundings
 from gradprobe.model.rows import Row, parameters_of
 from gradprobe.model.subject import Loss
@@ -69,6 +70,7 @@ def measure_chain(rows: list[Row], x: Tensor, loss: Loss) -> Pass:
         segment, outputs = forward(rows, len(stats), leaf)
         stats += activation_stats(outputs)
         segments.append(segment)
+        tell(Step(len(stats), len(rows)))
     try:
         value = scalar(loss(segments[-1].end))
         graph = Graph(value, main_output(segments[-1].end))
@@ -145,6 +147,7 @@ def _backward(
         keys = [id(p) for _, p in segment.named]
         parameter_norms |= dict(zip(keys, result.parameters, strict=True))
         root = weighted(segments[-1].end, result.arriving) if segments else None
+        tell(Step(row_count - segment.start, row_count, backward=True))
     return row_norms, parameter_norms
 
 

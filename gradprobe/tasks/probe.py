@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, fields, replace
+from itertools import count
 from typing import TYPE_CHECKING, Any, Unpack
 
 from gradprobe.errors import InputError, in_own_words
@@ -84,8 +85,11 @@ def probe_seeds(
         InputError, ModelError: as ``probe_target``.
     """
 
+    number = count(1)
+
     def probe_at(seed: int) -> Report:
-        with progress(f", seed {seed}" if seeds else ""):
+        most = f"{'at most ' if seeds and seeds.auto else ''}{len(seeds.seeds) if seeds else 1}"
+        with progress(f", seed {seed} ({next(number)} of {most})" if seeds else ""):
             return probe_target(spec, replace(options, seed=seed), run=run)
 
     if seeds is None:

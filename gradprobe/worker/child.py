@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.errors import GradprobeError, InputError, ModelError
+from gradprobe.measure.progress import writing
 from gradprobe.measure.take import take, take_block, take_paths
 from gradprobe.model.losses import loss_of
 from gradprobe.model.make import is_one_sample, module_subject
@@ -36,7 +37,7 @@ from gradprobe.worker.guess import Guess, hint_for, text_of
 from gradprobe.worker.inputs import check_call, inputs_of, moved
 from gradprobe.worker.names import check_arguments, find
 from gradprobe.worker.origin import origin_of
-from gradprobe.worker.process import Note, serve
+from gradprobe.worker.process import DONE, Note, serve
 from gradprobe.worker.trial import tried
 
 
@@ -50,7 +51,8 @@ def answer(request: bytes, note: Note) -> bytes:
     warnings.simplefilter("ignore")  # as in the command itself
     sys.argv[:] = ["gradprobe"]  # a model that reads its command line finds an empty one
     try:
-        result = reply(decode(Request, request.decode()), note)
+        with writing(lambda line: note(f"{DONE}{line}")):
+            result = reply(decode(Request, request.decode()), note)
     except BaseException as error:
         result = Reply(failure=Failure.of(blame(error, "probing")))
     return encode(result).encode()

@@ -29,6 +29,7 @@ _MAGIC, _END = b"gp-reply", b"gp-done\n"
 _LENGTH, _DIGEST = 8, 32  # bytes
 _MOST = 1 << 28  # bytes of an answer: no profile comes near
 _MOST_NOTES = 1 << 20
+_TAIL = 1 << 12
 _TICK = 0.1  # s between two looks whether a child has ended whose pipe a grandchild holds open
 _GRACE = 0.5  # s that a child has for writing down where it hangs
 _START = (
@@ -36,8 +37,10 @@ _START = (
     "from importlib import import_module; import_module(sys.argv[2]).main()"
 )
 _AT = "at "
+DONE = "done "  # what begins so says how far it is
 
 Note = Callable[[str], None]
+Hear = Callable[[str], None]  # of what a child says it has done
 
 _running: set[int] = set()  # the process groups of the calls that are under way
 
@@ -61,13 +64,14 @@ class Answer(NamedTuple):
     dump: str = ""  # what faulthandler wrote: where a crash or a hang was
 
 
-def call(module: str, request: bytes, timeout: float) -> Answer:
+def call(module: str, request: bytes, timeout: float, hear: Hear = lambda words: None) -> Answer:
     """Run ``module.main()``, which calls ``serve``, in a new process, and wait for its answer.
 
     Args:
         module: the full name of a module of gradprobe.
         request: what ``serve`` hands to its function.
         timeout: seconds, the start of Python included.
+        hear: gets what the child wrote last of how far it is.
     """
     with contextlib.ExitStack() as stack:
         notes = stack.enter_context(tempfile.TemporaryFile())
@@ -81,7 +85,8 @@ def call(module: str, request: bytes, timeout: float) -> Answer:
             their_answer.close()
             with contextlib.suppress(BrokenPipeError):  # a child that has ended says so below
                 _write(our_request.fileno(), _framed(request))
-            ending, message = _await(child, our_answer.fileno(), time.monotonic() + timeout)
+            until = time.monotonic() + timeout
+            ending, message = _await(child, our_answer.fileno(), until, _Told(notes.fileno(), hear))
             if ending is Ending.TIMED_OUT:
                 _ask_where(child, notes.fileno())
         finally:
@@ -116,7 +121,8 @@ def serve(function: Callable[[bytes, Note], bytes]) -> NoReturn:
 
     def note(stage: str) -> None:
         with contextlib.suppress(OSError):
-            os.write(notes_fd, f"{_AT}{stage}\n".encode("utf-8", "replace"))
+            begin = "" if stage.startswith(DONE) else _AT
+            os.write(notes_fd, f"{begin}{stage}\n".encode("utf-8", "replace"))
 
     note("starting")
     with open(request_fd, "rb", buffering=0, closefd=False) as stream:
@@ -172,7 +178,26 @@ def _start(module: str, fds: tuple[int, int, int]) -> subprocess.Popen[bytes]:
     )
 
 
-def _await(child: subprocess.Popen[bytes], pipe: int, deadline: float) -> tuple[Ending, bytes]:
+class _Told:
+    """Hands on what a child notes of how far it is, each once."""
+
+    def __init__(self, notes: int, hear: Hear) -> None:
+        self.notes, self.hear, self.size = notes, hear, 0
+
+    def look(self) -> None:
+        size = os.fstat(self.notes).st_size
+        if size == self.size:
+            return
+        self.size = size
+        text = os.pread(self.notes, _TAIL, max(0, size - _TAIL)).decode("utf-8", "replace")
+        done = [line for line in text.splitlines() if line.startswith(DONE)]
+        if done:
+            self.hear(done[-1].removeprefix(DONE))
+
+
+def _await(
+    child: subprocess.Popen[bytes], pipe: int, deadline: float, told: _Told
+) -> tuple[Ending, bytes]:
     """Read until the answer is complete, cannot become one, or the child or the time has ended."""
     received = bytearray()
     with selectors.DefaultSelector() as selector:
@@ -184,6 +209,7 @@ def _await(child: subprocess.Popen[bytes], pipe: int, deadline: float) -> tuple[
             # Before the look at the pipe: what it wrote is all there by then.
             ended = child.poll() is not None
             ready = bool(selector.select(0 if ended else min(left, _TICK)))
+            told.look()
             if ready:
                 chunk = os.read(pipe, 1 << 16)
                 received += chunk

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from gradprobe.errors import InputError, ModelError, out_of_memory
 from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
 from gradprobe.measure.measurement import Measurement
+from gradprobe.measure.progress import Step, tell
 from gradprobe.spec.network import ArchitectureSpec, CodeSpec
 from gradprobe.spec.options import ProbeOptions, RunOptions
 from gradprobe.spec.sources import python
@@ -194,7 +195,7 @@ def _is_own(name: str, folder: Path) -> bool:
 
 
 def _run_apart(request: Request, timeout: float) -> Reply:
-    answer = process.call("gradprobe.worker.child", encode(request).encode(), timeout)
+    answer = process.call("gradprobe.worker.child", encode(request).encode(), timeout, _hear)
     if answer.ending is not Ending.ANSWERED:
         raise _unanswered(request.target, answer, timeout)
     try:
@@ -202,6 +203,12 @@ def _run_apart(request: Request, timeout: float) -> Reply:
     except ValueError as error:
         message = f"{request.target}: what its process handed back is no result"
         raise ModelError(message) from error
+
+
+def _hear(line: str) -> None:
+    step = Step.read(line)
+    if step is not None:
+        tell(step)
 
 
 # ---- a process without an answer

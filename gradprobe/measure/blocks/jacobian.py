@@ -24,6 +24,7 @@ from gradprobe.measure.blocks.chain import (
 )
 from gradprobe.measure.blocks.profile import BlockProfile, BranchLayer, Estimate, JacobianProfile
 from gradprobe.measure.norms import activation_stats, norms
+from gradprobe.measure.progress import Step, tell
 from gradprobe.model.build import Network
 from gradprobe.model.layers import Concat, Residual
 from gradprobe.model.repeats import holds_weights
@@ -54,7 +55,11 @@ def jacobians(subject: Subject) -> dict[str, JacobianProfile]:
             for row, x, out in zip(rows, values, values[1:], strict=False)
             if x.shape == out.shape and x.is_floating_point() and x.dim() > 1
         ]
-    return {element.name: jacobian(element, x, subject.seed) for element, x in square}
+    result = {}
+    for number, (element, x) in enumerate(square, 1):
+        result[element.name] = jacobian(element, x, subject.seed)
+        tell(Step(number, len(square), unit="block"))
+    return result
 
 
 def jacobian(element: Element, x: Tensor, seed: int) -> JacobianProfile:

@@ -23,6 +23,7 @@ from gradprobe.measure.blocks.chain import Element, as_leaf, elements_of, trace
 from gradprobe.measure.blocks.found import RESIDUAL, TRACES
 from gradprobe.measure.blocks.profile import PathProfile
 from gradprobe.measure.norms import norms
+from gradprobe.measure.progress import Step, tell
 from gradprobe.measure.recorder import Arguments, Recorder
 from gradprobe.model.build import Network
 from gradprobe.model.repeats import children_of
@@ -93,7 +94,9 @@ def _expand_module(subject: Subject, first_row: str, max_paths: int | None) -> P
             raise InputError(f"no gradient gets from the loss to row {row}")
         groups = gradient[None]
         before = [(row, start), *((block.name, block.output) for block in blocks[:-1])]
-        for block, (name, end) in zip(reversed(blocks), reversed(before), strict=True):
+        ends = zip(reversed(blocks), reversed(before), strict=True)
+        for number, (block, (name, end)) in enumerate(ends, 1):
+            tell(Step(number, len(blocks), unit="block"))
             groups = _split_back(block, groups, max_paths)
             groups = _between(block, end, name, groups)
     return _profile_of(groups, total, len(blocks), row)
@@ -208,7 +211,8 @@ def expand_groups(
     start = trace(before, subject.args[0], seed)[-1]
     inputs, gradient, total = _whole(behind, start, subject.loss, seed)
     groups = gradient[None]  # at the output: one group, of no branches
-    for element in reversed(behind):
+    for number, element in enumerate(reversed(behind), 1):
+        tell(Step(number, len(behind), unit="block"))
         groups = _pull_back(element, inputs.pop(), groups, seed, max_paths)
     return groups, total
 

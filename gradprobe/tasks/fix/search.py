@@ -12,6 +12,7 @@ from pathlib import Path
 from gradprobe.errors import GradprobeError, InputError
 from gradprobe.files import write_atomically
 from gradprobe.measure.measurement import rate_of
+from gradprobe.measure.progress import Step, silently, tell
 from gradprobe.spec.network import CodeSpec, NetworkSpec, walk
 from gradprobe.spec.options import TRIAL_SECONDS, ProbeOptions
 from gradprobe.spec.sources import yaml as yaml_source
@@ -111,7 +112,9 @@ def _trials(
 ) -> Iterator[tuple[Trial, tuple[Change, ...]]]:
     """Each recipe that fits ``spec``, tried, with its changes; the same changes only once."""
     seen = {""}  # the label of no changes
-    for recipe in recipes():
+    ways = recipes()
+    for number, recipe in enumerate(ways, 1):
+        tell(Step(number, len(ways), unit="change"))
         changes = _tuned(spec, recipe, probes[0])
         name = label(changes)
         if name in seen:
@@ -123,7 +126,8 @@ def _trials(
 
 
 def _measure(spec: NetworkSpec, options: ProbeOptions) -> Probed:
-    return measurement(probe_target(spec, options))
+    with silently():
+        return measurement(probe_target(spec, options))
 
 
 def _try(name: str, spec: NetworkSpec, probes: tuple[ProbeOptions, ...]) -> Trial | None:
@@ -151,7 +155,8 @@ def _learning(trial: Trial, spec: NetworkSpec, probe: ProbeOptions) -> Trial:
     from gradprobe.measure.overfit import overfit
     from gradprobe.model.make import make
 
-    steps = overfit(make(spec, probe), TRIAL_SECONDS)
+    with silently():
+        steps = overfit(make(spec, probe), TRIAL_SECONDS)
     if steps.failed:
         return trial._replace(sound=False, doubt="does not learn one batch by heart")
     learned = steps.learned
