@@ -46,7 +46,7 @@ def build(
     """The model of ``spec`` in train mode with random weights, and the arguments of one call.
 
     Args:
-        options: the seed, the limits, and whether the loss is the model's own, which needs labels.
+        options: the seed, the limits, and whether the loss is the model's, which needs labels.
         streams: whether rows may have their numbers only while they run, where not all fit.
 
     Raises:
@@ -69,10 +69,7 @@ def build(
     with torch.random.fork_rng(devices=[]):
         reseed(derive(options.seed, "weights"))
         try:
-            if streams:
-                model = _streamed(make, options, dtype)
-            else:
-                model = make().to(dtype=dtype, device=device)
+            model = _streamed(make, options, dtype) if streams else make().to(device, dtype)
         except (RuntimeError, MemoryError) as error:
             raise _not_built(spec, error) from error
     return model, {key: placed(x, device, dtype) for key, x in inputs.items()}
