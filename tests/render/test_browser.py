@@ -29,6 +29,30 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 HOSTILE_NAME = "".join(HOSTILE).replace("\udcff", "") + "<img src=x onerror=alert(1)>"
+# The pairs of texts of which one lies on the other, each clipped by what scrolls around it.
+OVERLAPS = """
+const texts = [], walker = document.createTreeWalker(document.querySelector('main'), 4);
+while (walker.nextNode()) {
+  const node = walker.currentNode, range = document.createRange();
+  if (!node.data.trim() || node.parentElement.closest('title, .sr')) continue;
+  range.selectNodeContents(node);
+  for (const box of range.getClientRects()) {
+    const r = {left: box.left, right: box.right, top: box.top, bottom: box.bottom, node};
+    for (let up = node.parentElement; up; up = up.parentElement) {
+      if (getComputedStyle(up).overflowX === 'visible' || up instanceof SVGElement) continue;
+      const clip = up.getBoundingClientRect();
+      r.left = Math.max(r.left, clip.left);
+      r.right = Math.min(r.right, clip.right);
+    }
+    if (r.right - r.left > 1) texts.push(r);
+  }
+}
+const across = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left);
+const down = (a, b) => Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+return texts.flatMap((a, i) => texts.slice(i + 1)
+  .filter((b) => a.node !== b.node && across(a, b) > 2 && down(a, b) > 5)
+  .map((b) => [a.node.data, b.node.data]));
+"""
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +108,7 @@ def test_a_page_is_silent_and_fits(opened: Any, kind: str, width: int, scheme: s
 
     browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert shown(browser, "document.documentElement.scrollWidth") <= width
+    assert browser.execute_script(OVERLAPS) == []
     paper = shown(browser, "getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
 
