@@ -16,7 +16,7 @@ from gradprobe._version import __version__
 from gradprobe.cli.completion import mend_zsh
 from gradprobe.cli.examples import epilog
 from gradprobe.cli.output import emit
-from gradprobe.cli.panels import PanelCommand
+from gradprobe.cli.panels import PanelCommand, PanelGroup
 from gradprobe.errors import InputError
 from gradprobe.spec.network import is_script, is_target
 from gradprobe.spec.sources.stack import STACKS
@@ -39,6 +39,7 @@ def app_for(arguments: Sequence[str] | None) -> typer.Typer:
     _require_command(words)
     mend_zsh(words)
     app = typer.Typer(
+        cls=PanelGroup,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,

@@ -74,10 +74,20 @@ def test_no_option_is_cut(
     assert command in ("schema", "rules") or "\nOutput:\n" in ended.out
     body, _, examples = ended.out.partition("Examples:")
     assert examples
-    if width == "80":
-        assert max(map(len, body.splitlines())) <= 80
+    wide = [line for line in body.splitlines() if len(line) > int(width)]
+    assert [line for line in wide if "|" not in line] == []  # the words of an option are one word
+    assert width == "40" or not wide
     assert all(line.split()[-1] in ended.out for line in EXAMPLES[command])
     assert run("help", command).out == ended.out
+
+
+@pytest.mark.parametrize("width", ["40", "80"])
+def test_no_command_is_cut(run: Run, monkeypatch: pytest.MonkeyPatch, width: str) -> None:
+    for name in ("COLUMNS", "TERMINAL_WIDTH"):
+        monkeypatch.setenv(name, width)
+    ended = run("--help")
+    assert "..." not in ended.out.partition("Commands:")[2]
+    assert max(map(len, ended.out.splitlines())) <= int(width)
 
 
 @pytest.mark.slow
