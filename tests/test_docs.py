@@ -72,7 +72,7 @@ def ran(commands: str, folder: Path, environment: dict[str, str]) -> str:
 
 def without_values(text: str) -> str:
     """Digits, bars and the space that aligns them do not count."""
-    text = re.sub(r"[█▏▎▍▌▋▊▉▁▂▃▄▅▆▇ox·]+|←─*", "", text)
+    text = re.sub(r"[█▏▎▍▌▋▊▉▁▂▃▄▅▆▇ox·]+|◄━*", "", text)
     text = re.sub(r"-?\d[\d.,]*(e-?\d+)?|inf", "#", text)
     return re.sub(r"[ \t]+", " ", text).strip()
 

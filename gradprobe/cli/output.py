@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-_MARKS = "█▏×→←⋮…∂"
+_MARKS = "█▏×→◄━⋮…∂"
 _WIDTHS = (40, 240)
 _PIPED_WIDTH = 80
 
@@ -78,7 +78,7 @@ class OutputOptions:
 
     @property
     def style(self) -> Style:
-        return style_for(self.color, self.output)
+        return replace(style_for(self.color, self.output), verbose=self.talk.verbose)
 
     def __post_init__(self) -> None:
         files = [file for file in (self.output, self.html, self.svg, self.figure) if file]

@@ -36,8 +36,8 @@ _BLANKS = re.compile(r"(?:\x1b\[[0-9;]*m| )+$")
 _NOTHING = re.compile(r"(?:\x1b\[[1-9][0-9;]*m)+\x1b\[0m")
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _ASCII = str.maketrans(
-    {"×": "x", "→": ">", "←": "<", "⋮": ":", "…": "~", "∂": "d", "÷": "/", "±": "+"}
-    | {"·": ".", "°": " ", "─": "-", "│": "|", "├": "+", "┐": "+", "┘": "+"}
+    {"×": "x", "→": ">", "◄": "<", "⋮": ":", "…": "~", "∂": "d", "÷": "/", "±": "+"}
+    | {"·": ".", "°": " ", "─": "-", "━": "=", "│": "|", "├": "+", "┐": "+", "┘": "+"}
 )
 _ASCII_BLOCKS = str.maketrans(dict.fromkeys("█▉▊▋▌", "#") | dict.fromkeys("▍▎▏", " "))
 
@@ -49,6 +49,7 @@ class Style:
     width: int = 80
     color: bool = False
     ascii: bool = False
+    verbose: bool = False  # also what weighs little, and by how much
     most: int = ENDLESS  # findings of a target that the check shows
 
     def safe(self, text: str) -> str:
@@ -156,7 +157,7 @@ def heat_bar(reach: float | None, width: int, low: float = LOW) -> Text:
         return Text("not finite" if width >= 10 else "NaN", style=BAD)
     filled = (math.log10(reach) - low) / (HIGH - low) if reach > 0 else -1.0
     if filled < 0:
-        return Text("←".ljust(round(width * min(1.0, -filled)), "─"), style=BAD)
+        return Text("◄".ljust(round(width * min(1.0, -filled)), "━"), style=BAD)
     return Text(bar(max(_LEAST / max(1, width), filled), width), style=band_colour(reach))
 
 

@@ -14,6 +14,7 @@ from gradprobe.numbers import name, number
 from gradprobe.render.canvas import (
     BAD,
     FAINT,
+    NARROW,
     VERDICT_COLOURS,
     Style,
     band_colour,
@@ -29,6 +30,7 @@ from gradprobe.tasks.curves import Fit, Point, Sweep, fit, greatest_healthy
 from gradprobe.verdict.report import Verdict
 
 _THEORY = 10  # cells of the column of predicted reaches
+_LEAST = 20  # cells of a target with its bar
 _PLOT_ROWS = 13
 _MARKS = "ox+*sd^v"
 
@@ -42,13 +44,14 @@ def render_sweep(sweep: Sweep, style: Style | None = None) -> str:
             parts += [*_heat_map(sweep, target, style), Text("")]
         return paint(parts[:-1], style)
     label_width = _label_width(sweep)
-    at_once = max(1, (style.width - label_width) // (_THEORY + 12 if sweep.theory else 12))
+    least = _THEORY + _LEAST if sweep.theory else _LEAST
+    at_once = max(1, (style.width - label_width) // least)
     parts = []
     for start in range(0, len(sweep.targets), at_once):
         parts += [_table(sweep, sweep.targets[start : start + at_once], style), Text("")]
     parts.pop()
     if sweep.over_depth and len(sweep.axes[0][1]) > 1:
-        parts += [Text(""), *_plot(sweep, style), Text(""), _fits(sweep, style)]
+        parts += [Text(""), *_plot(sweep, style), Text(""), *_fits(sweep, style)]
     return paint(parts, style)
 
 
@@ -177,17 +180,18 @@ def _mark(sweep: Sweep, target: str) -> str:
 # ---- what was fitted, and the heat map
 
 
-def _fits(sweep: Sweep, style: Style) -> RenderableType:
+def _fits(sweep: Sweep, style: Style) -> list[RenderableType]:
+    """A table of what was fitted to each target; where it is narrow, a paragraph for each."""
     table = grid([("target", "left"), ("healthy up to", "right"), ("reach over depth", "left")])
+    paragraphs: list[RenderableType] = []
     for target in sweep.targets:
-        curve = sweep.curve(target)
-        deepest = greatest_healthy(curve)
-        table.add_row(
-            Text(name(style.safe(target), 30)),
-            Text("-" if deepest is None else f"{deepest:,}"),
-            Text(fit_story(fit(curve))),
-        )
-    return table
+        curve, label = sweep.curve(target), style.safe(target)
+        depth = greatest_healthy(curve)
+        deepest, story = "-" if depth is None else f"{depth:,}", fit_story(fit(curve))
+        table.add_row(Text(name(label, 30)), Text(deepest), Text(story))
+        healthy = f", healthy up to {deepest}" if depth else ""
+        paragraphs += map(Text, wrapped(f"{name(label, 30)}: {story}{healthy}", style, 0))
+    return paragraphs if style.width < NARROW else [table]
 
 
 def fit_story(curve: Fit) -> str:

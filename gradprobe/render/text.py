@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from rich.cells import cell_len
 from rich.console import RenderableType
@@ -15,7 +14,6 @@ from gradprobe.render.canvas import (
     BAD,
     DOUBTFUL,
     FAINT,
-    GOOD,
     MOST_FINDINGS,
     SEVERITY_COLOURS,
     VERDICT_COLOURS,
@@ -26,14 +24,8 @@ from gradprobe.render.canvas import (
 )
 from gradprobe.render.table import table
 from gradprobe.render.trial import trial_lines
-from gradprobe.verdict.calibration import causes, contributions, outlook
-from gradprobe.verdict.causes import CAUSES
-from gradprobe.verdict.diagnose import decides
+from gradprobe.render.verdict import training_lines, verdict_lines
 from gradprobe.verdict.report import Finding, Repeats, Report, Spread
-from gradprobe.verdict.signals import Signals
-
-_FAR = 1000.0  # the calibration has not seen enough to tell larger factors of the odds apart
-_WEIGHTY = -0.5  # of log odds: what takes less is not told
 
 
 def render_report(report: Report, style: Style | None = None, *, everything: bool = False) -> str:
@@ -59,30 +51,6 @@ def render_report(report: Report, style: Style | None = None, *, everything: boo
         line = more([f"{finding.rule} {finding.name}" for finding in rest])
         parts += [Text(""), *(Text(part, style=FAINT) for part in wrapped(line, style, 0))]
     return paint(parts, style)
-
-
-def verdict_lines(report: Report, style: Style) -> list[Text]:
-    """The verdict, the factor per row and its half-life."""
-    verdict = str(report.verdict)
-    colour = VERDICT_COLOURS.get(report.verdict, BAD)
-    lines = [Text(line) for line in wrapped(decay_story(report.profile), style, len(verdict) + 2)]
-    head = Text(verdict, style=f"bold {colour}")
-    return [head + lines[0][len(verdict) :], *lines[1:]]
-
-
-def decay_story(profile: GradientProfile) -> str:
-    """``reach 1.2e-12 over 50 rows, ×0.577 per row, halving every 1.26 rows``"""
-    reach = profile.reach
-    if reach is None or not math.isfinite(reach):
-        return ""
-    story = f"reach {number(reach)} over {plural(profile.steps, profile.unit)}"
-    decay, half_life = profile.decay, profile.half_life
-    if decay and profile.steps > 1:
-        story += f", ×{number(decay)} per {profile.unit}"
-    if half_life and abs(half_life) < 1000:
-        verb = "halving" if half_life > 0 else "doubling"
-        story += f", {verb} every {number(abs(half_life))} {profile.unit}s"
-    return story
 
 
 def theory_lines(report: Report, style: Style) -> list[str]:
@@ -116,42 +84,6 @@ def _parted(profile: GradientProfile) -> str:
         where = f"at row {row.name}"
     story = f"measured and theory differ by ×{number(apart)} {where}"
     return f"{story}: finite width explains up to ×{number(allowed)}"
-
-
-def training_lines(report: Report, style: Style) -> list[Text]:
-    """With --deep: how likely it is to train, and what weighs against it; or why nobody can say."""
-    if report.training is None:
-        return []
-    training = report.training
-    if training.probability is None or training.signals is None:
-        if any(finding.name == "unweighed" for finding in report.findings):
-            return []
-        story = f"no probability that it trains: {training.reason}"
-        return [Text(line, style=FAINT) for line in wrapped(style.safe(story), style, 0)]
-    sgd, adam = training.probability
-    story = f"{fraction(sgd)} under SGD, {fraction(adam)} under SGD or Adam"
-    lines = [Text(line) for line in wrapped(f"{story} (of small networks like it)", style, 8)]
-    fails, trains, margin = outlook(training.probability)
-    colour = BAD if fails else GOOD if trains else DOUBTFUL
-    lines[0] = Text("trains  ", style=f"bold {colour}") + lines[0][8:]
-    limits = report.config.get("thresholds")
-    if isinstance(limits, Mapping) and not decides(training, limits):
-        notes = ["not what decides here: a threshold was set"]
-    else:
-        factor = math.exp(margin)
-        far = number(factor) if factor < _FAR else f"{_FAR:g} or more"
-        notes = [f"odds ×{far} from the nearest boundary"]
-    if against := _against(training.signals):
-        notes.append(f"against it: {', '.join(against)}")
-    faint = [line for note in notes for line in wrapped(style.safe(note), style, 8)]
-    return lines + [Text(line, style=FAINT) for line in faint]
-
-
-def _against(signals: Signals) -> list[str]:
-    """What takes most from the odds under SGD, in words, the worst first."""
-    taken = contributions(signals)
-    worst = [name for name in causes(signals) if taken[name][0] <= _WEIGHTY]
-    return [CAUSES[name].short(getattr(signals, name)) for name in worst]
 
 
 def seeds_lines(report: Report, style: Style) -> list[Text]:

@@ -258,10 +258,11 @@ def _forgotten_past(profile: GradientProfile, signals: Signals) -> str:
     return f"the sequence's first position gets {share}{less} of another's gradient"
 
 
-def _decades(value: float, cap: float) -> str:
-    """``4.9 decades``; ``8 or more decades`` at the cap, where the signal ends."""
-    shown = f"{value:.2g}" if value < cap * (1 - 1e-9) else f"{cap:g} or more"
-    return f"{shown} decade" if shown == "1" else f"{shown} decades"
+def _times(decades: float, cap: float) -> str:
+    """``×0.013`` of -1.9 decades; ``×1.0e-8 or less`` at the cap, where the signal ends."""
+    beyond = "less" if decades < 0 else "more"
+    factor = f"×{number(10**decades)}"
+    return factor if abs(decades) < cap * (1 - 1e-9) else f"{factor} or {beyond}"
 
 
 class Cause(NamedTuple):
@@ -277,30 +278,30 @@ class Cause(NamedTuple):
 # Every signal of ``Signals`` that speaks against a network: all but ``invariant``.
 CAUSES = {
     "decay": Cause(
-        lambda value: f"decay {_decades(value, CAPS.decay)}",
+        lambda value: f"the gradient shrinks {_times(-value, CAPS.decay)}",
         lambda profile, signals: f"the gradient {shrinks(profile)}",
         lambda profile, signals: advice_for_small(profile, _bare(signals)),
         verdict=Verdict.VANISHING,
     ),
     "growth": Cause(
-        lambda value: f"growth {_decades(value, CAPS.growth)}",
+        lambda value: f"the gradient grows, which counts as {_times(value, CAPS.growth)}",
         lambda profile, signals: f"the gradient {grows(profile)}",
         lambda profile, signals: advice_for_large(profile, _bare(signals)),
         verdict=Verdict.EXPLODING,
     ),
     "forward_growth": Cause(
-        lambda value: f"activations grow {_decades(value, CAPS.forward_growth)}",
+        lambda value: f"activations grow {_times(value, CAPS.forward_growth)}",
         _growing_activations,
         _advice_for_activations,
         verdict=Verdict.EXPLODING,
     ),
     "lost_inputs": Cause(
-        lambda value: f"inputs {_decades(value, CAPS.lost_inputs)} alike",
+        lambda value: f"{fraction(10**-value)} of the output tells inputs apart",
         _alike_inputs,
         _advice_for_alike,
     ),
     "lost_past": Cause(
-        lambda value: f"past fades {_decades(value, CAPS.lost_past)}",
+        lambda value: f"the past fades {_times(-value, CAPS.lost_past)}",
         _forgotten_past,
         _advice_for_forgotten,
         _recurrent_row,
@@ -310,7 +311,9 @@ CAUSES = {
         lambda value: f"shattering {number(value)}", _another_gradient, _advice_for_shattered
     ),
     "coherence": Cause(
-        lambda value: f"coherence {number(value)}", _another_gradient, _advice_for_shattered
+        lambda value: f"after a small step another gradient (coherence {number(value)})",
+        _another_gradient,
+        _advice_for_shattered,
     ),
 }
 

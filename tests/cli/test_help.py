@@ -129,7 +129,7 @@ def test_the_second_command_is_the_first_answer(run: Run, folder: Path) -> None:
     ended = run(*words, "--trusted-in-process")
     assert (ended.code, ended.err) == (0, "")
     assert "\ninputs guessed: --input shape=8,64/dtype=int64/high=50, by Embedding" in ended.out
-    assert "\nhealthy  reach " in ended.out
+    assert "\nhealthy: the gradient that reaches the first layer is " in ended.out
 
 
 # ---- formats

@@ -42,9 +42,12 @@ from gradprobe.render.compare import render_comparison
 from gradprobe.render.json import render_comparison as json_comparison
 from gradprobe.render.json import render_report as json_report
 from gradprobe.render.rules import render_rule, render_rules
+from gradprobe.render.sweep import render_sweep
 from gradprobe.render.text import render_report
+from gradprobe.tasks.curves import Point, Sweep
 from gradprobe.theory.moments import RowPrediction, Theory
-from gradprobe.verdict.report import Report, Severity, Verdict
+from gradprobe.verdict.calibration import IDEAL, probability
+from gradprobe.verdict.report import Report, Severity, Training, Verdict
 from gradprobe.verdict.rules.table import RULES
 
 GOLDEN = TESTS / "golden" / "report"
@@ -185,6 +188,27 @@ VERDICTS = [
 ]
 COMPARED = [REPORTS["vanishing"], _stack(50, 1.07, Verdict.HEALTHY, "residual")]
 
+# After a second look, and a network that may train: what weighs against it is told.
+_SIGNALS = IDEAL._replace(decay=2.4, lost_inputs=2.2, shattering=0.1, coherence=0.9)
+UNCERTAIN = replace(
+    _stack(10, 0.574, Verdict.WEAK, "net.yaml", findings=[replace(IGNORED, ignored=None)]),
+    training=Training(_SIGNALS, probability(_SIGNALS)),
+)
+
+
+def _curves(reaches: dict[str, tuple[float, ...]]) -> Sweep:
+    """A sweep over depth, of which each target has a reach at 10, 100 and 1,000."""
+    depths = ("10", "100", "1000")
+    points = [
+        Point(target, (depth,), int(depth), reach, Verdict.VANISHING)
+        for target, line in reaches.items()
+        for depth, reach in zip(depths, line, strict=True)
+    ]
+    return Sweep(tuple(reaches), (("depth", depths),), tuple(points))
+
+
+SWEPT = _curves({"lost": (1e-9, 1e-30, 0.0), "kept": (1.2, 2.4, 4.8), "fades": (0.1, 1e-7, 1e-20)})
+
 PLAIN_80, WIDE = Style(80), Style(140)
 ASCII, COLOUR = Style(80, ascii=True), Style(80, color=True)
 
@@ -193,13 +217,10 @@ GOLDENS: dict[str, tuple[Callable[[], str], Style]] = {
         f"{name.replace(' ', '_')}.80": (lambda r=made: render_report(r, PLAIN_80), PLAIN_80)
         for name, made in REPORTS.items()
     },
-    "vanishing.140": (lambda: render_report(REPORTS["vanishing"], WIDE), WIDE),
     "vanishing.all": (
         lambda: render_report(REPORTS["vanishing"], PLAIN_80, everything=True),
         PLAIN_80,
     ),
-    "vanishing.ascii": (lambda: render_report(REPORTS["vanishing"], ASCII), ASCII),
-    "vanishing.colour": (lambda: render_report(REPORTS["vanishing"], COLOUR), COLOUR),
     "statuses.140": (lambda: render_report(REPORTS["statuses"], WIDE), WIDE),
     "statuses.colour": (lambda: render_report(REPORTS["statuses"], COLOUR), COLOUR),
     "hostile.ascii": (
@@ -214,14 +235,24 @@ GOLDENS: dict[str, tuple[Callable[[], str], Style]] = {
         lambda: "\n".join(render_report(r, COLOUR) for r in VERDICTS),
         COLOUR,
     ),
-    "compare.80": (lambda: render_comparison(COMPARED, PLAIN_80), PLAIN_80),
-    "compare.140": (lambda: render_comparison(COMPARED, WIDE), WIDE),
-    "compare.ascii": (lambda: render_comparison(COMPARED, ASCII), ASCII),
-    "compare.colour": (lambda: render_comparison(COMPARED, COLOUR), COLOUR),
     "compare_five.80": (lambda: render_comparison(VERDICTS[:5], PLAIN_80), PLAIN_80),
     "notes.json": (lambda: json_report(REPORTS["notes"]), Style(10_000)),
     "statuses.json": (lambda: json_report(REPORTS["statuses"]), Style(10_000)),
     "compare.json": (lambda: json_comparison(VERDICTS[:2]), Style(10_000)),
+}
+
+# At each width without colour; at 80 also in ASCII and in colour.
+AT_EACH_WIDTH: dict[str, Callable[[Style], str]] = {
+    "vanishing": lambda style: render_report(REPORTS["vanishing"], style),
+    "uncertain": lambda style: render_report(UNCERTAIN, style),
+    "compare": lambda style: render_comparison(COMPARED, style),
+    "sweep": lambda style: render_sweep(SWEPT, style),
+}
+EACH_STYLE = {str(width): Style(width) for width in (40, 80, 140, 200)}
+GOLDENS |= {
+    f"{name}.{look}": (lambda render=render, style=style: render(style), style)
+    for name, render in AT_EACH_WIDTH.items()
+    for look, style in (EACH_STYLE | {"ascii": ASCII, "colour": COLOUR}).items()
 }
 
 
@@ -472,7 +503,7 @@ def test_a_bar_is_longer_for_a_larger_reach_and_the_same_in_every_report() -> No
 def test_below_the_scale_an_arrow_is_the_longer_the_further_below() -> None:
     """Twenty cells are twelve decades, so that 1e-14 is ten cells below."""
     shown = [heat_bar(reach, 20).plain for reach in (9e-9, 1e-14, 1e-19, 1e-300, 0.0)]
-    assert shown == ["←", "←" + "─" * 9, "←" + "─" * 17, *["←" + "─" * 19] * 2]
+    assert shown == ["◄", "◄" + "━" * 9, "◄" + "━" * 17, *["◄" + "━" * 19] * 2]
     assert heat_bar(1e300, 20).plain == "█" * 20
 
 

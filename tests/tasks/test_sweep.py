@@ -468,7 +468,7 @@ def swept(targets: int, depths: Sequence[int], reach: Callable[[int, int], float
     return Sweep(names, (("depth", tuple(map(str, depths))),), named)
 
 
-BAR = re.compile(r"[█▉▊▋▌▍▎▏]+|←─*|not|finite|no|gradient|none")
+BAR = re.compile(r"[█▉▊▋▌▍▎▏]+|◄━*|not|finite|no|gradient|none")
 
 
 @pytest.mark.parametrize("width", [80, 120])

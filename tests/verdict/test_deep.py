@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -54,13 +55,12 @@ def complaints(body: dict[str, object]) -> list[str]:
 
 
 def test_a_probability_is_shown_only_when_asked(run: Run) -> None:
-    words = ["probe", "plain", "--depth", "4"]
-    plain, asked = (run(*words, *deep).out.splitlines() for deep in ([], ["--deep"]))
-    added = [line for line in asked if line not in plain]
-    assert added[0].startswith("trains  ")
-    assert [line for line in asked if line not in added] == plain
-    assert "training" not in json.loads(run(*words, "--format", "json").out)
-    body = json.loads(run(*words, "--deep", "--format", "json").out)
+    network = ["probe", "plain", "--depth", "4"]
+    plain, asked = (words(run(*network, *deep).out) for deep in ([], ["--deep"]))
+    [added] = re.findall(r"; \d+ % of small networks like it train with .* with SGD or Adam", asked)
+    assert asked.replace(added, "") == plain
+    assert "training" not in json.loads(run(*network, "--format", "json").out)
+    body = json.loads(run(*network, "--deep", "--format", "json").out)
     assert complaints(body) == []
     training = body["training"]
     assert training["signals"].keys() == set(Signals._fields)
@@ -194,34 +194,49 @@ def said(signals: Signals, **style: object) -> str:
     return render_report(made, Style(**style))
 
 
+def words(shown: str) -> str:
+    """Without its line breaks."""
+    return " ".join(shown.split())
+
+
 def test_what_weighs_against_it_is_said_worst_first() -> None:
     found = IDEAL._replace(
         decay=0.9, lost_inputs=3.0, lost_past=1.0, shattering=0.4, coherence=0.95
     )
-    shown = " ".join(said(found).split())
-    told = "shattering 0.400, inputs 3 decades alike, decay 0.9 decades, past fades 1 decade"
+    shown = words(said(found))
+    told = "after a small step another gradient (coherence 0.950), <1 % of the output tells inputs "
+    told += "apart, the gradient shrinks ×0.126, the past fades ×0.100"
     assert f"against it: {told} " in shown + " "
-    assert "coherence" not in shown  # -0.35 of log odds: too little to be told
+    assert "shattering" not in shown  # it follows from the coherence
+
+
+def test_a_network_that_trains_has_nothing_against_it_unless_more_is_asked_for() -> None:
+    signals = IDEAL._replace(decay=0.9)
+    assert "97 % of small networks like it train with SGD" in words(said(signals))
+    assert "against" not in said(signals)
+    asked = words(said(signals, verbose=True))
+    assert "against it: the gradient shrinks ×0.126 odds ×" in asked
 
 
 def test_nothing_weighs_against_an_ideal_network() -> None:
     shown = said(IDEAL)
-    assert "trains  99 % under SGD, >99 % under SGD or Adam" in shown
-    assert "against" not in shown
+    assert "99 % of small networks like it train with SGD, >99 % with SGD or Adam" in words(shown)
+    assert "against" not in shown + said(IDEAL, verbose=True)
+    assert "odds" not in shown
 
 
 def test_at_its_cap_a_signal_is_at_least_that() -> None:
-    shown = " ".join(said(CAPS._replace(coherence=0.0)).split())
-    for words in (
-        "decay 8 or more",
-        "activations grow 6 or more",
-        "inputs 4 or more",
-        "past fades 4 or more",
+    shown = words(said(CAPS._replace(coherence=0.0), verbose=True))
+    for cause in (
+        "the gradient shrinks ×1.0e-8 or less",
+        "activations grow ×1.0e6 or more",
+        "<1 % of the output tells inputs apart",
+        "the past fades ×1.0e-4 or less",
     ):
-        assert words in shown
+        assert cause in shown
     assert "coherence 0" in shown
-    assert "growth 2" not in shown  # -0.48
-    assert "odds ×1000 or more from the nearest boundary" in shown
+    assert "grows" not in shown  # -0.48
+    assert "odds ×1000 or more from the nearest other verdict" in shown
 
 
 def test_every_signal_has_words() -> None:
@@ -232,7 +247,7 @@ def test_every_signal_has_words() -> None:
 @given(any_signals(), st.integers(40, 100), st.booleans())
 def test_what_is_said_fits_the_width(signals: Signals, width: int, plain: bool) -> None:
     shown = said(signals, width=width, ascii=plain)
-    start = shown.index("trains  ")
+    start = shown.index("\nhealthy: ")
     assert max(map(len, shown[start:].splitlines())) <= width
     assert not plain or shown.isascii()
 

@@ -13,13 +13,12 @@ from gradprobe.render.compare import FOOTERS, align
 from gradprobe.render.html.scale import Scale, curve, scale_of
 from gradprobe.render.table import Column, columns_of, telling
 from gradprobe.render.text import (
-    decay_story,
     facts,
     seeds_lines,
     theory_lines,
-    training_lines,
 )
 from gradprobe.render.trial import trial_lines
+from gradprobe.render.verdict import training_lines, verdict_story
 from gradprobe.verdict.report import Finding, Report, Verdict
 
 _WIDE = Style(width=ENDLESS)
@@ -94,7 +93,7 @@ def report_view(report: Report, scale: Scale) -> ReportView:
         report=report,
         tone=tone(report.verdict),
         facts=facts(report),
-        decay=_story(report),
+        decay=_sentence(verdict_story(report)),
         lines=_lines(report),
         columns=columns,
         rows=_rows(report, scale, columns),
@@ -104,16 +103,8 @@ def report_view(report: Report, scale: Scale) -> ReportView:
     )
 
 
-def _story(report: Report) -> str:
-    """What of the gradient arrives, for somebody who has never seen the word reach."""
-    story, trunk, unit = decay_story(report.profile), report.profile.trunk, report.profile.unit
-    if not story or not trunk:
-        return story
-    over, _, rest = story.partition(", ")
-    _, _, steps = over.partition(" over ")
-    share = number(report.reach) + (" times" if (report.reach or 0) > 1 else " of")
-    ends = f"reaches {unit} {trunk[0].name} is {share} what leaves {unit} {trunk[-1].name}"
-    return f"The gradient that {ends}, {steps} later" + (f": {rest}" if rest else "")
+def _sentence(story: str) -> str:
+    return story[:1].upper() + story[1:]
 
 
 def _lines(report: Report) -> list[tuple[str, str]]:
