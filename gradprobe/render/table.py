@@ -25,6 +25,7 @@ from gradprobe.render.canvas import (
     scale,
     with_gaps,
 )
+from gradprobe.render.verdict import training_lines
 from gradprobe.verdict.report import Report, Severity
 
 MOST_ROWS = 24
@@ -33,21 +34,32 @@ _LEAST_BAR = 6  # where names need the room; fewer are no bar
 
 
 class Column(NamedTuple):
-    """One column of numbers: its header, its width, and how it reads a row."""
+    """One column of numbers: its header, its width, and how it reads a row.
+
+    ``words``: those by which a finding, or what weighs against a network, speaks of it.
+    """
 
     header: str
     width: int
     read: Callable[[RowProfile], str]
+    words: tuple[str, ...] = ()
 
 
 # In the order in which they find room; `reach` and the bar always do.
 COLUMNS = (
-    Column("gradient", 8, lambda row: number(row.gradient_norm)),
-    Column("output", 8, lambda row: number(row.activation_rms)),
-    Column("zeros", 5, lambda row: fraction(row.zero_fraction)),
-    Column("inputs", 7, lambda row: number(row.input_dependence)),
-    Column("∂weights", 8, lambda row: number(row.weight_gradient_norm)),
-    Column("weights", 8, lambda row: number(row.weight_norm)),
+    Column(
+        "gradient", 8, lambda row: number(row.gradient_norm), ("gradient passes", "gradient holds")
+    ),
+    Column("output", 8, lambda row: number(row.activation_rms), ("activations grow",)),
+    Column("zeros", 5, lambda row: fraction(row.zero_fraction), ("outputs are all zero",)),
+    Column("inputs", 7, lambda row: number(row.input_dependence), ("inputs apart", "are alike")),
+    Column("∂weights", 8, lambda row: number(row.weight_gradient_norm), ("zero gradient:",)),
+    Column(
+        "weights",
+        8,
+        lambda row: number(row.weight_norm),
+        ("all-zero weights", "constant weights", "parameters hold", "zero at the start"),
+    ),
     Column("parameters", 11, lambda row: f"{row.size:,}"),
 )
 # With --blocks, before the others.
@@ -85,7 +97,10 @@ def table(report: Report, style: Style, everything: bool) -> RenderableType:
     profile, rows = report.profile, report.rows
     name_width, kind_width = _widths(report, style)
     room = style.width - (name_width + 2) - (kind_width + 2 if kind_width else 0) - (8 + 2)
-    columns = columns_of(report, room - _BAR[0])
+    needed = sum(column.width + 2 for column in _spoken_of(report))
+    if kind_width and room - needed < _LEAST_BAR:
+        room, kind_width = room + kind_width + 2, 0
+    columns = columns_of(report, max(min(needed, room), room - _BAR[0]))
     room -= sum(column.width + 2 for column in columns)
     bar_width = min(_BAR[1], room) if room >= _LEAST_BAR else 0
     heads: list[tuple[str | Text, str]] = [(profile.unit[:name_width], "left")]
@@ -131,7 +146,7 @@ def _widths(report: Report, style: Style) -> tuple[int, int]:
 
 
 def columns_of(report: Report, room: int = ENDLESS) -> list[Column]:
-    """The columns that find room, with those that were asked for first."""
+    """The columns that find room: first those that a finding speaks of, or that were asked for."""
     requested: list[Column] = []
     if report.theory:  # the factor across the row, going back, and what it should be
         factors = report.profile.factors
@@ -145,13 +160,21 @@ def columns_of(report: Report, room: int = ENDLESS) -> list[Column]:
         requested += ATTENTION_COLUMNS
     if any(row.precision is not None for row in report.rows):
         requested += PRECISION_COLUMNS
-    columns = []
-    for column in (*requested, *COLUMNS):
+    spoken, every = _spoken_of(report), (*requested, *COLUMNS)
+    chosen: list[Column] = []
+    for column in sorted(every, key=lambda column: column not in spoken):
         if room < column.width + 2:
             break
-        columns.append(column)
+        chosen.append(column)
         room -= column.width + 2
-    return columns
+    return [column for column in every if column in chosen]
+
+
+def _spoken_of(report: Report) -> list[Column]:
+    """The columns of which a finding speaks, or what weighs against the network."""
+    reasons = [line.plain for line in training_lines(report, Style(ENDLESS))]
+    told = " ".join([*(finding.message for finding in report.findings), *reasons])
+    return [column for column in COLUMNS if any(word in told for word in column.words)]
 
 
 def _indent(row: RowProfile) -> str:

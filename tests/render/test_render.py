@@ -416,6 +416,31 @@ def test_columns_are_dropped_by_their_priority(width: int) -> None:
     assert len(shown) >= {40: 0, 60: 0, 80: 4, 140: 6, 240: 7}[width]
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+@pytest.mark.parametrize(
+    ("message", "header"),
+    [
+        ("activations grow 1.0e3 times", "output"),
+        ("no gradient passes row 3: its outputs are all zero", "zeros"),
+        ("1 % of the output tells inputs apart", "inputs"),
+        ("exactly zero gradient: 0.weight", "∂weights"),
+        ("all-zero weights that no step changes: 0.weight", "weights"),
+    ],
+)
+def test_a_column_that_a_finding_speaks_of_is_shown(width: int, message: str, header: str) -> None:
+    text = render_report(
+        replace(REPORTS["residual"], findings=(finding(message=message),)), Style(width)
+    )
+    sound(text, Style(width))
+    [heads] = [line.split() for line in text.splitlines() if line.startswith("row ")]
+    assert header in heads
+
+
+def test_a_column_of_what_weighs_against_it_is_shown() -> None:
+    text = render_report(UNCERTAIN, Style(40))
+    assert "inputs" in text[text.index("row ") :].splitlines()[0]
+
+
 # ---- theory beside measurement
 
 
