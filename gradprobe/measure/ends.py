@@ -22,6 +22,7 @@ from gradprobe.measure.graph import (
     saved,
     signed,
 )
+from gradprobe.measure.norms import shares_near
 from gradprobe.measure.states import Loops
 from gradprobe.measure.surroundings import UNKNOWN, LossProfile, Surroundings
 from gradprobe.model.sharded import is_sharded
@@ -39,6 +40,10 @@ _RANGES = {
     "Relu": (0.0, math.inf),
 }
 _STEPS = ("Round", "Sign", "Floor", "Ceil", "Trunc")  # their slope is zero everywhere
+# Nodes of which nothing is read, and of which each layer has some.
+_SILENT = frozenset(
+    "torch::autograd::AccumulateGrad T Add View UnsafeView Relu Gelu Transpose Permute".split()
+)
 _DISTANCES = frozenset(("MseLoss", "SmoothL1Loss", "HuberLoss"))
 _COMPARING = (*_DISTANCES, "Sub", "Rsub")
 _CROSS_ENTROPIES: dict[str, Callable[..., Tensor]] = {
@@ -55,6 +60,7 @@ class Graph:
     def __init__(self, loss: Tensor, output: Tensor | None) -> None:
         self.around, self.readable = UNKNOWN, True
         self.looked_at = 0
+        self.curved: dict[str, list[Tensor]] = {"Sigmoid": [], "Tanh": []}  # their outputs
         self.tail: set[Node] = set()
         with self._trying():
             self.around = Surroundings(losses=tuple(_losses(loss, output)))
@@ -82,8 +88,15 @@ class Graph:
     def _read(self, roots: list[Node | None], names: Mapping[int, str]) -> None:
         loops = Loops()
         for node in walk(roots):
-            loops.note(node)
-            self._note(node)
+            if kind_of(node) not in _SILENT:
+                loops.note(node)
+                self._note(node)
+        for kind, results in self.curved.items():
+            low, high = _RANGES[kind]
+            flat = max(shares_near(results, low, high, _FLAT), default=0.0)
+            if flat > self.around.flat:
+                self.around = self.around._replace(flat=flat, flat_kind=kind)
+            results.clear()
         state, before = loops.state(names), self.around.state
         if state is not None and (before is None or state.growth > before.growth):
             self.around = self.around._replace(state=state)
@@ -92,9 +105,9 @@ class Graph:
         around, kind = self.around, kind_of(node)
         if kind in ("Sigmoid", "Tanh") and self.looked_at < _CASCADE:
             self.looked_at += 1
-            share = _flat_share(kind, saved(node, "result"))
-            if share > around.flat:
-                around = around._replace(flat=share, flat_kind=kind)
+            result = saved(node, "result")
+            if result is not None and result.numel() >= 16:
+                self.curved[kind].append(result.flatten()[:_SAMPLE])
         elif kind in ("Softmax", "LogSoftmax"):
             around = _with_softmax(around, node, node in self.tail)
         elif kind in _STEPS:
@@ -105,11 +118,15 @@ class Graph:
             self.looked_at += 1
             entropies = (around.entropy, entropy_of(node, heads=2, queries=64))
             around = around._replace(entropy=min(filter(_present, entropies), default=None))
-        elif kind in ("Addmm", "Mm") and is_linear(node):
-            data = nodes_behind(node)[-2]
-            between = kind_of(behind_shapes(data)) == "Softmax"
-            around = around._replace(softmax_between=around.softmax_between + between)
+        elif kind in ("Addmm", "Mm") and _reads_softmax(node):
+            around = around._replace(softmax_between=around.softmax_between + 1)
         self.around = around
+
+
+def _reads_softmax(node: Node) -> bool:
+    """Whether it is a linear layer whose input is a softmax's output."""
+    data = node.next_functions[-2][0]
+    return kind_of(behind_shapes(data)) == "Softmax" and is_linear(node)
 
 
 def _is_of_one(node: Any) -> bool:
@@ -296,14 +313,6 @@ def _with_softmax(around: Surroundings, node: Node, behind: bool) -> Surrounding
     return around._replace(
         softmax_of_one=around.softmax_of_one or one, masked=around.masked or whole
     )
-
-
-def _flat_share(kind: str, result: Tensor | None) -> float:
-    if result is None or result.numel() < 16:
-        return 0.0
-    values = result.flatten()[:_SAMPLE]
-    values = (values + 1) / 2 if kind == "Tanh" else values
-    return float(((values < _FLAT) | (values > 1 - _FLAT)).float().mean())
 
 
 # ---- the input

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -150,7 +151,12 @@ _SHAPES = frozenset(
 
 def kind_of(node: Node | None) -> str:
     """``Softmax`` of a ``SoftmaxBackward0``."""
-    return node.name().rstrip("0123456789").removesuffix("Backward") if node else ""
+    return _kind(node.name()) if node else ""
+
+
+@cache
+def _kind(name: str) -> str:
+    return name.rstrip("0123456789").removesuffix("Backward")
 
 
 def saved(node: Node, name: str) -> Tensor | None:

@@ -71,7 +71,8 @@ def extremes(tensors: Sequence[Tensor]) -> list[tuple[float, float]]:
         if len(group) == 1:  # faster than along a dimension
             low, high = (end[None] for end in group[0].aminmax())
         else:
-            low, high = torch.stack(group).flatten(1).aminmax(dim=1)
+            stacked = torch.stack(group).flatten(1)
+            low, high = stacked.amin(1), stacked.amax(1)  # aminmax of rows takes ten times as long
         for index, ends in zip(alike, zip(low.tolist(), high.tolist(), strict=True), strict=True):
             results[index] = ends
     lows = _joined(tensors, [low for low, _ in results], min)
@@ -94,6 +95,19 @@ def _joined(
         for index, parts in zip(group, zip(*every, strict=True), strict=True):
             values[index] = join(list(parts))
     return values
+
+
+def shares_near(tensors: Sequence[Tensor], low: float, high: float, distance: float) -> list[float]:
+    """Of each tensor the share of elements within ``distance`` · (high - low) of one of the two."""
+    shares = [0.0] * len(tensors)
+    middle, half = (low + high) / 2, (0.5 - distance) * (high - low)
+    for alike in _groups(tensors):
+        group = [tensors[i] for i in alike]
+        stacked = torch.stack(group) if len(group) > 1 else group[0][None]
+        away = (stacked - middle if middle else stacked).abs() > half
+        for index, share in zip(alike, away.flatten(1).float().mean(1).tolist(), strict=True):
+            shares[index] = share
+    return shares
 
 
 def extremes_of(

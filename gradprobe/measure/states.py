@@ -41,12 +41,13 @@ class Loops:
 
     def note(self, node: Node) -> None:
         """See whether ``node`` multiplies by a weight."""
-        operands = _OPERANDS.get(kind_of(node), {})
-        sides = {place: node.next_functions[place][0] for place in operands}
-        for place, behind in sides.items():
-            weight = weight_behind(behind)
-            [other] = set(sides) - {place}
-            if weight is not None and not _is_data(sides[other]):
+        operands = _OPERANDS.get(kind_of(node))
+        if operands is None:
+            return
+        behind = node.next_functions
+        for place, other in (tuple(operands), tuple(operands)[::-1]):
+            weight = weight_behind(behind[place][0])
+            if weight is not None and not _is_data(behind[other][0]):
                 self.uses.setdefault(id(weight), []).append(_Use(node, operands[other]))
 
     def weights(self) -> list[int]:
