@@ -72,7 +72,7 @@ def _layers(
     size = options.batch_size or spec.input.batch_size or DEFAULT_BATCH_SIZE
     size = size if batch is None else batch.inputs.shape[0]
     try:
-        planned = plan(spec, size, options.limits, streams)
+        planned = plan(spec, size, options.limits, options.stream or (None if streams else False))
         if options.stream or (streams and not fits(planned, options.limits)):
             network: Network = streamed(planned, spec, options.seed, dtype, device)
         else:

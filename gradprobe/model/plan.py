@@ -66,12 +66,12 @@ class Planned(NamedTuple):
 
 
 def plan(
-    spec: NetworkSpec, batch_size: int, limits: Limits | None = None, streams: bool = False
+    spec: NetworkSpec, batch_size: int, limits: Limits | None = None, streams: bool | None = False
 ) -> Planned:
     """The network as one chain, every size filled in on the meta device, within ``limits``.
 
     Args:
-        streams: whether it may be made one block at a time where it does not fit as a whole.
+        streams: whether it is made one block at a time; ``None``: where it does not fit as a whole.
 
     Raises:
         InputError: shapes do not fit, an argument is refused by torch, no parameter, too large.
@@ -87,7 +87,8 @@ def plan(
     whole = _combine(LayerSpec("sequential"), (tuple(layers),), out)
     if whole.parameters == 0:
         raise spec.error("the network has no trainable parameters", spec.layers[0].place)
-    if streams and not fits(whole, limits):
+    small_enough = whole.parameters <= limits.parameters and streams is None
+    if (streams or small_enough) and not fits(whole, limits):
         check_blocks(spec, whole, limits)
     else:
         check_whole(spec, whole, batch_size, limits)
