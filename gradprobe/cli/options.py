@@ -14,6 +14,7 @@ from gradprobe.errors import InputError
 from gradprobe.spec.network import is_target
 from gradprobe.spec.options import (
     DTYPES,
+    NEVER,
     SEVERITIES,
     ProbeOptions,
     RunOptions,
@@ -147,6 +148,8 @@ def loaded(
     about, options = with_loss(about, options)
     spec = load_target(target, about)
     given.require_effect([target], [kind_of(spec)])
+    if options.overfit == NEVER and options.overfit_time is not None:
+        raise InputError("--overfit-time is the time of a trial, and there is none: --overfit")
     return spec, options
 
 

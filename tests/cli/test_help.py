@@ -119,6 +119,10 @@ def test_a_file_of_code_lists_its_models(run: Run, folder: Path) -> None:
     for name in ("Block", "Net", "make_net"):
         assert f"gradprobe probe src/model.py:{name}" in ended.err
     assert "holds weights" in run("probe", "weights.pt").err
+    assert "holds weights" in run("check", "weights.pt").out
+    assert "gradprobe check nets checks every spec" in run("probe", "nets").err
+    assert "the target's name is empty" in run("probe", "").err
+    assert "there is none: --overfit" in run("probe", "plain", "--overfit-time", "3").err
 
 
 def test_the_second_command_is_the_first_answer(run: Run, folder: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+from gradprobe.errors import InputError
 from gradprobe.spec.network import (
     ArchitectureSpec,
     CodeSpec,
@@ -84,6 +85,8 @@ def load(target: str, options: TargetOptions | None = None) -> Target:
         InputError: there is no such target, or it is none of these.
     """
     options = options or TargetOptions()
+    if not target:
+        raise InputError("the target's name is empty")
     source = next(source for source in SOURCES if source.matches(target))
     spec = source.load(target, options)
     weights = options.weights.weights

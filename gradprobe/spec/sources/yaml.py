@@ -68,7 +68,8 @@ def read_bytes(target: str) -> bytes:
     path = Path(target)
     try:
         if path.is_dir():
-            raise InputError(f"{target} is a directory: name a spec file in it")
+            hint = f"gradprobe check {target} checks every spec below it"
+            raise InputError(f"{target} is a directory: name a spec file in it", hint=hint)
         return read_start(path, MAX_BYTES + 1)
     except OSError as error:
         hint = near_file(path, "plain", "residual")

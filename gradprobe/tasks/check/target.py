@@ -24,6 +24,7 @@ from gradprobe.spec.network import (
 )
 from gradprobe.spec.options import CheckOptions
 from gradprobe.spec.sources import huggingface, named, table
+from gradprobe.spec.sources.hints import is_no_target, refuse
 from gradprobe.spec.sources.huggingface import ArchitectureOptions
 from gradprobe.spec.sources.python import CodeOptions
 from gradprobe.spec.sources.stack import STACKS
@@ -64,6 +65,8 @@ def read(name: str, options: CheckOptions, entry: Entry | None, allow_code: bool
     Raises:
         InputError: it cannot be read, or it is code and that is not allowed.
     """
+    if entry is None and is_no_target(name):
+        refuse(name, TargetOptions())
     if entry is None and not names_network(name) and not _is_json(name):
         return Target(name, read_bytes(name), options)
     if entry is None and name in STACKS:
