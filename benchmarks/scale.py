@@ -2,6 +2,7 @@
 
     python benchmarks/scale.py                    # every case, with a few of its blocks
     python benchmarks/scale.py 7B --blocks 32     # one case with so many blocks, here all
+    python benchmarks/scale.py --equal            # 10⁸ weights, streamed and in memory
     python benchmarks/scale.py --cost             # time over depth, 10 to 10,000 blocks of width 16
 
 Each case is one process: a probe with ``--stream``. The limit is what nothing can be faster than
@@ -180,14 +181,29 @@ def cost() -> None:
     print(f"exponent from 100 on: {math.log10(times[10_000] / times[100]) / 2:.2f}")
 
 
+def equal() -> None:
+    """Print whether a streamed probe gives every number of the network in memory."""
+    from gradprobe.worker.run import measure_target
+
+    stack = StackOptions(depth=24, width=2048)
+    target = load_target("residual", TargetOptions(stack=stack))
+    for dtype in ("float32", "float64"):
+        both = [measure_target(target, ProbeOptions(dtype=dtype, stream=s)) for s in (True, False)]
+        same = repr(both[0]) == repr(both[1])
+        print(f"{dtype}, {both[0].profile.parameters:,} parameters: equal to the last bit: {same}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("case", nargs="?", choices=CASES)
     parser.add_argument("--blocks", type=int)
+    parser.add_argument("--equal", action="store_true")
     parser.add_argument("--cost", action="store_true")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.cost:
+    if options.equal:
+        equal()
+    elif options.cost:
         cost()
     elif options.here:
         print(json.dumps(run(options.case, options.blocks)))
