@@ -75,7 +75,7 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "theory": ("--theory", LAYERS),
     "rows": ("--rows *", f"{BUILT} config"),
     "deep": ("--deep", ALL),
-    "stream": ("--stream", LAYERS),
+    "stream": ("--stream", f"{LAYERS} config"),
     "lr": ("--lr 0.1", ALL),
     "overfit": ("--overfit", ALL),
     "overfit_time": ("--overfit --overfit-time 3", ALL),
