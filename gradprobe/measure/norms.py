@@ -113,8 +113,12 @@ def shares_near(tensors: Sequence[Tensor], low: float, high: float, distance: fl
 def extremes_of(
     keyed: Iterable[tuple[int, nn.Parameter]],
 ) -> dict[int, tuple[float, float]]:
-    """By key, the smallest and the largest element of each weight that is trained."""
-    trained = {key: p.detach() for key, p in keyed if p.requires_grad and p.dim() > 1 and p.numel()}
+    """By key, the smallest and the largest element of each weight that is trained.
+
+    A scale for each channel, of shape (C, 1, 1), is no weight.
+    """
+    weights = ((key, p) for key, p in keyed if p.requires_grad and p.dim() > 1 and p.numel())
+    trained = {key: p.detach() for key, p in weights if p.dim() == 2 or max(p.shape) < p.numel()}
     real = {key: p for key, p in trained.items() if p.is_floating_point() and _is_dense(p)}
     return dict(zip(real, extremes(list(real.values())), strict=True))
 

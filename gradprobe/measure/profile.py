@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -180,7 +180,7 @@ class GradientProfile:
 
     @cached_property
     def _towers(self) -> list[tuple[RowProfile, ...]]:
-        return towers(self.ran)
+        return towers(_in_training(self.ran))
 
     @cached_property
     def parts(self) -> tuple[GradientProfile, ...]:
@@ -314,6 +314,21 @@ class GradientProfile:
 def from_one(ratio: float | None) -> float:
     """|ln ratio|: how far a reach or a decay is from 1; infinite where it is no positive number."""
     return abs(math.log(ratio)) if ratio and 0 < ratio < math.inf else math.inf
+
+
+def _in_training(rows: Sequence[RowProfile]) -> Sequence[RowProfile]:
+    """The rows without a frozen backbone in front of what is trained, and without a frozen judge.
+
+    No gradient is needed there. Where nothing is trained all rows are left.
+    """
+    kept, trains = [], False
+    for row in rows:
+        trainable = any(p.trainable for p in row.parameters)
+        trains |= trainable
+        lost = row.status is RowStatus.NO_GRADIENT
+        if trainable or not (lost or row.parameters) or (trains and not (lost and row.parameters)):
+            kept.append(row)
+    return kept if trains else rows
 
 
 def _ratio(numerator: float | None, denominator: float | None) -> float | None:

@@ -114,3 +114,33 @@ def test_two_embeddings_of_one_body_are_no_towers() -> None:
 
     report = gradprobe.probe(Sum(), inputs())
     assert ends(report.profile) == [("token", "body.2")]
+
+
+class Judged(nn.Module):
+    """Two frozen layers in front, and a frozen judge whose answer is taken without a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.given = nn.ModuleList(nn.Linear(5, 5) for _ in range(2)).requires_grad_(False)
+        self.learned = nn.ModuleList(nn.Linear(5, 5) for _ in range(3))
+        self.judge = nn.ModuleList(nn.Linear(5, 5) for _ in range(4)).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        wanted = x
+        with torch.no_grad():
+            for layer in self.judge:
+                wanted = layer(wanted)
+        for layer in self.given:
+            x = layer(x).relu()
+        for layer in self.learned:
+            x = layer(x).tanh()
+        return (x - wanted).square().mean()
+
+
+def test_the_trunk_is_of_what_is_trained() -> None:
+    x = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    report = gradprobe.probe(Judged(), x, loss=lambda out: out)
+    names = [row.name for row in report.profile.trunk]
+    assert names == ["learned.0", "learned.1"]
+    assert report.verdict == "healthy"

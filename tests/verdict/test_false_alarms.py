@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 import gradprobe
 from gradprobe.verdict.report import Report
@@ -316,3 +317,27 @@ def test_what_the_loss_cannot_depend_on_is_named_once() -> None:
     assert [alarm.partition(" no gradient, ")[2] for alarm in alarms(report)] == [
         "the loss does not depend on them: inner.2.bias"
     ]
+
+
+class Scaled(nn.Module):
+    """A layer whose lengths or scales are positive by their nature, as weights are not."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        conv = nn.Conv1d(16, 16, 3, padding=1)
+        self.layer = parametrizations.weight_norm(conv) if how == "weight_norm" else conv
+        self.scale = nn.Parameter(torch.full((1, 16, 1), 0.1)) if how == "layer scale" else 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.scale * self.layer(x).relu()
+        return out
+
+
+@pytest.mark.parametrize("how", ["weight_norm", "layer scale"])
+def test_lengths_and_scales_are_no_weights_of_one_sign(how: str) -> None:
+    draw = torch.Generator().manual_seed(0)
+    alike = 1 + 0.01 * torch.randn(8, 16, 6, generator=draw)
+    torch.manual_seed(0)
+    model = nn.Sequential(*(Scaled(how) for _ in range(4)))
+    rules = {finding.rule for finding in gradprobe.probe(model, alike).findings}
+    assert not rules & {"GP707", "GP709"}

@@ -16,6 +16,7 @@ _GROWS = 1e3  # times the first step's RMS, at the least
 _ALIKE = 0.05  # input dependence: sound rows keep 0.1 or more
 _SHARP = 0.03  # entropy of attention: below it 0 of 6 labelled networks trained, to 0.1 5 of 8
 _LOGITS = ("NllLoss", "NllLoss2D", "CrossEntropy", "BinaryCrossEntropyWithLogits")
+_LENGTHS = ("original0", "weight_g")  # torch's names for what weight_norm holds beside directions
 _CLIPPED = {"Relu": "ReLU", "Hardtanh": "ReLU6"}
 
 
@@ -159,7 +160,7 @@ def one_sided(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     """
     for row in profile.ran:
         has = row.input_dependence
-        signs = any(p.dimensions > 1 and _one_sign(p) for p in row.parameters)
+        signs = any(_is_matrix(p) and _one_sign(p) for p in row.parameters)
         if has and has < _ALIKE and signs and "Embedding" not in row.contains:
             message = f"behind row {row.name} all samples are alike ({fraction(has)} tells them "
             message += "apart): its weights all have the same sign"
@@ -245,7 +246,12 @@ def sharp_attention(profile: GradientProfile, limits: Thresholds) -> Iterator[Cl
 def _weights(profile: GradientProfile) -> list[tuple[RowProfile, ParameterProfile]]:
     """The weights that are trained, with their rows."""
     rows = [row for row in profile.rows if not row.level]
-    return [(r, p) for r in rows for p in r.parameters if p.trainable and p.dimensions > 1]
+    return [(r, p) for r in rows for p in r.parameters if p.trainable and _is_matrix(p)]
+
+
+def _is_matrix(parameter: ParameterProfile) -> bool:
+    """Whether it is one, and not the lengths that weight normalisation holds beside its rows."""
+    return parameter.dimensions > 1 and parameter.name.rpartition(".")[2] not in _LENGTHS
 
 
 def _one_sign(parameter: ParameterProfile) -> bool:
