@@ -544,10 +544,10 @@ def test_with_a_probability_it_says_its_range() -> None:
 
 
 COLOURS = {
-    "settled": (on_edge(1e-2, 2.0, 2.0, 2.0), "\x1b[1;32mseeds"),
-    "settled and bad": (on_edge(1e-4, -2.0, -2.0, -2.0), "\x1b[1;31mseeds"),
-    "not settled": (on_edge(1e-2, 2.0, 2.0), "\x1b[1;33mseeds"),
-    "flips": (of(*["healthy"] * 30, "weak"), "\x1b[1;33mseeds"),
+    "settled": (on_edge(1e-2, 2.0, 2.0, 2.0), "\x1b[1;38;5;28mseeds"),
+    "settled and bad": (on_edge(1e-4, -2.0, -2.0, -2.0), "\x1b[1;38;5;196mseeds"),
+    "not settled": (on_edge(1e-2, 2.0, 2.0), "\x1b[1;38;5;166mseeds"),
+    "flips": (of(*["healthy"] * 30, "weak"), "\x1b[1;38;5;166mseeds"),
 }
 
 
