@@ -44,6 +44,10 @@ class Judged(NamedTuple):
     score: float  # the higher, the better
     uncertain: bool = False
 
+    @property
+    def passes(self) -> bool:
+        return not self.fails and not self.uncertain
+
 
 def probabilities(profile: dict[str, Any]) -> Probability:
     return probability(Signals(**profile["signals"])) if profile["signals"] else HOPELESS
