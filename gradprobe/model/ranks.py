@@ -65,7 +65,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
     while True:
         if isinstance(module, DataParallel | DistributedDataParallel):
             module = module.module
-        elif isinstance(inner := module._modules.get("_orig_mod"), nn.Module):
+        elif isinstance(inner := dict(module.named_children()).get("_orig_mod"), nn.Module):
             module = inner
         else:
             return module

@@ -546,7 +546,7 @@ class Net(nn.Module):
 
 
 def test_a_spec_and_the_same_network_in_python_have_the_same_profile(
-    probe: Run, tmp_path: Path
+    probe: Run, run: Run, tmp_path: Path
 ) -> None:
     spec = gradprobe.load(str(ROOT / "model_specs" / "residual_mlp.yaml"))
     network = build(spec, seed=3, dtype=torch.float64)
@@ -554,7 +554,7 @@ def test_a_spec_and_the_same_network_in_python_have_the_same_profile(
     options = ("--seed", "3", "--dtype", "float64", *JSON)
     inputs = ("--input", "shape=32,64", "--arg", "weights=weights.pt")
     mine = report(probe(RESIDUAL_MLP, *inputs, *options))
-    theirs = report(probe(RESIDUAL_MLP, *options, target=spec.source))
+    theirs = report(run("probe", spec.source, *options))
     assert len(mine["rows"]) == len(theirs["rows"]) == 27
     numbers = ("gradient_norm", "reach", "activation_rms", "input_dependence", "zero_fraction")
     numbers += ("weight_norm", "weight_gradient_norm")

@@ -284,8 +284,8 @@ def test_a_threshold_that_somebody_set_does_not_hide_a_shattered_gradient() -> N
     assert diagnose(with_reach(3e-3), limits, training=good)[1] is Verdict.WEAK
     made = replace(report(with_reach(3e-3)), training=good, config={"thresholds": limits})
     shown = render_report(made)
-    assert "not what decides here" in shown
-    assert "boundary" not in shown
+    assert "does not decide here: a threshold was set" in shown
+    assert "odds" not in shown
 
 
 class Own(nn.GRUCell):
