@@ -65,7 +65,8 @@ def unwrapped(module: nn.Module) -> nn.Module:
     while True:
         if isinstance(module, DataParallel | DistributedDataParallel):
             module = module.module
-        elif isinstance(inner := dict(module.named_children()).get("_orig_mod"), nn.Module):
+        # A scripted module's are no dictionary, and have no get.
+        elif "_orig_mod" in module._modules and (inner := module._modules["_orig_mod"]) is not None:
             module = inner
         else:
             return module

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers.commands import Run
+from helpers.projects import SPEC
 
 from gradprobe.cli.app import COMMANDS
 from gradprobe.cli.examples import EXAMPLES
@@ -39,13 +40,6 @@ class Net(nn.Module):
 
 def make_net(layers=2):
     return Net(layers)
-"""
-SPEC = """\
-input: {shape: [8]}
-layers:
-  - Linear: {out_features: 8}
-  - repeat: {times: 3, layers: [residual: [Linear: {out_features: 8}, Tanh]]}
-  - Linear: {out_features: 4}
 """
 
 

@@ -38,15 +38,6 @@ pytestmark = pytest.mark.usefixtures("forked_workers")
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory, and no CI around it."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
-
-
-@pytest.fixture
 def check(run: Run, folder: Path, shared_cache: Path) -> Run:
     def call(*arguments: str) -> Result:
         return run("check", "--cache-dir", str(shared_cache), *arguments)

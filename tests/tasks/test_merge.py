@@ -27,14 +27,6 @@ target = "mymodel:Net"
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
-
-
-@pytest.fixture
 def check(run: Run, folder: Path, shared_cache: Path) -> Run:
     def call(*arguments: str) -> Result:
         quick = ("--no-overfit", "--no-deep", "--cache-dir", str(shared_cache))
