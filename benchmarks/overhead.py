@@ -4,6 +4,7 @@
     python benchmarks/overhead.py --trial
     python benchmarks/overhead.py --look
     python benchmarks/overhead.py --watch
+    python benchmarks/overhead.py --floor    # narrow networks, and the tensor operations alone
 
 For each network, in one run and in turn: a bare step (forward, loss, backward into ``.grad``), the
 forum's loop over ``named_parameters()`` after such a step, and one probe with every column of the
@@ -31,10 +32,11 @@ import torch
 from torch import nn
 
 import gradprobe
+from gradprobe.measure.norms import activation_stats, extremes, norms
 from gradprobe.measure.one_pass import measure
 from gradprobe.measure.overfit import overfit
 from gradprobe.measure.take import further, look_again
-from gradprobe.model.build import build
+from gradprobe.model.build import Network, build
 from gradprobe.model.losses import projection
 from gradprobe.model.make import module_subject
 from gradprobe.model.subject import subject_of
@@ -88,6 +90,39 @@ def steps(case: str) -> dict[str, Callable[[], object]]:
         return measure(subject)
 
     return {"bare": bare, "forum loop": forum, "gradprobe": probe}
+
+
+def floor(case: str, rounds: int) -> str:
+    """A probe, and its tensor operations alone, in bare steps."""
+    network, x = model_of(case)
+    assert isinstance(network, Network)
+    subject = subject_of(network, x, _half_square)
+    weights = list(network.parameters())
+    matrices = [weight for weight in weights if weight.dim() > 1]
+
+    def bare() -> object:
+        network.zero_grad(set_to_none=True)
+        subject.loss(network(x)).backward()
+        return None
+
+    def operations() -> object:
+        outputs = [x]
+        for row in subject.rows:
+            outputs.append(row.module(outputs[-1]))
+        values = torch.autograd.grad(subject.loss(outputs[-1]), [*outputs[1:], *weights])
+        with torch.no_grad():
+            return norms([*values, *weights]), activation_stats(outputs[1:]), extremes(matrices)
+
+    todo = {"bare": bare, "tensor operations": operations, "probe": lambda: measure(subject)}
+    seconds: dict[str, list[float]] = {name: [] for name in todo}
+    for _ in range(rounds):
+        for name, step in todo.items():
+            start = time.process_time()
+            step()
+            seconds[name].append(time.process_time() - start)
+    bare_step = statistics.median(seconds.pop("bare"))
+    told = (f"{name} {statistics.median(times) / bare_step:.2f}" for name, times in seconds.items())
+    return f"{case:18}" + ", ".join(told)
 
 
 def trial(case: str) -> str:
@@ -221,6 +256,7 @@ def main() -> None:
     parser.add_argument("--trial", action="store_true")
     parser.add_argument("--look", action="store_true")
     parser.add_argument("--watch", action="store_true")
+    parser.add_argument("--floor", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.child:
@@ -229,6 +265,10 @@ def main() -> None:
     if arguments.look:
         for case in arguments.case or ("ResNet-50", GPT2):
             print(look(case), flush=True)
+        return
+    if arguments.floor:
+        for case in arguments.case or ("50 x 64", "1000 x 64"):
+            print(floor(case, arguments.rounds), flush=True)
         return
     if arguments.watch:
         for case in arguments.case or ("50 x 1024", GPT2):

@@ -78,7 +78,7 @@ def count(value: int) -> str:
 
 def all_finite(*values: float | None) -> bool:
     """Whether each value that is there is finite."""
-    return all(value is None or math.isfinite(value) for value in values)
+    return all(map(math.isfinite, [value for value in values if value is not None]))
 
 
 def finite(value: float | None) -> float | None:

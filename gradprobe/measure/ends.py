@@ -44,6 +44,7 @@ _STEPS = ("Round", "Sign", "Floor", "Ceil", "Trunc")  # their slope is zero ever
 _SILENT = frozenset(
     "torch::autograd::AccumulateGrad T Add View UnsafeView Relu Gelu Transpose Permute".split()
 )
+_LINEAR = frozenset(("Addmm", "Mm"))
 _DISTANCES = frozenset(("MseLoss", "SmoothL1Loss", "HuberLoss"))
 _COMPARING = (*_DISTANCES, "Sub", "Rsub")
 _CROSS_ENTROPIES: dict[str, Callable[..., Tensor]] = {
@@ -86,11 +87,12 @@ class Graph:
             self.around, self.readable = UNKNOWN, False
 
     def _read(self, roots: list[Node | None], names: Mapping[int, str]) -> None:
-        loops = Loops()
-        for node in walk(roots):
-            if kind_of(node) not in _SILENT:
-                loops.note(node)
-                self._note(node)
+        loops = Loops(roots)
+        kinds = list(map(kind_of, loops.nodes))
+        silent = _SILENT if "Softmax" in kinds else _SILENT | _LINEAR
+        for node, kind in zip(loops.nodes, kinds, strict=True):
+            if kind not in silent:
+                self._note(node, kind)
         for kind, results in self.curved.items():
             low, high = _RANGES[kind]
             flat = max(shares_near(results, low, high, _FLAT), default=0.0)
@@ -101,8 +103,8 @@ class Graph:
         if state is not None and (before is None or state.growth > before.growth):
             self.around = self.around._replace(state=state)
 
-    def _note(self, node: Node) -> None:
-        around, kind = self.around, kind_of(node)
+    def _note(self, node: Node, kind: str) -> None:
+        around = self.around
         if kind in ("Sigmoid", "Tanh") and self.looked_at < _CASCADE:
             self.looked_at += 1
             result = saved(node, "result")
@@ -118,7 +120,7 @@ class Graph:
             self.looked_at += 1
             entropies = (around.entropy, entropy_of(node, heads=2, queries=64))
             around = around._replace(entropy=min(filter(_present, entropies), default=None))
-        elif kind in ("Addmm", "Mm") and _reads_softmax(node):
+        elif kind in _LINEAR and _reads_softmax(node):
             around = around._replace(softmax_between=around.softmax_between + 1)
         self.around = around
 

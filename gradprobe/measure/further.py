@@ -24,7 +24,7 @@ from gradprobe.measure.surroundings import NOTHING, Further, StateProfile
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.seeds import derive
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import nodes_behind, tensors_in, walk, with_tensor
+from gradprobe.model.tensors import nodes_behind, tensors_in, with_tensor
 
 _STEP = 0.003  # along the gradient, of the norm of all weights
 _LARGER = 1.5  # times a loop's weights: some hundred steps of Adam at 1e-3 move them as far
@@ -247,7 +247,4 @@ def _state(
 
 
 def _loops(output: Any) -> Loops:
-    loops = Loops()
-    for node in walk([tensor.grad_fn for tensor in tensors_in(output)]):
-        loops.note(node)
-    return loops
+    return Loops([tensor.grad_fn for tensor in tensors_in(output)])

@@ -7,7 +7,8 @@ state, or a part of what holds it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch.autograd.graph import Node
 
 from gradprobe.measure.graph import behind_shapes, kind_of, next_behind, saved, weight_behind
 from gradprobe.measure.surroundings import StateProfile
+from gradprobe.model.tensors import walk
 
 _LOOP = 3  # as many uses of one weight may be steps of a loop
 _STEPS = 64  # steps that are looked at, the first and the last among them
@@ -34,13 +36,17 @@ class _Use(NamedTuple):
 
 
 class Loops:
-    """The nodes that multiply by a weight, by the weight."""
+    """The nodes behind ``roots``, and those of them that multiply by a weight of a loop, by it."""
 
-    def __init__(self) -> None:
+    def __init__(self, roots: Collection[Node | None]) -> None:
+        again: list[Node] = []
+        self.nodes = list(walk(roots, again))
         self.uses: dict[int, list[_Use]] = {}
+        if max(Counter(again).values(), default=0) >= _LOOP - 1:  # else no weight is used so often
+            for node in self.nodes:
+                self._note(node)
 
-    def note(self, node: Node) -> None:
-        """See whether ``node`` multiplies by a weight."""
+    def _note(self, node: Node) -> None:
         operands = _OPERANDS.get(kind_of(node))
         if operands is None:
             return

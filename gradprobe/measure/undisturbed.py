@@ -30,7 +30,7 @@ def undisturbed(model: nn.Module, modules: list[nn.Module] | None = None) -> Ite
     """
     modules = modules or modules_of(model)
     own_code = not isinstance(model, Network)
-    attributes = [_Attributes(module, own_code) for module in modules]
+    attributes = [_Attributes(m, own_code) for m in modules if own_code or m._buffers]
     tensors = {id(t): t for module in modules for t in _changing(module, own_code)}
     with torch.inference_mode(False):  # a copy made in it could not be trained
         values = [_Values(tensor) for tensor in tensors.values()]

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_PLAIN = frozenset((Tensor, nn.Parameter))
+
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether it is a DTensor."""
-    return hasattr(tensor, "full_tensor")
+    return type(tensor) not in _PLAIN and hasattr(tensor, "full_tensor")
 
 
 def class_of(module: nn.Module) -> type[nn.Module]:

@@ -87,16 +87,23 @@ def nodes_behind(node: Node) -> list[Node]:
     return [n for n, _ in node.next_functions if n is not None]
 
 
-def walk(roots: Collection[Node | None]) -> Iterator[Node]:
-    """Each node of the graph behind ``roots`` once."""
+def walk(roots: Collection[Node | None], again: list[Node] | None = None) -> Iterator[Node]:
+    """Each node of the graph behind ``roots`` once.
+
+    Args:
+        again: gets the nodes that are reached by a further way, as often as they are.
+    """
     stack = [node for node in roots if node is not None]
     seen = set(stack)
     while stack:
         node = stack.pop()
         yield node
-        new = [n for n in nodes_behind(node) if n not in seen]
-        seen.update(new)
-        stack += new
+        for behind, _ in node.next_functions:
+            if behind not in seen and behind is not None:
+                seen.add(behind)
+                stack.append(behind)
+            elif again is not None and behind is not None:
+                again.append(behind)
 
 
 def beside(main: Any, output: Any) -> list[Tensor]:
