@@ -1,4 +1,5 @@
-"""Every ``console`` block of the README and of docs/ prints what stands below its commands.
+"""Every ``console`` block of the README and of docs/ prints what stands below its commands; all
+other blocks are run by ``test_examples.py``.
 
 A document's blocks run one after the other in one folder; a block with ``title=FILE`` is that file.
 Numbers and bars may differ in the last digit on another processor, so they are compared by place
@@ -17,8 +18,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import yaml
-from helpers.documents import CI, FILES
 from helpers.places import ROOT
 
 from gradprobe.verdict.report import Verdict
@@ -172,28 +171,3 @@ def test_the_glossary_has_every_verdict_and_names_what_the_code_has() -> None:
     code = "\n".join(path.read_text() for path in (ROOT / "gradprobe").rglob("*.py"))
     names = [name for cells in words.values() for name in re.findall(r"`([\w.]+)`", cells[3])]
     assert [name for name in names if not re.search(rf"\b{re.escape(name)}\b", code)] == []
-
-
-# ---- what docs/ci.md says to copy
-
-
-def scripts() -> list[str]:
-    """The commands of gradprobe in the workflow and in the GitLab job."""
-    github = yaml.safe_load(FILES[".github/workflows/gradprobe.yml"])
-    gitlab = yaml.safe_load(FILES[".gitlab-ci.yml"])
-    lines = [step.get("run", "") for step in github["jobs"]["gradprobe"]["steps"]]
-    lines += gitlab["gradprobe"]["script"]
-    return [line for line in lines if line.startswith("gradprobe ")]
-
-
-@pytest.mark.slow
-def test_what_a_ci_job_runs_works_and_leaves_what_it_uploads(tmp_path: Path) -> None:
-    environment = prepared(tmp_path)
-    for name, body in FILES.items():
-        write(tmp_path, name, body)
-    assert len(scripts()) == 2
-    for script in scripts():
-        ran(f"$ {script}", tmp_path, environment)
-        for output in re.findall(r"=(\S+)", script):
-            assert (tmp_path / output).stat().st_size > 0
-            assert CI.count(output) >= 2  # the job uploads what it writes

@@ -7,8 +7,7 @@ import re
 from helpers.places import ROOT
 
 FILE = re.compile(r"```\w+ title=(\S+)\n(.*?)```", re.DOTALL)
-CI = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
-FILES = dict(FILE.findall(CI))
+FILES = dict(FILE.findall((ROOT / "docs" / "ci.md").read_text(encoding="utf-8")))
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
