@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two threads on a busy machine wait
 
+import compileall
 import multiprocessing
 import random
 import subprocess
@@ -13,13 +14,27 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+# Where no bytecode is to be written, in a container say, that of the test files and of the package
+# is, or each worker would rewrite all assertions, and each process compile the package, anew.
+DONT_WRITE, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+
 import numpy as np
 import pytest
 import torch
 from helpers.commands import Result
+from helpers.places import ROOT
 
 from gradprobe.cli.main import main
 from gradprobe.spec.network import NetworkSpec
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if DONT_WRITE and not hasattr(config, "workerinput"):
+        compileall.compile_dir(ROOT / "gradprobe", quiet=2)
+
+
+def pytest_collection_finish() -> None:
+    sys.dont_write_bytecode = DONT_WRITE
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -40,7 +55,8 @@ def _same_draws() -> None:
     """What a test draws depends on no other test, and on no run's seed."""
     random.seed(0)
     np.random.seed(0)
-    torch.manual_seed(0)
+    # torch.manual_seed also notes for each kind of accelerator, with the stack, what is to be done.
+    torch.default_generator.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

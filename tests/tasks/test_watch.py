@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +31,36 @@ def train(steps: int = 5, depth: int = 3, activation: type[nn.Module] = nn.Tanh)
     return [p.detach().clone() for p in model.parameters()]
 
 
-def test_the_first_step_and_every_so_many(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.fixture
+def logged() -> Iterator[list[logging.LogRecord]]:
+    """What gradprobe logs, from INFO on."""
+    logger, handler = logging.getLogger("gradprobe"), BufferingHandler(1000)
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    yield handler.buffer
+    logger.removeHandler(handler)
+    logger.setLevel(logging.NOTSET)
+
+
+def test_the_first_step_and_every_so_many(tmp_path: Path, logged: list[logging.LogRecord]) -> None:
     alone = train()
     file = tmp_path / "reports.jsonl"
-    with caplog.at_level(logging.INFO, "gradprobe"), gradprobe.watch(every=2, file=file) as watch:
+    with gradprobe.watch(every=2, file=file) as watch:
         result = train()
         assert [r.target for r in watch.reports] == [f"step {n} of SGD" for n in (1, 2, 4)]
     assert all(torch.equal(a, b) for a, b in zip(alone, result, strict=True))
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["verdict"] for line in lines] == [str(r.verdict) for r in watch.reports]
-    assert caplog.messages[0].startswith("step 1 of SGD: healthy, reach ")
-    assert {record.levelno for record in caplog.records} == {logging.INFO}
+    assert logged[0].getMessage().startswith("step 1 of SGD: healthy, reach ")
+    assert {record.levelno for record in logged} == {logging.INFO}
 
 
-def test_what_is_wrong_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "gradprobe"), gradprobe.watch():
+def test_what_is_wrong_is_a_warning(logged: list[logging.LogRecord]) -> None:
+    with gradprobe.watch():
         train(steps=1, depth=30, activation=nn.Sigmoid)
-    assert caplog.records[0].levelno == logging.WARNING
-    assert "vanishing" in caplog.messages[0]
-    assert "GP101" in caplog.messages[0]
+    assert logged[0].levelno == logging.WARNING
+    assert "vanishing" in logged[0].getMessage()
+    assert "GP101" in logged[0].getMessage()
 
 
 def test_after_close_nothing_is_watched_and_before_it_only_optimizers_are() -> None:
