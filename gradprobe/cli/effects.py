@@ -29,6 +29,7 @@ _SEVERAL = {
 }
 _STACK = "the stacks 'plain' and 'residual' are made of it"
 _CODE = "a spec holds all that it needs; gradprobe probe package.module:name is a Python model"
+_BUILT = "what its own code builds is in memory already"
 
 # The kinds of target that an option is about, and what to say of the others. Those that are not
 # listed are about every network; the first that has no effect is told.
@@ -55,7 +56,8 @@ EFFECTS: dict[str, tuple[str, str]] = {
     "batch_size": ("stack spec named config", "--input shape=… has the batch in it"),
     "max_parameters": ("stack spec named config", "a Python model is built by its own code"),
     "emit_spec": ("stack spec", "no spec describes it"),
-    "stream": ("stack spec config", "what its own code builds is in memory already"),
+    "stream": ("stack spec config", _BUILT),
+    "boundaries": ("stack spec config", _BUILT),
     "timeout": ("code named", "what runs no code of yours is not stopped"),
     "trusted_in_process": ("code named", "what runs no code of yours has no process of its own"),
 }

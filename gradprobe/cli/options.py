@@ -126,7 +126,7 @@ PROBE_ORDER = {
     "blocks": "arg path input inputs train_mode",
     "timeout": "allow_code",
     "trusted_in_process": "theory rows layers set deep",
-    "deep": "lr overfit overfit_time stream max_parameters max_memory",
+    "deep": "lr overfit overfit_time stream boundaries max_parameters max_memory",
 }
 
 

@@ -28,6 +28,7 @@ from gradprobe.measure.segments import (
     with_input,
 )
 from gradprobe.measure.surroundings import UNKNOWN
+from gradprobe.model.kept import Kept, Store
 from gradprobe.model.rows import parameters_of
 from gradprobe.model.seeds import generator_states, set_generator_states
 from gradprobe.model.streamed import Streamed
@@ -42,7 +43,7 @@ class _Boundary(NamedTuple):
     """What a segment is run from once more."""
 
     start: int  # index of its first row
-    leaf: Tensor
+    leaf: Kept
     states: list[Tensor]  # of the generators that dropout draws from
 
 
@@ -70,8 +71,9 @@ class Replay:
         run = _Run(network, x, most=1)
         run.forward()
         self.network, self.boundaries = network, list(run.boundaries)
-        run.backward(lambda output: scalar(loss(output)))
-        self.roots = run.roots[::-1]
+        self.roots: list[Root] = []
+        run.backward(lambda output: scalar(loss(output)), self.roots)
+        self.roots.reverse()
 
     def root(self, index: int, module: nn.Module) -> tuple[Tensor, Tensor | None]:
         """What the row reads, and a scalar that has the gradients of the loss there.
@@ -81,9 +83,10 @@ class Replay:
         """
         boundary, states = self.boundaries[index], generator_states()
         set_generator_states(boundary.states)
-        root = self.roots[index](module(boundary.leaf))
+        leaf = boundary.leaf.get()
+        root = self.roots[index](module(leaf))
         set_generator_states(states)
-        return boundary.leaf, root
+        return leaf, root
 
     def moved(self, move: Move) -> Streamed:
         """The network after one step: each row that is made is moved by its gradient.
@@ -98,7 +101,7 @@ class Replay:
             move(trained, gradients_of(self.root(index, module)[1], trained))
             return module
 
-        return Streamed(self.network, made)
+        return Streamed(self.network, made, self.network.store)
 
 
 class _Run:
@@ -110,8 +113,8 @@ class _Run:
         self.x, self.loss, self.around = x, math.nan, UNKNOWN
         self.stats: list[ActivationStats] = []
         self.boundaries: list[_Boundary] = []
+        self.store = network.store()
         self.last: list[Segment] = []  # is not made again
-        self.roots: list[Root] = []  # of each segment, from the last to the first
         self.graph: Graph | None = None
         self.gradients: list[float | None] = []
         self.parameters: ParameterNorms = {}
@@ -121,7 +124,8 @@ class _Run:
         """Run the segments from the first to the last, and keep what stands between them."""
         leaf = first_leaf(self.rows, self.x)
         while len(self.stats) < len(self.rows):
-            self.boundaries.append(_Boundary(len(self.stats), leaf, generator_states()))
+            kept = self.store.keep(leaf) if self.boundaries else Store().keep(leaf)
+            self.boundaries.append(_Boundary(len(self.stats), kept, generator_states()))
             leaf = self._next(leaf)
 
     def _next(self, leaf: Tensor) -> Tensor:
@@ -134,14 +138,21 @@ class _Run:
         self.last.append(segment)
         return leaf
 
-    def backward(self, loss: Loss) -> None:
-        """Run the segments from the last to the first; the numbers of each are all that stays."""
+    def backward(self, loss: Loss, roots: list[Root] | None = None) -> None:
+        """Run the segments from the last to the first; the numbers of each are all that stays.
+
+        Args:
+            roots: gets that of each segment, from the last to the first.
+        """
         root: Root = loss
         while self.boundaries:
-            boundary = self.boundaries.pop()
-            self.roots.append(root)
-            arriving = self._reduce(boundary, root)
-            root = partial(weighted, arriving=arriving)
+            arriving = self._reduce(self.boundaries.pop(), root)
+            if roots is not None:
+                roots.append(root)
+            if roots is None or arriving is None:
+                root = partial(weighted, arriving=arriving)
+            else:
+                root = partial(_weighted, arriving=self.store.keep(arriving))
 
     def _reduce(self, boundary: _Boundary, root_of: Root) -> Tensor | None:
         """The numbers of one segment, and the gradient that arrives at its leaf."""
@@ -159,7 +170,7 @@ class _Run:
 
     def _again(self, boundary: _Boundary) -> Segment:
         set_generator_states(boundary.states)
-        return self._forward(boundary.start, boundary.leaf)[0]
+        return self._forward(boundary.start, boundary.leaf.get())[0]
 
     def _forward(self, start: int, leaf: Tensor) -> tuple[Segment, list[Tensor]]:
         return forward(self.rows, start, leaf, self.network.made, self.most)
@@ -173,3 +184,7 @@ class _Run:
             ends.append(root)
         self.graph.read(ends, segment.named)
         self.around = self.graph.around
+
+
+def _weighted(end: Tensor, arriving: Kept) -> Tensor | None:
+    return weighted(end, arriving.get())

@@ -36,22 +36,25 @@ def check_whole(spec: NetworkSpec, whole: Planned, batch_size: int, limits: Limi
 
 
 def check_blocks(spec: NetworkSpec, whole: Planned, limits: Limits) -> None:
-    """Refuse a network of which one block does not fit, with the boundaries of all of them.
+    """Refuse a network of which one block does not fit.
 
     Raises:
         InputError: it has too many parameters, or a block does not fit.
     """
     _check_parameters(spec, whole, limits)
-    boundaries = sum(row[-1].size for row in whole.rows)
+    largest = max(whole.rows, key=_elements)
+    what = f"one block of {sum(layer.parameters for layer in largest):,} parameters needs"
+    check_bytes(spec, what, _elements(largest), limits, largest[0].spec.place)
 
-    def needed(row: tuple[Planned, ...]) -> int:
-        """Weights and activations, and the gradients of both."""
-        return 2 * sum(layer.parameters + layer.activations for layer in row)
 
-    largest = max(whole.rows, key=needed)
-    count = sum(layer.parameters for layer in largest)
-    what = f"one block of {count:,} parameters, and what is kept between blocks, need"
-    check_bytes(spec, what, needed(largest) + boundaries, limits, largest[0].spec.place)
+def room_between(whole: Planned, limits: Limits) -> int:
+    """The bytes that the largest row leaves for what stands between rows."""
+    return limits.memory - max(map(_elements, whole.rows)) * _BYTES
+
+
+def _elements(row: tuple[Planned, ...]) -> int:
+    """Weights and activations, and the gradients of both."""
+    return 2 * sum(layer.parameters + layer.activations for layer in row)
 
 
 def _check_parameters(spec: NetworkSpec, whole: Planned, limits: Limits) -> None:

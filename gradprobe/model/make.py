@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from gradprobe.model import transformers
 from gradprobe.model.batch import Batch, load_batch, random_batch
 from gradprobe.model.build import Network, assembled
 from gradprobe.model.classes import classes_of
-from gradprobe.model.fits import fits
+from gradprobe.model.fits import fits, room_between
+from gradprobe.model.kept import Store
 from gradprobe.model.losses import LOSSES, loss_of
 from gradprobe.model.plan import plan
 from gradprobe.model.ranks import ranks_of, unwrapped
@@ -74,7 +76,9 @@ def _layers(
     try:
         planned = plan(spec, size, options.limits, options.stream or (None if streams else False))
         if options.stream or (streams and not fits(planned, options.limits)):
-            network: Network = streamed(planned, spec, options.seed, dtype, device)
+            store = partial(Store, room_between(planned, options.limits), options.boundaries)
+            like = torch.empty(0, dtype=dtype, device=device)
+            network: Network = streamed(planned, spec, options.seed, like, store)
         else:
             network = assembled(planned, spec, options.seed).to(dtype=dtype, device=device)
         # The plan has held its size against the limits by now.

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from gradprobe.errors import ModelError
 from gradprobe.model.build import own_generator
+from gradprobe.model.kept import Store
 from gradprobe.model.rows import modules_of, parameters_of
 from gradprobe.model.seeds import generator_states, set_generator_states
 
@@ -47,6 +48,7 @@ class Part:
     listener: Listener | None = None
     change: Callable[[nn.Parameter, nn.Parameter], None] | None = None  # of what was drawn
     left = 0  # runs forward without one backward
+    store: Callable[[], Store] = Store  # for what it reads
 
     def __init__(self, module: nn.Module, path: str, fill: Callable[[nn.Module], None]) -> None:
         """Take the place of the module's forward.
@@ -224,7 +226,9 @@ class _Run(torch.autograd.Function):
         count = sum(isinstance(x, Tensor) for x in call.leaves)
         ctx.call, ctx.count = call, count
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors[:count])
+        store = call.part.store()
+        ctx.kept = [store.keep(x) if x.requires_grad else None for x in tensors[:count]]
+        ctx.save_for_backward(*(x for x in tensors[:count] if not x.requires_grad))
         with call.part.weights() as drawn:
             outputs = call.run(tensors[:count]).outputs
             if call.part.listener is not None:
@@ -236,13 +240,13 @@ class _Run(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *arriving: Tensor | None) -> tuple[Tensor | None, ...]:
-        call, part = ctx.call, ctx.call.part
+        call, part, saved = ctx.call, ctx.call.part, iter(ctx.saved_tensors)
         before = generator_states()
         part.left -= 1
         set_generator_states(call.states)
         try:
             with part.weights() as drawn:
-                inside = call.run(ctx.saved_tensors)
+                inside = call.run([k.get() if k else next(saved) for k in ctx.kept])
                 return (None, *_gradients(part, drawn, inside, arriving))
         finally:
             set_generator_states(before)

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gradprobe.model.build import Builder, Network, assembled, own_generator
+from gradprobe.model.kept import Store
 from gradprobe.model.plan import Planned
 from gradprobe.model.rows import modules_of
 from gradprobe.spec.network import NetworkSpec
@@ -23,10 +24,12 @@ Change = Callable[[int, nn.Module], None]  # of a row that was made, by the row'
 class Streamed(Network):
     """A network whose own weights have shapes and no numbers; ``made`` gives a row its numbers."""
 
-    def __init__(self, outline: Network, made: Callable[[int], nn.Module]) -> None:
+    def __init__(
+        self, outline: Network, made: Callable[[int], nn.Module], store: Callable[[], Store]
+    ) -> None:
         layers = dict(outline.named_children())
         super().__init__(outline.spec, layers, outline.rows, outline.places, outline.work)
-        self._made = made
+        self._made, self.store = made, store
         self._changes: list[Change] = []
 
     def made(self, index: int) -> nn.Module:
@@ -47,9 +50,13 @@ class Streamed(Network):
 
 
 def streamed(
-    planned: Planned, spec: NetworkSpec, seed: int, dtype: torch.dtype, device: torch.device
+    planned: Planned, spec: NetworkSpec, seed: int, like: Tensor, store: Callable[[], Store]
 ) -> Streamed:
     """The network of a plan, of which nothing is in memory.
+
+    Args:
+        like: has the dtype and the device of its numbers.
+        store: makes a place for what stands between blocks.
 
     Raises:
         InputError: an initialisation that torch refuses; a layer overwrites its input.
@@ -61,7 +68,7 @@ def streamed(
         kind, place = type(module).__name__, outline.places.get(module)
         message = f"one block at a time, {kind} cannot overwrite its input, which is needed again"
         raise spec.error(message, place, "leave 'inplace: true' out")
-    outline.to(dtype=dtype)
+    outline.to(dtype=like.dtype)
     recipes = [
         recipe
         for name, layer in zip(dict(outline.named_children()), planned.layers, strict=True)
@@ -71,9 +78,9 @@ def streamed(
     def made(index: int) -> nn.Module:
         with own_generator():
             module = recipes[index](Builder(spec, seed))
-        return module.to(dtype=dtype, device=device)
+        return module.to(like)
 
-    return Streamed(outline, made)
+    return Streamed(outline, made, store)
 
 
 def _recipes(layer: Planned, name: str) -> list[Callable[[Builder], nn.Module]]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from gradprobe.errors import InputError, ModelError, first_line, suggestion
+from gradprobe.model.kept import Store, while_used
 from gradprobe.model.on_demand import take_apart, weightless
 from gradprobe.model.rows import find_rows
 from gradprobe.model.seeds import derive, reseed
@@ -235,8 +236,10 @@ def _streamed(
         for m in reversed(list(module.modules())):  # what is inside comes first
             owners[m]._init_weights(m)  # type: ignore[operator]
 
+    room = options.limits.memory - max(_size(module, dtype) for module in rows)
+    store = while_used(partial(Store, room, options.boundaries))
     for part in take_apart(model, rows, fill):
-        part.dtype = dtype
+        part.dtype, part.store = dtype, store
     return model.to(dtype=dtype)
 
 

@@ -117,6 +117,9 @@ class ProbeOptions:
     )
     overfit_time: float | None = option(None, Shown("Seconds for that; default no end."))
     stream: bool = option(False, Shown("Hold one block in memory at a time."))
+    boundaries: str | None = option(
+        None, Shown("What stands between streamed blocks is kept so.", choices=("bfloat16",))
+    )
     limits: Limits = field(default_factory=Limits)
 
     @property
@@ -144,6 +147,8 @@ class ProbeOptions:
         if self.stream and (flag := self.needs_whole):
             message = f"{flag} needs the whole network, and --stream makes one block at a time"
             raise InputError(message, hint="leave one of them out")
+        if self.boundaries and not self.stream:
+            raise InputError("--boundaries is about one block at a time", hint="add --stream")
         if self.lr is not None and not 0 < self.lr < math.inf:
             raise InputError(f"--lr {self.lr:g} is no learning rate: it is to be above 0")
         if self.overfit_time is not None and not 0 < self.overfit_time <= MAX_TIMEOUT:
@@ -218,6 +223,7 @@ class ProbeKeywords(TypedDict, total=False):
     overfit: bool | str
     overfit_time: float | None
     stream: bool
+    boundaries: str | None
     max_memory: int
     seeds: int | Sequence[int] | str | None
 

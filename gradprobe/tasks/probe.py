@@ -135,6 +135,8 @@ def probe(
         overfit_time: seconds for that; default no end.
         stream: of a spec, make, run and drop one block at a time, twice; the default where the
             network does not fit in ``max_memory``. The numbers are the same.
+        boundaries: ``bfloat16`` keeps what stands between streamed blocks so, in half the memory;
+            what does not fit in ``max_memory`` is in a temporary file.
         max_memory: bytes that a spec's network, the second look or the trial may take; default 8
             GiB.
         seeds: of a spec, probe so many seeds from ``seed`` on, those of a list, or with ``auto`` as

@@ -76,6 +76,7 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "rows": ("--rows *", f"{BUILT} config"),
     "deep": ("--deep", ALL),
     "stream": ("--stream", f"{LAYERS} config"),
+    "boundaries": ("--boundaries bfloat16 --stream", f"{LAYERS} config"),
     "lr": ("--lr 0.1", ALL),
     "overfit": ("--overfit", ALL),
     "overfit_time": ("--overfit --overfit-time 3", ALL),

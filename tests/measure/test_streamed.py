@@ -121,7 +121,7 @@ def test_what_does_not_fit_is_streamed_on_its_own() -> None:
 
 def test_a_block_that_does_not_fit_is_refused_with_its_line() -> None:
     options = ProbeOptions(batch_size=4, stream=True, limits=Limits(memory=1 << 20))
-    with pytest.raises(InputError, match="one block of 270,920 parameters, and") as error:
+    with pytest.raises(InputError, match="one block of 270,920 parameters needs") as error:
         measure_target(parse(WIDE), options)
     assert error.value.place is not None
     assert error.value.place.line == 4
