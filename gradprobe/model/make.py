@@ -22,6 +22,7 @@ from gradprobe.model.losses import LOSSES, loss_of
 from gradprobe.model.plan import plan
 from gradprobe.model.ranks import ranks_of, unwrapped
 from gradprobe.model.rows import find_rows
+from gradprobe.model.saved import read_by_block
 from gradprobe.model.sharded import class_of
 from gradprobe.model.streamed import streamed
 from gradprobe.model.subject import Loss, Subject, batch_and_labels, subject_of
@@ -54,9 +55,7 @@ def make(
         InputError: the spec, an option or the data do not fit.
         ModelError: the network could not be built.
     """
-    if options.stream and spec.weights is not None:
-        raise InputError("--weights are read as a whole, and --stream makes one block at a time")
-    streams = streams and options.needs_whole is None and spec.weights is None
+    streams = streams and options.needs_whole is None and read_by_block(spec.weights)
     if isinstance(spec, ArchitectureSpec):
         return _architecture(spec, options, streams)
     return _layers(spec, options, inputs, streams)

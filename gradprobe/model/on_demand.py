@@ -83,9 +83,6 @@ class Part:
             for parameters, name, parameter in places:
                 parameters[name] = drawn.get(id(parameter), (None, parameter))[1]
             for outline, fresh in drawn.values():
-                if fresh.numel() and bool(fresh.view(-1)[-1].isnan()):
-                    shape = list(fresh.shape)
-                    raise ModelError(f"{self.path}: nothing draws its parameter of shape {shape}")
                 fresh.data = fresh.data.to(self.dtype)
                 if self.change is not None:
                     self.change(outline, fresh)
@@ -171,7 +168,15 @@ def take_apart(model: nn.Module, modules: Sequence[nn.Module], fill: Fill) -> li
         resident |= new
     for parameters, name, parameter in _places([model]):
         parameters[name] = resident.get(id(parameter), parameter)
-    return [Part(m, paths[m], partial(fill, paths[m])) for m in modules if _has_meta(m)]
+    return [Part(m, paths[m], partial(_drawn, fill, paths[m])) for m in modules if _has_meta(m)]
+
+
+def _drawn(fill: Fill, path: str, module: nn.Module) -> None:
+    fill(path, module)
+    for parameter in module.parameters():
+        if not parameter.is_meta and parameter.numel() and bool(parameter.view(-1)[-1].isnan()):
+            shape = list(parameter.shape)
+            raise ModelError(f"{path}: nothing draws its parameter of shape {shape}")
 
 
 def _has_meta(module: nn.Module) -> bool:

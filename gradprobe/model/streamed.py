@@ -6,7 +6,7 @@ A row that is made again is the same to the bit, so nothing has to be stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gradprobe.model.build import Builder, Network, assembled, own_generator
 from gradprobe.model.kept import Store
+from gradprobe.model.on_demand import weightless
 from gradprobe.model.plan import Planned
 from gradprobe.model.rows import modules_of
 from gradprobe.spec.network import NetworkSpec
@@ -31,6 +32,7 @@ class Streamed(Network):
         super().__init__(outline.spec, layers, outline.rows, outline.places, outline.work)
         self._made, self.store = made, store
         self._changes: list[Change] = []
+        self.saved: Callable[[str], Tensor] | None = None  # a checkpoint's tensor by its name
 
     def made(self, index: int) -> nn.Module:
         """The module of a row, made anew: the same to the bit each time."""
@@ -76,11 +78,16 @@ def streamed(
     ]
 
     def made(index: int) -> nn.Module:
-        with own_generator():
+        saved, name = network.saved, network.rows[index].name
+        with own_generator(), weightless() if saved else nullcontext():
             module = recipes[index](Builder(spec, seed))
+        if saved:
+            state = {key: saved(f"{name}.{key}") for key in module.state_dict()}
+            module.load_state_dict(state, assign=True)
         return module.to(like)
 
-    return Streamed(outline, made, store)
+    network = Streamed(outline, made, store)
+    return network
 
 
 def _recipes(layer: Planned, name: str) -> list[Callable[[Builder], nn.Module]]:

@@ -17,6 +17,10 @@ from torch import Tensor, nn
 from gradprobe.errors import InputError, first_line
 from gradprobe.files import open_regular
 from gradprobe.model.batch import read_arrays, unpacked_size
+from gradprobe.model.on_demand import parts_of
+from gradprobe.model.rows import modules_of
+from gradprobe.model.saved import read_by_rows, saved_in
+from gradprobe.model.streamed import Streamed
 from gradprobe.numbers import plural
 from gradprobe.spec.network import Weights
 from gradprobe.spec.weights import INDEX, shards_of
@@ -34,7 +38,7 @@ def load_weights(model: nn.Module, weights: Weights | None, most: int) -> dict[s
     """Put a checkpoint's tensors into ``model``, strictly; gives what the report says of them.
 
     Args:
-        most: bytes that the checkpoint may take.
+        most: bytes that the checkpoint may take, where it is not read row by row.
 
     Raises:
         InputError: a file cannot be read, holds more than tensors, or does not fit; ``details``
@@ -42,9 +46,11 @@ def load_weights(model: nn.Module, weights: Weights | None, most: int) -> dict[s
     """
     if weights is None:
         return {}
-    state = _without(read_weights(weights.file, most), weights)
+    by_rows = isinstance(model, Streamed) or bool(parts_of(modules_of(model)))
+    saved, whole = saved_in(weights) if by_rows else (None, read_weights(weights.file, most))
+    state = _without(whole, weights)
     wrong = _misshapen(model.state_dict(), state)
-    if wrong:
+    if wrong or saved:
         missing, unknown = _set_apart(model, state)
     else:
         try:
@@ -56,6 +62,8 @@ def load_weights(model: nn.Module, weights: Weights | None, most: int) -> dict[s
     unknown = _not_ignored(model, "unexpected", unknown)
     if wrong or missing or unknown:
         raise _mismatch(model, state, weights, (missing, unknown, wrong))
+    if saved:
+        read_by_rows(model, saved)
     told = {"weights": weights.name or weights.file}
     return told | {"weights_prefix": weights.prefix} if weights.prefix else told
 
@@ -196,7 +204,7 @@ def _mismatch(
         *_cut([f"shape: {k} {_shape(own, k)}; the file has {_shape(state, k)}" for k in wrong]),
     ]
     name = type(model).__name__
-    name = "the network" if name == "Network" else name
+    name = "the network" if name in ("Network", "Streamed") else name
     message = f"--weights {weights.file} does not fit {name}: {', '.join(filter(None, counts))}"
     return InputError(message, hint=_prefix_hint(own, state), details=lines)
 
