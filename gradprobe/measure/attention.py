@@ -14,9 +14,10 @@ from gradprobe.measure.again import output_of
 from gradprobe.measure.graph import kind_of, saved, signed
 from gradprobe.measure.profile import AttentionProfile
 from gradprobe.measure.recorder import Recorder
-from gradprobe.model.rows import Row
+from gradprobe.model.on_demand import Drawn, Listener, heard_by
+from gradprobe.model.rows import Row, modules_of
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import first_tensor, nodes_behind
+from gradprobe.model.tensors import first_tensor, nodes_behind, tensors_in
 
 ATTENDING = ("Softmax", "SafeSoftmax", "ScaledDotProduct")  # nodes that may be attention
 _HEADS = 8  # of one sample, that are looked at
@@ -25,31 +26,37 @@ _QUERIES = 512
 
 def attention(subject: Subject) -> dict[str, AttentionProfile]:
     """One forward pass: of each row in which there is attention, by name."""
-    with torch.enable_grad(), _Watch(subject.rows) as watch:
+    modules = modules_of(subject.model)
+    with torch.enable_grad(), _Watch(subject.rows) as watch, heard_by(watch, modules):
         output_of(subject)
     return watch.by_name
 
 
-class _Watch(Recorder):
+class _Watch(Recorder, Listener):
     """Reads the nodes that each row adds to the graph."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
         super().__init__(rows)
+        self.ends: list[Node] = []  # of the part that ran last, whose graph is hidden outside
         self.by_name: dict[str, AttentionProfile] = {}
         self.seen: set[Node] = set()
+
+    def made(self, drawn: Drawn, outputs: list[Any]) -> None:
+        self.ends = [y.grad_fn for y in tensors_in(outputs) if y.grad_fn is not None]
 
     def after(self, row: Row, note: Any, output: Any) -> None:
         tensor = first_tensor(output)
         if tensor is None or tensor.grad_fn is None:
             return
-        entropies = [entropy_of(node) for node in self._new(tensor.grad_fn)]
+        nodes, self.ends = self._new([tensor.grad_fn, *self.ends]), []
+        entropies = [entropy_of(node) for node in nodes]
         present = [entropy for entropy in entropies if entropy is not None]
         if present:
             mean = math.fsum(present) / len(present)
             self.by_name.setdefault(row.name, AttentionProfile(mean, similarity(tensor)))
 
-    def _new(self, root: Node) -> list[Node]:
-        new, stack = [], [root]
+    def _new(self, roots: list[Node]) -> list[Node]:
+        new, stack = [], roots
         while stack:
             node = stack.pop()
             if node not in self.seen:

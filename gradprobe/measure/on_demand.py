@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
 from gradprobe.measure.ends import Graph
 from gradprobe.measure.norms import extremes_of, norms
 from gradprobe.measure.passes import Extremes
-from gradprobe.model.on_demand import Drawn, parts_of
+from gradprobe.model.on_demand import Drawn, Listener, heard_by
 
 _LARGE = 1 << 15  # elements: from here a tensor is reduced to its norm at once
 
 
-class Ledger:
+class Ledger(Listener):
     """The numbers of weights that are gone, by their ids; small tensors stay as they are."""
 
     def __init__(self) -> None:
@@ -26,7 +27,7 @@ class Ledger:
         self.sums: dict[int, Tensor] = {}
         self.graph: Graph | None = None
 
-    def made(self, drawn: Drawn) -> None:
+    def made(self, drawn: Drawn, outputs: list[Any]) -> None:
         """Note what the weights of a part are."""
         for outline, fresh in drawn:
             if id(outline) not in self.weights:
@@ -68,15 +69,9 @@ def norms_of(values: Sequence[Tensor | float]) -> list[float]:
 @contextmanager
 def noting(modules: list[nn.Module]) -> Iterator[Ledger | None]:
     """Meanwhile a ledger is kept of the parts among ``modules``; ``None`` where there are none."""
-    parts = parts_of(modules)
-    ledger = Ledger() if parts else None
-    for part in parts:
-        part.listener, part.left = ledger, 0
-    try:
-        yield ledger
-    finally:
-        for part in parts:
-            part.listener = None
+    ledger = Ledger()
+    with heard_by(ledger, modules) as parts:
+        yield ledger if parts else None
 
 
 def _reduced(tensor: Tensor) -> Tensor | float:

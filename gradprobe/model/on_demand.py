@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +25,11 @@ from gradprobe.model.seeds import generator_states, set_generator_states
 Drawn = Sequence[tuple[nn.Parameter, nn.Parameter]]  # each on the meta device, and with its numbers
 
 
-class Listener(Protocol):
-    """Gets what is gone afterwards."""
+class Listener:
+    """Gets what is gone afterwards; a subclass notes some of it."""
 
-    def made(self, drawn: Drawn) -> None:
-        """The weights of a part that runs forward."""
+    def made(self, drawn: Drawn, outputs: list[Any]) -> None:
+        """The weights of a part that runs forward, and what it puts out, with its graph."""
 
     def behind(self, ends: list[Tensor], named: list[tuple[str, nn.Parameter]]) -> None:
         """The graph of a part, before it is run backward."""
@@ -57,6 +57,7 @@ class Part:
             fill: gives the module's parameters their numbers, in float32 on the CPU.
         """
         self.module, self.path, self.fill = module, path, fill
+        self.live = module  # has the numbers while they are there
         self.forward, self.dtype = module.forward, torch.float32
         module.forward = self
 
@@ -68,6 +69,16 @@ class Part:
         own = [p for _, p in parameters_of(self.module)]
         outputs = _Run.apply(call, *tensors, *own)  # type: ignore[no-untyped-call]
         return call.whole(list(outputs))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Meanwhile the module has its numbers, and runs as any other."""
+        with self.weights():
+            self.module.forward = self.forward
+            try:
+                yield
+            finally:
+                self.module.forward = self
 
     @contextmanager
     def weights(self) -> Iterator[Drawn]:
@@ -96,6 +107,28 @@ def parts_of(modules: Iterable[nn.Module]) -> list[Part]:
     """The parts among modules."""
     forwards = (module.__dict__.get("forward") for module in modules)
     return [forward for forward in forwards if isinstance(forward, Part)]
+
+
+@contextmanager
+def heard_by(listener: Listener, modules: Iterable[nn.Module]) -> Iterator[list[Part]]:
+    """Meanwhile the parts among ``modules`` tell the listener what they do."""
+    parts = parts_of(modules)
+    for part in parts:
+        part.listener, part.left = listener, 0
+    try:
+        yield parts
+    finally:
+        for part in parts:
+            part.listener = None
+
+
+@contextmanager
+def held(module: nn.Module) -> Iterator[None]:
+    """Meanwhile a module has its numbers, if it is a part."""
+    with ExitStack() as stack:
+        for part in parts_of([module]):
+            stack.enter_context(part.held())
+        yield
 
 
 def settle(model: nn.Module) -> None:
@@ -237,7 +270,7 @@ class _Run(torch.autograd.Function):
         with call.part.weights() as drawn:
             outputs = call.run(tensors[:count]).outputs
             if call.part.listener is not None:
-                call.part.listener.made(drawn)
+                call.part.listener.made(drawn, outputs)
         call.others = [None if isinstance(x, Tensor) else (x,) for x in outputs]
         results = tuple(x.detach() for x in outputs if isinstance(x, Tensor))
         ctx.mark_non_differentiable(*(x for x in results if not x.is_floating_point()))
@@ -264,7 +297,7 @@ def _gradients(
     outputs = [x for x in inside.outputs if isinstance(x, Tensor)]
     pairs = [(y, g) for y, g in zip(outputs, arriving, strict=True) if g is not None]
     pairs = [(y, g) for y, g in pairs if y.requires_grad]
-    named = parameters_of(part.module, f"{part.path}.")
+    named = parameters_of(part.live, f"{part.path}.")
     if part.listener is not None:
         part.listener.behind([y for y, _ in pairs], named)
     own = {id(fresh): outline for outline, fresh in drawn}

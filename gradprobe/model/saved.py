@@ -37,7 +37,7 @@ class Saved(NamedTuple):
         """Whether there is such a tensor."""
         return self.prefix + key in self.places
 
-    def __call__(self, key: str) -> Tensor:
+    def read(self, key: str) -> Tensor:
         """The tensor whose name is the prefix and ``key``.
 
         Raises:
@@ -97,10 +97,10 @@ def _opened(path: Path) -> Iterator[Any]:
 def read_by_rows(model: nn.Module, saved: Saved) -> None:
     """Whatever row is made of the model has the checkpoint's numbers; what stays in memory too."""
     if isinstance(model, Streamed):
-        model.saved = saved
+        model.saved = saved.read
         return
     own = {key: tensor for key, tensor in model.state_dict().items() if saved.has(key)}
-    model.load_state_dict({k: saved(k) for k, t in own.items() if not t.is_meta}, strict=False)
+    model.load_state_dict({k: saved.read(k) for k, t in own.items() if not t.is_meta}, strict=False)
     for part in parts_of(modules_of(model)):
         part.fill = partial(_filled, saved, part.path, part.fill)
 
@@ -112,4 +112,4 @@ def _filled(saved: Saved, path: str, draw: Callable[[nn.Module], None], module: 
         draw(module)
     for key, parameter in named.items():
         if saved.has(key):
-            parameter.data = saved(key)
+            parameter.data = saved.read(key)

@@ -13,17 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.model.build import Builder, Network, assembled, own_generator
-from gradprobe.model.kept import Store
-from gradprobe.model.on_demand import weightless
+from gradprobe.model.kept import Store, while_used
+from gradprobe.model.on_demand import Drawn, Part, weightless
 from gradprobe.model.plan import Planned
-from gradprobe.model.rows import modules_of
+from gradprobe.model.rows import Row, modules_of
 from gradprobe.spec.network import NetworkSpec
 
 Change = Callable[[int, nn.Module], None]  # of a row that was made, by the row's index
 
 
 class Streamed(Network):
-    """A network whose own weights have shapes and no numbers; ``made`` gives a row its numbers."""
+    """A network whose own weights have shapes and no numbers; ``made`` gives a row its numbers.
+
+    As a module it runs too, each row as a part that has its numbers while it runs.
+    """
 
     def __init__(
         self, outline: Network, made: Callable[[int], nn.Module], store: Callable[[], Store]
@@ -49,6 +52,24 @@ class Streamed(Network):
             yield
         finally:
             self._changes.remove(change)
+
+
+class _Row(Part):
+    """A row in the place of its module's forward."""
+
+    def __init__(self, network: Streamed, index: int, row: Row) -> None:
+        super().__init__(row.module, row.name, lambda module: None)
+        self.made = partial(network.made, index)
+
+    @contextmanager
+    def weights(self) -> Iterator[Drawn]:
+        outline = self.live, self.forward
+        self.live = self.made()
+        self.forward = self.live.forward
+        try:
+            yield list(zip(self.module.parameters(), self.live.parameters(), strict=True))
+        finally:
+            self.live, self.forward = outline
 
 
 def streamed(
@@ -87,6 +108,9 @@ def streamed(
         return module.to(like)
 
     network = Streamed(outline, made, store)
+    kept = while_used(store)
+    for index, row in enumerate(network.rows):
+        _Row(network, index, row).store = kept
     return network
 
 

@@ -134,11 +134,8 @@ class ProbeOptions:
             "--deep": self.deep,
             "--lr": self.lr is not None,
             "--overfit": self.overfit != NEVER,
-            "--blocks": self.blocks,
-            "--attention": self.attention,
-            "--precision": self.precision,
+            "--precision in bfloat16": self.precision and self.dtype == DTYPES[2],
             "--level leaves": self.level == LEVELS[1],
-            "--by position": self.by == UNITS[1],
         }
         return next((flag for flag, given in needing.items() if given), None)
 

@@ -91,6 +91,21 @@ def test_every_number_is_that_of_the_network_in_memory(name: str, dtype: str) ->
     assert repr(measured(spec, True, dtype=dtype)) == repr(measured(spec, False, dtype=dtype))
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("convolutions", {"blocks": True, "precision": True}),
+        ("attention", {"attention": True}),
+        ("recurrent", {"by": "position"}),
+    ],
+)
+def test_what_is_local_to_a_block_is_that_of_the_network_in_memory(
+    name: str, options: dict[str, object]
+) -> None:
+    spec = parse(SPECS[name])
+    assert repr(measured(spec, True, **options)) == repr(measured(spec, False, **options))
+
+
 def test_a_deep_stack_is_streamed_in_segments_of_many_rows() -> None:
     spec = load_spec("residual", StackOptions(depth=150, width=16))
     assert repr(measured(spec, True)) == repr(measured(spec, False))
@@ -133,7 +148,7 @@ def test_a_layer_that_overwrites_its_input_is_refused() -> None:
         measured(spec, True)
 
 
-@pytest.mark.parametrize("option", ["--deep", "--blocks", "--precision", "--level=leaves"])
+@pytest.mark.parametrize("option", ["--deep", "--lr=0.1", "--level=leaves"])
 def test_what_needs_the_whole_network_is_refused(run: Run, option: str) -> None:
     result = run("probe", "residual", "--stream", option)
     assert result.code == 2

@@ -61,6 +61,15 @@ def test_what_several_rows_read_is_summed_up_in_another_order(name: str) -> None
     assert rounded(take(subject_of(name), OPTIONS)) == rounded(take(settled(name), OPTIONS))
 
 
+def test_what_is_local_to_a_block_is_that_of_the_same_model_in_memory() -> None:
+    options = replace(OPTIONS, blocks=True, attention=True, precision=True)
+    subjects = subject_of("gpt2", options), settled("gpt2", options)
+    own, other = (take(subject, options) for subject in subjects)
+    assert own.profile.rows[3].attention is not None
+    assert own.profile.rows[3].jacobian is not None
+    assert own == other
+
+
 def test_float32_and_dropout_are_those_of_the_model_in_memory() -> None:
     options = replace(OPTIONS, dtype=None)
     assert take(subject_of("gpt2", options), options) == take(settled("gpt2", options), options)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gradprobe.measure.profile import call_name
 from gradprobe.measure.recorder import Arguments, Recorder
 from gradprobe.model.layers import Residual
+from gradprobe.model.on_demand import held
 from gradprobe.model.rows import Row
 from gradprobe.model.seeds import derive, reseed
 from gradprobe.model.subject import Subject
@@ -96,7 +97,8 @@ def trace(elements: list[Element], x: Tensor, seed: int) -> list[Tensor]:
     values = [x]
     with torch.no_grad():
         for element in elements:
-            values.append(element.run(values[-1].clone(), seed))
+            with held(element.module):
+                values.append(element.run(values[-1].clone(), seed))
     return values
 
 

@@ -27,6 +27,7 @@ from gradprobe.measure.norms import activation_stats, norms
 from gradprobe.measure.progress import Step, tell
 from gradprobe.model.build import Network
 from gradprobe.model.layers import Concat, Residual
+from gradprobe.model.on_demand import held
 from gradprobe.model.repeats import holds_weights
 from gradprobe.model.seeds import derive
 from gradprobe.model.subject import Subject
@@ -44,21 +45,28 @@ def jacobians(subject: Subject) -> dict[str, JacobianProfile]:
 
     Each call of a row is differentiated alone; further calls of one row are numbered.
     """
-    if not isinstance(subject.model, Network):
-        calls = enumerate(recorded(subject))
-        square = [(Element(call.name, i, call.module, call), call.x) for i, call in calls]
-    else:
-        rows = rows_of(subject)
-        values = trace(rows, subject.args[0], subject.seed)
-        square = [
-            (row, x)
-            for row, x, out in zip(rows, values, values[1:], strict=False)
-            if x.shape == out.shape and x.is_floating_point() and x.dim() > 1
-        ]
+    if isinstance(subject.model, Network):
+        return _of_chain(subject)
     result = {}
-    for number, (element, x) in enumerate(square, 1):
-        result[element.name] = jacobian(element, x, subject.seed)
-        tell(Step(number, len(square), unit="block"))
+    calls = recorded(subject)
+    for number, call in enumerate(calls, 1):
+        element = Element(call.name, number - 1, call.module, call)
+        with held(call.module):
+            result[call.name] = jacobian(element, call.x, subject.seed)
+        tell(Step(number, len(calls), unit="block"))
+    return result
+
+
+def _of_chain(subject: Subject) -> dict[str, JacobianProfile]:
+    result = {}
+    rows, x = rows_of(subject), subject.args[0]
+    for number, row in enumerate(rows, 1):
+        with held(row.module):
+            out = trace([row], x, subject.seed)[-1]
+            if x.shape == out.shape and x.is_floating_point() and x.dim() > 1:
+                result[row.name] = jacobian(row, x, subject.seed)
+        x = out
+        tell(Step(number, len(rows), unit="block"))
     return result
 
 
