@@ -68,14 +68,10 @@ def second_look(subject: Subject, step: float = STEP, bends: bool = False) -> Se
     Raises:
         ModelError: a forward or backward pass raised.
     """
-    weights = {
-        name: p
-        for name, p in subject.model.named_parameters()
-        if p.dim() > 1 and p.requires_grad and p.is_floating_point()
-    }
+    weights = weights_of(subject.model)
     with torch.inference_mode(False), torch.enable_grad(), without_reentrant():
         try:
-            first = _first_pass(subject, weights, bends)
+            first = first_pass(subject, weights, bends)
             further = further_of(subject, first.glance)
             look, before, spread = first.look, first.gradients, first.spread
             del first  # whose glance holds a gradient of every parameter
@@ -85,11 +81,20 @@ def second_look(subject: Subject, step: float = STEP, bends: bool = False) -> Se
                 alike = _compared(subject, {name: weights[name] for name in moved}, before)
         except Exception as error:
             raise failed(error) from error
-    coherence = _lower_quartile(alike)
+    coherence = lower_quartile(alike)
     return look._replace(coherence=coherence, invariant=invariant, further=further)
 
 
-class _FirstPass(NamedTuple):
+def weights_of(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+    """The weights that a step may move, by name."""
+    return {
+        name: p
+        for name, p in module.named_parameters(prefix)
+        if p.dim() > 1 and p.requires_grad and p.is_floating_point()
+    }
+
+
+class FirstPass(NamedTuple):
     """What the pass before the step tells."""
 
     look: SecondLook
@@ -98,15 +103,24 @@ class _FirstPass(NamedTuple):
     glance: Glance
 
 
-def _first_pass(subject: Subject, weights: Mapping[str, Tensor], bends: bool) -> _FirstPass:
-    """The pass before the step."""
+def first_pass(
+    subject: Subject,
+    weights: Mapping[str, Tensor],
+    bends: bool,
+    run: Callable[[Subject], Any] = output_of,
+) -> FirstPass:
+    """The pass before the step.
+
+    Args:
+        run: gives the model's output.
+    """
     with (
         undisturbed(subject.model),
         Crossings(subject) as crossings,
         _sequences(subject.model) as sequences,
         _channels(subject.model) as channels,
     ):
-        output = output_of(subject)
+        output = run(subject)
         crossings.end(output)
         seen = glance(subject, output, bends)
         highways = {name: crossing.highway() for name, crossing in crossings.by_name.items()}
@@ -115,7 +129,7 @@ def _first_pass(subject: Subject, weights: Mapping[str, Tensor], bends: bool) ->
         named = {f"input {n}": x for n, x in enumerate(inputs)}
         loss = subject.projection(output)
         spread = _spread(loss, output)
-        gradients = _gradients(loss, {**weights, **named})
+        gradients = gradients_by_name(loss, {**weights, **named})
     back = iter([gradients.pop(name, None) for name in named])
     lost = [sequence.lost([next(back) for _ in sequence.xs]) for sequence in ran]
     look = SecondLook(
@@ -124,10 +138,10 @@ def _first_pass(subject: Subject, weights: Mapping[str, Tensor], bends: bool) ->
         lost_past=max(lost, default=0.0),
         normalised=min(channels, default=None),
     )
-    return _FirstPass(look, gradients, spread, seen)
+    return FirstPass(look, gradients, spread, seen)
 
 
-def _gradients(loss: Tensor, of: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def gradients_by_name(loss: Tensor, of: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The gradients of the loss that are there, by name."""
     if not of:
         return {}
@@ -156,7 +170,7 @@ def _compared(
     alike: dict[str, float] = {}
 
     def compare(name: str, gradient: Tensor) -> Tensor:
-        alike[name] = _alike(before[name], gradient.to_dense())
+        alike[name] = likeness(before[name], gradient.to_dense())
         if gradient.is_sparse:
             return torch.zeros_like(gradient)
         return gradient.new_zeros(()).expand(gradient.shape)
@@ -172,14 +186,14 @@ def _compared(
     return [alike[name] for name in weights if name in alike]
 
 
-def _lower_quartile(values: Sequence[float]) -> float | None:
+def lower_quartile(values: Sequence[float]) -> float | None:
     """``None`` of nothing, and where one is not finite."""
     if not values or not all(map(math.isfinite, values)):
         return None
     return quantiles(values, n=4, method="inclusive")[0] if len(values) > 1 else values[0]
 
 
-def _alike(a: Tensor, b: Tensor) -> float:
+def likeness(a: Tensor, b: Tensor) -> float:
     """1 - ‖a - b‖ / (‖a‖ + ‖b‖): of two gradients, not both zero."""
     lengths = [_length(part.double() for part in parts_of(x)) for x in (a, b)]
     most = max(lengths)

@@ -25,6 +25,24 @@ _RIGHT_ANGLE = 0.05  # of the cosine that two random directions have
 _PART = 1 << 20  # numbers of a weight that are compared at once
 
 
+class Lengths(NamedTuple):
+    """Factors of gradients that are one RMS singular value of their weights, by name."""
+
+    whole: dict[str, float]
+    falls: dict[str, float]  # by how much such a step lowers the loss, of scale-invariant weights
+
+    def shares(self, step: float, spread: float) -> dict[str, float]:
+        """The factors of the gradients that are the step."""
+        fall = math.fsum(self.falls.values())
+        short = min(step, max(SHORTEST * step, CHANGE * spread / fall)) if fall else step
+        return {n: (short if n in self.falls else step) * unit for n, unit in self.whole.items()}
+
+    @property
+    def invariant(self) -> float:
+        """The share of the weights that are scale-invariant."""
+        return len(self.falls) / len(self.whole) if self.whole else 0.0
+
+
 class Moved(NamedTuple):
     """The weights after the step, by name, and the share of them that are scale-invariant."""
 
@@ -44,25 +62,26 @@ def moved_against(
         spread: by how much the loss differs between samples, as far as the output goes; the step of
             scale-invariant weights lowers the loss by ``CHANGE`` of it at most, to first order.
     """
+    steps = lengths_of(weights, gradients)
+    shares = steps.shares(step, spread)
+    moved = {n: moved_by(weights[n].detach(), gradients[n], share) for n, share in shares.items()}
+    return Moved(moved, steps.invariant)
+
+
+def lengths_of(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Lengths:
+    """How long a step is of each weight that a step can move."""
     names = [name for name in weights if name in gradients]
     sizes = norms([weights[name].detach() for name in names])
     lengths = norms([gradients[name] for name in names])
-    whole: dict[str, float] = {}  # the factor of the gradient that is one RMS singular value
-    falls: dict[str, float] = {}  # by how much such a step lowers the loss, of invariant weights
+    whole: dict[str, float] = {}
+    falls: dict[str, float] = {}
     for name, size, length in zip(names, sizes, lengths, strict=True):
         if size and length:
             unit = size / math.sqrt(min(len(weights[name]), weights[name][0].numel()))
             whole[name] = unit / length
             if _orthogonal(weights[name].detach(), gradients[name], size * length):
                 falls[name] = unit * length
-    fall = math.fsum(falls.values())
-    short = min(step, max(SHORTEST * step, CHANGE * spread / fall)) if fall else step
-    moved = {
-        name: _moved(weights[name].detach(), gradients[name], share * unit)
-        for name, unit in whole.items()
-        for share in [short if name in falls else step]
-    }
-    return Moved(moved, len(falls) / len(whole) if whole else 0.0)
+    return Lengths(whole, falls)
 
 
 def _orthogonal(weight: Tensor, gradient: Tensor, lengths: float) -> bool:
@@ -72,7 +91,8 @@ def _orthogonal(weight: Tensor, gradient: Tensor, lengths: float) -> bool:
     return abs(product) < _RIGHT_ANGLE * lengths / math.sqrt(weight.numel())
 
 
-def _moved(weight: Tensor, gradient: Tensor, factor: float) -> Tensor:
+def moved_by(weight: Tensor, gradient: Tensor, factor: float) -> Tensor:
+    """The weight after a step against its gradient."""
     moved = torch.empty_like(weight, memory_format=torch.contiguous_format)
     parts = zip(parts_of(moved), parts_of(weight), parts_of(gradient), strict=True)
     for new, old, slope in parts:

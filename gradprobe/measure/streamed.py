@@ -81,12 +81,17 @@ class Replay:
         Args:
             module: the row's, as the network has made it.
         """
+        leaf, output = self.run(index, module)
+        return leaf, self.roots[index](output)
+
+    def run(self, index: int, module: nn.Module) -> tuple[Tensor, Tensor]:
+        """What the row reads, and what it puts out."""
         boundary, states = self.boundaries[index], generator_states()
         set_generator_states(boundary.states)
         leaf = boundary.leaf.get()
-        root = self.roots[index](module(leaf))
+        output = module(leaf)
         set_generator_states(states)
-        return leaf, root
+        return leaf, output
 
     def moved(self, move: Move) -> Streamed:
         """The network after one step: each row that is made is moved by its gradient.

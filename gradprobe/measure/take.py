@@ -29,10 +29,12 @@ from gradprobe.measure.precision import precision
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.measure.ranks import agreed
 from gradprobe.measure.second_look import immovable, second_look
+from gradprobe.measure.streamed_look import streamed_look
 from gradprobe.measure.surroundings import Further
 from gradprobe.measure.undisturbed import enough_threads, undisturbed
 from gradprobe.measure.zeros import drawn_at_random, hiding, with_still_zero
 from gradprobe.model.build import Network
+from gradprobe.model.streamed import Streamed
 from gradprobe.model.subject import Subject
 from gradprobe.spec.network import CheckSpec
 from gradprobe.spec.options import ProbeOptions
@@ -167,12 +169,14 @@ def look_again(
     """A second look, or why there is none: a model that cannot be run twice is no failure."""
     model = subject.model
     reason = obstacle(profile) or immovable(model)
-    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    size = 0 if isinstance(model, Streamed) else sum(p.nbytes for p in model.parameters())
     if reason is None and _SECOND_LOOK * size > subject.memory:
         reason = "a second look would need more memory than --max-memory allows"
     if reason:
         return None, NoLook(reason)
     try:
+        if isinstance(model, Streamed):
+            return streamed_look(subject, model), None
         return second_look(subject, bends=bends), None
     except ModelError as error:
         return None, NoLook(f"the second look failed: {error.message}", failed=True)

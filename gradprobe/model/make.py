@@ -57,7 +57,10 @@ def make(
     """
     streams = streams and options.needs_whole is None and read_by_block(spec.weights)
     if isinstance(spec, ArchitectureSpec):
-        return _architecture(spec, options, streams)
+        if options.stream and options.deep:
+            message = "--deep needs the whole model, and --stream makes one block at a time"
+            raise InputError(message, hint="leave one of them out; of a spec both are taken")
+        return _architecture(spec, options, streams and not options.deep)
     return _layers(spec, options, inputs, streams)
 
 

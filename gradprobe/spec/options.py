@@ -131,7 +131,6 @@ class ProbeOptions:
     def needs_whole(self) -> str | None:
         """The option that needs the whole network in memory, where there is one."""
         needing = {
-            "--deep": self.deep,
             "--lr": self.lr is not None,
             "--overfit": self.overfit != NEVER,
             "--precision in bfloat16": self.precision and self.dtype == DTYPES[2],

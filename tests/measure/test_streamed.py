@@ -106,6 +106,14 @@ def test_what_is_local_to_a_block_is_that_of_the_network_in_memory(
     assert repr(measured(spec, True, **options)) == repr(measured(spec, False, **options))
 
 
+@pytest.mark.parametrize("name", ["convolutions", "one row a segment"])
+def test_a_second_look_is_that_at_the_network_in_memory(name: str) -> None:
+    spec = parse(SPECS[name])
+    own, other = (measured(spec, stream, deep=True) for stream in (True, False))
+    assert own.look is not None
+    assert repr(own) == repr(other)
+
+
 def test_a_deep_stack_is_streamed_in_segments_of_many_rows() -> None:
     spec = load_spec("residual", StackOptions(depth=150, width=16))
     assert repr(measured(spec, True)) == repr(measured(spec, False))
@@ -131,7 +139,7 @@ def test_what_does_not_fit_is_streamed_on_its_own() -> None:
     assert isinstance(make(spec, options, streams=True).model, Streamed)
     assert measure_target(spec, options).profile == measured(spec, False).profile
     with pytest.raises(InputError, match="parameters need"):
-        measure_target(spec, replace(options, deep=True))
+        measure_target(spec, replace(options, level="leaves"))
 
 
 def test_a_block_that_does_not_fit_is_refused_with_its_line() -> None:
@@ -148,7 +156,7 @@ def test_a_layer_that_overwrites_its_input_is_refused() -> None:
         measured(spec, True)
 
 
-@pytest.mark.parametrize("option", ["--deep", "--lr=0.1", "--level=leaves"])
+@pytest.mark.parametrize("option", ["--lr=0.1", "--overfit", "--level=leaves"])
 def test_what_needs_the_whole_network_is_refused(run: Run, option: str) -> None:
     result = run("probe", "residual", "--stream", option)
     assert result.code == 2
