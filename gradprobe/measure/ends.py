@@ -21,6 +21,7 @@ from gradprobe.measure.graph import (
     next_behind,
     saved,
     signed,
+    weight_behind,
 )
 from gradprobe.measure.norms import shares_near
 from gradprobe.measure.states import Loops
@@ -126,9 +127,18 @@ class Graph:
 
 
 def _reads_softmax(node: Node) -> bool:
-    """Whether it is a linear layer whose input is a softmax's output."""
-    data = node.next_functions[-2][0]
-    return kind_of(behind_shapes(data)) == "Softmax" and is_linear(node)
+    """Whether it is a linear layer that adds up what a softmax made sum to 1.
+
+    Not one that mixes the heads of an attention: it adds up along another axis.
+    """
+    weight, softmax = (behind_shapes(n) for n, _ in node.next_functions[:-3:-1])
+    if softmax is None or kind_of(softmax) != "Softmax" or not is_linear(node):
+        return False
+    result, matrix = saved(softmax, "result"), weight_behind(weight)
+    if result is None or matrix is None:
+        return False
+    summed = result.shape[signed(softmax._saved_dim)]  # type: ignore[attr-defined]
+    return matrix.shape[-1] % summed == 0
 
 
 def _is_of_one(node: Any) -> bool:

@@ -230,6 +230,22 @@ class Elman(nn.Module):
         return self.head(F.relu(self.fc(self.layer(x)[0][:, -1])))
 
 
+class Talking(nn.Module):
+    """Attention whose heads are mixed once their weights sum to 1: over the keys, or the heads."""
+
+    def __init__(self, faulty: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.qkv, self.mix, self.head = nn.Linear(8, 24), nn.Linear(4, 4), nn.Linear(8, 4)
+        self.axis = 3 if faulty else 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(2, (3, 4, 2)).unbind(2)  # (samples, places, heads, 2)
+        weights = self.mix(torch.einsum("bqhd,bkhd->bqkh", q, k).softmax(self.axis))
+        read = torch.einsum("bqkh,bkhd->bqhd", weights, v)
+        return self.head((x + read.flatten(2)).mean(1))
+
+
 class Two(nn.Module):
     """Two outputs a sample, of which one is rounded, clamped away or cut off."""
 
@@ -352,6 +368,7 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(mlp(lambda: between(dim=1) if faulty else between()), X, ce),
             Case(cnn(lambda: between(dim=1) if faulty else between()), IMAGES, ce),
             Case(Functional(faulty), X, ce),
+            Case(Talking(faulty), SEQUENCE, ce),
         ],
         "GP706": [
             Case(initialised(mlp(), zero), X, ce),
