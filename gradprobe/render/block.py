@@ -10,6 +10,7 @@ from gradprobe.numbers import name, number
 from gradprobe.render.canvas import FAINT, NOTE, Style, paint, wrapped
 
 _LEFT, _GAP = 38, 4  # columns of the branch, and between it and the skip
+_BESIDE = 74  # columns from which the skip stands beside the branch, and not below it
 
 
 def block_steps(block: BlockProfile, target: str, style: Style) -> list[str]:
@@ -27,47 +28,43 @@ def block_steps(block: BlockProfile, target: str, style: Style) -> list[str]:
 
 def _forward(block: BlockProfile, style: Style) -> list[Text]:
     """The block from above: x splits, F on the left, the skip on the right, the sum."""
-    lines = [f"  x{_value('rms', block.input_rms):>{_LEFT - 3}}"]
-    if block.residual:
-        lines += [_split("├", "┐"), _two("│ F", f"│ skip ×{number(block.skip_scale)}")]
-    else:
-        lines += ["  │", "  │ F, without a skip"]
-    for layer in block.layers:
-        label = f"│   {name(style.safe(layer.kind), 18)}"
-        lines.append(_two(_padded(label, "rms", layer.rms), "│" if block.residual else ""))
+    layers = [
+        (_padded(f"│   {name(style.safe(layer.kind), 18)}", "rms", layer.rms), "│")
+        for layer in block.layers
+    ]
     if block.branch_scale != 1:
         label = f"│   ×{number(block.branch_scale)}"
-        lines.append(_two(_padded(label, "rms", block.branch_rms), "│"))
+        layers.append((_padded(label, "rms", block.branch_rms), "│"))
     if block.residual:
-        if block.shortcut:
-            lines.append(_two("│", "│ shortcut"))
+        ends = [("│", "│ shortcut")] if block.shortcut else []
         branch = _padded("│ F(x)", "rms", block.branch_rms)
-        lines += [_two(branch, f"│{_value('rms', block.skip_rms)}"), _split("+", "┘")]
+        ends.append((branch, f"│{_value('rms', block.skip_rms)}"))
+        begin = ("│ F", f"│ skip ×{number(block.skip_scale)}")
+        inside = _split([begin, *layers, *ends], style)
     else:
-        lines.append("  │")
-    lines.append(f"  y{_value('rms', block.output_rms):>{_LEFT - 3}}")
-    return [Text(line) for line in lines]
+        inside = ["  │", "  │ F, without a skip", *(f"  {left}" for left, _ in layers), "  │"]
+    first = f"  x{_value('rms', block.input_rms):>{_LEFT - 3}}"
+    last = f"  y{_value('rms', block.output_rms):>{_LEFT - 3}}"
+    return [Text(line) for line in (first, *inside, last)]
 
 
 def _backward(block: BlockProfile, style: Style) -> list[Text]:
     """The block from below: the gradient arrives, splits, comes back both ways, adds up."""
     lines = [f"  ∂L/∂y{_value('norm', block.arriving):>{_LEFT - 7}}"]
     if block.residual:
-        angle = block.angle
+        angle = f"  at {block.angle:.0f}° to each other" if block.angle is not None else ""
         branch = _padded("│ through F", "norm", block.branch_part)
-        lines += [
-            _split("├", "┐"),
-            _two(branch, f"│ through the skip{_value('norm', block.skip_part)}"),
-            _split("+", "┘") + (f"  at {angle:.0f}° to each other" if angle is not None else ""),
-        ]
+        skip = f"│ through the skip{_value('norm', block.skip_part)}"
+        lines += _split([(branch, skip)], style, angle)
     else:
         lines += ["  │", _padded("  │ through F", "norm", block.branch_part)]
     lines.append(f"  ∂L/∂x{_value('norm', block.total):>{_LEFT - 7}}")
-    check = f"  parts - autograd's ∂L/∂x: {number(block.error)} of it"
-    return [*(Text(line) for line in lines), Text(check, style=FAINT)]
+    check = wrapped(f"parts - autograd's ∂L/∂x: {number(block.error)} of it", style, 2)
+    return [*map(Text, lines), *(Text(line, style=FAINT) for line in check)]
 
 
 def _jacobian(block: BlockProfile, style: Style) -> list[Text]:
+    """The three numbers with what each means: beside it, or below where that does not fit."""
     jacobian = block.jacobian
     assert jacobian is not None
     words = "RMS gain of ∂F/∂x"
@@ -82,7 +79,12 @@ def _jacobian(block: BlockProfile, style: Style) -> list[Text]:
     for label, estimate, words in rows:
         error = f"±{number(estimate.error)}" if estimate.error else "exact"
         value = (f"{number(estimate.value):>9}", NOTE)
-        lines.append(Text.assemble(f"  {label:8}", value, f" {error:9}", (f" {words}", FAINT)))
+        line = Text.assemble(f"  {label:8}", value, f" {error:9}", (f" {words}", FAINT))
+        if line.cell_len <= style.width:
+            lines.append(line)
+            continue
+        lines.append(Text.assemble(f"  {label:8}", value, f" {error}"))
+        lines += [Text(below, style=FAINT) for below in wrapped(words, style, 4)]
     return lines
 
 
@@ -126,9 +128,17 @@ def _padded(label: str, word: str, value: float) -> str:
     return f"{label}{_value(word, value):>{max(1, _LEFT - 2 - len(label))}}"
 
 
-def _two(left: str, right: str) -> str:
-    return f"  {left:{_LEFT - 2}}{' ' * _GAP}{right}".rstrip()
+def _split(pairs: list[tuple[str, str]], style: Style, after: str = "") -> list[str]:
+    """The branch on the left and the skip on the right of each pair, from the split to the sum.
 
-
-def _split(corner: str, end: str) -> str:
-    return f"  {corner}{'─' * (_LEFT + _GAP - 3)}{end}"
+    Where both do not fit, the skip stands below the branch.
+    """
+    if style.width < _BESIDE:
+        rule = "─" * (_LEFT - 3)
+        skip = [f"  {right}" for _, right in pairs if right != "│"]
+        branch = [f"  {left}" for left, _ in pairs if left != "│"]
+        below = [after] if after else []
+        return [f"  ├{rule}", *branch, f"  ├{rule}", *skip, f"  +{rule}", *below]
+    rule = "─" * (_LEFT + _GAP - 3)
+    lines = [f"  {left:{_LEFT - 2}}{' ' * _GAP}{right}" for left, right in pairs]
+    return [f"  ├{rule}┐", *lines, f"  +{rule}┘{after}"]

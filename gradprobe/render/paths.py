@@ -34,7 +34,8 @@ def render_paths(
             f"{paths.blocks} branches on average; 95 % of it through {low} to {high}."
         )
         parts += [Text(line) for line in wrapped(story, style, 0)]
-    return paint([*parts, Text(_check(paths), style=FAINT)], style)
+    parts += [Text(line, style=FAINT) for line in wrapped(_check(paths), style, 0)]
+    return paint(parts, style)
 
 
 def _table(paths: PathProfile, style: Style, everything: bool) -> RenderableType:
