@@ -62,6 +62,9 @@ EFFECTS: dict[str, tuple[str, str]] = {
     "trusted_in_process": ("code named", "what runs no code of yours has no process of its own"),
 }
 _NETWORKS = "stack spec code named config"
+# What has an effect beside --emit-spec: a stack's options, and where the spec goes.
+_EMITTED = set("target emit_spec output quiet verbose color".split())
+_EMITTED |= {name for name, (about, _) in EFFECTS.items() if about == "stack"}
 _MEASURING = "seed dtype device loss level blocks deep max_memory weights weights_prefix precision"
 EFFECTS |= dict.fromkeys(_MEASURING.split(), (_NETWORKS, "a report is not measured anew"))
 
@@ -96,6 +99,35 @@ class Given(NamedTuple):
             raise InputError(f"{flag} is for {of}: it has no effect on {what}", hint=hint)
         self._require_loss(targets, kinds)
 
+    def require_trial(self, trial: bool) -> None:
+        """Refuse the time of a trial where there is none.
+
+        Raises:
+            InputError: it was typed.
+        """
+        if "overfit_time" in self.names and not trial:
+            raise InputError("--overfit-time is the time of a trial, and there is none: --overfit")
+
+    def require_emitted(self) -> None:
+        """Refuse what has no effect beside ``--emit-spec``.
+
+        Raises:
+            InputError: there is something.
+        """
+        for name in self.names:
+            if name not in _EMITTED:
+                raise _idle(name, "--emit-spec", "it prints the spec, and measures nothing")
+
+    def require_steps(self, format: str, output: str | None) -> None:
+        """Refuse ``--step`` where no steps are printed.
+
+        Raises:
+            InputError: the format is not text, or the text goes to a file.
+        """
+        beside = "--output" if output else f"--format {format}"
+        if "step" in self.names and (output or format != "text"):
+            raise _idle("step", beside, "it waits between the steps that a terminal shows")
+
     def _require_loss(self, targets: Sequence[str], kinds: Sequence[str]) -> None:
         """Refuse a function of a Python model's output, or a Hugging Face model's own loss, where
         no target has it."""
@@ -105,6 +137,12 @@ class Given(NamedTuple):
             whose = "Python models" if function else "Hugging Face models"
             message = f"--loss {self.loss} is for {whose}, and {targets[0]} is {KINDS[kinds[0]]}"
             raise InputError(message, hint="projection, cross_entropy or mse")
+
+
+def _idle(name: str, beside: str, hint: str) -> InputError:
+    """An option's parameter has no effect beside another option."""
+    flag = f"--{name.replace('_', '-')}"
+    return InputError(f"{flag} has no effect beside {beside}", hint=hint)
 
 
 def kind_of(target: Target) -> str:

@@ -12,7 +12,7 @@ from gradprobe.cli.effects import Given, kind_of
 from gradprobe.cli.output import warn
 from gradprobe.errors import InputError
 from gradprobe.files import write_atomically
-from gradprobe.spec.options import Shown, option
+from gradprobe.spec.options import NEVER, Shown, option
 from gradprobe.spec.seeds import choose_seeds, seeds_in
 from gradprobe.spec.sources.stack import STACKS
 from gradprobe.tasks.check import baseline as baselines
@@ -161,6 +161,7 @@ def requirement(given: Given) -> Callable[[Sequence[Target]], None]:
     """A function that refuses an option without effect on any of the targets of a check."""
 
     def require(targets: Sequence[Target]) -> None:
+        given.require_trial(not targets or any(t.options.overfit != NEVER for t in targets))
         names, kinds = [target.path for target in targets], list(map(_kind_of, targets))
         given.require_effect(names, kinds, except_for=("allow_code", "timeout"))
 

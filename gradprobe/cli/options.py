@@ -148,8 +148,7 @@ def loaded(
     about, options = with_loss(about, options)
     spec = load_target(target, about)
     given.require_effect([target], [kind_of(spec)])
-    if options.overfit == NEVER and options.overfit_time is not None:
-        raise InputError("--overfit-time is the time of a trial, and there is none: --overfit")
+    given.require_trial(options.overfit != NEVER)
     return spec, options
 
 

@@ -60,7 +60,7 @@ _LOSS = Shown(
     metavar="LOSS",
     panel="Measurement",
 )
-_DATA = Shown("A batch: .npy, .npz or .safetensors.", panel="Measurement")
+_DATA = Shown("A batch: .npy, .npz or .safetensors.", metavar="FILE", panel="Measurement")
 _ROWS = Shown("The modules that are the blocks.", metavar="GLOB", panel="Measurement")
 _BATCH = Shown("Samples; default the spec's, or 32.", panel="Measurement")
 _PARAMETERS = Shown("Refuse larger networks.", ("--max-parameters",), panel="Limits")
@@ -70,6 +70,7 @@ _MEMORY = Shown(
     read=parse_bytes,
     kind=str,
     typed="8GiB",
+    metavar="SIZE",
     panel="Limits",
 )
 
@@ -99,7 +100,7 @@ class ProbeOptions:
             choices=DTYPES,
         ),
     )
-    device: str = option("cpu", Shown("cpu, cuda, cuda:1, mps."))
+    device: str = option("cpu", Shown("cpu, cuda, cuda:1, mps.", metavar="DEVICE"))
     loss: str | None = option(None, _LOSS)
     data: str | None = option(None, _DATA)
     level: str = option("blocks", Shown("Rows, or the leaves inside too.", choices=LEVELS))

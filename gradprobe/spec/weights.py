@@ -32,7 +32,7 @@ class WeightsOptions:
     )
     prefix: str = option(
         "",
-        Shown("Take its keys that begin so, without it.", ("--weights-prefix",), metavar="TEXT"),
+        Shown("Take its keys that begin so, without it.", ("--weights-prefix",), metavar="PREFIX"),
     )
 
     def __post_init__(self) -> None:

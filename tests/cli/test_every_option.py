@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import typer
+from helpers.commands import Run
 from helpers.projects import CONFIG, NET, SPEC
 
 from gradprobe.cli.app import app_for
@@ -199,3 +200,30 @@ def test_every_option_has_an_effect_or_is_refused(ask: Ask, command: str, kind: 
         elif isinstance(request, str) or "it has no effect on" not in request.message:
             wrong[name] = request
     assert wrong == {}
+
+
+# What has no effect beside another option: the words, and what is said of them.
+TRIAL = "--overfit-time is the time of a trial, and there is none: --overfit"
+IDLE = {
+    "check net.yaml --no-overfit --overfit-time 5": TRIAL,
+    "check net.yaml --config never.toml --overfit-time 5": TRIAL,
+    "probe plain --overfit-time 5": TRIAL,
+    "block plain --step --format json": "--step has no effect beside --format json",
+    "block plain --step -o block.txt": "--step has no effect beside --output",
+    "probe plain --emit-spec --format json": "--format has no effect beside --emit-spec",
+    "probe plain --emit-spec --deep": "--deep has no effect beside --emit-spec",
+    "probe net.yaml --emit-spec --html a.html": "--html has no effect beside --emit-spec",
+}
+
+
+@pytest.mark.parametrize("words", IDLE)
+def test_an_option_without_effect_beside_another_is_refused(
+    run: Run, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net.yaml").write_text(SPEC)
+    Path("never.toml").write_text("overfit = false\n")
+    done = run(*words.split())
+    assert (done.code, done.out) == (2, "")
+    assert IDLE[words] in done.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.yaml", "never.toml"]

@@ -581,6 +581,8 @@ def test_step_waits_for_nobody_when_piped(run: Callable[..., Result], target: st
     stepped = run("block", target, "--depth", "3", "--width", "5", "--step")
     assert (whole.code, stepped.code) == (0, 0)
     assert stepped.out == whole.out
+    assert "--step waits at a terminal" in stepped.err
+    assert "--step" not in whole.err
     for heading in ("forward", "backward", "Jacobian"):
         assert f"\n{heading}\n" in stepped.out
 

@@ -10,7 +10,7 @@ import typer
 from gradprobe.cli import options as o
 from gradprobe.cli.effects import Given
 from gradprobe.cli.flatten import flattened
-from gradprobe.cli.output import emit, progress
+from gradprobe.cli.output import emit, progress, warn
 from gradprobe.cli.views import of_block
 from gradprobe.render.block import block_steps
 from gradprobe.spec.options import RunOptions
@@ -23,7 +23,8 @@ def block(
     target: o.Target,
     *,
     row: Annotated[
-        str | None, typer.Option("--row", help="Which block; default the middle one.")
+        str | None,
+        typer.Option("--row", help="Which block; default the middle one.", metavar="ROW"),
     ] = None,
     step: Annotated[bool, typer.Option("--step", help="Wait for a key between steps.")] = False,
     about: TargetOptions,
@@ -38,12 +39,15 @@ def block(
     back the gradient splits the same way: what arrives at x is what the skip brings back plus what
     F brings back. In a Python or Hugging Face model the skip is found, and F(x) is y - x.
     """
+    given.require_steps(output.format, output.output)
     spec, options = o.loaded(target, about, options, given)
     with progress(f"probing {target}"):
         taken = take_apart(spec, options, row, run)
     views = of_block(taken, target)
-    here = output.output is None and sys.stdin.isatty() and sys.stdout.isatty()
-    if not step or output.format != "text" or not here:
+    here = sys.stdin.isatty() and sys.stdout.isatty()
+    if step and not here:
+        warn("--step waits at a terminal, and this is none")
+    if not step or not here:
         output.publish(views)
         return 0
     steps = block_steps(taken, target, output.style)

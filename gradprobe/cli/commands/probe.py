@@ -50,6 +50,7 @@ def probe(
     several = o.seeds_of(seeds, seed)
     spec, options = o.loaded(target, about, replace(options, seed=seed or 0), given)
     if emit_spec:
+        given.require_emitted()
         output.emit(render_target(spec))
         return 0
     report = probe_seeds(
