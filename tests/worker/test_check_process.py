@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,17 +52,6 @@ def test_exit_codes_alone_and_mixed(check: Check, tmp_path: Path, specs: str, co
 
 
 FAILING = {"invalid", "big"}
-
-
-def test_an_interrupt_while_torch_is_imported_is_130(tmp_path: Path) -> None:
-    write(tmp_path, a=GOOD)
-    process = subprocess.Popen(
-        [*COMMAND, "--no-cache"], cwd=tmp_path, stdout=-1, stderr=-1, start_new_session=True
-    )
-    time.sleep(0.6)
-    os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (130, b"", b"")
 
 
 @pytest.mark.slow
