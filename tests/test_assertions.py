@@ -175,6 +175,7 @@ def test_the_plain_loop_runs_as_it_stands(capsys: pytest.CaptureFixture[str]) ->
     assert [line.split()[:2] for line in lines] == [["0", "healthy"], ["10", "healthy"]]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the library's own
 def test_the_lightning_recipe_runs_as_it_stands() -> None:
     lightning = pytest.importorskip("lightning")

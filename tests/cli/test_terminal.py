@@ -151,10 +151,14 @@ def test_nobody_reads_the_error(arguments: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        ((*VANISHING[:3], "400", "--width", "4", "--all", "--format", "json"), 1),
-        (("schema",), 0),
+        pytest.param(
+            (*VANISHING[:3], "400", "--width", "4", "--all", "--format", "json"),
+            1,
+            id="probe",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(("schema",), 0, id="schema"),
     ],
-    ids=["probe", "schema"],
 )
 def test_head(arguments: tuple[str, ...], code: int) -> None:
     line = " ".join([*COMMAND, *arguments]) + ' | head -1; echo "${PIPESTATUS[0]}"'

@@ -260,6 +260,7 @@ def test_a_lazy_layer_takes_the_shape_of_the_file(tmp_path: Path) -> None:
     assert model[0].weight.shape == (2, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("forked_workers")
 def test_check_has_a_key_and_remembers_by_the_bytes(
     run: Run, trained: nn.Module, tmp_path: Path

@@ -128,6 +128,7 @@ def test_a_failure_stands_at_the_users_line(run: Run, folder: Path) -> None:
     assert "OSError: gone" in ended.out
 
 
+@pytest.mark.slow
 def test_a_hugging_face_configuration(run: Run, folder: Path) -> None:
     pytest.importorskip("transformers")
     (folder / "conf").mkdir()

@@ -54,6 +54,7 @@ SIGMOID = f"{LINEAR}, Sigmoid"
 BROKEN = network(SIGMOID)
 
 
+DEEP_CASES = {"deep", "deep and normalised"}
 # What mends each, by the closed forms in tests/measure/test_closed_forms.py and nothing bigger.
 CASES = {
     # ReLU halves the variance; He init doubles it
@@ -88,7 +89,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=pytest.mark.slow if case in {"leaky", *DEEP_CASES} else ())
+        for case in CASES
+    ],
+)
 def test_the_smallest_change_that_mends(case: str) -> None:
     text, expected = CASES[case]
     fix = fixed(text)
@@ -317,6 +324,7 @@ def test_a_malformed_spec_is_an_input_error(tmp_path: Path, run: Run) -> None:
     assert run("fix", str(path)).code == 2
 
 
+@pytest.mark.slow
 def test_where_anchors_forbid_an_edit_the_change_is_told(tmp_path: Path, run: Run) -> None:
     text = (
         "input: {shape: [16]}\nlayers:\n  - Linear: {out_features: 16}\n"

@@ -33,7 +33,7 @@ def check(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("specs", "code"),
     [
-        ("good", 0),
+        pytest.param("good", 0, marks=pytest.mark.slow),
         pytest.param("vanishing", 1, marks=pytest.mark.slow),  # as in test_check.py
         pytest.param("invalid", 2, marks=pytest.mark.slow),
         pytest.param("big", 3, marks=pytest.mark.slow),
