@@ -33,6 +33,20 @@ def pytest_configure(config: pytest.Config) -> None:
         compileall.compile_dir(ROOT / "gradprobe", quiet=2)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Each of pytest-xdist's workers takes a part of the list, and begins with its long tests."""
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    first = [item for item in items if item.get_closest_marker("long")]
+    rest = [item for item in items if not item.get_closest_marker("long")]
+    ends = [len(rest) * number // workers for number in range(workers + 1)]
+    items[:] = [
+        item
+        for number in range(workers)
+        for item in (*first[number::workers], *rest[ends[number] : ends[number + 1]])
+    ]
+
+
 def pytest_collection_finish() -> None:
     sys.dont_write_bytecode = DONT_WRITE
 

@@ -154,6 +154,7 @@ def own_norms(report: dict[str, Any], told: dict[str, float | None], net: int) -
 
 
 @SLOW
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("text", "per_step"),
     [
