@@ -20,12 +20,15 @@ from gradprobe.cli.panels import PanelCommand, PanelGroup
 from gradprobe.errors import InputError
 from gradprobe.spec.network import is_script, is_target
 from gradprobe.spec.sources.stack import STACKS
+from gradprobe.worker.torchrun import torchrun
 
 # Each is a function of its name in a module of its name.
 COMMANDS = (
     *("check", "probe", "compare", "diff", "block", "paths", "sweep", "fix", "run", "merge"),
     *("schema", "rules"),
 )
+
+_SHARDED = ("probe", "run")  # may run in several processes
 
 
 def app_for(arguments: Sequence[str] | None) -> typer.Typer:
@@ -72,6 +75,8 @@ def _require_command(words: Sequence[str]) -> None:
         InputError: the first word is one; the hint is what was meant.
     """
     word = words[0] if words else "-h"
+    if torchrun() and word in COMMANDS and word not in _SHARDED:
+        raise InputError(f"{word} under torchrun: it takes one process", hint="gradprobe probe")
     if word in COMMANDS or (word.startswith("-") and word != "-"):
         return
     target = is_target(word) or is_script(word) or word in (*STACKS, "-") or Path(word).exists()

@@ -30,14 +30,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _mend_streams()
     _mend_environment()
     try:
-        code = _run(arguments)
+        code = _run_with_others(arguments)
     except KeyboardInterrupt:
         code = INTERRUPTED
     finally:
         for signum, handler in before.items():
-            if handler is not None:  # one that Python did not set
+            ends = signal.getsignal(signum) is signal.SIG_IGN  # as the others do, under torchrun
+            if handler is not None and not ends:  # None: one that Python did not set
                 signal.signal(signum, handler)
     _leave(code)
+
+
+def _run_with_others(arguments: Sequence[str] | None) -> int:
+    """Under torchrun one process speaks and all end alike; a script speaks for itself."""
+    if "TORCHELASTIC_USE_AGENT_STORE" not in os.environ:
+        return _run(arguments)
+    from gradprobe.cli.app import words_of
+    from gradprobe.worker.torchrun import torchrun
+
+    processes = torchrun()
+    if processes is None or words_of(arguments)[:1] == ["run"]:
+        return _run(arguments)
+    if processes.rank > 0:
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    return processes.end(_run(arguments))
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -29,6 +29,7 @@ from gradprobe.tasks.read_report import is_report, load
 from gradprobe.tasks.sweep import Axes, Job, listed, named
 from gradprobe.tasks.targets import load_each, load_target
 from gradprobe.verdict.report import Report
+from gradprobe.worker.torchrun import torchrun
 
 _KINDS = (
     "package.module:name, file.py:name, a spec file, -, plain, residual, a config.json, "
@@ -145,6 +146,7 @@ def loaded(
     Raises:
         InputError: as ``load_target``; an option has no effect on such a target.
     """
+    options = replace(options, sharded=torchrun() is not None)
     about, options = with_loss(about, options)
     spec = load_target(target, about)
     given.require_effect([target], [kind_of(spec)])

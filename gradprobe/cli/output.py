@@ -18,6 +18,7 @@ from gradprobe.render.canvas import Style
 from gradprobe.render.figure import SUFFIXES
 from gradprobe.spec.options import SEVERITIES, Shown, option
 from gradprobe.verdict.report import Report, Severity
+from gradprobe.worker.torchrun import torchrun
 
 if TYPE_CHECKING:
     from gradprobe.cli.views import Views
@@ -97,6 +98,8 @@ class OutputOptions:
 
     def write_files(self, views: Views) -> None:
         """Write the page, the picture and the figure of a result, where they are asked for."""
+        if not speaks():
+            return
         if self.html is not None:
             write_atomically(self.html, views.page())
         if self.svg is not None:
@@ -147,6 +150,12 @@ def style_for(color: str, output: str | None) -> Style:
     return Style(_width(terminal), painted, plain)
 
 
+def speaks() -> bool:
+    """Whether this process is the one that does, of those that torchrun has started."""
+    processes = torchrun()
+    return processes is None or processes.rank == 0
+
+
 def emit(text: str, output: str | None = None, commands: bool = False) -> None:
     """Write ``text`` to standard output, or to the file ``output``, whole or not at all.
 
@@ -155,7 +164,8 @@ def emit(text: str, output: str | None = None, commands: bool = False) -> None:
     A reader that has closed the pipe is no error: the exit code stays what it was.
     """
     if output is not None:
-        write_atomically(output, text)
+        if speaks():
+            write_atomically(output, text)
         return
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -77,7 +77,7 @@ def failing_together(ranks: Ranks | None) -> Iterator[None]:
         text = error.message if isinstance(error, GradprobeError) else str(error)
         if not ranks.sharded:
             ranks.everyone(text)
-        raise ModelError(f"rank {ranks.rank}: {text}") from error
+        raise ModelError(f"rank {ranks.rank}: {text}") from error.__cause__ or error
 
 
 def together(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gradprobe.model.build import Network
 from gradprobe.model.rows import modules_of
+from gradprobe.model.sharded import part_of
 from gradprobe.model.subject import Subject
 
 _SMALL_WORK = 200_000_000  # multiplications of a forward pass
@@ -135,7 +136,7 @@ class _Copied:
         if (tensor.data_ptr(), tensor.shape) != (before.data_ptr(), before.shape):
             tensor.data = before
         # Untouched tensors are not written: a write would count as a change.
-        if not torch.equal(tensor, self.copy):
+        if not torch.equal(part_of(tensor), part_of(self.copy)):  # without other processes
             tensor.data.copy_(self.copy)  # past the counter of changes, which an optimizer may read
 
 

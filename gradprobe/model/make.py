@@ -19,11 +19,12 @@ from gradprobe.model.classes import classes_of
 from gradprobe.model.fits import fits, room_between
 from gradprobe.model.kept import Store
 from gradprobe.model.losses import LOSSES, loss_of
-from gradprobe.model.plan import plan
+from gradprobe.model.plan import Planned, plan
 from gradprobe.model.ranks import ranks_of, unwrapped
 from gradprobe.model.rows import find_rows
 from gradprobe.model.saved import read_by_block
 from gradprobe.model.sharded import class_of
+from gradprobe.model.spread import WHOLE_WEIGHTS, sharded
 from gradprobe.model.streamed import streamed
 from gradprobe.model.subject import Loss, Subject, batch_and_labels, subject_of
 from gradprobe.model.tensors import beside, first_tensor, placed, tensors_in
@@ -55,7 +56,10 @@ def make(
         InputError: the spec, an option or the data do not fit.
         ModelError: the network could not be built.
     """
-    streams = streams and options.needs_whole is None and read_by_block(spec.weights)
+    if options.sharded and spec.weights is not None:
+        raise InputError(WHOLE_WEIGHTS)
+    whole = options.needs_whole is not None or options.sharded
+    streams = streams and not whole and read_by_block(spec.weights)
     if isinstance(spec, ArchitectureSpec):
         if options.stream and options.deep:
             message = "--deep needs the whole model, and --stream makes one block at a time"
@@ -76,13 +80,9 @@ def _layers(
     size = options.batch_size or spec.input.batch_size or DEFAULT_BATCH_SIZE
     size = size if batch is None else batch.inputs.shape[0]
     try:
-        planned = plan(spec, size, options.limits, options.stream or (None if streams else False))
-        if options.stream or (streams and not fits(planned, options.limits)):
-            store = partial(Store, room_between(planned, options.limits), options.boundaries)
-            like = torch.empty(0, dtype=dtype, device=device)
-            network: Network = streamed(planned, spec, options.seed, like, store)
-        else:
-            network = assembled(planned, spec, options.seed).to(dtype=dtype, device=device)
+        by_blocks = options.stream or options.sharded
+        planned = plan(spec, size, options.limits, by_blocks or (None if streams else False))
+        network = _network(planned, spec, options, streams)
         # The plan has held its size against the limits by now.
         drawn = batch or random_batch(spec.input, size, options.seed)
         x = placed(drawn.inputs, device, dtype)
@@ -96,6 +96,7 @@ def _layers(
         loss=loss_of(loss, drawn.labels, options.seed),
         projection=loss_of("projection", None, options.seed),
         rows=tuple(network.rows),
+        ranks=ranks_of(network),
         seed=options.seed,
         memory=options.limits.memory,
         name=spec.name,
@@ -104,6 +105,17 @@ def _layers(
         own_loss=drawn.labels is not None and loss != "projection",
         told={"batch_size": size, "dtype": _word(dtype), "loss": loss, **loaded},
     )
+
+
+def _network(planned: Planned, spec: NetworkSpec, options: ProbeOptions, streams: bool) -> Network:
+    device, dtype = device_of(options.device), dtype_of(options.dtype)
+    if options.sharded:
+        return sharded(lambda: assembled(planned, spec, options.seed).to(dtype=dtype), options)
+    if options.stream or (streams and not fits(planned, options.limits)):
+        store = partial(Store, room_between(planned, options.limits), options.boundaries)
+        like = torch.empty(0, dtype=dtype, device=device)
+        return streamed(planned, spec, options.seed, like, store)
+    return assembled(planned, spec, options.seed).to(dtype=dtype, device=device)
 
 
 def _batch_at_hand(spec: NetworkSpec, options: ProbeOptions, inputs: Tensor | None) -> Batch | None:
@@ -133,6 +145,7 @@ def _architecture(spec: ArchitectureSpec, options: ProbeOptions, streams: bool) 
         loss=own,
         projection=_main_loss("projection", options.seed),
         rows=tuple(find_rows(model, options.rows)),
+        ranks=ranks_of(model),
         seed=options.seed,
         memory=options.limits.memory,
         name=class_of(model).__name__,

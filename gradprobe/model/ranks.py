@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from gradprobe.errors import InputError
 from gradprobe.model.sharded import is_sharded
 
 T = TypeVar("T")
+_PATIENCE = timedelta(minutes=5)  # for a rank that failed, and whose process is still there
 
 
 class Ranks(NamedTuple):
@@ -52,6 +58,35 @@ def ranks_of(module: nn.Module) -> Ranks | None:
     if mesh.size() == distributed.get_world_size():
         return _ranks(None, sharded=True, split=alone)
     return _ranks(mesh.get_group(), sharded=True, split=alone) if mesh.ndim == 1 else None
+
+
+@contextmanager
+def joined(device: str, name: str) -> Iterator[None]:
+    """Meanwhile the processes that torchrun has started are one group, with a ``name`` of its own.
+
+    Raises:
+        InputError: the device is one of several, and each process has its own.
+    """
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    kind, _, index = device.partition(":")
+    if index:
+        raise InputError(f"--device {device}: each rank has its own", hint=f"--device {kind}")
+    if kind == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    store, rank, size = next(rendezvous("env://"))
+    torch.distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo",
+        store=PrefixStore(name, store),
+        rank=rank,
+        world_size=size,
+        timeout=_PATIENCE,
+    )
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def _ranks(group: Any, sharded: bool, split: bool) -> Ranks | None:

@@ -24,6 +24,7 @@ from gradprobe.model.kept import Store, while_used
 from gradprobe.model.on_demand import take_apart, weightless
 from gradprobe.model.rows import find_rows
 from gradprobe.model.seeds import derive, reseed
+from gradprobe.model.spread import sharded
 from gradprobe.model.tensors import placed
 from gradprobe.spec.network import ArchitectureSpec
 from gradprobe.spec.options import OWN_LOSS, ProbeOptions
@@ -33,6 +34,7 @@ PIXELS = 224  # where the configuration does not say
 SAMPLES = 16_000  # of raw audio: one second
 _MOST_MODULES = 100_000
 _MEMORY_PER_WEIGHT = 2  # itself and its gradient
+_Make = Callable[[], nn.Module]
 
 
 def build(
@@ -62,7 +64,7 @@ def build(
     streams = options.stream or (streams and _size(outline, dtype) > options.limits.memory)
     if streams and device.type != "cpu":
         raise InputError(f"--device {device}: one block at a time, a model runs on the cpu")
-    _hold_against(outline, options, dtype, streams)
+    _hold_against(outline, options, dtype, streams or options.sharded)
     generator = torch.Generator().manual_seed(derive(options.seed, "input"))
     inputs = _inputs(outline, config, batch_size, generator)
     if options.loss == OWN_LOSS:
@@ -70,13 +72,13 @@ def build(
     with torch.random.fork_rng(devices=[]):
         reseed(derive(options.seed, "weights"))
         try:
-            model = _streamed(make, options, dtype) if streams else make().to(device, dtype)
+            model = _made(make, options, dtype, device, streams)
         except (RuntimeError, MemoryError) as error:
             raise _not_built(spec, error) from error
     return model, {key: placed(x, device, dtype) for key, x in inputs.items()}
 
 
-def _outline(spec: ArchitectureSpec, make: Callable[[], nn.Module]) -> nn.Module:
+def _outline(spec: ArchitectureSpec, make: _Make) -> nn.Module:
     """The model on the meta device, where it costs nothing."""
     try:
         with torch.device("meta"), _bounded(spec):
@@ -88,7 +90,8 @@ def _outline(spec: ArchitectureSpec, make: Callable[[], nn.Module]) -> nn.Module
 
 
 def _not_built(spec: ArchitectureSpec, error: Exception) -> ModelError:
-    return ModelError(f"{spec.source}: the model cannot be built: {_first(error)}")
+    what = f"{type(error).__name__}: {first_line(error)}"
+    return ModelError(f"{spec.source}: the model cannot be built: {what}")
 
 
 @contextmanager
@@ -183,7 +186,7 @@ def _text_in(value: object) -> bool:
     return isinstance(value, str) or any(map(_text_in, inside))
 
 
-def _constructor(transformers: Any, spec: ArchitectureSpec, config: Any) -> Callable[[], nn.Module]:
+def _constructor(transformers: Any, spec: ArchitectureSpec, config: Any) -> _Make:
     """What makes the model: the class in ``architectures``, or the bare model without a head."""
     name = spec.class_name
     if name is None:
@@ -219,9 +222,7 @@ def _hold_against(
         raise InputError(f"{what} would take {size / 2**30:.3g} GiB", hint=hint)
 
 
-def _streamed(
-    make: Callable[[], nn.Module], options: ProbeOptions, dtype: torch.dtype
-) -> nn.Module:
+def _streamed(make: _Make, options: ProbeOptions, dtype: torch.dtype) -> nn.Module:
     """The model with rows that have their numbers while they run, by seeds of their paths."""
     with weightless():
         model = make()
@@ -241,6 +242,14 @@ def _streamed(
     for part in take_apart(model, rows, fill):
         part.dtype, part.store = dtype, store
     return model.to(dtype=dtype)
+
+
+def _made(
+    make: _Make, options: ProbeOptions, dtype: torch.dtype, device: torch.device, streams: bool
+) -> nn.Module:
+    if options.sharded:
+        return sharded(lambda: make().to(dtype), options)
+    return _streamed(make, options, dtype) if streams else make().to(device, dtype)
 
 
 # ---- inputs: (configuration, batch size, generator) → tensor
@@ -326,10 +335,6 @@ def _labels(
         return {"labels": ids.clone()}
     hint = "name a class with a head under architectures, such as BertForMaskedLM"
     raise InputError(f"--loss own: no labels are known for {name}", hint=hint)
-
-
-def _first(error: BaseException) -> str:
-    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _last(error: BaseException) -> str:

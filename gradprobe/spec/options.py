@@ -122,6 +122,7 @@ class ProbeOptions:
         None, Shown("What stands between streamed blocks is kept so.", choices=("bfloat16",))
     )
     limits: Limits = field(default_factory=Limits)
+    sharded: bool = False  # whether each process of torchrun holds a part of the weights
 
     @property
     def looks_twice(self) -> bool:
@@ -139,8 +140,24 @@ class ProbeOptions:
         }
         return next((flag for flag, given in needing.items() if given), None)
 
+    @property
+    def needs_one_process(self) -> str | None:
+        """The option that cannot be had of weights that several processes hold."""
+        needing = {
+            "--deep": self.deep,
+            "--stream": self.stream,
+            "--blocks": self.blocks,
+            "--attention": self.attention,
+            "--precision": self.precision,
+            "--by position": self.by == UNITS[1],
+        }
+        return self.needs_whole or next((flag for flag, given in needing.items() if given), None)
+
     def __post_init__(self) -> None:
         choose("--overfit", self.overfit, TRIALS)
+        if self.sharded and (flag := self.needs_one_process):
+            message = f"{flag} needs one process, and under torchrun each holds a part"
+            raise InputError(message, hint=f"leave {flag} out, or torchrun")
         if self.stream and (flag := self.needs_whole):
             message = f"{flag} needs the whole network, and --stream makes one block at a time"
             raise InputError(message, hint="leave one of them out")

@@ -11,7 +11,8 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -23,10 +24,13 @@ from gradprobe.measure.progress import writing
 from gradprobe.measure.take import take, take_block, take_paths
 from gradprobe.model.losses import loss_of
 from gradprobe.model.make import is_one_sample, module_subject
+from gradprobe.model.ranks import joined
 from gradprobe.model.seeds import seed_all
+from gradprobe.model.spread import BY_HAND, WHOLE_WEIGHTS, built, spread
 from gradprobe.model.subject import Subject, arguments_of
 from gradprobe.model.weights import load_weights
 from gradprobe.spec.network import is_target
+from gradprobe.spec.options import ProbeOptions
 from gradprobe.worker import libraries
 from gradprobe.worker.blame import blame, described, said, step
 from gradprobe.worker.changes import change
@@ -61,7 +65,7 @@ def answer(request: bytes, note: Note) -> bytes:
 def reply(request: Request, note: Note = lambda stage: None) -> Reply:
     """The measurement of the model that ``request`` names, or the error that it ended in."""
     try:
-        with _imports_from(request.path):
+        with _imports_from(request.path), _joined(request.options):
             subject = _subject(request, note)
             try:
                 with step(note, "running the model"):
@@ -103,12 +107,16 @@ def _measured(subject: Subject, request: Request) -> Reply:
 
 def _subject(request: Request, note: Note) -> Subject:
     """The model that ``request`` names, what it is called with, and its loss."""
-    model = _model(request, note)
-    with step(note, "loading its weights"):
-        loaded = load_weights(model, request.weights, request.options.limits.memory)
-    change(model, request.changes, request.options.seed)
-    model = _adapted(model, request)
-    guessed = inputs_of(model, request, note)
+    if request.options.sharded:
+        model, guessed = _spread(request, note)
+        loaded = {}
+    else:
+        model = _model(request, note)
+        with step(note, "loading its weights"):
+            loaded = load_weights(model, request.weights, request.options.limits.memory)
+        change(model, request.changes, request.options.seed)
+        model = _adapted(model, request)
+        guessed = inputs_of(model, request, note)
     inputs, labels = (guessed.inputs, None) if isinstance(guessed, Guess) else guessed
     _check_batch(model, request)
     args, kwargs = arguments_of(moved(inputs, model, request))
@@ -129,6 +137,28 @@ def _subject(request: Request, note: Note) -> Subject:
     own_loss = is_target(request.loss) or (labels is not None and request.loss != "projection")
     drawn, config = resolved["data"] is None, {**subject.told, **resolved}
     return replace(subject, drawn=drawn, own_loss=own_loss, told=config)
+
+
+# ---- shared by the processes of torchrun
+
+
+def _joined(options: ProbeOptions) -> AbstractContextManager[None]:
+    return joined(options.device, str(options.seed)) if options.sharded else nullcontext()
+
+
+def _spread(request: Request, note: Note) -> tuple[nn.Module, Guess | tuple[Any, Tensor | None]]:
+    """The model, of which each process has its part, and what it is called with."""
+    if request.weights is not None:
+        raise InputError(WHOLE_WEIGHTS)
+    try:
+        model, deferred = built(lambda: _adapted(_model(request, note), request))
+    except ModelError as error:
+        alone = "under torchrun it is built without its numbers; where it can be built alone, "
+        error.hint = error.hint or alone + BY_HAND
+        raise
+    guessed = inputs_of(deepcopy(model).to("meta"), request, note)
+    with step(note, "sharding it"):
+        return spread(model, deferred, request.options), guessed
 
 
 # ---- the user's names
@@ -189,7 +219,8 @@ def _adapted(model: nn.Module, request: Request) -> nn.Module:
     """The model in the dtype, mode and on the device that were asked for."""
     if request.options.dtype is not None:
         model.to(getattr(torch, request.options.dtype))
-    if request.options.device != "cpu":  # the default leaves it where it was built
+    # The default leaves it where it was built, and what is to be sharded is moved by then.
+    if request.options.device != "cpu" and not request.options.sharded:
         try:
             model.to(request.options.device)
         except (RuntimeError, AssertionError, NotImplementedError) as error:

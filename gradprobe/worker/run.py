@@ -11,6 +11,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,11 +20,12 @@ from gradprobe.errors import InputError, ModelError, out_of_memory
 from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
 from gradprobe.measure.measurement import Measurement
 from gradprobe.measure.progress import Step, tell
-from gradprobe.spec.network import ArchitectureSpec, CodeSpec
+from gradprobe.spec.network import ArchitectureSpec, CodeSpec, NetworkSpec
 from gradprobe.spec.options import ProbeOptions, RunOptions
 from gradprobe.spec.sources import python
 from gradprobe.spec.sources.table import Target
 from gradprobe.worker import process
+from gradprobe.worker.alike import alike
 from gradprobe.worker.exchange import Reply, Request, decode, encode
 from gradprobe.worker.frames import dumped_frames, users_frame
 from gradprobe.worker.process import Answer, Ending
@@ -46,8 +48,24 @@ def measure_target(
         ModelError: the network could not be built or failed while it ran; the code raised, ended
             its process, was killed, or took too long.
     """
+    if options.sharded:
+        name = f"{options.seed}"
+        return alike(lambda: _measured(spec, options, run or RunOptions(), inputs), name)
+    return _measured(spec, options, run or RunOptions(), inputs)
+
+
+def _measured(spec: Target, options: ProbeOptions, run: RunOptions, inputs: Any) -> Measurement:
     if isinstance(spec, CodeSpec):
-        return _measure_code(spec, options, run or RunOptions())
+        return _measure_code(spec, options, run)
+    from gradprobe.model.ranks import joined
+
+    with joined(options.device, str(options.seed)) if options.sharded else nullcontext():
+        return _measure_here(spec, options, inputs)
+
+
+def _measure_here(
+    spec: NetworkSpec | ArchitectureSpec, options: ProbeOptions, inputs: Any
+) -> Measurement:
     from gradprobe.measure.take import take
     from gradprobe.model.make import make
 

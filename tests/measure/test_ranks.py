@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -55,3 +56,55 @@ def test_norms_of_parts_are_joined() -> None:
             assert extremes([spread, x * 3]) == [(-4.0, 3.0), (-12.0, 9.0)]
     finally:
         torch.distributed.destroy_process_group()
+
+
+def probed(ranks: int, *words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """``gradprobe probe`` of the GPT that torchrun's processes build."""
+    inputs = ("--input", "shape=4,6/dtype=int64/high=90", "--timeout", "600")
+    command = ("-m", "gradprobe", "probe", *words, *inputs)
+    if ranks > 1:
+        return launched(ranks, *command, folder=folder)
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+MODEL = "helpers.torchrun_gpt:GPT"
+
+
+def near(value: object, expected: object) -> bool:
+    """Whether two documents are one, each number to 1e-6."""
+    if isinstance(value, dict) and isinstance(expected, dict):
+        same = value.keys() == expected.keys()
+        return same and all(near(value[key], expected[key]) for key in value)
+    if isinstance(value, list) and isinstance(expected, list):
+        return len(value) == len(expected) and all(map(near, value, expected))
+    if isinstance(value, float) and isinstance(expected, float):
+        return value == pytest.approx(expected, rel=1e-6)
+    return value == expected
+
+
+@pytest.mark.slow
+def test_torchrun_builds_and_shards_a_model(tmp_path: Path) -> None:
+    """One report, that of one process; no rank holds more than its part of the blocks."""
+    words = (MODEL, "--dtype", "float64", "--format", "json")
+    alone = probed(1, *words, folder=tmp_path)
+    shared = probed(2, *words, "--html", "page.html", folder=tmp_path)
+    assert near(json.loads(shared.stdout), json.loads(alone.stdout)), shared.stderr
+    assert shared.returncode == alone.returncode == 0, shared.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_ends_all_and_is_named(tmp_path: Path) -> None:
+    done = probed(2, MODEL, "--arg", "dies=1", folder=tmp_path)
+    assert not done.stdout
+    said = f"rank 1: {MODEL}: its process ended with exit code 7 and no result"
+    assert done.stderr.count(said) == 1, done.stderr
+    assert done.stderr.count("exitcode  : 3") == 2, done.stderr

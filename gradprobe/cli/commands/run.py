@@ -16,6 +16,7 @@ from gradprobe.render.steps import facts
 from gradprobe.spec.options import ProbeOptions, Shown, option
 from gradprobe.tasks.script import Script, run_script, steps_in
 from gradprobe.verdict.report import Report
+from gradprobe.worker.torchrun import ended
 
 # What follows the script is the script's own.
 CONTEXT = {"allow_interspersed_args": False}
@@ -48,12 +49,11 @@ def run(
     """
 
     def finish(seen: Sequence[Step], reports: Sequence[Report]) -> int:
-        if os.environ.get("RANK", "0") != "0":  # under torchrun one process speaks
-            return output.exit_code(reports)
-        for line in facts(seen):
-            say(line)
-        output.publish(of_steps(reports, output.everything))
-        return output.exit_code(reports)
+        if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks
+            for line in facts(seen):
+                say(line)
+            output.publish(of_steps(reports, output.everything))
+        return ended(output.exit_code(reports))
 
     own = tuple(arguments or ())
     program = Script(script, own, module, steps_in(steps), optimizer, emit_inputs)
