@@ -65,7 +65,7 @@ class Deferred(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._as_if = _AsIfThere()  # type: ignore[no-untyped-call]
+        self._as_if = _AsIfThere()
         self._steps: list[_Step] = []
         self._writers: defaultdict[int, list[int]] = defaultdict(list)  # by memory, of the steps
         self._memories: dict[int, Any] = {}  # which are held, so that no number is used again

@@ -45,9 +45,10 @@ def spread(model: M, deferred: Deferred, options: ProbeOptions) -> M:
     from torch.distributed.fsdp import fully_shard
 
     rows = model.rows if isinstance(model, Network) else find_rows(model, options.rows)
+    modules: list[nn.Module] = [*_apart(model, [row.module for row in rows]), model]
     mesh = init_device_mesh(options.device, (get_world_size(),))
     try:
-        for module in [*_apart(model, [row.module for row in rows]), model]:
+        for module in modules:
             deferred.fill(module)
             numbers = {p for p in module.parameters() if not p.dim() and not is_sharded(p)}
             for number in numbers:  # FSDP2 shards no scalars
