@@ -110,5 +110,7 @@ def test_what_does_not_fit_is_streamed_on_its_own_down_to_one_block() -> None:
     assert measure_target(spec, limited).profile == streamed
     with pytest.raises(InputError, match="weights and gradients would take"):
         measure_target(spec, replace(limited, deep=True))
+    with pytest.raises(InputError, match="--deep needs the whole model, and --stream"):
+        measure_target(spec, replace(options, deep=True, stream=True))
     with pytest.raises(InputError, match="those of one block would take"):
         measure_target(spec, replace(options, limits=Limits(memory=1000)))
