@@ -301,7 +301,13 @@ WIDTHS = [(width, "plain") for width in (40, 41, 57, 72, 80, 81, 99, 120, 240)]
 LOOKS = [(width, look) for width in (40, 80, 133) for look in ("ascii", "colour", "both")]
 
 
-@pytest.mark.parametrize(("width", "look"), WIDTHS + LOOKS)
+@pytest.mark.parametrize(
+    ("width", "look"),
+    [
+        pytest.param(width, look, marks=() if width in (40, 57, 80, 240) else pytest.mark.slow)
+        for width, look in WIDTHS + LOOKS
+    ],
+)
 def test_no_line_is_wider_than_the_width_and_nothing_is_obeyed(width: int, look: str) -> None:
     style = Style(width, **STYLES[look])
     for made in (*REPORTS.values(), *VERDICTS):
