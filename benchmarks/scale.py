@@ -178,7 +178,9 @@ def cost() -> None:
         target = load_target("residual", TargetOptions(stack=stack))
         times[depth] = min(seconds(lambda: measure_target(target, ProbeOptions())) for _ in "12")  # noqa: B023
         print(f"{depth} blocks: {times[depth]:.3f} s")
-    print(f"exponent from 100 on: {math.log10(times[10_000] / times[100]) / 2:.2f}")
+    for first, decades in ((10, 3), (100, 2)):
+        exponent = math.log10(times[10_000] / times[first]) / decades
+        print(f"exponent from {first} blocks on: {exponent:.2f}")
 
 
 def equal() -> None:

@@ -65,7 +65,8 @@ def measure(subject: Subject, level: str = "blocks") -> GradientProfile:
         if isinstance(model, Streamed):
             result = measure_streamed(model, subject.args[0], subject.loss)
         elif isinstance(model, Network) and _is_chain(subject, modules, level):
-            result = measure_chain(rows, subject.args[0], subject.loss)
+            with _no_collection():
+                result = measure_chain(rows, subject.args[0], subject.loss)
         else:
             result = measure_hooked(subject, rows)
     result = result._replace(around=result.around._replace(warnings=tuple(warnings)))
