@@ -1,0 +1,134 @@
+"""The autograd graph behind a loss → what kinds of loss the output goes into."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from gradprobe.measure.graph import behind_shapes, is_weight, kind_of, next_behind, saved, signed
+from gradprobe.measure.surroundings import LossProfile
+from gradprobe.model.tensors import nodes_behind
+
+_NO_SUM = 0.1  # the logarithm of a sum of probabilities, which should be 0
+
+RANGES = {
+    "Sigmoid": (0.0, 1.0),
+    "Softmax": (0.0, 1.0),
+    "Tanh": (-1.0, 1.0),
+    "Relu": (0.0, math.inf),
+}
+_DISTANCES = frozenset(("MseLoss", "SmoothL1Loss", "HuberLoss"))
+_COMPARING = (*_DISTANCES, "Sub", "Rsub")
+_CROSS_ENTROPIES: dict[str, Callable[..., Tensor]] = {
+    "NllLoss": F.nll_loss,
+    "NllLoss2D": F.nll_loss,
+    "BinaryCrossEntropy": F.binary_cross_entropy,
+    "BinaryCrossEntropyWithLogits": F.binary_cross_entropy_with_logits,
+}
+
+
+def losses(loss: Tensor, output: Tensor | None) -> Iterator[LossProfile]:
+    """What each loss behind the last weights gets."""
+    for node in tail(loss.grad_fn):
+        kind = kind_of(node)
+        before = next_behind(node)
+        after, normalised = behind_shapes(before), False
+        if kind_of(after) == "LogSoftmax":
+            after, normalised = behind_shapes(next_behind(after)), True
+        told = LossProfile(kind, kind_of(after), normalised)
+        if _is_broadcast(node, output):
+            yield told._replace(broadcast=True)
+        elif kind == "LogSoftmax":  # a cross entropy, also one that is written out
+            yield told._replace(kind="CrossEntropy", normalised=True)
+        elif kind in _CROSS_ENTROPIES:
+            yield _cross_entropy(told, node)
+        elif kind in _DISTANCES:
+            yield _distance(told, saved(node, "target"), saved(node, "self"))
+        elif kind in ("Pow", "Abs") and kind_of(before) == "Sub" and before is not None:
+            after = behind_shapes(next_behind(before))
+            told = told._replace(kind="difference", after=kind_of(after))
+            yield _distance(told, _target(node, before, output), output)
+
+
+def _cross_entropy(told: LossProfile, node: Node) -> LossProfile:
+    """Also the share of the targets that are no probability, and whether the scores are none."""
+    scores, target = saved(node, "self"), saved(node, "target")
+    told = told._replace(times_guess=_times_guess(told.kind, node))
+    if scores is None or target is None or not scores.numel():
+        return told
+    if "Nll" not in told.kind:
+        return told._replace(outside=float(((target < 0) | (target > 1)).float().mean()))
+    total = scores.float().logsumexp(1 if scores.dim() > 1 else 0)
+    return told._replace(raw=bool((total.abs() > _NO_SUM).float().mean() > 0.5))
+
+
+def _is_broadcast(node: Node, output: Tensor | None) -> bool:
+    """Whether it compares each of n outputs, one a sample, with n targets: n × n differences."""
+    size = len(output) if output is not None and output.dim() else 0
+    if output is None or size < 2 or output.numel() != size or kind_of(node) not in _COMPARING:
+        return False
+    sides = [n for n, _ in node.next_functions]
+    one_is_data = len(sides) == 2 and (sides[0] is None) != (sides[1] is None)
+    compared = saved(node, "self")
+    shape = node._input_metadata[0].shape if compared is None else compared.shape
+    own = behind_shapes(sides[0] or sides[1]) is behind_shapes(output.grad_fn)
+    return one_is_data and own and tuple(shape) == (size, size)
+
+
+def _target(node: Node, sub: Node, output: Tensor | None) -> Tensor | None:
+    """What a written-out difference is taken from, where it is one of the output."""
+    difference = saved(node, "self")
+    sides = [n for n, _ in sub.next_functions]
+    if difference is None or output is None or difference.numel() != output.numel():
+        return None
+    if len(sides) != 2 or (sides[0] is None) == (sides[1] is None):
+        return None
+    difference = difference.reshape(output.shape)
+    return output.detach() - difference if sides[1] is None else output.detach() + difference
+
+
+def _distance(told: LossProfile, target: Tensor | None, output: Tensor | None) -> LossProfile:
+    if target is None or output is None or not target.numel() or target.requires_grad:
+        return told
+    target, output = target.detach().double(), output.detach().double()
+    low, high = RANGES.get(told.after, (-math.inf, math.inf))
+    variance = float(target.var(unbiased=False))
+    error = float((output - target).square().mean()) if output.shape == target.shape else math.nan
+    slack = 1e-6
+    return told._replace(
+        times_guess=error / variance if variance and math.isfinite(error) else None,
+        target_rms=float(target.square().mean().sqrt()),
+        outside=float(((target < low - slack) | (target > high + slack)).double().mean()),
+    )
+
+
+def _times_guess(kind: str, node: Node) -> float | None:
+    """The mean cross entropy ÷ that of a constant guess."""
+    scores, target = saved(node, "self"), saved(node, "target")
+    if scores is None or target is None or not scores.numel():
+        return None
+    classes = scores.shape[1 if scores.dim() > 1 else 0] if "Nll" in kind else 2
+    ignored = {"ignore_index": signed(node._saved_ignore_index)} if "Nll" in kind else {}  # type: ignore[attr-defined]
+    mean = float(_CROSS_ENTROPIES[kind](scores.detach().float(), _like(target), **ignored))
+    return mean / math.log(classes) if classes > 1 and math.isfinite(mean) else None
+
+
+def _like(target: Tensor) -> Tensor:
+    return target.detach().float() if target.is_floating_point() else target
+
+
+def tail(root: Node | None) -> Iterator[Node]:
+    """The nodes behind the last weights: from the loss to those that read a parameter."""
+    stack, seen = [root] if root else [], {root}
+    while stack:
+        node = stack.pop()
+        behind = nodes_behind(node)
+        if any(is_weight(n) for n in behind):
+            continue
+        yield node
+        stack += [n for n in behind if n not in seen]
+        seen.update(behind)
