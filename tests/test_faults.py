@@ -245,6 +245,14 @@ NETWORKS: dict[str, Callable[[bool], Network]] = {
     "the loss stays near ln(classes)": lambda bad: Network(
         mlp(2, nn.Tanh, *last(bad, nn.Softmax(1))), X, ce
     ),
+    "the KL divergence is negative": lambda bad: Network(
+        mlp(2, nn.Tanh, nn.Softmax(1) if bad else nn.LogSoftmax(1)),
+        X,
+        lambda o: F.kl_div(o, F.one_hot(LABELS, 4) * 0.8 + 0.05, reduction="batchmean"),
+    ),
+    "with dropout it learns nothing": lambda bad: Network(
+        mlp(2, lambda: nn.Sequential(nn.Tanh(), nn.Dropout(0.9 if bad else 0.1))), X, ce
+    ),
     "some classes are never predicted": lambda bad: Network(
         mlp(2, nn.Tanh, *last(bad, nn.ReLU())), X, ce
     ),

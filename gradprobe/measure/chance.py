@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +16,7 @@ from gradprobe.measure.passes import scalar
 from gradprobe.model.repeats import holds_weights
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject, copied_subject
-from gradprobe.model.tensors import fresh, map_tensors
+from gradprobe.model.tensors import first_tensor, fresh, map_tensors
 
 _TRIES = 8
 _FAR = 30.0  # times as large as torch draws weights: a rounding does not hide that
@@ -78,11 +81,47 @@ def not_read(subject: Subject, names: Collection[str]) -> set[str]:
     return result
 
 
+def reading_what_moves(subject: Subject, names: Collection[str]) -> set[str]:
+    """Those weights that multiply nothing but zeros which a step changes.
+
+    A gradient arrives at what they read, and goes on to the weights in front: a straight-through
+    estimator may round all of that to 0 at first. Behind a dead ReLU nothing goes on.
+    """
+    modules = dict(subject.model.named_modules())
+    read: dict[str, Tensor] = {}
+    with ExitStack() as hooks:
+        for name in [n for n in names if n.rpartition(".")[0] in modules][:_MOST]:
+            note = partial(_note, read, name)
+            module = modules[name.rpartition(".")[0]]
+            hooks.callback(module.register_forward_pre_hook(note, with_kwargs=True).remove)
+        loss = _run(subject)
+    weights = [p for p in subject.model.parameters() if p.requires_grad]
+    return {name for name, x in read.items() if _passes_on(loss, x, weights)}
+
+
+def _note(read: dict[str, Tensor], name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+    x = first_tensor([args, kwargs])
+    if x is not None and x.grad_fn is not None and not bool(x.any()):
+        read[name] = x
+
+
+def _passes_on(loss: Tensor, x: Tensor, weights: Sequence[Tensor]) -> bool:
+    ask = partial(torch.autograd.grad, retain_graph=True, allow_unused=True)
+    [arriving] = ask(loss, [x])
+    if arriving is None:
+        return False
+    return any(bool(g.any()) for g in ask(x, weights, grad_outputs=arriving) if g is not None)
+
+
 def _loss(subject: Subject) -> float:
-    reseed_all(derive(subject.seed, "forward"))
     with torch.no_grad():
-        output = subject.model(*fresh(subject.args), **fresh(dict(subject.kwargs)))
-        return float(scalar(subject.loss(output)))
+        return float(_run(subject))
+
+
+def _run(subject: Subject) -> Tensor:
+    reseed_all(derive(subject.seed, "forward"))
+    output = subject.model(*fresh(subject.args), **fresh(dict(subject.kwargs)))
+    return scalar(subject.loss(output))
 
 
 def _draw(parameters: list[nn.Parameter], seed: int, times: float = 1.0) -> None:

@@ -52,6 +52,10 @@ def losses(loss: Tensor, output: Tensor | None) -> Iterator[LossProfile]:
             after = behind_shapes(next_behind(before))
             told = told._replace(kind="difference", after=kind_of(after))
             yield _distance(told, _target(node, before, output), output)
+        elif before is not None and _is_divergence(node, before):
+            scores = behind_shapes(next_behind(before))
+            told = told._replace(kind="KlDiv", after=kind_of(scores))
+            yield told._replace(raw=_is_raw(scores, output))
 
 
 def _cross_entropy(told: LossProfile, node: Node) -> LossProfile:
@@ -64,6 +68,27 @@ def _cross_entropy(told: LossProfile, node: Node) -> LossProfile:
         return told._replace(outside=float(((target < 0) | (target > 1)).float().mean()))
     total = scores.float().logsumexp(1 if scores.dim() > 1 else 0)
     return told._replace(raw=bool((total.abs() > _NO_SUM).float().mean() > 0.5))
+
+
+def _is_divergence(node: Node, before: Node) -> bool:
+    """Whether it is ``F.kl_div``: a constant - p · x, or p · (a constant - x), p a distribution."""
+    factor = node if kind_of(node) == "Mul" else before
+    constants = all(n.next_functions[0][0] is None for n in (node, before) if n.next_functions)
+    shares = saved(factor, "self") if constants else None
+    if {kind_of(node), kind_of(before)} != {"Sub", "Mul"} or shares is None or not shares.dim():
+        return False
+    sums = shares.double().sum(-1)
+    return shares.shape[-1] > 1 and bool((shares >= 0).all() and ((sums - 1).abs() < _NO_SUM).all())
+
+
+def _is_raw(scores: Node | None, output: Tensor | None) -> bool:
+    """Whether these are no log-probabilities, where that can be told."""
+    kind = kind_of(scores)
+    if output is None or not output.dim() or kind in ("Softmax", "LogSoftmax"):
+        return kind == "Softmax"
+    sums = output.detach().double().logsumexp(-1)
+    own = scores is behind_shapes(output.grad_fn)
+    return own and bool((sums.abs() > _NO_SUM).double().mean() > 0.5)
 
 
 def _is_broadcast(node: Node, output: Tensor | None) -> bool:

@@ -57,6 +57,7 @@ class Surroundings(NamedTuple):
     steps: tuple[str, ...] = ()  # functions with a slope of zero: round, sign, floor
     softmax_between: int = 0  # softmaxes whose output goes straight into a linear layer
     masked: bool = False  # a softmax over -inf alone
+    dropped: tuple[float, int] | None = None  # a dropout's units that a sample keeps, of how many
     idle_norms: tuple[str, ...] = ()  # in eval mode, with the statistics that they were made with
     unowned: tuple[str, ...] = ()  # what requires a gradient and is no parameter of the model
     state: StateProfile | None = None  # of the loop whose state grows most

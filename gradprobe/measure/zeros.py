@@ -13,7 +13,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from gradprobe.measure.chance import not_read, other_tries
+from gradprobe.measure.chance import not_read, other_tries, reading_what_moves
 from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.one_pass import measure
 from gradprobe.measure.passes import scalar
@@ -118,6 +118,9 @@ def with_still_zero(profile: GradientProfile, subject: Subject) -> GradientProfi
                 if not hidden:
                     break
             in_memory = not any(p.is_meta for p in subject.model.parameters())
+            if hidden and in_memory:
+                with torch.inference_mode(False), torch.enable_grad(), without_reentrant():
+                    hidden -= reading_what_moves(subject, hidden)
             rest = hidden - first if in_memory else set()
             unread = not_read(subject, rest) if rest else set()
     except Exception:

@@ -168,6 +168,7 @@ FAULTS: dict[str, tuple[GradientProfile, dict[str, object]]] = {
     "GP713": (around(idle_norms=("blocks.1.bn",)), {}),
     "GP714": (around(entropy=0.02), {}),
     "GP715": (around(norm_of_one=True), {}),
+    "GP716": (around(dropped=(0.6, 64)), {}),
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -79,6 +80,13 @@ def pooled() -> nn.Sequential:
 
 def raw_nll(output: Tensor) -> Tensor:
     return F.nll_loss(output, LABELS)
+
+
+def divergence(logarithms: bool) -> Callable[[Tensor], Tensor]:
+    """Of smoothed labels, which may be given as logarithms; a teacher's are logits."""
+    shares = F.one_hot(LABELS, 4) * 0.8 + 0.05
+    target = shares.log() if logarithms else shares
+    return lambda output: F.kl_div(output, target, reduction="sum", log_target=logarithms)
 
 
 def ce(output: Tensor) -> Tensor:
@@ -303,6 +311,8 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
     label = TARGETS.round() * 2 - 1 if faulty else TARGETS.round()
     apart = [nn.Unflatten(1, (16, 1)), nn.LayerNorm(1), nn.Flatten()] if faulty else []
 
+    share = 0.95 if faulty else 0.5
+
     def bce(output: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(output, label)
 
@@ -352,6 +362,11 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(Reader(lambda x: F.softmax(x, 1) if faulty else x), SEQUENCE, ce),
             *(Case(make(), x, nll) for make, x in ((mlp, X), (cnn, IMAGES), (Reader, SEQUENCE))),
             Case(mlp(nn.ReLU, nn.LogSoftmax(0 if faulty else 1)), X, raw_nll),
+            Case(mlp(nn.ReLU, *(soft or [nn.LogSoftmax(1)])), X, divergence(False)),
+            Case(cnn(nn.ReLU, *(soft or [nn.LogSoftmax(1)])), IMAGES, divergence(True)),
+            Case(
+                Reader(lambda x: x if faulty else F.log_softmax(x, 1)), SEQUENCE, divergence(True)
+            ),
         ],
         "GP703": [
             Case(mlp(nn.Tanh, *relu), X, ce),
@@ -407,6 +422,12 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(normed(pooled(), nn.GroupNorm(8 if faulty else 2, 8)), IMAGES, ce),
             Case(Reader(end), SEQUENCE, mse),
         ],
+        "GP716": [
+            Case(mlp(partial(nn.Dropout, share)), X, ce),
+            Case(cnn(partial(nn.Dropout2d, share)), IMAGES, ce),
+            Case(Reader(lambda x: F.dropout(x, share)), SEQUENCE, mse),
+            Case(normed(mlp(), nn.Dropout(share)).eval(), X, ce),
+        ][: 3 if faulty else None],
         "GP713": [
             Case(normed(cnn(), nn.BatchNorm2d(8)).train(not faulty), IMAGES, ce),
             Case(normed(mlp(), nn.BatchNorm1d(16)).train(not faulty), X, ce),

@@ -43,6 +43,29 @@ def test_a_path_that_is_dropped_at_one_draw_is_not_dead() -> None:
     assert {report.verdict for report in reports} == {HEALTHY}
 
 
+class Rounded(nn.Module):
+    """Quantised straight through, which is 0 at first, or behind a ReLU that is dead."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.middle, self.last = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.dead = how == "dead"
+        nn.init.constant_(self.first.bias, -90.0 * self.dead)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x) * 0.1
+        middle = self.middle(h.relu() if self.dead else h + (h.round() - h).detach())
+        out: Tensor = self.last(torch.tanh(middle) + 0.1 * h)
+        return out
+
+
+@pytest.mark.parametrize("how", ["straight through", "dead"])
+def test_what_is_rounded_to_zero_straight_through_is_not_dead(how: str) -> None:
+    report = gradprobe.probe(Rounded(how), torch.randn(8, 4), loss=lambda o: o.square().mean())
+    assert ("GP201" in {finding.rule for finding in report.findings}) == (how != "straight through")
+
+
 class Streams(nn.Module):
     """Two streams attend to each other, and the second's output is thrown away at the end."""
 

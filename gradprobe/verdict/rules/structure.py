@@ -15,6 +15,8 @@ from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds, listed
 _GROWS = 1e3  # times the first step's RMS, at the least
 _ALIKE = 0.05  # input dependence: sound rows keep 0.1 or more
 _SHARP = 0.03  # entropy of attention: below it 0 of 6 labelled networks trained, to 0.1 5 of 8
+# Units: a layer with 0.5, 1, 2 and 4 left came to 39, 78, 88 and 93 % on digits; p = 0.8 and more.
+_KEPT, _KEPT_SHARE = 2.0, 0.2
 _LOGITS = ("NllLoss", "NllLoss2D", "CrossEntropy", "BinaryCrossEntropyWithLogits")
 _LENGTHS = ("original0", "weight_g")  # torch's names for what weight_norm holds beside directions
 _CLIPPED = {"Relu": "ReLU", "Hardtanh": "ReLU6"}
@@ -35,7 +37,7 @@ def twice(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     """A softmax or sigmoid in front of a loss that takes one itself, or a log that is missing.
 
     `cross_entropy` takes logits. Behind a softmax they are between 0 and 1, so that the loss can
-    hardly fall, and its gradient is small. `nll_loss` takes the log of a softmax.
+    hardly fall, and its gradient is small. `nll_loss` and `kl_div` take the log of a softmax.
     """
     for loss in profile.around.losses:
         if loss.kind in _LOGITS and loss.after in ("Softmax", "Sigmoid"):
@@ -50,7 +52,8 @@ def twice(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
             return
         if loss.raw:
             dim = "over another dimension than the classes" if loss.normalised else "missing"
-            message = f"nll_loss takes log-probabilities over the classes: log_softmax is {dim}"
+            name = "kl_div" if loss.kind == "KlDiv" else "nll_loss"
+            message = f"{name} takes log-probabilities over the classes: log_softmax is {dim}"
             yield Clue(message, "F.log_softmax(x, dim=1), or logits and F.cross_entropy")
             return
 
@@ -243,6 +246,18 @@ def sharp_attention(profile: GradientProfile, limits: Thresholds) -> Iterator[Cl
         yield Clue(message, advice, None, entropy, _SHARP)
 
 
+def nothing_kept(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A dropout that leaves less than two units of a sample: what is left is noise.
+
+    The argument of `nn.Dropout` is the share that is dropped, not the share that is kept.
+    """
+    units, width = profile.around.dropped or (_KEPT, 0)
+    if units < min(_KEPT, _KEPT_SHARE * width):
+        message = f"a dropout leaves {number(units)} of {width} units of a sample"
+        advice = "nn.Dropout(0.1 to 0.5): its argument is the share that is dropped"
+        yield Clue(message, advice, None, units, _KEPT)
+
+
 def _weights(profile: GradientProfile) -> list[tuple[RowProfile, ParameterProfile]]:
     """The weights that are trained, with their rows."""
     rows = [row for row in profile.rows if not row.level]
@@ -280,4 +295,5 @@ RULES = (
     Rule("GP713", "idle-norm", Severity.WARNING, idle_norm),
     Rule("GP714", "sharp-attention", Severity.WARNING, sharp_attention, _WEAK),
     Rule("GP715", "norm-of-one", Severity.WARNING, norm_of_one, _WEAK),
+    Rule("GP716", "nothing-kept", Severity.WARNING, nothing_kept, _WEAK),
 )
