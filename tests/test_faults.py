@@ -227,6 +227,9 @@ NETWORKS: dict[str, Callable[[bool], Network]] = {
         silent(mlp(3, nn.ReLU, change=nn.init.zeros_ if bad else relu)), X, ce
     ),
     "every input is 0": lambda bad: Network(mlp(), X * (not bad), ce),
+    "it predicts one thing for the whole batch": lambda bad: Network(
+        mlp(), X[:1].expand(64, 8) if bad else X, ce
+    ),
     "sigmoids and tanh are stuck at their ends": lambda bad: Network(
         mlp(), X * (255 if bad else 1), ce
     ),
@@ -252,6 +255,11 @@ NETWORKS: dict[str, Callable[[bool], Network]] = {
     ),
     "with dropout it learns nothing": lambda bad: Network(
         mlp(2, lambda: nn.Sequential(nn.Tanh(), nn.Dropout(0.9 if bad else 0.1))), X, ce
+    ),
+    "no class gets a probability above 1/2": lambda bad: Network(
+        mlp(2, nn.Tanh, *last(bad, nn.LogSoftmax(1))),
+        X,
+        lambda o: F.binary_cross_entropy_with_logits(o, F.one_hot(LABELS, 4).float()),
     ),
     "some classes are never predicted": lambda bad: Network(
         mlp(2, nn.Tanh, *last(bad, nn.ReLU())), X, ce

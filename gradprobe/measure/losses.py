@@ -124,10 +124,14 @@ def _distance(told: LossProfile, target: Tensor | None, output: Tensor | None) -
     variance = float(target.var(unbiased=False))
     error = float((output - target).square().mean()) if output.shape == target.shape else math.nan
     slack = 1e-6
+    outside = float(((target < low - slack) | (target > high + slack)).double().mean())
+    if told.after == "Softmax" and target.dim() > 1:  # its outputs add up to 1
+        sums = [(target.sum(dim) - 1).abs() > _NO_SUM for dim in (1, -1)]
+        outside = max(outside, min(float(off.double().mean()) for off in sums))
     return told._replace(
         times_guess=error / variance if variance and math.isfinite(error) else None,
         target_rms=float(target.square().mean().sqrt()),
-        outside=float(((target < low - slack) | (target > high + slack)).double().mean()),
+        outside=outside,
     )
 
 

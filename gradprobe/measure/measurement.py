@@ -113,6 +113,13 @@ class Trial(NamedTuple):
         )
 
     @property
+    def as_constant(self) -> bool:
+        """Whether it comes to what a constant output gets, which is all where no more is wanted."""
+        if self.best is None or self.baseline is None:
+            return False
+        return self.best.losses[-1] * NO_BETTER <= self.baseline
+
+    @property
     def only_adam(self) -> bool:
         """Whether Adam learned, and SGD is not even on its way."""
         adams = self.learned is not None and self.learned.optimizer == "Adam"

@@ -9,7 +9,7 @@ The subject is left as it was: state dict, buffers, modes, ``.grad``, hooks, ran
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import NamedTuple
@@ -90,7 +90,11 @@ def profile_of(
     finite = all(bool(torch.isfinite(t).all()) for t in given)
     empty = bool(given) and not any(bool(t.any()) for t in given)
     modules = modules_of(model)
-    around = result.around._replace(inputs_zero=empty, idle_norms=_idle_norms(model, modules))
+    around = result.around._replace(
+        inputs_zero=empty,
+        inputs_same=_are_same(given),
+        idle_norms=_idle_norms(model, modules),
+    )
     result = result._replace(around=around)
     own = {row.module: parameters_of(row.module, f"{row.name}.") for row in rows}
     with _no_collection():
@@ -101,6 +105,15 @@ def profile_of(
             extremes = extremes_of((id(p), p) for _, p in parameters_of(model))
         parameters = _Parameters(result.parameters, useless, uses, extremes, result.unread)
         return without_alternation(_profile(model, own, result, parameters, finite))
+
+
+def _are_same(inputs: Sequence[Tensor]) -> bool:
+    """Whether all samples are equal, of which there are two at least."""
+    samples = [x for x in inputs if x.dim() > 1 and len(x) > 1 and x.layout is torch.strided]
+    first, last = [x[:1] for x in samples], [x[-1:] for x in samples]
+    if not samples or not all(map(torch.equal, first, last)):
+        return False
+    return all(bool((x == x[:1]).all()) for x in samples)
 
 
 _Own = Mapping[nn.Module, list[tuple[str, nn.Parameter]]]  # names and parameters of each row

@@ -44,6 +44,7 @@ class Surroundings(NamedTuple):
     """What the first weights get, what the last ones' output goes through, and who owns them."""
 
     inputs_zero: bool = False  # every floating input is 0 everywhere
+    inputs_same: bool = False  # one sample is the whole batch
     input_rms: float | None = None  # of data that the first weights read, unless they normalise it
     input_spread: float | None = None  # its features' largest RMS ÷ their smallest
     output_norm: float | None = None  # of the loss's gradient with respect to the main output

@@ -53,7 +53,7 @@ def diagnose(
     limits = {**thresholds, **check.thresholds}
     predicted = {rule: list(_clues(rule, profile, limits, training)) for rule in RULES}
     after = training.after_trial if training else None
-    clues = settled(predicted, trial, limits, after) if trial else predicted
+    clues = settled(predicted, trial, limits, after, profile.further.alike) if trial else predicted
     told = [(rule, clue) for rule in RULES for clue in clues.get(rule, ())]
     findings = _with_one_reason([_finding(*each, check.ignore, profile) for each in told])
     codes = {finding.rule for finding in findings}

@@ -21,11 +21,16 @@ from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds
 
 Clues = Mapping[Rule, Sequence[Clue]]
 
+_SAME = 1 - 1e-5  # as in GP406
 _PREDICTED = (Verdict.WEAK, Verdict.VANISHING, Verdict.EXPLODING, Verdict.SHATTERED)
 
 
 def settled(
-    clues: Clues, trial: Trial, limits: Thresholds, after: Probability | None = None
+    clues: Clues,
+    trial: Trial,
+    limits: Thresholds,
+    after: Probability | None = None,
+    alike: float | None = None,
 ) -> Clues:
     """The clues of each rule, as the trial leaves them.
 
@@ -34,6 +39,8 @@ def settled(
         limits: bands of the user's own decide themselves: no trial clears what they find, and one
             that nobody asked for adds nothing.
         after: how likely it is to train, by prediction and trial together.
+        alike: how far the loss pulls all samples the same way. Where it does so wholly, as an
+            adversarial one, and is as low as a constant output makes it, there is no more to learn.
     """
     # Causes that were read off the network, which no probability weighs, stay.
     predicted = [r for r in clues if r.weigh and r.verdict in _PREDICTED and clues[r]]
@@ -54,7 +61,8 @@ def settled(
     alone = trial.own or trial.asked or blind
     if failing - set(blind) or (predicted and not alone):
         return confirmed
-    verdict = Verdict.DOES_NOT_LEARN if alone else Verdict.WEAK
+    told_apart = alike is None or alike < _SAME or not trial.as_constant
+    verdict = Verdict.DOES_NOT_LEARN if alone and told_apart else Verdict.WEAK
     return {**confirmed, **dict.fromkeys(blind, ()), **_seen(clues, trial, verdict)}
 
 

@@ -140,6 +140,9 @@ FAULTS: dict[str, tuple[GradientProfile, dict[str, object]]] = {
     "GP405": (blocks(1.0, 1.0, 1.0), {"training": Training(reason="a batch of one")}),
     "GP406": (looked_twice(alike=1.0), {}),
     "GP407": (around(warnings=("an integer division",)), {}),
+    "GP610": (
+        replace(around(inputs_same=True), further=Further(alike=0.1)), {},
+    ),
     "GP601": (around(inputs_zero=True), {}),
     "GP602": (around(input_rms=114.0, input_spread=1961.0), {}),
     "GP603": (around(flat=0.93, flat_kind="Tanh"), {}),
@@ -168,6 +171,7 @@ FAULTS: dict[str, tuple[GradientProfile, dict[str, object]]] = {
     "GP713": (around(idle_norms=("blocks.1.bn",)), {}),
     "GP714": (around(entropy=0.02), {}),
     "GP715": (around(norm_of_one=True), {}),
+    "GP717": (around(losses=(LossProfile("BinaryCrossEntropyWithLogits", "Addmm", True),)), {}),
     "GP716": (around(dropped=(0.6, 64)), {}),
 }  # fmt: skip
 

@@ -89,6 +89,10 @@ def divergence(logarithms: bool) -> Callable[[Tensor], Tensor]:
     return lambda output: F.kl_div(output, target, reduction="sum", log_target=logarithms)
 
 
+def likely(output: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(output, F.one_hot(LABELS, 4).float())
+
+
 def ce(output: Tensor) -> Tensor:
     return F.cross_entropy(output, LABELS)
 
@@ -311,6 +315,8 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
     label = TARGETS.round() * 2 - 1 if faulty else TARGETS.round()
     apart = [nn.Unflatten(1, (16, 1)), nn.LayerNorm(1), nn.Flatten()] if faulty else []
 
+    shares = TARGETS if faulty else TARGETS.softmax(1)
+    sums = [nn.LogSoftmax(1)] if faulty else []
     share = 0.95 if faulty else 0.5
 
     def bce(output: Tensor) -> Tensor:
@@ -325,6 +331,12 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(cnn(), IMAGES * (not faulty), ce),
             Case(Reader(), SEQUENCE * (not faulty), ce),
         ],
+        "GP610": [
+            Case(mlp(), X[:1].expand(32, 8) if faulty else X, ce),
+            Case(cnn(), IMAGES[:1].repeat(32, 1, 1, 1) if faulty else IMAGES, mse),
+            Case(Reader(), SEQUENCE[:1].repeat(32, 1, 1) if faulty else SEQUENCE, ce),
+            Case(mlp(), X[:1].repeat(32, 1), lambda o: (o - 0.5).square().mean()),
+        ][: 3 if faulty else None],
         "GP602": [
             Case(mlp(), X * raw, ce),
             Case(cnn(), IMAGES.abs() * raw, ce),
@@ -347,7 +359,7 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
         ],
         "GP607": half(1e-5 if faulty else 1.0, mlp(), cnn(), Functional(False)),
         "GP608": [
-            Case(mlp(nn.ReLU, nn.Softmax(0 if faulty else 1)), X, mse),
+            Case(mlp(nn.ReLU, nn.Softmax(0 if faulty else 1)), X, written_out(TARGETS.softmax(1))),
             Case(Batchwise(faulty), SEQUENCE, ce),
             Case(Words(faulty), torch.arange(192).reshape(32, 6) % 20, ce),
         ],
@@ -368,6 +380,13 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
                 Reader(lambda x: x if faulty else F.log_softmax(x, 1)), SEQUENCE, divergence(True)
             ),
         ],
+        "GP717": [
+            Case(mlp(nn.ReLU, *sums), X, likely),
+            Case(cnn(nn.ReLU, *sums), IMAGES, likely),
+            Case(
+                Reader(partial(F.log_softmax, dim=1) if faulty else lambda x: x), SEQUENCE, likely
+            ),
+        ],
         "GP703": [
             Case(mlp(nn.Tanh, *relu), X, ce),
             Case(cnn(nn.Tanh, *relu), IMAGES, ce),
@@ -377,6 +396,9 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(mlp(nn.ReLU, nn.Sigmoid()), X, lambda o: F.mse_loss(o, low)),
             Case(cnn(nn.ReLU, nn.Sigmoid()), IMAGES, written_out(low)),
             Case(Reader(torch.sigmoid), SEQUENCE, lambda o: (low - o).abs().mean()),
+            Case(mlp(nn.ReLU, nn.Softmax(1)), X, lambda o: F.mse_loss(o, shares)),
+            Case(cnn(nn.ReLU, nn.Softmax(1)), IMAGES, written_out(shares)),
+            Case(Reader(partial(F.softmax, dim=1)), SEQUENCE, lambda o: (shares - o).abs().mean()),
             *(Case(make(), x, bce) for make, x in ((mlp, X), (cnn, IMAGES), (Reader, SEQUENCE))),
         ],
         "GP705": [

@@ -21,6 +21,7 @@ _BEHIND = 1e-4
 _GUESS = 1e3  # times the loss of a constant guess; sound up to 603, faulty 40,000
 _LOST = 0.1  # share of the gradient's entries below float16's smallest number
 _HALF = 1e-6  # RMS of a gradient's elements: from here down float16 has one digit or none
+_TOLD = 0.9  # share of the samples' gradients in common: sound losses 0.68 at most
 _MIXED = 1e-4  # share of a sample's gradient at other samples; sound 0 but for rounding
 
 
@@ -32,6 +33,19 @@ def zero_inputs(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     """
     if profile.around.inputs_zero:
         yield Clue("the inputs are all zero", "look at how the input data are made", None, 0.0)
+
+
+def same_inputs(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """All samples of the batch are the same, and the loss wants other outputs for each.
+
+    What is equal at the input is equal at the output. Look at how the data are made: an index that
+    does not move, a buffer that is filled again, one sample that is expanded.
+    Only a second look with your own loss finds it: `probe --deep`, or `check`.
+    """
+    alike = profile.further.alike
+    if profile.around.inputs_same and not profile.around.inputs_zero and alike and alike < _TOLD:
+        message = "all samples of the batch are the same, and the loss wants other outputs for each"
+        yield Clue(message, "look at how the input data are made", None, 0.0)
 
 
 def unscaled_inputs(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -183,6 +197,7 @@ _WEAK = Verdict.WEAK
 
 RULES = (
     Rule("GP601", "zero-inputs", Severity.ERROR, zero_inputs, Verdict.DEAD),
+    Rule("GP610", "same-inputs", Severity.WARNING, same_inputs, _WEAK),
     Rule("GP602", "unscaled-inputs", Severity.WARNING, unscaled_inputs, _WEAK),
     Rule("GP603", "saturated", Severity.WARNING, flat, _WEAK),
     Rule("GP604", "silent-samples", Severity.WARNING, silent_samples, _WEAK),

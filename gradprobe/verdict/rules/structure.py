@@ -17,7 +17,8 @@ _ALIKE = 0.05  # input dependence: sound rows keep 0.1 or more
 _SHARP = 0.03  # entropy of attention: below it 0 of 6 labelled networks trained, to 0.1 5 of 8
 # Units: a layer with 0.5, 1, 2 and 4 left came to 39, 78, 88 and 93 % on digits; p = 0.8 and more.
 _KEPT, _KEPT_SHARE = 2.0, 0.2
-_LOGITS = ("NllLoss", "NllLoss2D", "CrossEntropy", "BinaryCrossEntropyWithLogits")
+_BINARY = "BinaryCrossEntropyWithLogits"
+_LOGITS = ("NllLoss", "NllLoss2D", "CrossEntropy", _BINARY)
 _LENGTHS = ("original0", "weight_g")  # torch's names for what weight_norm holds beside directions
 _CLIPPED = {"Relu": "ReLU", "Hardtanh": "ReLU6"}
 
@@ -42,7 +43,7 @@ def twice(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     for loss in profile.around.losses:
         if loss.kind in _LOGITS and loss.after in ("Softmax", "Sigmoid"):
             name = loss.after.lower()
-            own = "sigmoid" if loss.kind == "BinaryCrossEntropyWithLogits" else "softmax"
+            own = "sigmoid" if loss.kind == _BINARY else "softmax"
             message = f"a {name} goes into a loss that takes a {own} itself"
             advice: str | tuple[Cure, ...] = cures(Cure("drop", of=loss.after))
             if own == "softmax" and not loss.normalised:
@@ -56,6 +57,16 @@ def twice(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
             message = f"{name} takes log-probabilities over the classes: log_softmax is {dim}"
             yield Clue(message, "F.log_softmax(x, dim=1), or logits and F.cross_entropy")
             return
+
+
+def below_zero(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A log-softmax in front of a binary cross entropy, which takes logits.
+
+    All of its outputs are below 0, so that no probability comes above one half.
+    """
+    if any(loss.kind == _BINARY and loss.normalised for loss in profile.around.losses):
+        message = "a log_softmax goes into a loss that takes a sigmoid itself: none is above 1/2"
+        yield Clue(message, "logits, and no log_softmax", profile.ran[-1])
 
 
 def clipped_logits(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -296,4 +307,5 @@ RULES = (
     Rule("GP714", "sharp-attention", Severity.WARNING, sharp_attention, _WEAK),
     Rule("GP715", "norm-of-one", Severity.WARNING, norm_of_one, _WEAK),
     Rule("GP716", "nothing-kept", Severity.WARNING, nothing_kept, _WEAK),
+    Rule("GP717", "below-zero", Severity.WARNING, below_zero, _WEAK),
 )

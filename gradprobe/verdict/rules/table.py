@@ -19,8 +19,8 @@ RULES: tuple[Rule, ...] = (
 
 # Causes, the most specific first: of two findings of one severity the earlier is shown first.
 RANKING = (
-    "GP301 GP708 GP202 GP206 GP713 GP701 GP715 GP716 GP601 GP706 GP711 GP702 GP703 GP705 GP704 "
-    "GP707 GP602 GP609 GP710 GP606 GP607 GP608 GP709 GP714 GP605 GP712 GP604 GP603"
+    "GP301 GP708 GP202 GP206 GP713 GP701 GP715 GP716 GP601 GP610 GP706 GP711 GP702 GP717 GP703 "
+    "GP705 GP704 GP707 GP602 GP609 GP710 GP606 GP607 GP608 GP709 GP714 GP605 GP712 GP604 GP603"
 ).split()
 
 # What these find is the effect of any cause that stands in the ranking behind GP202.
