@@ -114,10 +114,11 @@ class Trial(NamedTuple):
 
     @property
     def as_constant(self) -> bool:
-        """Whether it comes to what a constant output gets, which is all where no more is wanted."""
+        """Whether it falls to what a constant output gets, which is all where no more is wanted."""
         if self.best is None or self.baseline is None:
             return False
-        return self.best.losses[-1] * NO_BETTER <= self.baseline
+        first, last = self.best.losses[0], self.best.losses[-1]
+        return last < NO_BETTER * first and last * NO_BETTER <= self.baseline
 
     @property
     def only_adam(self) -> bool:

@@ -42,13 +42,18 @@ def test_what_learned_is_weak_where_prediction_and_trial_together_leave_doubt(
 
 
 @pytest.mark.parametrize(
-    ("alike", "last", "names"),
-    [(1.0, 1.02, ["weak"]), (0.5, 1.02, ["does-not-learn"]), (1.0, 2.0, ["does-not-learn"])],
+    ("alike", "first", "last", "names"),
+    [
+        (1.0, 2.3, 1.02, ["weak"]),
+        (0.5, 2.3, 1.02, ["does-not-learn"]),
+        (1.0, 2.3, 2.0, ["does-not-learn"]),
+        (1.0, 1.02, 1.02, ["does-not-learn"]),
+    ],
 )
 def test_a_loss_for_which_a_constant_is_the_best_leaves_a_trial_that_fails_in_doubt(
-    alike: float, last: float, names: list[str]
+    alike: float, first: float, last: float, names: list[str]
 ) -> None:
-    slow = Course("SGD", 0.1, (2.3, 2.2, last), Outcome.SLOW)
+    slow = Course("SGD", 0.1, (first, first, last), Outcome.SLOW)
     trial = Trial((slow,), own=True, baseline=1.0)
     left = settled({rule: [] for rule in RULES}, trial, THRESHOLDS, None, alike)
     assert [rule.name for rule in RULES if left.get(rule)] == names

@@ -146,7 +146,7 @@ HANGS = {
 @pytest.mark.parametrize("hang", HANGS.values(), ids=HANGS)
 def test_a_child_that_hangs_is_killed_and_says_where(call: Call, hang: str) -> None:
     started = time.monotonic()
-    answer = call(f"note('waiting')\n{hang}", timeout=1.0)
+    answer = call(f"note('waiting')\n{hang}", timeout=2.5)
     assert answer.ending is Ending.TIMED_OUT
     assert answer.status == -signal.SIGKILL
     assert answer.stage == "waiting"
@@ -171,7 +171,7 @@ def test_no_grandchild_is_left(call: Call, tmp_path: Path, end: str) -> None:
     open("pid", "w").write(str(kid.pid))
     {end}
     """
-    call(body, timeout=PATIENCE if "sleep" not in end else 1.0)
+    call(body, timeout=PATIENCE if "sleep" not in end else 2.5)
     assert is_gone(int((tmp_path / "pid").read_text()))
 
 
