@@ -20,6 +20,8 @@ _FAR = 1000.0  # the calibration has not seen enough to tell larger factors of t
 _WEIGHTY = -0.5  # of log odds: what takes less is not told
 _INDENT = 8
 
+_REACH_ALONE = "that is by reach alone, --deep says how likely it trains"
+
 # What a verdict means, where that is not how much of the gradient arrives.
 _MEANINGS = {
     Verdict.UNMEASURED: "nothing was seen to judge it by",
@@ -50,8 +52,14 @@ def verdict_story(report: Report) -> str:
         _MEANINGS.get(report.verdict, ""),
         ", ".join(filter(None, (_arrival(report.profile), _course(report.profile)))),
         _chance(chance) if chance else "",
+        _REACH_ALONE if _is_weak_by_reach(report) else "",
     ]
     return "; ".join(filter(None, parts))
+
+
+def _is_weak_by_reach(report: Report) -> bool:
+    found = any(finding.name == "weak" for finding in report.findings)
+    return report.verdict is Verdict.WEAK and not report.training and found
 
 
 def _arrival(profile: GradientProfile) -> str:
