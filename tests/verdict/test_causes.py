@@ -305,11 +305,11 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
     one = nn.Softmax(1) if faulty else nn.Sigmoid()
     low = TARGETS * 2 - 1 if faulty else TARGETS
     between = nn.Softmax if faulty else nn.Tanh
-    large = (lambda w: w.mul_(60)) if faulty else (lambda w: w)
+    large = (lambda w: w.mul_(200)) if faulty else (lambda w: w)
     constant = (lambda w: w.fill_(0.05)) if faulty else (lambda w: w)
     zero = ZEROS if faulty else (lambda w: w)
     sign = (lambda w: w.abs_().mul_(3)) if faulty else (lambda w: w)
-    flat = (lambda w: w.mul_(40)) if faulty else (lambda w: w)
+    flat = (lambda w: w.mul_(60)) if faulty else (lambda w: w)
     shaped = TARGETS[:, 0] if faulty else TARGETS[:, :1]
     nll = raw_nll if faulty else ce
     label = TARGETS.round() * 2 - 1 if faulty else TARGETS.round()
