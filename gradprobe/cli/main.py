@@ -43,8 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run_with_others(arguments: Sequence[str] | None) -> int:
     """Under torchrun one process speaks and all end alike; a script speaks for itself."""
-    if "TORCHELASTIC_USE_AGENT_STORE" not in os.environ:
-        return _run(arguments)
     from gradprobe.cli.app import words_of
     from gradprobe.worker.torchrun import torchrun
 

@@ -6,7 +6,7 @@ Forward, only what stands between two segments is kept; backward, each is made a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gradprobe.measure.ends import Graph, main_output
 from gradprobe.measure.norms import ActivationStats, activation_stats, extremes_of
-from gradprobe.measure.passes import ParameterNorms, Pass, failed, gradients_of, scalar
+from gradprobe.measure.passes import ParameterNorms, Pass, failed, scalar
 from gradprobe.measure.progress import Step, tell
 from gradprobe.measure.segments import (
     SEGMENT_ROWS,
@@ -31,12 +31,11 @@ from gradprobe.measure.surroundings import UNKNOWN
 from gradprobe.model.kept import Kept, Store
 from gradprobe.model.rows import parameters_of
 from gradprobe.model.seeds import generator_states, set_generator_states
-from gradprobe.model.streamed import Streamed
+from gradprobe.model.streamed import Change, Streamed
 from gradprobe.model.subject import Loss
 
 # From the end of a segment to a scalar that has the gradients of the loss.
 Root = Callable[[Tensor], Tensor | None]
-Move = Callable[[Sequence[nn.Parameter], Sequence[Tensor | None]], None]
 
 
 class _Boundary(NamedTuple):
@@ -93,17 +92,12 @@ class Replay:
         set_generator_states(states)
         return leaf, output
 
-    def moved(self, move: Move) -> Streamed:
-        """The network after one step: each row that is made is moved by its gradient.
-
-        Args:
-            move: gets the trained parameters of a row and their gradients.
-        """
+    def moved(self, move: Change) -> Streamed:
+        """The network after one step: each row is moved by its gradient when it has been made."""
 
         def made(index: int) -> nn.Module:
             module = self.network.made(index)
-            trained = [p for p in module.parameters() if p.requires_grad]
-            move(trained, gradients_of(self.root(index, module)[1], trained))
+            move(index, module)
             return module
 
         return Streamed(self.network, made, self.network.store)

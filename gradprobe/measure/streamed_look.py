@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ def streamed_look(subject: Subject, network: Streamed, step: float = STEP) -> Se
                 lengths.falls.update(seen[1].falls)
                 spread, further = seen[0].spread, seen[0].glance.further
             shares = lengths.shares(step, spread)
-            after = _replay(subject, _moved(before, shares))
+            after = _replay(subject, before.moved(partial(_move, before, shares)))
             alike = [a for index in rows for a in _compared(before, after, index, shares)]
         except Exception as error:
             raise failed(error) from error
@@ -99,18 +100,12 @@ def _gradients(
     return weights, {} if root is None else gradients_by_name(root, weights)
 
 
-def _moved(replay: Replay, shares: Mapping[str, float]) -> Streamed:
-    """The network after the step."""
-
-    def made(index: int) -> nn.Module:
-        module = replay.network.made(index)
-        weights, gradients = _gradients(replay, index, module)
-        for name, gradient in gradients.items():
-            if name in shares:
-                weights[name].data = moved_by(weights[name].detach(), gradient, shares[name])
-        return module
-
-    return Streamed(replay.network, made, replay.network.store)
+def _move(replay: Replay, shares: Mapping[str, float], index: int, module: nn.Module) -> None:
+    """Move the weights of a row by their gradients."""
+    weights, gradients = _gradients(replay, index, module)
+    for name, gradient in gradients.items():
+        if name in shares:
+            weights[name].data = moved_by(weights[name].detach(), gradient, shares[name])
 
 
 def _compared(before: Replay, after: Replay, index: int, names: Mapping[str, float]) -> list[float]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gradprobe.measure.chance import not_read, other_tries, reading_what_moves
 from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.one_pass import measure
-from gradprobe.measure.passes import scalar
+from gradprobe.measure.passes import gradients_of, scalar
 from gradprobe.measure.profile import GradientProfile, ParameterProfile
 from gradprobe.measure.streamed import Replay
 from gradprobe.measure.undisturbed import undisturbed
@@ -148,7 +148,7 @@ def _stepped(subject: Subject) -> Subject:
         reseed_all(derive(subject.seed, "forward"))
         if isinstance(subject.model, Streamed):
             replay = Replay(subject.model, subject.args[0], subject.loss)
-            return replace(subject, model=replay.moved(_move))
+            return replace(subject, model=replay.moved(partial(_move_row, replay)))
         copied = copied_subject(subject)
         trained = [p for p in copied.model.parameters() if p.requires_grad]
         output = copied.model(*deepcopy(subject.args), **deepcopy(dict(subject.kwargs)))
@@ -156,6 +156,11 @@ def _stepped(subject: Subject) -> Subject:
         gradients = torch.autograd.grad(value, trained, allow_unused=True)
     _move(trained, gradients)
     return copied
+
+
+def _move_row(replay: Replay, index: int, module: nn.Module) -> None:
+    trained = [p for p in module.parameters() if p.requires_grad]
+    _move(trained, gradients_of(replay.root(index, module)[1], trained))
 
 
 def _move(trained: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:

@@ -42,11 +42,13 @@ class Store:
         value = tensor.detach()
         if self.dtype is not None and value.is_floating_point():
             value = value.to(self.dtype)
+        place = value._version
         if value.nbytes <= self.left:
             self.left -= value.nbytes
-            return Kept(self, tensor.new_empty(0), tensor.requires_grad, value, value._version)
-        meta = torch.empty(value.shape, dtype=value.dtype, device="meta")
-        return Kept(self, tensor.new_empty(0), tensor.requires_grad, meta, self._write(value))
+        else:
+            place = self._write(value)
+            value = torch.empty(value.shape, dtype=value.dtype, device="meta")
+        return Kept(self, tensor.new_empty(0), tensor.requires_grad, value, place)
 
     def _write(self, value: Tensor) -> int:
         """Where in the file it stands."""

@@ -14,6 +14,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from gradprobe.errors import InputError
 from gradprobe.model.sharded import is_sharded
+from gradprobe.spec.options import ProbeOptions
 
 T = TypeVar("T")
 _PATIENCE = timedelta(minutes=5)  # for a rank that failed, and whose process is still there
@@ -61,24 +62,28 @@ def ranks_of(module: nn.Module) -> Ranks | None:
 
 
 @contextmanager
-def joined(device: str, name: str) -> Iterator[None]:
-    """Meanwhile the processes that torchrun has started are one group, with a ``name`` of its own.
+def joined(options: ProbeOptions) -> Iterator[None]:
+    """Meanwhile the processes that torchrun has started are one group, if they share a model.
 
     Raises:
         InputError: the device is one of several, and each process has its own.
     """
+    if not options.sharded:
+        yield
+        return
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    kind, _, index = device.partition(":")
+    kind, _, index = options.device.partition(":")
     if index:
-        raise InputError(f"--device {device}: each rank has its own", hint=f"--device {kind}")
+        message = f"--device {options.device}: each rank has its own"
+        raise InputError(message, hint=f"--device {kind}")
     if kind == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     store, rank, size = next(rendezvous("env://"))
     torch.distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo",
-        store=PrefixStore(name, store),
+        store=PrefixStore(str(options.seed), store),  # no two measurements share one
         rank=rank,
         world_size=size,
         timeout=_PATIENCE,

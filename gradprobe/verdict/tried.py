@@ -17,11 +17,11 @@ from gradprobe.measure.measurement import Trial
 from gradprobe.spec.vocabulary import THRESHOLDS
 from gradprobe.verdict.calibration import TRAINS
 from gradprobe.verdict.report import Probability, Severity, Verdict
+from gradprobe.verdict.rules.notes import SAME
 from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds
 
 Clues = Mapping[Rule, Sequence[Clue]]
 
-_SAME = 1 - 1e-5  # as in GP406
 _PREDICTED = (Verdict.WEAK, Verdict.VANISHING, Verdict.EXPLODING, Verdict.SHATTERED)
 
 
@@ -61,7 +61,7 @@ def settled(
     alone = trial.own or trial.asked or blind
     if failing - set(blind) or (predicted and not alone):
         return confirmed
-    told_apart = alike is None or alike < _SAME or not trial.as_constant
+    told_apart = alike is None or alike < SAME or not trial.as_constant
     verdict = Verdict.DOES_NOT_LEARN if alone and told_apart else Verdict.WEAK
     return {**confirmed, **dict.fromkeys(blind, ()), **_seen(clues, trial, verdict)}
 

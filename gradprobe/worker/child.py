@@ -11,7 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -30,7 +30,6 @@ from gradprobe.model.spread import BY_HAND, WHOLE_WEIGHTS, built, spread
 from gradprobe.model.subject import Subject, arguments_of
 from gradprobe.model.weights import load_weights
 from gradprobe.spec.network import is_target
-from gradprobe.spec.options import ProbeOptions
 from gradprobe.worker import libraries
 from gradprobe.worker.blame import blame, described, said, step
 from gradprobe.worker.changes import change
@@ -65,7 +64,7 @@ def answer(request: bytes, note: Note) -> bytes:
 def reply(request: Request, note: Note = lambda stage: None) -> Reply:
     """The measurement of the model that ``request`` names, or the error that it ended in."""
     try:
-        with _imports_from(request.path), _joined(request.options):
+        with _imports_from(request.path), joined(request.options):
             subject = _subject(request, note)
             try:
                 with step(note, "running the model"):
@@ -140,10 +139,6 @@ def _subject(request: Request, note: Note) -> Subject:
 
 
 # ---- shared by the processes of torchrun
-
-
-def _joined(options: ProbeOptions) -> AbstractContextManager[None]:
-    return joined(options.device, str(options.seed)) if options.sharded else nullcontext()
 
 
 def _spread(request: Request, note: Note) -> tuple[nn.Module, Guess | tuple[Any, Tensor | None]]:

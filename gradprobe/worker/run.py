@@ -11,7 +11,6 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,10 +47,11 @@ def measure_target(
         ModelError: the network could not be built or failed while it ran; the code raised, ended
             its process, was killed, or took too long.
     """
-    if options.sharded:
-        name = f"{options.seed}"
-        return alike(lambda: _measured(spec, options, run or RunOptions(), inputs), name)
-    return _measured(spec, options, run or RunOptions(), inputs)
+
+    def measured() -> Measurement:
+        return _measured(spec, options, run or RunOptions(), inputs)
+
+    return alike(measured, str(options.seed)) if options.sharded else measured()
 
 
 def _measured(spec: Target, options: ProbeOptions, run: RunOptions, inputs: Any) -> Measurement:
@@ -59,7 +59,7 @@ def _measured(spec: Target, options: ProbeOptions, run: RunOptions, inputs: Any)
         return _measure_code(spec, options, run)
     from gradprobe.model.ranks import joined
 
-    with joined(options.device, str(options.seed)) if options.sharded else nullcontext():
+    with joined(options):
         return _measure_here(spec, options, inputs)
 
 

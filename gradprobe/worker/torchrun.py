@@ -36,10 +36,10 @@ class Torchrun(NamedTuple):
 
 def torchrun() -> Torchrun | None:
     """The processes of torchrun; ``None`` where this one is alone."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or size < 2:
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
-    return Torchrun(int(os.environ["RANK"]), size)
+    size = int(os.environ["WORLD_SIZE"])
+    return Torchrun(int(os.environ["RANK"]), size) if size > 1 else None
 
 
 def ended(code: int) -> int:

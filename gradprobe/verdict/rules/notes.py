@@ -12,7 +12,7 @@ from gradprobe.verdict.advice import cures
 from gradprobe.verdict.report import Severity, Training
 from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds, listed, wakes_later
 
-_SAME = 1 - 1e-5  # share of the samples' gradients that is common to all
+SAME = 1 - 1e-5  # share of the samples' gradients that is common to all
 
 
 def useless_bias(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -90,7 +90,7 @@ def alike_samples(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue
     broadcast. An adversarial loss does so too and is meant to.
     """
     alike = profile.further.alike
-    if alike is not None and alike > _SAME:
+    if alike is not None and alike > SAME:
         message = "the loss does not tell samples apart: at equal outputs all get one gradient"
         yield Clue(message, "look at labels and their shape, if it is not meant", value=alike)
 
