@@ -114,15 +114,19 @@ def floor(case: str, rounds: int) -> str:
             return norms([*values, *weights]), activation_stats(outputs[1:]), extremes(matrices)
 
     todo = {"bare": bare, "tensor operations": operations, "probe": lambda: measure(subject)}
-    seconds: dict[str, list[float]] = {name: [] for name in todo}
+    return f"{case:18}{in_bare_steps(todo, rounds)}"
+
+
+def in_bare_steps(steps: dict[str, Callable[[], object]], rounds: int) -> str:
+    """The processor's time of each step in turn, in that of the one called bare."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
-        for name, step in todo.items():
+        for name, step in steps.items():
             start = time.process_time()
             step()
             seconds[name].append(time.process_time() - start)
-    bare_step = statistics.median(seconds.pop("bare"))
-    told = (f"{name} {statistics.median(times) / bare_step:.2f}" for name, times in seconds.items())
-    return f"{case:18}" + ", ".join(told)
+    bare = statistics.median(seconds["bare"])
+    return ", ".join(f"{name} {statistics.median(s) / bare:.2f}" for name, s in seconds.items())
 
 
 def trial(case: str) -> str:
@@ -174,15 +178,7 @@ def look(case: str, rounds: int = 3) -> str:
         return further(subject, seen, rate)
 
     steps = {"bare": bare, "look": lambda: passes(None), "with lr": lambda: passes(0.1)}
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            start = time.process_time()
-            step()
-            seconds[name].append(time.process_time() - start)
-    bare_step = statistics.median(seconds["bare"])
-    told = (f"{name} {statistics.median(seconds[name]) / bare_step:.2f}" for name in seconds)
-    return f"{case:18}" + ", ".join(told)
+    return f"{case:18}{in_bare_steps(steps, rounds)}"
 
 
 def watched(case: str, rounds: int) -> str:

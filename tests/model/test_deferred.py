@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import TypeVar
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 
 from gradprobe.model.deferred import Deferred
 
+M = TypeVar("M", bound=nn.Module)
 WIDTH = 70  # so that a matrix is large, and a bias is not
 
 
@@ -39,16 +42,22 @@ class Net(nn.Module):
             nn.init.trunc_normal_(module.weight, std=0.02, a=-0.03, b=0.03)
 
 
+def both_ways(make: Callable[[], M]) -> tuple[M, M, Deferred]:
+    """A model built whole, and without its large tensors: what is drawn afterwards is the same."""
+    torch.manual_seed(0)
+    whole, after = make(), torch.rand(3)
+    torch.manual_seed(0)
+    with Deferred() as deferred:
+        model = make()
+    assert torch.rand(3).equal(after)
+    return whole, model, deferred
+
+
 def test_one_layer_at_a_time_is_given_its_numbers() -> None:
     def layers() -> nn.Sequential:
         return nn.Sequential(nn.Embedding(90, WIDTH), nn.Linear(WIDTH, WIDTH))
 
-    torch.manual_seed(0)
-    whole, after = layers(), torch.rand(3)
-    torch.manual_seed(0)
-    with Deferred() as deferred:
-        model = layers()
-    assert torch.rand(3).equal(after)
+    whole, model, deferred = both_ways(layers)
     for layer, expected in zip(model, whole, strict=True):
         assert layer.weight.is_meta
         deferred.fill(layer)
@@ -57,12 +66,7 @@ def test_one_layer_at_a_time_is_given_its_numbers() -> None:
 
 @pytest.mark.slow
 def test_every_number_is_that_of_the_model_built_whole() -> None:
-    torch.manual_seed(0)
-    whole, after = Net(), torch.rand(3)
-    torch.manual_seed(0)
-    with Deferred() as deferred:
-        model = Net()
-    assert torch.rand(3).equal(after)
+    whole, model, deferred = both_ways(Net)
     assert (model.spread, model.rates) == (whole.spread, whole.rates)
     assert model.embed.weight.is_meta
     assert model.copied.in_proj_weight.is_meta
