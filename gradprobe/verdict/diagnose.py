@@ -18,11 +18,11 @@ from gradprobe.verdict.advice import worded
 from gradprobe.verdict.report import Finding, Report, Training, Verdict
 from gradprobe.verdict.rules.rule import Clue, Rule, Selection, Thresholds, certainty
 from gradprobe.verdict.rules.table import (
-    AT_THE_OUTPUT,
     BY_CODE,
     BY_NAME,
     EFFECTS,
     INSIDE,
+    NOT_INSIDE,
     RANKING,
     RULES,
 )
@@ -92,7 +92,7 @@ def _behind_its_cause(findings: Sequence[Finding]) -> Callable[[Finding], Findin
     causes.sort(key=lambda finding: _rank(finding.rule))
 
     def advised(finding: Finding) -> Finding:
-        beyond = AT_THE_OUTPUT if finding.rule in INSIDE else ()
+        beyond = NOT_INSIDE if finding.rule in INSIDE else ()
         first = next((cause for cause in causes if cause.rule not in beyond), None)
         if first is None or finding.rule not in EFFECTS:
             return finding

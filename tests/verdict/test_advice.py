@@ -416,10 +416,15 @@ def test_an_average_pool_is_not_blamed() -> None:
 
 
 def test_what_stands_at_the_output_is_no_cause_of_what_is_lost_inside() -> None:
-    """A softmax before the loss lies behind the trunk; raw inputs lie in front of it."""
+    """A softmax before the loss lies behind the trunk; raw inputs lie in front of it.
+
+    A dropout keeps a gradient's mean size.
+    """
     small = [10.0**-k for k in range(8, -1, -1)]
     softmax = Surroundings(losses=(LossProfile("NllLoss", "Softmax", True),))
-    for surroundings, first in ((softmax, False), (Surroundings(input_rms=500.0), True)):
+    dropout = Surroundings(dropped=(0.2, 32))
+    raw = Surroundings(input_rms=500.0)
+    for surroundings, first in ((softmax, False), (dropout, False), (raw, True)):
         findings, _ = diagnose(replace(blocks(*small), around=surroundings), THRESHOLDS)
         inside = next(finding for finding in findings if finding.rule == "GP101")
         assert inside.advice.startswith("mend GP602") == first

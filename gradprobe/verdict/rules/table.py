@@ -25,8 +25,9 @@ RANKING = (
 
 # What these find is the effect of any cause that stands in the ranking behind GP202.
 EFFECTS = ("GP101", "GP102", "GP103", "GP104", "GP106", "GP201", "GP603", "GP604", "GP605")
-# What stands behind the trunk changes nothing of how a gradient fares inside it.
-AT_THE_OUTPUT = ("GP701", "GP702", "GP703", "GP704", "GP711", "GP712")
+# What stands behind the trunk changes nothing of how a gradient fares in it. Nor does a dropout:
+# what it keeps it enlarges, so that the mean size stays.
+NOT_INSIDE = ("GP701", "GP702", "GP703", "GP704", "GP711", "GP712", "GP716", "GP717")
 INSIDE = ("GP101", "GP102", "GP103", "GP104")
 BY_CODE = {rule.code: rule for rule in RULES}
 BY_NAME = {rule.name: rule for rule in RULES}
