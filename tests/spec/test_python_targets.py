@@ -455,8 +455,9 @@ check:
 def test_a_spec_names_code_and_runs_it_only_when_allowed(run: Run, write: Any) -> None:
     write(NET, "code/net.py")
     write(SPEC, "net.yaml")
-    for command in ("probe", "compare", "paths"):
-        ended = run(command, "net.yaml")
+    for command in ("probe", "block", "compare", "diff", "fix", "paths", "sweep"):
+        twice = ("net.yaml",) * (2 if command == "diff" else 1)
+        ended = run(command, *twice, "--loss", "net:loss")
         assert (ended.code, ended.out) == (2, "")
         assert ended.err.startswith("net.yaml:3:11: error: this spec runs code: net:Net\n")
         assert "--allow-code" in ended.err
