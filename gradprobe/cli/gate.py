@@ -12,7 +12,7 @@ from gradprobe.cli.effects import Given, kind_of
 from gradprobe.cli.output import warn
 from gradprobe.errors import InputError
 from gradprobe.files import write_atomically
-from gradprobe.spec.options import NEVER, Shown, option
+from gradprobe.spec.options import NEVER, CheckOptions, Shown, option
 from gradprobe.spec.seeds import choose_seeds, seeds_in
 from gradprobe.spec.sources.stack import STACKS
 from gradprobe.tasks.check import baseline as baselines
@@ -68,7 +68,8 @@ class BaselineOptions:
         if self.prune_baseline and not self.baseline:
             raise InputError("--prune-baseline needs --baseline FILE")
         if self.write_baseline and in_part:
-            raise InputError("--write-baseline needs the whole list: leave --shard out")
+            hint = "gradprobe merge --write-baseline writes that of all parts"
+            raise InputError("--write-baseline needs the whole list: leave --shard out", hint=hint)
         return baselines.load(self.baseline) if self.baseline else None
 
     def hold(
@@ -78,18 +79,26 @@ class BaselineOptions:
         options_of: OptionsOf,
     ) -> CheckResult:
         """``result`` in the light of the baseline, which is written or pruned on request."""
-        file = self.write_baseline or self.baseline
-        if self.write_baseline:
-            baseline = baselines.of(result, self.write_baseline)
-            write_atomically(self.write_baseline, baselines.dump(baseline))
-        elif self.baseline and baseline and self.prune_baseline:
+        if not self.baseline or not baseline:
+            return self.written(result)
+        if self.prune_baseline:
             baseline = baselines.pruned(
                 baseline, result, lambda path: gate.selection_of(options_of, path)
             )
             write_atomically(self.baseline, baselines.dump(baseline))
-        if not file or not baseline:
+        return gate.hold(result, baseline, self.baseline, options_of)
+
+    def written(self, result: CheckResult) -> CheckResult:
+        """``result`` with its findings known, where a baseline is to be made of them.
+
+        Raises:
+            InputError: it was held to another baseline, or the file cannot be written.
+        """
+        if not self.write_baseline:
             return result
-        return gate.hold(result, baseline, file, options_of)
+        baseline = baselines.of(result, self.write_baseline)
+        write_atomically(self.write_baseline, baselines.dump(baseline))
+        return gate.hold(result, baseline, None, lambda folder: CheckOptions())
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -67,6 +67,20 @@ def test_four_parts_are_the_whole_in_every_format(run: Run, check: Run, folder: 
     assert all(len(json.loads((folder / file).read_text())["targets"]) >= 1 for file in files)
 
 
+def test_a_baseline_of_all_parts_is_that_of_the_whole(run: Run, check: Run, folder: Path) -> None:
+    write(folder, a=VANISHING, b=WEAK, c=GOOD)
+    files = parts(check, 2)
+    ended = check("--write-baseline", "whole.json")
+    (folder / "a.yaml").unlink()  # where parts are joined, the files need not be
+    merged = run("merge", *files, "--write-baseline", "merged.json")
+    assert (merged.code, merged.out) == (ended.code, ended.out)
+    assert (folder / "merged.json").read_text() == (folder / "whole.json").read_text()
+    write(folder, a=VANISHING)
+    held = run("merge", *parts(check, 2, "--baseline", "whole.json"), "--write-baseline", "b.json")
+    assert (held.code, (folder / "b.json").exists()) == (2, False)
+    assert "held to another baseline\nhint: check without --baseline" in held.err
+
+
 def test_the_parts_of_one_check_have_to_be_all_there(run: Run, check: Run, folder: Path) -> None:
     write(folder, a=GOOD, b=GOOD)
     check("-o", "json=whole.json")

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from gradprobe.cli.flatten import flattened
+from gradprobe.cli import gate
+from gradprobe.cli.flatten import Fields, flattened
 from gradprobe.cli.reporting import PublishOptions, publish
 from gradprobe.tasks.check.merge import merge as merged
 
@@ -16,6 +17,7 @@ def merge(
     files: Annotated[list[str], typer.Argument(help="The JSON of each part.")],
     *,
     publishing: PublishOptions,
+    known: Annotated[gate.BaselineOptions, Fields("write_baseline")],
 ) -> int:
     """Join the parts of a check to one result, in every format.
 
@@ -24,6 +26,6 @@ def merge(
     twice, is an error: 2.
     """
     _ = publishing.files  # a wrong word is told before anything is read
-    result = merged(files)
+    result = known.written(merged(files))
     publish(result, publishing)
     return publishing.exit_code(result)

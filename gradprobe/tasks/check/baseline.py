@@ -27,7 +27,8 @@ from gradprobe.verdict.rules.table import BY_CODE, BY_NAME
 
 SCHEMA_VERSION = 1
 SelectionOf = Callable[[str], Selection]
-_NEVER = frozenset({"GP405", "GP501", "GP502", "GP901", "GP902"})  # stand in no baseline
+_OF_BASELINES = frozenset({"GP501", "GP502"})
+_NEVER = _OF_BASELINES | {"GP405", "GP901", "GP902"}  # stand in no baseline
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,14 @@ def dump(baseline: Baseline) -> str:
 
 
 def of(result: CheckResult, file: str) -> Baseline:
-    """A baseline that knows everything that ``result`` found."""
+    """A baseline that knows everything that ``result`` found.
+
+    Raises:
+        InputError: the result was held to a baseline already.
+    """
+    if any(d.known or d.rule in _OF_BASELINES for d in result.diagnostics):
+        message = "--write-baseline: these findings were held to another baseline"
+        raise InputError(message, hint="check without --baseline")
     empty = Baseline(os.path.dirname(os.path.abspath(file)))
     return replace(
         empty,

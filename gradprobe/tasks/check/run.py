@@ -93,8 +93,10 @@ def check(
     return CheckResult(tuple(outcomes), __version__, part)
 
 
-def hold(result: CheckResult, baseline: Baseline, file: str, options_of: OptionsOf) -> CheckResult:
-    """The result in the light of a baseline, read from ``file``.
+def hold(
+    result: CheckResult, baseline: Baseline, file: str | None, options_of: OptionsOf
+) -> CheckResult:
+    """The result in the light of a baseline: one read from ``file``, or made of this result.
 
     The first shard answers for the targets whose files are gone.
     """
@@ -106,8 +108,8 @@ def hold(result: CheckResult, baseline: Baseline, file: str, options_of: Options
         selected = [d for d in compared if d.rule in _ALWAYS or selection.holds(BY_CODE[d.rule])]
         outcomes.append(_ended(replace(outcome, diagnostics=tuple(selected))))
     first = result.part is None or result.part.number == 1
-    lost = baselines.gone(baseline, file) if first else ()
-    if lost:
+    lost = baselines.gone(baseline, file) if file and first else ()
+    if file and lost:
         outcomes.append(_ended(Outcome(file, lost)))
     outcomes.sort(key=lambda outcome: outcome.path)
     return replace(result, outcomes=tuple(outcomes))
