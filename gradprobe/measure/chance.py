@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradprobe.measure.passes import scalar
+from gradprobe.measure.passes import model_errors, scalar
 from gradprobe.model.repeats import holds_weights
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject, copied_subject
@@ -57,7 +57,8 @@ def not_read(subject: Subject, names: Collection[str]) -> set[str]:
     of the query of a stream whose output is thrown away. Where the loss does not depend on the
     inputs either, the network is cut, and none is named.
     """
-    copied = copied_subject(subject)
+    with model_errors():
+        copied = copied_subject(subject)
     modules = {row.name: row.module for row in copied.rows}
     weights = {f"{n}.{k}": p for n, m in modules.items() for k, p in m.named_parameters()}
     weights |= dict(copied.model.named_parameters())
@@ -94,7 +95,7 @@ def reading_what_moves(subject: Subject, names: Collection[str]) -> set[str]:
             note = partial(_note, read, name)
             module = modules[name.rpartition(".")[0]]
             hooks.callback(module.register_forward_pre_hook(note, with_kwargs=True).remove)
-        loss = _run(subject)
+        loss = loss_again(subject)
     weights = [p for p in subject.model.parameters() if p.requires_grad]
     return {name for name, x in read.items() if _passes_on(loss, x, weights)}
 
@@ -105,6 +106,7 @@ def _note(read: dict[str, Tensor], name: str, module: nn.Module, args: Any, kwar
         read[name] = x
 
 
+@model_errors()
 def _passes_on(loss: Tensor, x: Tensor, weights: Sequence[Tensor]) -> bool:
     ask = partial(torch.autograd.grad, retain_graph=True, allow_unused=True)
     [arriving] = ask(loss, [x])
@@ -115,10 +117,16 @@ def _passes_on(loss: Tensor, x: Tensor, weights: Sequence[Tensor]) -> bool:
 
 def _loss(subject: Subject) -> float:
     with torch.no_grad():
-        return float(_run(subject))
+        return float(loss_again(subject))
 
 
-def _run(subject: Subject) -> Tensor:
+@model_errors()
+def loss_again(subject: Subject) -> Tensor:
+    """The loss of one more forward pass, which draws what the first drew.
+
+    Raises:
+        ModelError: the model's code raised.
+    """
     reseed_all(derive(subject.seed, "forward"))
     output = subject.model(*fresh(subject.args), **fresh(dict(subject.kwargs)))
     return scalar(subject.loss(output))

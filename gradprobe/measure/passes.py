@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -100,6 +100,15 @@ def failed(
     failure = ModelError(f"the model failed{where}: {what}", hint=hint)
     failure.row = row.place if row else None
     return failure
+
+
+@contextmanager
+def model_errors() -> Iterator[None]:
+    """Whatever the model's code raises meanwhile is an error as ``failed`` makes it."""
+    try:
+        yield
+    except Exception as error:
+        raise failed(error) from error
 
 
 def gradients_of(

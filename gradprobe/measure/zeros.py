@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -13,10 +12,11 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from gradprobe.measure.chance import not_read, other_tries, reading_what_moves
+from gradprobe.errors import GradprobeError
+from gradprobe.measure.chance import loss_again, not_read, other_tries, reading_what_moves
 from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.one_pass import measure
-from gradprobe.measure.passes import gradients_of, scalar
+from gradprobe.measure.passes import gradients_of, model_errors
 from gradprobe.measure.profile import GradientProfile, ParameterProfile
 from gradprobe.measure.streamed import Replay
 from gradprobe.measure.undisturbed import undisturbed
@@ -123,8 +123,10 @@ def with_still_zero(profile: GradientProfile, subject: Subject) -> GradientProfi
                     hidden -= reading_what_moves(subject, hidden)
             rest = hidden - first if in_memory else set()
             unread = not_read(subject, rest) if rest else set()
-    except Exception:
-        return profile  # a model that cannot be copied: it is not known what the step would bring
+    except (GradprobeError, RuntimeError):
+        # A model that cannot be copied or run otherwise, or tensors of a kind for which torch
+        # lacks an operation: it is not known what the step would bring.
+        return profile
     still = tuple(sorted(hidden - unread))
     return replace(profile, still_zero=still, not_read=tuple(sorted(unread)))
 
@@ -149,11 +151,10 @@ def _stepped(subject: Subject) -> Subject:
         if isinstance(subject.model, Streamed):
             replay = Replay(subject.model, subject.args[0], subject.loss)
             return replace(subject, model=replay.moved(partial(_move_row, replay)))
-        copied = copied_subject(subject)
-        trained = [p for p in copied.model.parameters() if p.requires_grad]
-        output = copied.model(*deepcopy(subject.args), **deepcopy(dict(subject.kwargs)))
-        value = scalar(subject.loss(output))
-        gradients = torch.autograd.grad(value, trained, allow_unused=True)
+        with model_errors():
+            copied = copied_subject(subject)
+            trained = [p for p in copied.model.parameters() if p.requires_grad]
+            gradients = torch.autograd.grad(loss_again(copied), trained, allow_unused=True)
     _move(trained, gradients)
     return copied
 
@@ -166,7 +167,8 @@ def _move_row(replay: Replay, index: int, module: nn.Module) -> None:
 def _move(trained: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:
     with torch.no_grad():
         for parameter, gradient in zip(trained, gradients, strict=True):
-            size = float(torch.linalg.vector_norm(gradient)) if gradient is not None else 0.0
-            if gradient is not None and size > 0:
+            dense = None if gradient is None else gradient.to_dense()
+            size = 0.0 if dense is None else float(torch.linalg.vector_norm(dense))
+            if dense is not None and size > 0:
                 own = float(torch.linalg.vector_norm(parameter)) or 1.0
-                parameter.sub_(gradient.to_dense() * (_STEP * own / size))
+                parameter.sub_(dense * (_STEP * own / size))

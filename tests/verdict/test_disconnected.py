@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import gradprobe
+from gradprobe.measure import zeros
 from gradprobe.verdict.report import Severity
 
 
@@ -178,3 +179,39 @@ def test_what_a_step_wakes_up_is_measured_on_a_copy() -> None:
     assert report.profile.still_zero == ()
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert gradprobe.probe(Model(), x).profile.still_zero is None
+
+
+class Once(Model):
+    """It can neither be copied nor run once more."""
+
+    ran = False
+
+    def __deepcopy__(self, memo: object) -> Model:
+        raise KeyError("copy")
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.ran:
+            raise KeyError("again")
+        self.ran = True
+        return super().forward(x)
+
+
+def test_what_a_step_wakes_up_is_not_known_of_a_model_that_runs_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever the model's own code raises; what gradprobe's own does is not hidden."""
+    x = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
+    assert gradprobe.probe(Once(LoRA), x).profile.still_zero is None
+
+    def wrong(*arguments: object) -> None:
+        raise KeyError("a mistake of gradprobe's")
+
+    monkeypatch.setattr(zeros, "_move", wrong)
+    with pytest.raises(KeyError, match="a mistake"):
+        gradprobe.probe(Model(LoRA), x)
+
+
+def test_a_sparse_gradient_takes_a_step_too() -> None:
+    model = nn.Sequential(nn.Embedding(9, 8, sparse=True), Model(LoRA))
+    report = gradprobe.probe(model, torch.randint(9, (16,)))
+    assert report.profile.still_zero == ()
