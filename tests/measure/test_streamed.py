@@ -6,11 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import gradprobe
 from gradprobe.errors import InputError
 from gradprobe.measure.measurement import Measurement
+from gradprobe.measure.one_pass import measure
+from gradprobe.measure.passes import gradients_of
 from gradprobe.measure.progress import Step, listening
+from gradprobe.measure.streamed import Replay
 from gradprobe.model.build import build
 from gradprobe.model.make import make
 from gradprobe.model.streamed import Streamed
@@ -112,6 +116,29 @@ def test_a_second_look_is_that_at_the_network_in_memory(name: str) -> None:
     own, other = (measured(spec, stream, deep=True) for stream in (True, False))
     assert own.look is not None
     assert repr(own) == repr(other)
+
+
+def test_a_row_that_is_moved_is_that_of_the_network_after_a_step() -> None:
+    """Each row, and the gradients of all, are those of the network in memory, moved at once."""
+    spec = parse(CONVOLUTIONS)
+    streamed, whole = (make(spec, ProbeOptions(stream=s, dtype="float64")) for s in (True, False))
+    assert isinstance(streamed.model, Streamed)
+    replay = Replay(streamed.model, streamed.args[0], streamed.loss)
+
+    def descend(module: nn.Module, root: Tensor | None) -> None:
+        weights = list(module.parameters())
+        for weight, gradient in zip(weights, gradients_of(root, weights), strict=True):
+            assert gradient is not None
+            weight.data -= 0.1 * gradient
+
+    moved = replay.moved(lambda index, module: descend(module, replay.root(index, module)[1]))
+    descend(whole.model, whole.loss(whole.model(*whole.args)))
+    for index, row in enumerate(whole.rows):
+        pairs = zip(moved.made(index).parameters(), row.module.parameters(), strict=True)
+        assert all(torch.allclose(own, other, rtol=1e-12, atol=0) for own, other in pairs)
+    after = measure(replace(streamed, model=moved), "blocks")
+    assert after.reach == pytest.approx(measure(whole, "blocks").reach, rel=1e-9)
+    assert after.reach != pytest.approx(measure(streamed, "blocks").reach, rel=1e-3)
 
 
 def test_a_deep_stack_is_streamed_in_segments_of_many_rows() -> None:
