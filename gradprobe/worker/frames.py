@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from gradprobe.errors import Place
 
-_OWN = Path(__file__).parent
+_OWN = Path(__file__).parents[1]  # all of the package
 _STDLIB = Path(sysconfig.get_paths()["stdlib"])
 _INSTALLED = ("site-packages", "dist-packages")
 _LIBRARIES = ("torch", "gradprobe")  # among what is installed: never where the user's error is

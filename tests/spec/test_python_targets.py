@@ -436,6 +436,12 @@ def test_what_has_no_line_of_the_users_names_no_line(run: Run) -> None:
     ended = run("probe", "torch.nn:Linear", "--trusted-in-process", *arguments, *INPUT)
     assert (ended.code, ended.out) == (3, "")
     assert ended.err.startswith("gradprobe: error: building torch.nn:Linear failed: RuntimeError")
+    # Nor the lines of gradprobe's through which the model is called.
+    arguments = ("--arg", "in_features=6", "--arg", "out_features=4", "--input", "shape=2,5")
+    for command in ("probe", "block", "paths", "fix"):
+        ended = run(command, "torch.nn:Linear", "--trusted-in-process", *arguments)
+        assert (ended.code, ended.out) == (3, "")
+        assert ended.err.startswith("gradprobe: error: the model failed"), command
 
 
 # ---- a spec that names code

@@ -86,3 +86,9 @@ def test_there_is_none(model: nn.Module) -> None:
 )
 def test_a_hint_names_option_and_value(model: nn.Module, spec: TensorSpec, hint: str) -> None:
     assert hint in hint_for(model, spec)
+
+
+def test_what_the_first_layer_takes_needs_no_hint() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(5, 2))
+    assert hint_for(model, TensorSpec((3, 4))) == ""
+    assert hint_for(model, TensorSpec((3, 5))) == "the first layer takes --input shape=32,4"
