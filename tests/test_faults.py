@@ -201,6 +201,29 @@ def drawn(output: Tensor) -> Tensor:
     return F.cross_entropy(output, torch.randint(4, (len(output),)))
 
 
+def curved(act: Callable[[], nn.Module]) -> Callable[[Own, Tensor], Tensor]:
+    """The trace of the second derivatives, as in a heat equation."""
+
+    def forward(self: Own, x: Tensor) -> Tensor:
+        x = x.detach().requires_grad_()
+        u = self.c(act()(self.b(act()(self.a(x)))))
+        [slope] = torch.autograd.grad(u.sum(), x, create_graph=True)
+        [bend] = torch.autograd.grad(slope.sum(), x, create_graph=True)
+        return u + bend[:, :4]
+
+    return forward
+
+
+def stepwise(faulty: bool) -> Callable[[Own, Tensor], Tensor]:
+    def forward(self: Own, x: Tensor) -> Tensor:
+        state = x.new_zeros(len(x), 8)
+        for now in x.unbind(1):
+            state = (self.a(now) + self.b(state.detach() if faulty else state)).tanh()
+        return self.c(state)
+
+    return forward
+
+
 # By symptom: the network that has it, and with the cure.
 NETWORKS: dict[str, Callable[[bool], Network]] = {
     "the loss does not move": lambda bad: Network(
@@ -274,6 +297,12 @@ NETWORKS: dict[str, Callable[[bool], Network]] = {
         mlp(change=(lambda w: w.fill_(0.05)) if bad else relu), X, ce
     ),
     "the optimizer leaves some layers as they are": lambda bad: Network(listed(bad), X, ce),
+    "a physics-informed network does not fit its equation": lambda bad: Network(
+        Own(curved(nn.ReLU if bad else nn.Tanh)), X, mse
+    ),
+    "the RNN remembers nothing but the last step": lambda bad: Network(
+        Own(stepwise(bad)), SEQUENCE[:, :6], ce
+    ),
     "the state of a hand-written RNN blows up": lambda bad: Network(
         cell(bad), SEQUENCE[:, :30], ce
     ),

@@ -25,7 +25,7 @@ from gradprobe.measure.norms import shares_near
 from gradprobe.measure.states import Loops
 from gradprobe.measure.surroundings import UNKNOWN, Surroundings
 from gradprobe.model.sharded import is_sharded
-from gradprobe.model.tensors import first_tensor, named_tensors, walk
+from gradprobe.model.tensors import first_tensor, named_tensors, nodes_behind, walk
 
 _FLAT = 0.01  # from an end of a sigmoid's range, 0 to 1; of tanh's at the same share
 _SAMPLE = 1 << 16  # elements of an activation that are looked at
@@ -84,6 +84,8 @@ class Graph:
             if flat > self.around.flat:
                 self.around = self.around._replace(flat=flat, flat_kind=kind)
             results.clear()
+        if "Embedding" in kinds and not self.around.tied:
+            self.around = self.around._replace(tied=_is_tied(loops.nodes, kinds))
         state, before = loops.state(names), self.around.state
         if state is not None and (before is None or state.growth > before.growth):
             self.around = self.around._replace(state=state)
@@ -130,6 +132,16 @@ def _left_by_dropout(node: Node, kind: str) -> tuple[float, int] | None:
     if (kind == "Mul" and not most > 1) or not bool(((rows == 0) | (rows == most)).all()):
         return None
     return float((rows != 0).double().sum(1).mean()), rows.shape[1]
+
+
+def _is_tied(nodes: Sequence[Node], kinds: Sequence[str]) -> bool:
+    """Whether the weight of an embedding is that of a linear layer as well."""
+    weights = {False: set[int](), True: set[int]()}
+    for node, kind in zip(nodes, kinds, strict=True):
+        if kind == "Embedding" or kind in (*_LINEAR, "Bmm"):
+            behind = map(weight_behind, nodes_behind(node))
+            weights[kind == "Embedding"].update(id(w) for w in behind if w is not None)
+    return not weights[True].isdisjoint(weights[False])
 
 
 def _reads_softmax(node: Node) -> bool:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from gradprobe.errors import ModelError
 from gradprobe.measure.checkpoints import without_reentrant
+from gradprobe.measure.derivatives import derivatives
+from gradprobe.measure.detached import loose
 from gradprobe.measure.ends import Graph, unowned, unread
 from gradprobe.measure.graph import Call, Reads, reads
 from gradprobe.measure.norms import activation_stats, extremes_of, norms
@@ -61,8 +63,13 @@ def _measure(subject: Subject, rows: list[Row], from_inputs: bool = True) -> Pas
     """One pass, in which the inputs require a gradient or do not."""
     with Outputs(subject.model, rows, ranks=subject.ranks) as outputs:
         with failing_together(subject.ranks):
-            value, leaves = _forward(subject, outputs, from_inputs)
+            with derivatives() as noted:
+                value, leaves = _forward(subject, outputs, from_inputs)
             result = pass_of(subject.model, outputs, value, leaves)
+            around = result.around._replace(kink=noted.kink)
+            if noted.made:  # samples are drawn by the gradient, each on its own
+                around = around._replace(loose=())
+            result = result._replace(around=around)
         return of_all_ranks(result, outputs, [subject.args, dict(subject.kwargs)])
 
 
@@ -103,6 +110,7 @@ def pass_of(
     seen, by_key = on_the_way(passes), dict(zip(wanted, gradients, strict=False))
     beside |= {p.row.name for p in passes} - {p.row.name for p in seen}
     around = graph.around._replace(unowned=strays, silent=_silent(outputs.calls, by_key))
+    around = outputs.with_input(around)._replace(loose=tuple(loose(passes, read)))
     return Pass(
         rows=in_order([row for row in outputs.rows if row.name not in beside], seen),
         parameters=_parameters(outputs, sizes),
@@ -111,7 +119,7 @@ def pass_of(
         called=outputs.called,
         gradients=_kept(outputs, by_key),
         extremes=_extremes(outputs),
-        around=outputs.with_input(around)._replace(output_norm=sizes.get(MAIN)),
+        around=around._replace(output_norm=sizes.get(MAIN)),
     )
 
 

@@ -63,6 +63,9 @@ class Surroundings(NamedTuple):
     unowned: tuple[str, ...] = ()  # what requires a gradient and is no parameter of the model
     state: StateProfile | None = None  # of the loop whose state grows most
     first_nan: FirstNan | None = None  # where a number is not finite
+    kink: str = ""  # the activation behind a second derivative that is 0 everywhere
+    loose: tuple[str, ...] = ()  # modules that may be steps of a loop without a gradient between
+    tied: bool = False  # an embedding's weight is that of a linear layer
     warnings: tuple[str, ...] = ()  # of torch, about the model's and the loss's lines
 
 
@@ -76,6 +79,8 @@ class Further(NamedTuple):
     curvature: float | None = None  # of the loss along its gradient; at most its largest eigenvalue
     rate: float | None = None  # the learning rate that is to be held against it
     state: StateProfile | None = None  # with the weights of loops half as large again
+    # The module whose calls each read what the call before gave, without its gradient; their number
+    detached: tuple[str, int] | None = None
 
 
 UNKNOWN = Surroundings()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
 import torch
@@ -17,6 +17,7 @@ from gradprobe.measure.blocks.paths import expand
 from gradprobe.measure.blocks.positions import measure_positions
 from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
 from gradprobe.measure.checkpoints import without_reentrant
+from gradprobe.measure.detached import detached
 from gradprobe.measure.eager import eager
 from gradprobe.measure.first_nan import with_first_nan
 from gradprobe.measure.further import further_alone
@@ -69,7 +70,7 @@ def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None
             look, no_look = None, None
             if options.looks_twice:
                 look, no_look = look_again(subject, profile, options.lr is not None)
-                profile = replace(profile, further=further(subject, look, options.lr))
+                profile = replace(profile, further=further(subject, profile, look, options.lr))
         profile, look, no_look = agreed(subject.ranks, (profile, look, no_look))
         told = dict(subject.told) | _threads()
     config = {option: getattr(options, option) for option in _SHOWN}
@@ -182,17 +183,16 @@ def look_again(
         return None, NoLook(f"the second look failed: {error.message}", failed=True)
 
 
-def further(subject: Subject, look: SecondLook | None, rate: float | None) -> Further:
+def further(
+    subject: Subject, profile: GradientProfile, look: SecondLook | None, rate: float | None
+) -> Further:
     """What is known beside the signals, also where there is no second look."""
     known = look.further if look else further_alone(subject, rate is not None)
-    return known._replace(mixing=_mixing(subject), rate=rate)
-
-
-def _mixing(subject: Subject) -> float | None:
-    try:
-        return mixing(subject)
-    except Exception:
-        return None
+    with suppress(Exception):
+        known = known._replace(mixing=mixing(subject))
+    with suppress(Exception):
+        known = known._replace(detached=detached(subject, profile.around.loose))
+    return known._replace(rate=rate)
 
 
 def _moments(x: Tensor) -> Moments | None:

@@ -173,6 +173,8 @@ FAULTS: dict[str, tuple[GradientProfile, dict[str, object]]] = {
     "GP715": (around(norm_of_one=True), {}),
     "GP717": (around(losses=(LossProfile("BinaryCrossEntropyWithLogits", "Addmm", True),)), {}),
     "GP716": (around(dropped=(0.6, 64)), {}),
+    "GP718": (around(kink="ReLU"), {}),
+    "GP719": (looked_twice(detached=("blocks.1", 8)), {}),
 }  # fmt: skip
 
 

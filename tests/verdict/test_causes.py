@@ -292,6 +292,108 @@ class Map(nn.Module):
         return F.relu(self.c(torch.tanh(self.b(torch.tanh(self.a(x))))))
 
 
+class Curved(nn.Module):
+    """A function of two coordinates, and its curvature along the first."""
+
+    def __init__(self, act: Callable[[], nn.Module], way: str = "grad") -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.f = nn.Sequential(nn.Linear(2, 16), act(), nn.Linear(16, 16), act(), nn.Linear(16, 1))
+        self.way = way
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.detach().requires_grad_()
+        u = self.f(x)
+        if self.way == "hessian":
+            hessian = torch.autograd.functional.hessian(
+                lambda x: self.f(x).sum(), x, create_graph=True
+            )
+            return torch.cat([u, hessian.sum(2)[:, 0]], 1)
+        [slope] = torch.autograd.grad(u.sum(), x, create_graph=True)
+        if self.way == "penalty":
+            return torch.cat([u, slope], 1)
+        [bend] = torch.autograd.grad(slope[:, 0].sum(), x, create_graph=True)
+        return torch.cat([u, bend[:, :1]], 1)
+
+
+class Steps(nn.Module):
+    """A loop whose state is handed on by ``way``, each ``every`` steps."""
+
+    def __init__(self, kind: str, way: Callable[[Tensor], Tensor], every: int = 1) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.cell = nn.GRUCell(8, 16) if kind == "cell" else nn.Linear(24, 16)
+        self.x, self.h, self.head = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 4)
+        self.kind, self.way, self.every = kind, way, every
+        self.embed = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state, total = x.new_zeros(len(x), 16), x.new_zeros(len(x), 4)
+        for step, now in enumerate(x.unbind(1)):
+            state = self.way(state) if step % self.every == 0 else state
+            if self.kind == "cell":
+                state = self.cell(self.embed(now), state)
+            elif self.kind == "joint":
+                state = torch.tanh(self.cell(torch.cat([now, state], 1)))
+            else:
+                state = torch.tanh(self.x(now) + self.h(state))
+            total = total + self.head(state)
+        return total if self.kind == "each" else self.head(state)
+
+
+class Refined(nn.Module):
+    """A guess that layer by layer is refined, and detached between, beside a state that is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.change = nn.Linear(8, 16), nn.Linear(16, 4)
+        self.layers = nn.ModuleList(nn.Linear(20, 16) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        state, guess = torch.tanh(self.first(x)), x.new_zeros(len(x), 4)
+        for layer in self.layers:
+            state = state + torch.tanh(layer(torch.cat([state, guess.detach()], 1)))
+            guess = guess.detach() + self.change(state)
+        return guess
+
+
+class Settled(nn.Module):
+    """A fixed point that is looked for without a graph, and with one in the last step."""
+
+    def __init__(self, graph: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.x, self.h, self.head = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 4)
+        self.graph = graph
+
+    def forward(self, x: Tensor) -> Tensor:
+        state, now = x.new_zeros(len(x), 16), self.x(x)
+        with torch.set_grad_enabled(self.graph):
+            for _ in range(4):
+                state = torch.tanh(now + self.h(state))
+        return self.head(torch.tanh(now + self.h(state.detach())))
+
+
+class Tied(nn.Module):
+    """A language model whose output has the weights of its embedding."""
+
+    def __init__(self, std: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.fc = nn.Embedding(40, 64), nn.Linear(64, 64)
+        self.norm = nn.LayerNorm(64)
+        nn.init.normal_(self.words.weight, std=std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.words(x)
+        return F.linear(self.norm(h + F.gelu(self.fc(h))), self.words.weight)
+
+
+def numpy_copy(x: Tensor) -> Tensor:
+    return torch.from_numpy(x.detach().numpy().copy())
+
+
 LONG = torch.randn(32, 30, 8, generator=G)
 ZEROS = torch.nn.init.zeros_
 
@@ -317,6 +419,9 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
 
     shares = TARGETS if faulty else TARGETS.softmax(1)
     sums = [nn.LogSoftmax(1)] if faulty else []
+    kinked = [nn.ReLU, nn.LeakyReLU, nn.ReLU6] if faulty else [nn.Tanh, nn.SiLU, nn.GELU]
+    detach = Tensor.detach if faulty else Tensor.clone
+    words = torch.arange(192).reshape(32, 6) % 40
     share = 0.95 if faulty else 0.5
 
     def bce(output: Tensor) -> Tensor:
@@ -356,6 +461,11 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(weights_only(mlp(), large), X, ce),
             Case(mlp(), X, written_out(TARGETS * off)),
             Case(Reader(), SEQUENCE, lambda o: F.mse_loss(o, TARGETS * off)),
+            Case(
+                Tied(9.0 if faulty else 0.02),
+                words,
+                lambda o: F.cross_entropy(o.flatten(0, 1), words.roll(1, 1).flatten()),
+            ),
         ],
         "GP607": half(1e-5 if faulty else 1.0, mlp(), cnn(), Functional(False)),
         "GP608": [
@@ -450,6 +560,19 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(Reader(lambda x: F.dropout(x, share)), SEQUENCE, mse),
             Case(normed(mlp(), nn.Dropout(share)).eval(), X, ce),
         ][: 3 if faulty else None],
+        "GP718": [
+            *(Case(Curved(act), X[:, :2], mse) for act in kinked),
+            Case(Curved(kinked[0], "hessian"), X[:, :2], mse),
+            Case(Curved(nn.ReLU, "penalty"), X[:, :2], mse),
+        ][: 4 if faulty else None],
+        "GP719": [
+            *(Case(Steps(kind, detach), SEQUENCE, ce) for kind in ("cell", "joint", "apart")),
+            Case(Steps("cell", numpy_copy if faulty else Tensor.clone), SEQUENCE, ce),
+            *(Case(Steps(kind, Tensor.detach, 2), SEQUENCE, ce) for kind in ("cell", "joint")),
+            Case(Steps("each", Tensor.detach), SEQUENCE, ce),
+            Case(Refined(), X, ce),
+            *(Case(Settled(graph), X, ce) for graph in (True, False)),
+        ][: 4 if faulty else None],
         "GP713": [
             Case(normed(cnn(), nn.BatchNorm2d(8)).train(not faulty), IMAGES, ce),
             Case(normed(mlp(), nn.BatchNorm1d(16)).train(not faulty), X, ce),

@@ -269,6 +269,34 @@ def nothing_kept(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]
         yield Clue(message, advice, None, units, _KEPT)
 
 
+def no_second_derivative(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A second derivative of the network with respect to its inputs, which is zero everywhere.
+
+    A network of ReLU is linear piece by piece, so that u'' is 0 wherever it is defined, whatever
+    the weights are. What the loss makes of it, as a differential equation's residual, is a
+    constant.
+    """
+    if kink := profile.around.kink:
+        message = "a second derivative of the network is 0 everywhere: it is piecewise linear"
+        message += f", by {kink}"
+        yield Clue(message, "a smooth activation: nn.Tanh(), nn.GELU() or nn.SiLU()", None, 0.0)
+
+
+def detached_state(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A state that goes from step to step without its gradient, and of which the last alone counts.
+
+    `detach()`, `.data` or NumPy between all steps of a loop: what the earlier steps do is never
+    trained. Cut between batches, or every so many steps.
+    Only a second look finds it: `probe --deep`, or `check`.
+    """
+    if profile.further.detached:
+        name, steps = profile.further.detached
+        message = f"no gradient goes from step to step: all {steps} calls of {name} read a "
+        message += "detached state, and the last alone is trained"
+        row = next((row for row in profile.ran if row.module == name), None)
+        yield Clue(message, "hand the state on as it is: no detach(), .data or NumPy", row, 0.0)
+
+
 def _weights(profile: GradientProfile) -> list[tuple[RowProfile, ParameterProfile]]:
     """The weights that are trained, with their rows."""
     rows = [row for row in profile.rows if not row.level]
@@ -308,4 +336,6 @@ RULES = (
     Rule("GP715", "norm-of-one", Severity.WARNING, norm_of_one, _WEAK),
     Rule("GP716", "nothing-kept", Severity.WARNING, nothing_kept, _WEAK),
     Rule("GP717", "below-zero", Severity.WARNING, below_zero, _WEAK),
+    Rule("GP718", "no-second-derivative", Severity.WARNING, no_second_derivative, _WEAK),
+    Rule("GP719", "detached-state", Severity.WARNING, detached_state, _WEAK),
 )

@@ -1,0 +1,92 @@
+"""Loops whose steps hand on values and no gradient: a state that is detached at each step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from gradprobe.measure.again import output_of
+from gradprobe.measure.checkpoints import without_reentrant
+from gradprobe.measure.graph import Reads
+from gradprobe.measure.passes import RowPass
+from gradprobe.measure.undisturbed import undisturbed
+from gradprobe.model.subject import Subject
+from gradprobe.model.tensors import map_tensors, tensors_in
+
+_LOOP = 3  # as many calls of one module may be steps of a loop
+_LARGER = 1.5  # times what each step gives, to see whether the next one reads it
+
+
+def loose(passes: Sequence[RowPass], read: Mapping[int, Reads]) -> Iterator[str]:
+    """The modules of which the last call alone gets a gradient, and no call leads to another.
+
+    Args:
+        passes: of each call.
+        read: by index, what each call of a row of level 0 reads.
+    """
+    calls: dict[str, list[int]] = {}
+    for index in read:
+        calls.setdefault(passes[index].row.name, []).append(index)
+    for name, places in calls.items():
+        warm = [place for place in places if passes[place].gradient_norm is not None]
+        if len(places) < _LOOP or warm != places[-1:]:
+            continue
+        if not any(_leads(places[0], *pair, read) for pair in pairwise(places)):
+            yield name
+
+
+def _leads(first: int, before: int, place: int, read: Mapping[int, Reads]) -> bool:
+    """Whether call ``place`` follows from one of those from ``first`` to ``before``, or may."""
+    stack, seen = [place], {place}
+    while stack:
+        feeders = read[stack.pop()].feeders
+        if feeders is None or any(first <= feeder <= before for feeder in feeders):
+            return True
+        stack += [feeder for feeder in feeders if feeder > before and feeder not in seen]
+        seen.update(feeders)
+    return False
+
+
+def detached(subject: Subject, names: Sequence[str]) -> tuple[str, int] | None:
+    """That of the modules whose every call reads what the call before gave; with their number.
+
+    Nothing of one that runs without a graph: a warm-up in ``torch.no_grad()``.
+    """
+    modules = {row.name: row.module for row in subject.rows if row.name in names}
+    if not modules:
+        return None
+    with torch.inference_mode(False), torch.enable_grad(), without_reentrant():
+        usual, other = (_read(subject, modules, factor) for factor in (1.0, _LARGER))
+    for name in modules:
+        pairs = list(zip(usual[name], other[name], strict=True))[1:]
+        if pairs and all(not all(map(torch.equal, a, b)) for a, b in pairs):
+            return name, len(usual[name])
+    return None
+
+
+def _read(
+    subject: Subject, modules: Mapping[str, nn.Module], factor: float
+) -> dict[str, list[list[Tensor]]]:
+    """What each call of the modules reads, where they give ``factor`` times what they do."""
+    read: dict[str, list[list[Tensor]]] = {name: [] for name in modules}
+    with undisturbed(subject.model), ExitStack() as hooks:
+        for name, module in modules.items():
+
+            def note(_: nn.Module, args: object, kwargs: object, name: str = name) -> None:
+                floats = (t for t in tensors_in([args, kwargs]) if t.is_floating_point())
+                read[name].append([t.detach().clone() for t in floats])
+
+            def enlarge(_: nn.Module, args: object, output: object) -> object:
+                return map_tensors(lambda t: t * factor if t.requires_grad else t, output)
+
+            for handle in (
+                module.register_forward_pre_hook(note, with_kwargs=True),
+                module.register_forward_hook(enlarge),
+            ):
+                hooks.callback(handle.remove)
+        output_of(subject)
+    return read
