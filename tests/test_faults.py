@@ -284,6 +284,19 @@ NETWORKS: dict[str, Callable[[bool], Network]] = {
         X,
         lambda o: F.binary_cross_entropy_with_logits(o, F.one_hot(LABELS, 4).float()),
     ),
+    "the loss of CTC falls below 0": lambda bad: Network(
+        mlp(2, nn.Tanh, *last(not bad, nn.LogSoftmax(1))),
+        X,
+        lambda o: F.ctc_loss(
+            o.expand(5, 64, 4), LABELS[:, None] % 3 + 1, torch.full((64,), 5), torch.full((64,), 1)
+        ),
+    ),
+    "the accuracy is fine, and the loss does not come down": lambda bad: Network(
+        mlp(2, nn.Tanh, *last(bad, nn.Tanh())), X, ce
+    ),
+    "the training loss is noisy and stays far above that of eval mode": lambda bad: Network(
+        mlp(2, nn.Tanh, *last(bad, nn.Dropout(0.5))), X, ce
+    ),
     "some classes are never predicted": lambda bad: Network(
         mlp(2, nn.Tanh, *last(bad, nn.ReLU())), X, ce
     ),

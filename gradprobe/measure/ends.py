@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -20,7 +21,7 @@ from gradprobe.measure.graph import (
     signed,
     weight_behind,
 )
-from gradprobe.measure.losses import RANGES, losses, tail
+from gradprobe.measure.losses import RANGES, left_by_dropout, losses, tail
 from gradprobe.measure.norms import shares_near
 from gradprobe.measure.states import Loops
 from gradprobe.measure.surroundings import UNKNOWN, Surroundings
@@ -30,7 +31,6 @@ from gradprobe.model.tensors import first_tensor, named_tensors, nodes_behind, w
 _FLAT = 0.01  # from an end of a sigmoid's range, 0 to 1; of tanh's at the same share
 _SAMPLE = 1 << 16  # elements of an activation that are looked at
 _CASCADE = 200  # activations that are looked at
-_ROWS = 256  # of a dropout's factors that are looked at
 
 _STEPS = ("Round", "Sign", "Floor", "Ceil", "Trunc")  # their slope is zero everywhere
 # Nodes of which nothing is read, and of which each layer has some.
@@ -102,36 +102,20 @@ class Graph:
         elif kind in _STEPS:
             around = around._replace(steps=tuple(dict.fromkeys((*around.steps, kind.lower()))))
         elif kind in ("NativeLayerNorm", "NativeGroupNorm"):
-            around = around._replace(norm_of_one=around.norm_of_one or _is_of_one(node))
+            size = min(_normalised(node), around.least_normalised or sys.maxsize)
+            around = around._replace(least_normalised=size)
         if kind.startswith(ATTENDING) and self.looked_at < _CASCADE:
             self.looked_at += 1
             entropies = (around.entropy, entropy_of(node, heads=2, queries=64))
             around = around._replace(entropy=min(filter(_present, entropies), default=None))
         elif kind in ("Mul", "NativeDropout") and self.looked_at < _CASCADE:
-            units = _left_by_dropout(node, kind)
+            units = left_by_dropout(node, kind)
             self.looked_at += units is not None
             counts = [pair for pair in (around.dropped, units) if pair is not None]
             around = around._replace(dropped=min(counts, default=None))
         elif kind in _LINEAR and _reads_softmax(node):
             around = around._replace(softmax_between=around.softmax_between + 1)
         self.around = around
-
-
-def _left_by_dropout(node: Node, kind: str) -> tuple[float, int] | None:
-    """How many units a dropout leaves of a sample, or of a token, on average, and of how many.
-
-    Its factors are 0, or 1 ÷ the share that is kept.
-    """
-    sides = [n for n, _ in node.next_functions]
-    constant = len(sides) == 2 and sides[0] is not None and sides[1] is None
-    factors = saved(node, "other") if kind == "Mul" and constant else saved(node, "result1")
-    if factors is None or factors.dim() < 2:
-        return None
-    rows = (factors.flatten(0, -2) if factors.dim() == 3 else factors.flatten(1))[:_ROWS]
-    most = rows.max() if rows.numel() else 0
-    if (kind == "Mul" and not most > 1) or not bool(((rows == 0) | (rows == most)).all()):
-        return None
-    return float((rows != 0).double().sum(1).mean()), rows.shape[1]
 
 
 def _is_tied(nodes: Sequence[Node], kinds: Sequence[str]) -> bool:
@@ -159,11 +143,11 @@ def _reads_softmax(node: Node) -> bool:
     return matrix.shape[-1] % summed == 0
 
 
-def _is_of_one(node: Any) -> bool:
-    """Whether each mean of a normalisation is that of a single element."""
+def _normalised(node: Any) -> int:
+    """How many elements a normalisation takes the mean of."""
     if kind_of(node) == "NativeLayerNorm":
-        return bool(math.prod(node._saved_normalized_shape) == 1)
-    return bool(node._saved_C * node._saved_HxW == node._saved_group)
+        return math.prod(node._saved_normalized_shape)
+    return int(node._saved_C * node._saved_HxW // node._saved_group)
 
 
 def _present(value: float | None) -> TypeGuard[float]:

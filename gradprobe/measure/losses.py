@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +14,8 @@ from gradprobe.measure.graph import behind_shapes, is_weight, kind_of, next_behi
 from gradprobe.measure.surroundings import LossProfile
 from gradprobe.model.tensors import nodes_behind
 
+_ROWS = 256  # of a dropout's factors that are looked at
+_UNIT = 1e-3  # how far from 1 the length of a unit vector may be
 _NO_SUM = 0.1  # the logarithm of a sum of probabilities, which should be 0
 
 RANGES = {
@@ -39,13 +42,16 @@ def losses(loss: Tensor, output: Tensor | None) -> Iterator[LossProfile]:
         after, normalised = behind_shapes(before), False
         if kind_of(after) == "LogSoftmax":
             after, normalised = behind_shapes(next_behind(after)), True
-        told = LossProfile(kind, kind_of(after), normalised)
+        told = LossProfile(kind, _kind_behind(after), normalised)
         if _is_broadcast(node, output):
             yield told._replace(broadcast=True)
         elif kind == "LogSoftmax":  # a cross entropy, also one that is written out
-            yield told._replace(kind="CrossEntropy", normalised=True)
+            told = told._replace(kind="CrossEntropy", normalised=True)
+            yield told._replace(least=_least(told, node))
         elif kind in _CROSS_ENTROPIES:
             yield _cross_entropy(told, node)
+        elif kind == "CtcLoss":
+            yield told._replace(raw=_is_no_logarithm(saved(node, "log_probs")))
         elif kind in _DISTANCES:
             yield _distance(told, saved(node, "target"), saved(node, "self"))
         elif kind in ("Pow", "Abs") and kind_of(before) == "Sub" and before is not None:
@@ -65,9 +71,63 @@ def _cross_entropy(told: LossProfile, node: Node) -> LossProfile:
     if scores is None or target is None or not scores.numel():
         return told
     if "Nll" not in told.kind:
-        return told._replace(outside=float(((target < 0) | (target > 1)).float().mean()))
-    total = scores.float().logsumexp(1 if scores.dim() > 1 else 0)
-    return told._replace(raw=bool((total.abs() > _NO_SUM).float().mean() > 0.5))
+        told = told._replace(outside=float(((target < 0) | (target > 1)).float().mean()))
+        return told._replace(least=math.log1p(math.exp(-1))) if _is_bounded(told) else told
+    return told._replace(raw=_is_no_logarithm(scores, 1 if scores.dim() > 1 else 0))
+
+
+def _is_bounded(told: LossProfile) -> bool:
+    """Whether the logits lie between -1 and 1."""
+    return told.after in ("Tanh", "Cosine")
+
+
+def _least(told: LossProfile, node: Any) -> float:
+    """The cross entropy of a logit of 1 with all others at -1."""
+    result = saved(node, "result")
+    if result is None or not result.dim() or not _is_bounded(told):
+        return 0.0
+    return math.log1p((result.shape[signed(node._saved_dim)] - 1) * math.exp(-2))
+
+
+def _is_no_logarithm(scores: Tensor | None, dim: int = -1) -> bool:
+    """Whether most are no logarithms of probabilities: those add up to 1."""
+    if scores is None:
+        return False
+    return bool((scores.float().logsumexp(dim).abs() > _NO_SUM).float().mean() > 0.5)
+
+
+def _kind_behind(node: Node | None) -> str:
+    """The kind of what makes the scores."""
+    kind = kind_of(node)
+    if node is not None and kind in ("Mul", "NativeDropout") and left_by_dropout(node, kind):
+        return "Dropout"
+    return "Cosine" if node is not None and kind == "Mm" and _are_cosines(node) else kind
+
+
+def _are_cosines(node: Node) -> bool:
+    """Whether it multiplies unit vectors with unit vectors, none of which is a bare weight."""
+    sides = [(saved(node, "self"), 1), (saved(node, "mat2"), 0)]
+    if any(is_weight(n) for n in nodes_behind(node)):
+        return False
+    lengths = [x.float().norm(dim=dim) for x, dim in sides if x is not None]
+    return len(lengths) == 2 and all(bool(((n - 1).abs() < _UNIT).all()) for n in lengths)
+
+
+def left_by_dropout(node: Node, kind: str) -> tuple[float, int] | None:
+    """How many units a dropout leaves of a sample, or of a token, on average, and of how many.
+
+    Its factors are 0, or 1 ÷ the share that is kept.
+    """
+    sides = [n for n, _ in node.next_functions]
+    constant = len(sides) == 2 and sides[0] is not None and sides[1] is None
+    factors = saved(node, "other") if kind == "Mul" and constant else saved(node, "result1")
+    if factors is None or factors.dim() < 2:
+        return None
+    rows = (factors.flatten(0, -2) if factors.dim() == 3 else factors.flatten(1))[:_ROWS]
+    most = rows.max() if rows.numel() else 0
+    if (kind == "Mul" and not most > 1) or not bool(((rows == 0) | (rows == most)).all()):
+        return None
+    return float((rows != 0).double().sum(1).mean()), rows.shape[1]
 
 
 def _is_divergence(node: Node, before: Node) -> bool:
@@ -86,9 +146,7 @@ def _is_raw(scores: Node | None, output: Tensor | None) -> bool:
     kind = kind_of(scores)
     if output is None or not output.dim() or kind in ("Softmax", "LogSoftmax"):
         return kind == "Softmax"
-    sums = output.detach().double().logsumexp(-1)
-    own = scores is behind_shapes(output.grad_fn)
-    return own and bool((sums.abs() > _NO_SUM).double().mean() > 0.5)
+    return scores is behind_shapes(output.grad_fn) and _is_no_logarithm(output.detach())
 
 
 def _is_broadcast(node: Node, output: Tensor | None) -> bool:

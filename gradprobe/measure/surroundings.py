@@ -9,7 +9,8 @@ class LossProfile(NamedTuple):
     """One loss that the output goes into, as the autograd graph has it.
 
     ``kind`` is the node's name, such as ``NllLoss``; ``after`` that of what stands right before it,
-    a log-softmax and changes of shape aside. ``times_guess`` is the loss ÷ that of a constant
+    a log-softmax and changes of shape aside, ``Dropout`` for all forms of it, ``Cosine`` for a
+    product of unit vectors. ``times_guess`` is the loss ÷ that of a constant
     guess: ln(classes), ln 2, or the variance of the targets. The share ``outside`` is that of the
     targets which no output behind ``after`` can be.
     """
@@ -22,6 +23,7 @@ class LossProfile(NamedTuple):
     target_rms: float | None = None
     outside: float = 0.0
     raw: bool = False  # a loss on log-probabilities gets what adds up to no probability
+    least: float = 0.0  # the loss cannot fall below, as its logits lie between -1 and 1
 
 
 class StateProfile(NamedTuple):
@@ -54,7 +56,7 @@ class Surroundings(NamedTuple):
     flat_kind: str = ""
     entropy: float | None = None  # the least of an attention's, ÷ that of equal weights
     softmax_of_one: bool = False  # behind the last weights, over a single number
-    norm_of_one: bool = False  # a normalisation over a single element
+    least_normalised: int | None = None  # elements of which a normalisation takes the mean
     steps: tuple[str, ...] = ()  # functions with a slope of zero: round, sign, floor
     softmax_between: int = 0  # softmaxes whose output goes straight into a linear layer
     masked: bool = False  # a softmax over -inf alone

@@ -143,6 +143,8 @@ FAULTS: dict[str, tuple[GradientProfile, dict[str, object]]] = {
     "GP610": (
         replace(around(inputs_same=True), further=Further(alike=0.1)), {},
     ),
+    "GP611": (around(losses=(LossProfile("CrossEntropy", "Cosine", True, least=2.7),)), {}),
+    "GP612": (around(losses=(LossProfile("CrossEntropy", "Dropout", True),)), {}),
     "GP601": (around(inputs_zero=True), {}),
     "GP602": (around(input_rms=114.0, input_spread=1961.0), {}),
     "GP603": (around(flat=0.93, flat_kind="Tanh"), {}),
@@ -170,7 +172,7 @@ FAULTS: dict[str, tuple[GradientProfile, dict[str, object]]] = {
     "GP712": (looked_twice(idle=(3, 7), columns=10), {}),
     "GP713": (around(idle_norms=("blocks.1.bn",)), {}),
     "GP714": (around(entropy=0.02), {}),
-    "GP715": (around(norm_of_one=True), {}),
+    "GP715": (around(least_normalised=2), {}),
     "GP717": (around(losses=(LossProfile("BinaryCrossEntropyWithLogits", "Addmm", True),)), {}),
     "GP716": (around(dropped=(0.6, 64)), {}),
     "GP718": (around(kink="ReLU"), {}),

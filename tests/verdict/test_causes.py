@@ -390,6 +390,31 @@ class Tied(nn.Module):
         return F.linear(self.norm(h + F.gelu(self.fc(h))), self.words.weight)
 
 
+class Cosines(nn.Module):
+    """Cosines of features and weights, times a scale."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.body, self.scale = mlp(out=8), scale
+        self.weight = nn.Parameter(torch.randn(4, 8, generator=torch.Generator().manual_seed(1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        cosines = F.linear(F.normalize(self.body(x)), F.normalize(self.weight))
+        return cosines if self.scale == 1 else cosines * self.scale
+
+
+def connected(logarithm: bool) -> Callable[[Tensor], Tensor]:
+    """CTC, whose inputs are (steps, samples, classes)."""
+
+    def loss(output: Tensor) -> Tensor:
+        scores = output.expand(5, 32, 4)
+        lengths = torch.full((32,), 5), torch.full((32,), 1)
+        scores = scores.log_softmax(2) if logarithm else scores
+        return F.ctc_loss(scores, LABELS[:, None] % 3 + 1, *lengths)
+
+    return loss
+
+
 def numpy_copy(x: Tensor) -> Tensor:
     return torch.from_numpy(x.detach().numpy().copy())
 
@@ -421,6 +446,8 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
     sums = [nn.LogSoftmax(1)] if faulty else []
     kinked = [nn.ReLU, nn.LeakyReLU, nn.ReLU6] if faulty else [nn.Tanh, nn.SiLU, nn.GELU]
     detach = Tensor.detach if faulty else Tensor.clone
+    tanh = [nn.Tanh()] if faulty else []
+    drop = [nn.Dropout(0.5)] if faulty else []
     words = torch.arange(192).reshape(32, 6) % 40
     share = 0.95 if faulty else 0.5
 
@@ -484,12 +511,26 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(Reader(lambda x: F.softmax(x, 1) if faulty else x), SEQUENCE, ce),
             *(Case(make(), x, nll) for make, x in ((mlp, X), (cnn, IMAGES), (Reader, SEQUENCE))),
             Case(mlp(nn.ReLU, nn.LogSoftmax(0 if faulty else 1)), X, raw_nll),
+            Case(cnn(), IMAGES, connected(not faulty)),
             Case(mlp(nn.ReLU, *(soft or [nn.LogSoftmax(1)])), X, divergence(False)),
             Case(cnn(nn.ReLU, *(soft or [nn.LogSoftmax(1)])), IMAGES, divergence(True)),
             Case(
                 Reader(lambda x: x if faulty else F.log_softmax(x, 1)), SEQUENCE, divergence(True)
             ),
         ],
+        "GP611": [
+            Case(mlp(nn.ReLU, *tanh), X, ce),
+            Case(cnn(nn.ReLU, *tanh), IMAGES, likely),
+            Case(Reader(torch.tanh if faulty else lambda x: x), SEQUENCE, ce),
+            Case(Cosines(1.0 if faulty else 16.0), X, ce),
+            Case(mlp(nn.ReLU, nn.Tanh(), out=2), X, lambda o: F.cross_entropy(o, LABELS % 2)),
+        ][: 4 if faulty else None],
+        "GP612": [
+            Case(mlp(nn.ReLU, *drop), X, ce),
+            Case(cnn(nn.ReLU, *drop), IMAGES, mse),
+            Case(Reader(partial(F.dropout, p=0.2) if faulty else lambda x: x), SEQUENCE, ce),
+            Case(mlp(partial(nn.Dropout, 0.5)), X, ce),
+        ][: 3 if faulty else None],
         "GP717": [
             Case(mlp(nn.ReLU, *sums), X, likely),
             Case(cnn(nn.ReLU, *sums), IMAGES, likely),
@@ -552,12 +593,17 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
         "GP715": [
             Case(normed(mlp(), nn.Sequential(*apart)), X, ce),
             Case(normed(pooled(), nn.GroupNorm(8 if faulty else 2, 8)), IMAGES, ce),
+            Case(normed(pooled(), nn.GroupNorm(4 if faulty else 2, 8)), IMAGES, ce),
             Case(Reader(end), SEQUENCE, mse),
         ],
         "GP716": [
             Case(mlp(partial(nn.Dropout, share)), X, ce),
             Case(cnn(partial(nn.Dropout2d, share)), IMAGES, ce),
-            Case(Reader(lambda x: F.dropout(x, share)), SEQUENCE, mse),
+            Case(
+                nn.Sequential(Reader(lambda x: F.dropout(x, share), out=16), nn.Linear(16, 4)),
+                SEQUENCE,
+                mse,
+            ),
             Case(normed(mlp(), nn.Dropout(share)).eval(), X, ce),
         ][: 3 if faulty else None],
         "GP718": [

@@ -23,6 +23,7 @@ _GUESS = 1e4  # times the loss of a constant guess; sound but for a few up to 6,
 # The same where the output's weights are the embedding's: 32 still learnt quickly, 137 did not.
 _TIED = 40.0
 _TOO_LARGE = ": the output has the weights of the embedding, which are too large for it"
+_FLOOR = 0.2  # a cross entropy that cannot fall below; 0.13 of two classes
 _LOST = 0.1  # share of the gradient's entries below float16's smallest number
 _HALF = 1e-6  # RMS of a gradient's elements: from here down float16 has one digit or none
 _TOLD = 0.9  # share of the samples' gradients in common: sound losses 0.68 at most
@@ -207,6 +208,32 @@ def step_too_large(profile: GradientProfile, limits: Thresholds) -> Iterator[Clu
         yield Clue(message, advice, None, rate, 4 / curvature)
 
 
+def bounded_logits(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """Logits between -1 and 1, of which no softmax makes a probability near 1: the loss stays up.
+
+    A tanh in front of a cross entropy, or cosines of features and weights without a scale. With C
+    classes the loss is never below ln(1 + (C - 1)/e²), which is 0.8 of 10 and 2.7 of 100 (Wang et
+    al. 2017, NormFace, arXiv 1704.06369).
+    """
+    loss = max(profile.around.losses, key=lambda loss: loss.least, default=None)
+    if loss and loss.least > _FLOOR:
+        what = "a tanh makes the logits" if loss.after == "Tanh" else "the logits are cosines"
+        message = f"{what}, from -1 to 1: the loss cannot fall below {number(loss.least)}"
+        scale = "a scale in front of the loss: 16 * cosine, or cosine / 0.07"
+        advice = cures(Cure("drop", of="Tanh")) if loss.after == "Tanh" else scale
+        yield Clue(message, advice, profile.ran[-1], 0.0)
+
+
+def dropped_output(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A dropout behind the last layer: it sets outputs to 0 at random, and the loss compares those.
+
+    It belongs between layers, where the next one adds up what is left.
+    """
+    if any(loss.after == "Dropout" for loss in profile.around.losses):
+        message = "a dropout stands behind the last layer: outputs are set to 0 at random"
+        yield Clue(message, "take it away, or put it in front of the last layer", profile.ran[-1])
+
+
 _WEAK = Verdict.WEAK
 
 RULES = (
@@ -220,4 +247,6 @@ RULES = (
     Rule("GP607", "half-precision", Severity.WARNING, half_precision, _WEAK),
     Rule("GP608", "mixed-samples", Severity.WARNING, mixed_samples, _WEAK),
     Rule("GP609", "step-too-large", Severity.WARNING, step_too_large, _WEAK),
+    Rule("GP611", "bounded-logits", Severity.WARNING, bounded_logits, _WEAK),
+    Rule("GP612", "dropped-output", Severity.WARNING, dropped_output, _WEAK),
 )

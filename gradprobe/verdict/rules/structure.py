@@ -38,7 +38,8 @@ def twice(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     """A softmax or sigmoid in front of a loss that takes one itself, or a log that is missing.
 
     `cross_entropy` takes logits. Behind a softmax they are between 0 and 1, so that the loss can
-    hardly fall, and its gradient is small. `nll_loss` and `kl_div` take the log of a softmax.
+    hardly fall, and its gradient is small. `nll_loss`, `kl_div` and `ctc_loss` take the log of a
+    softmax.
     """
     for loss in profile.around.losses:
         if loss.kind in _LOGITS and loss.after in ("Softmax", "Sigmoid"):
@@ -53,9 +54,10 @@ def twice(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
             return
         if loss.raw:
             dim = "over another dimension than the classes" if loss.normalised else "missing"
-            name = "kl_div" if loss.kind == "KlDiv" else "nll_loss"
+            name = {"KlDiv": "kl_div", "CtcLoss": "ctc_loss"}.get(loss.kind, "nll_loss")
             message = f"{name} takes log-probabilities over the classes: log_softmax is {dim}"
-            yield Clue(message, "F.log_softmax(x, dim=1), or logits and F.cross_entropy")
+            other = "" if loss.kind == "CtcLoss" else ", or logits and F.cross_entropy"
+            yield Clue(message, f"F.log_softmax(x, dim={2 if not other else 1}){other}")
             return
 
 
@@ -100,14 +102,17 @@ def out_of_range(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]
 
 
 def norm_of_one(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
-    """A normalisation over a single element, which puts out its bias whatever goes in.
+    """A normalisation over one element, or two, which puts out the same numbers whatever goes in.
 
-    The element less its own mean is 0. `nn.LayerNorm(1)`, or over a dimension of size 1, does so;
-    `nn.GroupNorm` with a group for each channel does so behind a global pool.
+    One element less its own mean is 0, and two are 1 and -1. `nn.LayerNorm(1)`, or over a dimension
+    of size 1, does so; `nn.GroupNorm` with a group for each channel or two does so behind a global
+    pool.
     """
-    if profile.around.norm_of_one:
-        message = "a norm over one element is always its bias, whatever goes in: nothing passes it"
-        advice = "nn.LayerNorm over the features, the dimension with more than one element; "
+    size = profile.around.least_normalised
+    if size is not None and size <= 2:
+        always = "one element is always its bias" if size < 2 else "two elements is always 1 and -1"
+        message = f"a norm over {always}, whatever goes in: nothing passes it"
+        advice = "nn.LayerNorm over the features, the dimension with more than two elements; "
         advice += "nn.GroupNorm with fewer groups"
         yield Clue(message, advice, None, 0.0)
 
