@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-import typer
 import yaml
 from helpers.commands import Run
 from helpers.places import MODEL_SPECS, ROOT, TESTS
@@ -141,7 +140,7 @@ def test_a_block_that_nothing_runs_is_named() -> None:
 
 
 def test_a_command_within_a_sentence_has_the_options_that_it_is_shown_with() -> None:
-    commands = typer.main.get_group(app_for(None)).commands
+    commands = app_for(None).commands
     options = {
         name: {
             word

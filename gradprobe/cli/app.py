@@ -6,11 +6,13 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from gradprobe._version import __version__
 from gradprobe.cli.completion import mend_zsh
@@ -31,30 +33,36 @@ COMMANDS = (
 _SHARDED = ("probe", "run")  # may run in several processes
 
 
-def app_for(arguments: Sequence[str] | None) -> typer.Typer:
+def app_for(arguments: Sequence[str] | None) -> TyperGroup:
     """The application with the command that the arguments name, or with all of them.
 
     A gate that finds everything in its cache is done in less time than it takes to import what the
     other commands need.
     """
     words = words_of(arguments)
-    named = [words[0]] if words and words[0] in COMMANDS else COMMANDS
+    named = (words[0],) if words and words[0] in COMMANDS else COMMANDS
     _require_command(words)
     mend_zsh(words)
+    return _app_of(named, _columns())
+
+
+@cache
+def _app_of(names: tuple[str, ...], columns: int) -> TyperGroup:
+    """The application with these commands: typer takes longer to build one than to run it."""
     app = typer.Typer(
         cls=PanelGroup,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
-        context_settings={"help_option_names": ["-h", "--help"], "terminal_width": _columns()},
+        context_settings={"help_option_names": ["-h", "--help"], "terminal_width": columns},
     )
-    for name in named:
+    for name in names:
         module = import_module(f"gradprobe.cli.commands.{name}")
         settings = getattr(module, "CONTEXT", None)
         command = app.command(epilog=epilog(name), cls=PanelCommand, context_settings=settings)
         command(getattr(module, name))
     app.callback()(gradprobe)
-    return app
+    return typer.main.get_group(app)
 
 
 def _columns() -> int:

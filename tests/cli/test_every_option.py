@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from helpers.commands import Run
 from helpers.projects import CONFIG, NET, SPEC
 
@@ -125,7 +124,7 @@ class RecordedError(Exception):
 @cache
 def application(command: str) -> Any:
     """The command line of one command, which takes a while to make."""
-    return typer.main.get_command(app_for([command]))
+    return app_for([command])
 
 
 @pytest.fixture
