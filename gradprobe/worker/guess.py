@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -76,18 +75,9 @@ def hint_for(model: nn.Module, spec: TensorSpec) -> str:
         if isinstance(layer, nn.Embedding) and (spec.high or 0) > layer.num_embeddings:
             ids = TensorSpec(spec.shape, "int64", layer.num_embeddings)
             return f"there are {layer.num_embeddings} tokens: --input {text_of(ids)}"
-        best = None if _takes(layer, spec) else next(_specs_of(layer), None)
+        best = None if _runs(layer, draw(spec, 0, 0)) else next(_specs_of(layer), None)
         return f"the first layer takes --input {text_of(best)}" if best else ""
     return ""
-
-
-def _takes(layer: nn.Module, spec: TensorSpec) -> bool:
-    """Whether a layer runs with such a tensor."""
-    try:
-        deepcopy(layer).to("meta")(draw(spec, 0, 0).to("meta"))
-    except Exception:
-        return False
-    return True
 
 
 def text_of(spec: TensorSpec) -> str:
