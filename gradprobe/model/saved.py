@@ -17,7 +17,7 @@ from gradprobe.model.on_demand import parts_of
 from gradprobe.model.rows import modules_of
 from gradprobe.model.streamed import Streamed
 from gradprobe.spec.network import Weights
-from gradprobe.spec.weights import INDEX, shards_of
+from gradprobe.spec.weights import INDEX, gathered
 
 SUFFIX = ".safetensors"
 
@@ -60,19 +60,16 @@ def saved_in(weights: Weights) -> tuple[Saved, dict[str, Tensor]]:
             f"--weights {weights.file} is read as a whole, and --stream makes one block at a time"
         )
         raise InputError(message, hint="save it as .safetensors, which is read block by block")
-    index = weights.file.endswith(INDEX)
-    places = shards_of(weights.file) if index else {}
-    outline: dict[str, Tensor] = {}
-    for path in dict.fromkeys(places.values()) if index else [Path(weights.file)]:
-        with _opened(path) as file:
-            names = set(file.keys())
-            wanted = [name for name in places if places[name] == path] if index else sorted(names)
-            for name in wanted:
-                if name not in names:
-                    raise InputError(f"{weights.file}: {path.name} does not hold '{name}'")
-                shape = file.get_slice(name).get_shape()
-                outline[name] = torch.empty(shape, device="meta")
-    return Saved(places or dict.fromkeys(outline, Path(weights.file)), weights.prefix), outline
+    outlines = gathered(weights.file, _outlines)
+    places = {name: path for name, (path, _) in outlines.items()}
+    return Saved(places, weights.prefix), {name: t for name, (_, t) in outlines.items()}
+
+
+def _outlines(path: Path) -> dict[str, tuple[Path, Tensor]]:
+    """The tensors of a safetensors file on the meta device, each with the file."""
+    with _opened(path) as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in sorted(file.keys())}
+    return {name: (path, torch.empty(shape, device="meta")) for name, shape in shapes.items()}
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from gradprobe.model.saved import read_by_rows, saved_in
 from gradprobe.model.streamed import Streamed
 from gradprobe.numbers import plural
 from gradprobe.spec.network import Weights
-from gradprobe.spec.weights import INDEX, shards_of
+from gradprobe.spec.weights import INDEX, gathered
 
 _PICKLED = (".pt", ".pth", ".ckpt", ".bin")
 _INSIDE = ("state_dict", "model_state_dict", "model", "module", "weights")  # of a training's state
@@ -74,18 +74,15 @@ def read_weights(file: str, most: int) -> dict[str, Tensor]:
     Raises:
         InputError: a file is missing, no regular one, damaged, too large, or holds other objects.
     """
-    if not file.endswith(INDEX):
-        return _read(Path(file), most)
-    places = shards_of(file)
-    state: dict[str, Tensor] = {}
-    for shard in dict.fromkeys(places.values()):
-        held = _read(shard, most)
-        for key in (key for key, place in places.items() if place == shard):
-            if key not in held:
-                raise InputError(f"{file}: {shard.name} does not hold '{key}'")
-            state[key] = held[key]
-        most -= sum(tensor.nbytes for tensor in held.values())
-    return state
+    left = most
+
+    def read(path: Path) -> dict[str, Tensor]:
+        nonlocal left
+        held = _read(path, left)
+        left -= sum(tensor.nbytes for tensor in held.values())
+        return held
+
+    return gathered(file, read)
 
 
 def _read(path: Path, most: int) -> dict[str, Tensor]:

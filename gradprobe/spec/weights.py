@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from gradprobe.errors import InputError
 from gradprobe.files import open_regular, read_regular
 from gradprobe.spec.network import Weights
 from gradprobe.spec.options import Shown, option
 
+T = TypeVar("T")
 INDEX = ".index.json"
 _MOST_IN_INDEX = 1 << 26  # bytes
 _MOST_SHARDS = 10_000
@@ -43,6 +46,26 @@ class WeightsOptions:
     def weights(self) -> Weights | None:
         """The checkpoint, where there is one."""
         return Weights(self.file, self.prefix) if self.file else None
+
+
+def gathered(file: str, read: Callable[[Path], Mapping[str, T]]) -> dict[str, T]:
+    """What ``read`` gives of a checkpoint's file, by key; of a sharded one for the index's keys.
+
+    Raises:
+        InputError: as ``shards_of`` and ``read``; a shard lacks a key that the index says it has.
+    """
+    if not file.endswith(INDEX):
+        return dict(read(Path(file)))
+    keys: dict[Path, list[str]] = {}
+    for key, shard in shards_of(file).items():
+        keys.setdefault(shard, []).append(key)
+    state: dict[str, T] = {}
+    for shard, names in keys.items():
+        held = read(shard)
+        if missing := [name for name in names if name not in held]:
+            raise InputError(f"{file}: {shard.name} does not hold '{missing[0]}'")
+        state |= {name: held[name] for name in names}
+    return state
 
 
 def shards_of(file: str) -> dict[str, Path]:

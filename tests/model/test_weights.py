@@ -17,6 +17,7 @@ from torch import nn
 import gradprobe
 from gradprobe.errors import InputError
 from gradprobe.model.build import build
+from gradprobe.model.saved import saved_in
 from gradprobe.model.weights import load_weights, read_weights
 from gradprobe.render.text import render_report
 from gradprobe.spec.network import Weights
@@ -236,6 +237,21 @@ def test_a_cache_of_links_is_read(tmp_path: Path) -> None:
     for file in blobs.iterdir():
         (snapshot / file.name).symlink_to(file)
     assert set(read_weights(str(snapshot / "model.safetensors.index.json"), MOST)) == {"a", "b"}
+
+
+@pytest.mark.parametrize("missing", ["absent", ""])
+def test_an_index_names_what_its_shards_hold(tmp_path: Path, missing: str) -> None:
+    """Whether they are read at once or row by row; what the index does not name is left out."""
+    save_file({"a": torch.ones(2), "other": torch.ones(2)}, tmp_path / "shard.safetensors")
+    index = tmp_path / "w.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "shard.safetensors"}}))
+    assert set(read_weights(str(index), MOST)) == {"a"}
+    places, outline = saved_in(Weights(str(index)))
+    assert set(places.places) == set(outline) == {"a"}
+    index.write_text(json.dumps({"weight_map": {missing: "shard.safetensors"}}))
+    for read in (lambda: read_weights(str(index), MOST), lambda: saved_in(Weights(str(index)))):
+        with pytest.raises(InputError, match=f"shard.safetensors does not hold '{missing}'"):
+            read()
 
 
 def test_it_takes_no_more_than_it_may(tmp_path: Path) -> None:
