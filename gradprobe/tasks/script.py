@@ -20,6 +20,7 @@ from gradprobe.measure.measurement import Step
 from gradprobe.spec.options import JudgeOptions, ProbeOptions
 from gradprobe.verdict.judge import judge
 from gradprobe.verdict.report import Report
+from gradprobe.worker.torchrun import rank_of_script
 
 if TYPE_CHECKING:
     from gradprobe.measure.live.watcher import Seen, Watcher
@@ -141,7 +142,7 @@ class _Run:
     def _keep(self, seen: Seen) -> None:
         from gradprobe.model.call import save_call
 
-        if self.script.inputs is not None and os.environ.get("RANK", "0") == "0":
+        if self.script.inputs is not None and rank_of_script() == "0":
             try:
                 save_call(self.script.inputs, seen.args, seen.kwargs)
             except InputError as error:  # the report comes first
@@ -183,8 +184,8 @@ class _Run:
     def nothing(self, what: str) -> ModelError:
         """Why there is nothing to show."""
         where = self.script.target
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            where += f", rank {os.environ.get('RANK', '0')}"
+        if (os.environ.get("WORLD_SIZE") or "1") != "1":
+            where += f", rank {rank_of_script()}"
         if self.reasons:
             return ModelError(f"{where}: nothing was measured: {self.reasons[0]}")
         seen = self.watcher.sight() if self.watcher else ""

@@ -42,6 +42,14 @@ def torchrun() -> Torchrun | None:
     return Torchrun(int(os.environ["RANK"]), size) if size > 1 else None
 
 
+def rank_of_script() -> str:
+    """The number of this process among those of a training script, by whichever launcher.
+
+    ``torchrun`` knows torchrun's own alone: a pod of a cluster may have a ``RANK`` and be alone.
+    """
+    return os.environ.get("RANK") or "0"
+
+
 def ended(code: int) -> int:
     """The exit code of this process, or the one for all."""
     processes = torchrun()

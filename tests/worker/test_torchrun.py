@@ -13,7 +13,7 @@ from gradprobe.spec.options import ProbeOptions
 from gradprobe.worker import alike as sharing
 from gradprobe.worker.alike import alike
 from gradprobe.worker.exchange import Failure, encode
-from gradprobe.worker.torchrun import Torchrun, torchrun
+from gradprobe.worker.torchrun import Torchrun, rank_of_script, torchrun
 
 VARIABLES = {"TORCHELASTIC_USE_AGENT_STORE": "True", "WORLD_SIZE": "2", "RANK": "1"}
 
@@ -51,6 +51,17 @@ def test_one_process_is_none_of_several(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert torchrun() is None
+
+
+@pytest.mark.parametrize(("value", "number"), [(None, "0"), ("", "0"), ("1", "1")])
+def test_any_launcher_numbers_the_processes_of_a_script(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, number: str
+) -> None:
+    """A pod of a cluster has a RANK too: there a script is one of several, and a probe is alone."""
+    monkeypatch.delenv("RANK", raising=False)
+    if value is not None:
+        monkeypatch.setenv("RANK", value)
+    assert (rank_of_script(), torchrun()) == (number, None)
 
 
 @pytest.mark.usefixtures("rank")

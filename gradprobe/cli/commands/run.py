@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -16,7 +15,7 @@ from gradprobe.render.steps import facts
 from gradprobe.spec.options import ProbeOptions, Shown, option
 from gradprobe.tasks.script import Script, run_script, steps_in
 from gradprobe.verdict.report import Report
-from gradprobe.worker.torchrun import ended
+from gradprobe.worker.torchrun import ended, rank_of_script
 
 # What follows the script is the script's own.
 CONTEXT = {"allow_interspersed_args": False}
@@ -49,7 +48,7 @@ def run(
     """
 
     def finish(seen: Sequence[Step], reports: Sequence[Report]) -> int:
-        if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks
+        if rank_of_script() == "0":  # one process speaks
             for line in facts(seen):
                 say(line)
             output.publish(of_steps(reports, output.everything))
