@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import socket
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,7 +19,7 @@ from gradprobe.model.sharded import is_sharded
 from gradprobe.spec.options import ProbeOptions
 
 T = TypeVar("T")
-_PATIENCE = timedelta(minutes=5)  # for a rank that failed, and whose process is still there
+PATIENCE = timedelta(minutes=5)  # for a rank that failed, and whose process is still there
 
 
 class Ranks(NamedTuple):
@@ -81,17 +83,44 @@ def joined(options: ProbeOptions) -> Iterator[None]:
     if kind == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     store, rank, size = next(rendezvous("env://"))
+    before = _sockets()
     torch.distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo",
         store=PrefixStore(str(options.seed), store),  # no two measurements share one
         rank=rank,
         world_size=size,
-        timeout=_PATIENCE,
+        timeout=PATIENCE,
     )
     try:
         yield
+    except Exception:
+        if kind == "cpu":
+            _shut(_sockets() - before)
+        raise
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _sockets() -> set[int]:
+    """The open ones of this process."""
+    folder = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
+    sockets = set()
+    for number in map(int, os.listdir(folder)):
+        with suppress(OSError):  # that of the listing itself is closed by now
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                sockets.add(number)
+    return sockets
+
+
+def _shut(sockets: Iterable[int]) -> None:
+    """End connections, so that who waits at the other end fails at once.
+
+    gloo itself ends them when the group is freed, which torch's caches of sharded operations hold.
+    """
+    for number in sockets:
+        with suppress(OSError), socket.socket(fileno=os.dup(number)) as connection:
+            connection.getpeername()  # raises of one that listens, whose end gloo takes for fatal
+            connection.shutdown(socket.SHUT_RDWR)
 
 
 def _ranks(group: Any, sharded: bool, split: bool) -> Ranks | None:

@@ -6,17 +6,18 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import sharded_gpt
+from helpers import failing_rank, sharded_gpt
 from helpers.places import ROOT
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
 from gradprobe.measure.norms import extremes, norms
-from gradprobe.model.ranks import ranks_of, unwrapped
+from gradprobe.model.ranks import PATIENCE, ranks_of, unwrapped
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node")
 
@@ -107,4 +108,15 @@ def test_a_rank_that_dies_ends_all_and_is_named(tmp_path: Path) -> None:
     assert not done.stdout
     said = f"rank 1: {MODEL}: its process ended with exit code 7 and no result"
     assert done.stderr.count(said) == 1, done.stderr
+    assert done.stderr.count("exitcode  : 3") == 2, done.stderr
+
+
+@pytest.mark.slow
+def test_a_rank_that_fails_in_a_pass_keeps_no_other_waiting(tmp_path: Path) -> None:
+    """Of a spec, which is measured in the processes themselves: they go on when one has failed."""
+    started = time.monotonic()
+    done = launched(2, failing_rank.__file__, "probe", "plain", folder=tmp_path)
+    assert time.monotonic() - started < PATIENCE.total_seconds() / 2
+    said = "rank 1: probing failed in fail: MemoryError: no more of it"
+    assert (done.stdout, done.stderr.count(said)) == ("", 1), done.stderr
     assert done.stderr.count("exitcode  : 3") == 2, done.stderr
