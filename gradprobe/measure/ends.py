@@ -16,7 +16,9 @@ from gradprobe.measure.attention import ATTENDING, entropy_of
 from gradprobe.measure.graph import (
     behind_shapes,
     is_linear,
+    is_straight,
     kind_of,
+    next_behind,
     saved,
     signed,
     weight_behind,
@@ -38,6 +40,7 @@ _SILENT = frozenset(
     "torch::autograd::AccumulateGrad T Add View UnsafeView Relu Gelu Transpose Permute".split()
 )
 _LINEAR = frozenset(("Addmm", "Mm"))
+_LAYERS = _LINEAR | {"Convolution", "MkldnnConvolution"}
 
 
 class Graph:
@@ -48,9 +51,12 @@ class Graph:
         self.looked_at = 0
         self.curved: dict[str, list[Tensor]] = {"Sigmoid": [], "Tanh": []}  # their outputs
         self.tail: set[Node] = set()
+        self.behind: set[Node] = set()  # the loss, and an activation at the output
+        self.layers: float = 0  # linear ones in a row; NaN where something is curved
         with self._trying():
             self.around = Surroundings(losses=tuple(losses(loss, output)))
             self.tail = set(tail(loss.grad_fn))
+            self.behind = self.tail & _until(loss.grad_fn, output)
 
     def read(self, ends: Sequence[Tensor], named: Iterable[tuple[str, nn.Parameter]]) -> None:
         """Read the part behind ``ends``, the last of them first; that of the loss comes first.
@@ -61,7 +67,7 @@ class Graph:
         with self._trying():
             if self.readable:
                 self._read([end.grad_fn for end in ends], {id(p): name for name, p in named})
-        self.tail = set()  # its nodes hold the weights
+        self.tail, self.behind = set(), set()  # their nodes hold the weights
 
     @contextmanager
     def _trying(self) -> Iterator[None]:
@@ -84,11 +90,20 @@ class Graph:
             if flat > self.around.flat:
                 self.around = self.around._replace(flat=flat, flat_kind=kind)
             results.clear()
+        self._count(loops.nodes, kinds)
         if "Embedding" in kinds and not self.around.tied:
             self.around = self.around._replace(tied=_is_tied(loops.nodes, kinds))
         state, before = loops.state(names), self.around.state
         if state is not None and (before is None or state.growth > before.growth):
             self.around = self.around._replace(state=state)
+
+    def _count(self, nodes: Sequence[Node], kinds: Sequence[str]) -> None:
+        """Count the linear layers as long as there is nothing else."""
+        pairs = [pair for pair in zip(nodes, kinds, strict=True) if pair[0] not in self.behind]
+        straight = all(is_straight(node, kind) for node, kind in pairs)
+        self.layers += sum(kind in _LAYERS for _, kind in pairs) if straight else math.nan
+        layers = int(self.layers) if self.layers > 1 else 0
+        self.around = self.around._replace(straight=layers)
 
     def _note(self, node: Node, kind: str) -> None:
         around = self.around
@@ -116,6 +131,18 @@ class Graph:
         elif kind in _LINEAR and _reads_softmax(node):
             around = around._replace(softmax_between=around.softmax_between + 1)
         self.around = around
+
+
+def _until(root: Node | None, output: Tensor | None) -> set[Node]:
+    """The nodes from the loss to the output, with the activation that makes it."""
+    end = behind_shapes(output.grad_fn) if output is not None else None
+    end = next_behind(end) if kind_of(end) in RANGES or kind_of(end) == "LogSoftmax" else end
+    stack, seen = [root] if root else [], {root, end}
+    while stack:
+        ahead = [n for n in nodes_behind(stack.pop()) if n not in seen]
+        seen.update(ahead)
+        stack += ahead
+    return {node for node in seen if node is not None and node is not end}
 
 
 def _is_tied(nodes: Sequence[Node], kinds: Sequence[str]) -> bool:

@@ -9,6 +9,7 @@ The subject is left as it was: state dict, buffers, modes, ``.grad``, hooks, ran
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -94,6 +95,7 @@ def profile_of(
         inputs_zero=empty,
         inputs_same=_are_same(given),
         idle_norms=_idle_norms(model, modules),
+        shared=tuple(_shared(model)),
     )
     result = result._replace(around=around)
     own = {row.module: parameters_of(row.module, f"{row.name}.") for row in rows}
@@ -218,6 +220,15 @@ def _idle_norms(model: nn.Module, modules: list[nn.Module]) -> tuple[str, ...]:
 
     idlers = {m for m in modules if isinstance(m, _NORMALISATIONS) and idle(m)}
     return tuple(name for name, m in model.named_modules() if m in idlers) if idlers else ()
+
+
+def _shared(model: nn.Module) -> Iterator[tuple[str, int]]:
+    """The lists that hold one module with weights several times, and how often."""
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.ModuleList, nn.Sequential)):
+            for layer, times in Counter(module._modules.values()).most_common(1):
+                if layer is not None and times > 1 and any(True for _ in layer.parameters()):
+                    yield name, times
 
 
 def _biases_before_norm(

@@ -65,6 +65,8 @@ class Surroundings(NamedTuple):
     unowned: tuple[str, ...] = ()  # what requires a gradient and is no parameter of the model
     state: StateProfile | None = None  # of the loop whose state grows most
     first_nan: FirstNan | None = None  # where a number is not finite
+    straight: int = 0  # linear layers with nothing between them that is not, where that is all
+    shared: tuple[tuple[str, int], ...] = ()  # lists that hold one layer several times; how often
     kink: str = ""  # the activation behind a second derivative that is 0 everywhere
     loose: tuple[str, ...] = ()  # modules that may be steps of a loop without a gradient between
     tied: bool = False  # an embedding's weight is that of a linear layer

@@ -140,6 +140,8 @@ FAULTS: dict[str, tuple[GradientProfile, dict[str, object]]] = {
     "GP405": (blocks(1.0, 1.0, 1.0), {"training": Training(reason="a batch of one")}),
     "GP406": (looked_twice(alike=1.0), {}),
     "GP407": (around(warnings=("an integer division",)), {}),
+    "GP408": (around(straight=3, losses=(LossProfile("MseLoss", "Addmm"),)), {}),
+    "GP409": (around(shared=(("blocks", 6),)), {}),
     "GP610": (
         replace(around(inputs_same=True), further=Further(alike=0.1)), {},
     ),

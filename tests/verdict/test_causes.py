@@ -806,3 +806,38 @@ def test_a_mask_of_a_whole_sample_is_named_as_what_makes_nan() -> None:
         told = [f.message for f in findings if f.rule == "GP301"]
         assert bool(told) == padding
         assert not told or "-inf" in told[0]
+
+
+def frozen(act: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A frozen layer with an activation, adapted by two factors."""
+    model = Functional(False)
+    model.a.requires_grad_(False)
+    model.c.requires_grad_(False)
+    model.forward = lambda x: model.c(act(model.a(x) + act(model.b(model.a(x)))))
+    return model
+
+
+def test_layers_without_an_activation_are_one_layer() -> None:
+    linear = [nn.Identity, partial(nn.Dropout, 0.2), partial(nn.BatchNorm1d, 16)]
+    cases = [
+        *(Case(mlp(act), X, ce) for act in linear),
+        Case(cnn(nn.Identity).append(nn.Sigmoid()), IMAGES, mse),
+        Case(mlp(nn.ReLU), X, ce),
+        Case(mlp(nn.Tanh).append(nn.Tanh()), X, mse),
+        Case(nn.Linear(8, 4), X, ce),
+        Case(frozen(F.gelu), X, ce),
+        Case(frozen(lambda x: x), X, ce),
+    ]
+    cases[3].model[2] = nn.AvgPool2d(2)
+    told = ["GP408" in {f.rule for f in look(case).findings} for case in cases]
+    assert told == [True] * 4 + [False] * 4 + [True]
+
+
+def test_a_list_with_one_layer_several_times_is_told() -> None:
+    layer, act = nn.Linear(8, 8), nn.ReLU()
+    of_one = nn.Sequential(layer, act, layer, act, layer, act, nn.Linear(8, 4))
+    [note] = [f for f in look(Case(of_one, X, ce)).findings if f.rule == "GP409"]
+    assert "3 times" in note.message
+    assert note.severity.name == "INFO"
+    apart = nn.Sequential(nn.Linear(8, 8), act, nn.Linear(8, 8), act, nn.Linear(8, 4))
+    assert "GP409" not in {f.rule for f in look(Case(apart, X, ce)).findings}

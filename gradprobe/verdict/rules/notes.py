@@ -104,6 +104,27 @@ def warned(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         yield Clue(f"torch warns: {warning}", "look at the line that it names")
 
 
+def straight(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A network without an activation: linear layers in a row are one linear layer.
+
+    It learns what a linear or logistic regression does, and no more, however deep it is.
+    """
+    layers = profile.around.straight
+    if layers > 1 and profile.around.losses:
+        message = f"no activation between its {layers} layers: together they are one linear layer"
+        yield Clue(message, "an activation between them, nn.ReLU() or another, if it is not meant")
+
+
+def shared(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A list with one layer several times, so that its weights are used as often: `[layer] * n`.
+
+    Where as many layers of their own are meant, make each: `[Layer() for _ in range(n)]`.
+    """
+    for name, times in profile.around.shared:
+        message = f"{name or 'the model'} holds one and the same layer {times} times"
+        yield Clue(message, "[Layer() for _ in range(n)], if layers of their own are meant")
+
+
 def _outer(profile: GradientProfile) -> list[RowProfile]:
     """The rows that are not inside another one."""
     return [row for row in profile.rows if row.level == 0]
@@ -126,4 +147,6 @@ RULES = (
     Rule("GP405", "unweighed", Severity.INFO, weigh=unweighed),
     Rule("GP406", "alike-samples", Severity.INFO, alike_samples),
     Rule("GP407", "torch-warning", Severity.INFO, warned),
+    Rule("GP408", "no-activation", Severity.INFO, straight),
+    Rule("GP409", "shared-layers", Severity.INFO, shared),
 )
