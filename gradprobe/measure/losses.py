@@ -116,7 +116,8 @@ def _are_cosines(node: Node) -> bool:
 def left_by_dropout(node: Node, kind: str) -> tuple[float, int] | None:
     """How many units a dropout leaves of a sample, or of a token, on average, and of how many.
 
-    Its factors are 0, or 1 ÷ the share that is kept.
+    Its factors are 0, or 1 ÷ the share that is kept. One factor for a whole sample drops its path
+    through a branch, as stochastic depth does, and no units.
     """
     sides = [n for n, _ in node.next_functions]
     constant = len(sides) == 2 and sides[0] is not None and sides[1] is None
@@ -124,6 +125,8 @@ def left_by_dropout(node: Node, kind: str) -> tuple[float, int] | None:
     if factors is None or factors.dim() < 2:
         return None
     rows = (factors.flatten(0, -2) if factors.dim() == 3 else factors.flatten(1))[:_ROWS]
+    if rows.shape[1] < 2:
+        return None
     most = rows.max() if rows.numel() else 0
     if (kind == "Mul" and not most > 1) or not bool(((rows == 0) | (rows == most)).all()):
         return None

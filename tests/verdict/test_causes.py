@@ -34,6 +34,13 @@ def cnn(act: type[nn.Module] = nn.ReLU, *last: nn.Module, out: int = 4) -> nn.Se
     return nn.Sequential(*body, act(), nn.Flatten(), nn.Linear(128, out), *last)
 
 
+class DroppedPath(nn.Module):
+    """Stochastic depth, of a branch that few samples take."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x * ((torch.rand(len(x), 1, 1, 1) < 0.1) / 0.1)
+
+
 class Reader(nn.Module):
     """A recurrent layer read at its last position, in functional style."""
 
@@ -605,6 +612,7 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
                 mse,
             ),
             Case(normed(mlp(), nn.Dropout(share)).eval(), X, ce),
+            Case(normed(cnn(), DroppedPath()), IMAGES, ce),
         ][: 3 if faulty else None],
         "GP718": [
             *(Case(Curved(act), X[:, :2], mse) for act in kinked),
