@@ -158,7 +158,7 @@ class GradientProfile:
     # after a small step; ``None`` where none is zero, or the model cannot be run again.
     still_zero: tuple[str, ...] | None = None
     not_read: tuple[str, ...] = ()  # those that the loss does not depend on, whatever their weights
-    redrawn: tuple[str, ...] = ()  # zero weights that were drawn at random to see behind them
+    redrawn: tuple[str, ...] = ()  # weights at or near zero, set anew to see behind them
     around: Surroundings = UNKNOWN
     further: Further = NOTHING  # of a second look
     cut_checkpoint: bool = False  # a reentrant checkpoint got no input that requires a gradient

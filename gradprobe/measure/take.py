@@ -61,7 +61,7 @@ def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None
     with enough_threads(subject), eager():
         profile = _profile(subject, options)
         with ExitStack() as drawn:
-            while hidden := hiding(profile):
+            while hidden := hiding(profile, subject):
                 drawn.enter_context(drawn_at_random(subject, hidden))
                 behind, redrawn = _profile(subject, options), profile.redrawn + hidden
                 profile = replace(behind, loss=profile.loss, redrawn=redrawn)

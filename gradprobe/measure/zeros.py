@@ -26,19 +26,22 @@ from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.streamed import Streamed
 from gradprobe.model.subject import Subject, copied_subject
 
+_GAIN = 1e-3  # from here down a gain starts near zero: CaiT's are 1e-5, DeiT-III's 1e-6
+_AWAKE = 0.1  # what it soon comes to; that of CaiT with few layers
+_FAINT = 1e-2  # a reach below which it may be by such gains
 _STEPS = 3
 _STEP = 0.01  # of a parameter's own norm; of 1 where that is zero
 
 
-def hiding(profile: GradientProfile) -> tuple[str, ...]:
-    """The zero weights that let no gradient through to an end of the trunk, and wake up later.
+def hiding(profile: GradientProfile, subject: Subject) -> tuple[str, ...]:
+    """The weights at zero, or near it, that let no gradient through, and wake up later.
 
     Those of the head where nothing comes out of it, else all: a head of zeros (He et al. 2022,
     arXiv 2111.06377, and torchvision's ViT) tells nothing about what it reads.
     """
     trunk = profile.trunk
     if not trunk or 0.0 not in (trunk[0].gradient_norm, trunk[-1].gradient_norm):
-        return ()
+        return _faint(profile, subject)
     behind = profile.ran[profile.ran.index(trunk[-1]) + 1 :]
     head = [p for row in behind for p in row.parameters] + list(profile.orphans)
     everything = [p for row in profile.rows if not row.level for p in row.parameters]
@@ -48,6 +51,26 @@ def hiding(profile: GradientProfile) -> tuple[str, ...]:
     waking = ([p.name for p in g if p.wakes_up or _wakes(p, asleep)] for g in groups)
     hidden = next(filter(None, waking), ())
     return tuple(name for name in hidden if name not in profile.redrawn)
+
+
+def _faint(profile: GradientProfile, subject: Subject) -> tuple[str, ...]:
+    """The gains near zero, as of a layer scale, where hardly any gradient gets to the first row.
+
+    A class token reads the patches through such gains alone (Touvron et al. 2021, arXiv
+    2103.17239). Their own gradient is not small: an optimizer's first steps enlarge them.
+    """
+    reaches = [part.unpooled_reach for part in profile.parts]
+    if not any(reach and reach < _FAINT for reach in reaches):
+        return ()
+    return tuple(name for name, weight in _weights(subject).items() if _is_faint_gain(weight))
+
+
+def _is_faint_gain(weight: nn.Parameter) -> bool:
+    """Whether it is one number near zero and not zero, for each channel or for all."""
+    if weight.is_meta or not weight.requires_grad or weight.numel() > max(weight.shape, default=1):
+        return False
+    low, high = (float(x) for x in weight.detach().aminmax())
+    return low == high and 0 < abs(low) <= _GAIN
 
 
 def _wakes(parameter: ParameterProfile, asleep: Collection[str]) -> bool:
@@ -61,8 +84,7 @@ def drawn_at_random(subject: Subject, names: Collection[str]) -> Iterator[None]:
         with subject.model.changed(partial(_redraw, subject, names)):
             yield
         return
-    by_row = [parameters_of(row.module, f"{row.name}.") for row in subject.rows]
-    weights = dict(chain(parameters_of(subject.model), *by_row))
+    weights = _weights(subject)
     own = {name: weights[name].data for name in names}
     keys = {id(weights[name]): name for name in names}
 
@@ -84,6 +106,11 @@ def drawn_at_random(subject: Subject, names: Collection[str]) -> Iterator[None]:
             weights[name].data = value
 
 
+def _weights(subject: Subject) -> dict[str, nn.Parameter]:
+    by_row = [parameters_of(row.module, f"{row.name}.") for row in subject.rows]
+    return dict(chain(parameters_of(subject.model), *by_row))
+
+
 def _redraw(subject: Subject, names: Collection[str], index: int, module: nn.Module) -> None:
     for name, weight in parameters_of(module, f"{subject.rows[index].name}."):
         if name in names:
@@ -91,6 +118,8 @@ def _redraw(subject: Subject, names: Collection[str], index: int, module: nn.Mod
 
 
 def _drawn(weight: Tensor, seed: int) -> Tensor:
+    if bool(weight.any()):
+        return torch.full_like(weight, _AWAKE)
     fan_in = weight.numel() / len(weight) if weight.dim() > 1 else 1
     numbers = torch.rand(weight.shape, generator=torch.Generator().manual_seed(seed))
     return ((numbers * 2 - 1) / math.sqrt(fan_in)).to(weight)

@@ -298,6 +298,44 @@ def test_zeros_behind_zeros_are_seen_through(deep: bool) -> None:
     assert report.profile.redrawn[0] == "head.weight"
 
 
+class Summary(nn.Module):
+    """A state of its own that reads the features through a gain alone, block by block."""
+
+    def __init__(self, gain: float, trained: bool = True, shape: tuple[int, ...] = (24,)) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.state = nn.Parameter(torch.randn(24) * 0.02)
+        self.embed = nn.Linear(10, 24)
+        self.blocks = nn.ModuleList(nn.Linear(24, 24) for _ in range(4))
+        gains = (nn.Parameter(torch.full(shape, gain), requires_grad=trained) for _ in self.blocks)
+        self.gains = nn.ParameterList(gains)
+        self.norm, self.head = nn.LayerNorm(24), nn.Linear(24, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        state = self.state.expand_as(x)
+        for block, gain in zip(self.blocks, self.gains, strict=True):
+            x, state = x + gain * block(torch.tanh(x)), state + gain * block(x)
+        return self.head(self.norm(state))
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("shape", [(24,), (1, 24), ()])
+def test_a_gain_near_zero_is_seen_through(shape: tuple[int, ...], deep: bool) -> None:
+    model = Summary(1e-6, shape=shape)
+    report = gradprobe.probe(model, batch(16, 10), deep=deep)
+    assert str(report.verdict) == "healthy"
+    assert set(report.profile.redrawn) == {f"gains.{number}" for number in range(4)}
+    assert all(bool((gain == 1e-6).all()) for gain in model.gains)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_gain_that_is_not_trained_or_needed_stays_as_it_is(trained: bool) -> None:
+    report = gradprobe.probe(Summary(0.3 if trained else 1e-6, trained), batch(16, 10))
+    assert not report.profile.redrawn
+    assert str(report.verdict) == ("healthy" if trained else "vanishing")
+
+
 class Slope(nn.Module):
     """Puts out the derivative of a network, which the last bias does not change."""
 

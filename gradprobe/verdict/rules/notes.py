@@ -37,12 +37,16 @@ def zero_initialised(profile: GradientProfile, limits: Thresholds) -> Iterator[C
     practice: the network starts as the identity, and depth cannot hurt.
 
     Where such a weight hides the whole network, as a head of zeros does, it is drawn at random to
-    see what is behind it; the message says so, and the verdict is that of the network so drawn.
+    see what is behind it; the message says so, and the verdict is that of the network so drawn. So
+    is a gain near zero, as of a layer scale at 1e-6, that a class token reads all else through: it
+    is set to 0.1, which an optimizer soon comes to.
     """
     owned = [(row, p) for row in _outer(profile) for p in row.parameters]
     redrawn = [(row, p.name) for row, p in owned if p.name in profile.redrawn]
     if profile.redrawn:
-        message = f"zero at the start, drawn at random to see behind it: {listed(profile.redrawn)}"
+        message = (
+            f"zero or nearly so at the start, set anew to see behind it: {listed(profile.redrawn)}"
+        )
         advice = "nothing to do: it is alive after one step"
         yield Clue(message, advice, redrawn[0][0] if redrawn else None)
     weights = [(row, p.name) for row, p in owned if p.wakes_up]
