@@ -155,7 +155,7 @@ def _tell(text: str) -> None:
 # What typer puts around what is wrong: "Value error, 'x' is not one of …"
 _WORDY = re.compile(
     r"^(invalid value for '[^']*'(?: / '[^']*')*: )"
-    r"(?:Value error, |Input (should be [\w ]+), unable to parse .*)",
+    r"(?:Value error, |Input (should be [\w ]+)(?:, unable to parse .*)?)",
     re.IGNORECASE,
 )
 

@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 _GONE = "another process of the job has ended: torchrun's last lines say which was the first"
 _COMPILED = r"Using `torch.compile\(module\)` when there are global hooks"
+
+# What Python itself does not say of a script.
+_UNSAID = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,17 @@ class Script:
         if not self.is_module and not Path(self.target).is_file():
             hint = f"a file; of a module: gradprobe run -m {self.target}"
             raise InputError(f"no script '{self.target}'", hint=hint)
+        if self.is_module and not _is_there(self.target.partition(".")[0]):
+            raise InputError(f"no module '{self.target}'")
+
+
+def _is_there(package: str) -> bool:
+    """Whether a package, or a module outside of any, can be imported from here; it is not."""
+    try:
+        here = PathFinder.find_spec(package, [os.getcwd()])
+        return bool(package) and (here or find_spec(package)) is not None
+    except ValueError:  # it is loaded, and says not from where
+        return True
 
 
 def steps_in(text: str) -> tuple[int, ...]:
@@ -237,7 +253,7 @@ def _execute(script: Script) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning):
+        for category in _UNSAID:
             warnings.simplefilter("ignore", category)
         warnings.filterwarnings("ignore", _COMPILED)
         if script.is_module:

@@ -71,6 +71,15 @@ def test_options(run: Run, arguments: tuple[str, ...], words: tuple[str, ...]) -
     misused(run("probe", "plain", *arguments), *words)
 
 
+def test_a_number_that_is_too_small(run: Run) -> None:
+    ended = run("paths", "plain", "--max-paths", "-1")
+    misused(ended, "invalid value for '--max-paths': should be greater than or equal to 0\n")
+
+
+def test_a_rule_that_is_none(run: Run) -> None:
+    misused(run("rules", "GP999"), "no rule 'GP999'\nhint: gradprobe rules lists them\n")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

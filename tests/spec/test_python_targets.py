@@ -322,6 +322,7 @@ MISSPELT = {
     "a far name": ("net:zzz", INPUT, "net has no zzz", "it has: Net"),
     "a file": ("nte.py:Net", INPUT, "there is no file nte.py", "did you mean 'net.py'?"),
     "a file's path": ("a/net.py:Net", INPUT, "there is no file a/net.py", ""),
+    "a colon without a name": ("net.py:", INPUT, "net.py is a file of Python code", "net.py:Net"),
     "a file alone": ("net.py", INPUT, "net.py is a file of Python code with", "probe net.py:"),
     "an argument": ("net:Net", (*INPUT, "--arg", "widht=4"), "widht", "did you mean 'width'?"),
     "elsewhere": (

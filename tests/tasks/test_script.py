@@ -229,6 +229,10 @@ def test_what_cannot_be_run_is_said(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"no script 'absent\.py'"):
         Script("absent.py")
+    for module in ("absent", "absent.train", ".train"):
+        with pytest.raises(InputError, match=f"no module '{module}'"):
+            Script(module, is_module=True)
+    Script("json.tool", is_module=True)
     assert steps_in("100, 1,10") == (1, 10, 100)
     for text in ("0", "x", "1,,2", "-1", "9" * 12):
         with pytest.raises(InputError, match="--steps"):

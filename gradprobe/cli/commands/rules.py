@@ -11,7 +11,7 @@ from gradprobe.cli.output import OutputOptions
 from gradprobe.errors import InputError, suggestion
 from gradprobe.render.json import render_rules as render_json
 from gradprobe.render.rules import render_rule, render_rules
-from gradprobe.verdict.rules.table import BY_CODE, BY_NAME, RULES
+from gradprobe.verdict.rules.table import BY_NAME, RULES
 
 
 @flattened()
@@ -31,6 +31,5 @@ def rules(
             output.emit(render_rule(chosen[0], style) if code else render_rules(RULES, style))
         return 0
     assert code is not None
-    known = ", ".join(BY_CODE)
-    hint = suggestion(code, BY_NAME) or f"known: {known}"
+    hint = suggestion(code, BY_NAME) or "gradprobe rules lists them"
     raise InputError(f"no rule '{code}'", hint=hint)

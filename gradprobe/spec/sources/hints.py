@@ -19,7 +19,7 @@ _BASES = ("Module", "LightningModule", "Sequential", "PreTrainedModel")
 
 def is_no_target(target: str) -> bool:
     """Whether ``target`` is a file of Python code without a name in it, or a file of weights."""
-    path = Path(target)
+    path = Path(target.removesuffix(":"))
     return path.suffix in (".py", *_WEIGHTS, *_GRAPHS) and path.is_file()
 
 
@@ -29,6 +29,7 @@ def refuse(target: str, options: object) -> NoReturn:
     Raises:
         InputError: always.
     """
+    target = target.removesuffix(":")
     path = Path(target)
     if path.suffix == ".py":
         names = models_in(path)

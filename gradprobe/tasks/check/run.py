@@ -160,7 +160,7 @@ def _remembered(cache: Cache | None, key: str, target: Target, warn: Warn) -> Re
     try:
         reply = cache.reply(key) if cache else None
     except DamagedError:
-        warn(f"the cache's entry for {target.path} is damaged: measured anew")
+        warn(f"the cache's entry for {target.path} is damaged, or not this user's: measured anew")
         return None
     if reply is None or not isinstance(target.spec, CodeSpec):
         return reply
