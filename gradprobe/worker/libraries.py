@@ -46,7 +46,7 @@ def builder(request: Request, note: Note) -> Any:
 
     def build(**arguments: Any) -> nn.Module:
         with _within(request.options.limits):
-            return make(**arguments)
+            return make(**arguments).train()  # timm's pruned networks come in eval mode
 
     return build
 

@@ -16,9 +16,10 @@ class Block(nn.Module):
     def __init__(self, width):
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, padding=1)
+        self.norm = nn.BatchNorm2d(width)
 
     def forward(self, x):
-        return x + self.conv(x).tanh()
+        return x + self.norm(self.conv(x)).tanh()
 
 class Tiny(nn.Module):
     def __init__(self, width, depth):
@@ -38,7 +39,7 @@ def create_model(model_name, pretrained=True, width=4, depth=3):
     assert not pretrained
     model = Tiny(4000 if model_name == "huge" else width, depth)
     model.default_cfg = {{"input_size": (3, 6, 7)}}
-    return model
+    return model.eval()  # as its pruned ones
 """
 TORCHVISION = f"""{BLOCKS}
 class Weights:

@@ -47,6 +47,14 @@ def test_it_is_built_at_random_with_inputs_of_the_librarys_own(
     assert own["config"]["batch_size"] == 2
 
 
+@pytest.mark.parametrize(("mode", "idle"), [((), False), (("--eval-mode",), True)])
+def test_it_is_in_train_mode_unless_told_otherwise(
+    answer: Callable[..., dict], installed: Path, mode: tuple[str, ...], idle: bool
+) -> None:
+    report = answer("probe", "timm:tiny", *mode, HERE)
+    assert ("GP713" in {finding["rule"] for finding in report["findings"]}) == idle
+
+
 def test_no_part_of_a_torchvision_model_comes_with_weights(
     answer: Callable[..., dict], installed: Path
 ) -> None:
