@@ -70,10 +70,9 @@ TIMM = {
     convnextv2_femto fasternet_t0 fasternet_t1 starnet_s1 starnet_s2 inception_next_atto
     rdnet_tiny hgnet_tiny hgnetv2_b0 efficientvit_b0 efficientvit_b1 edgenext_xx_small
     edgenext_x_small repvit_m0_9 repvit_m1 fastvit_t8 mobilevit_xxs mobilevit_xs mobilevitv2_050
-    poolformer_s12 poolformerv2_s12 caformer_s18 convformer_s18 bat_resnext26ts
-    botnet26t_256 halonet26t lambda_resnet26t eca_halonext26ts gernet_s gernet_m xception41
-    haloregnetz_b visformer_tiny ese_vovnet39b resnext26ts coatnet_pico_rw_224 mambaout_femto
-    mambaout_kobe swiftformer_xs shvit_s1 convmixer_768_32""",
+    poolformer_s12 poolformerv2_s12 caformer_s18 convformer_s18 lambda_resnet26t gernet_s
+    gernet_m xception41 ese_vovnet39b resnext26ts mambaout_femto mambaout_kobe swiftformer_xs
+    shvit_s1 convmixer_768_32""",
     "128": "inception_v4 inception_resnet_v2 xception legacy_xception",
     "+64": """vit_tiny_patch16_224 deit_tiny_patch16_224 deit3_small_patch16_224
     vit_small_patch16_224 vit_wee_patch16_reg1_gap_256 cait_xxs24_224 xcit_nano_12_p16_224
@@ -86,7 +85,8 @@ TIMM = {
     mvitv2_tiny hiera_tiny_224 tiny_vit_5m_224 efficientvit_m0 efficientvit_m2 davit_tiny
     focalnet_tiny_srf gcvit_xxtiny coatnet_nano_rw_224 maxvit_pico_rw_256 edgenext_small
     mobileone_s2 cs3darknet_s crossvit_9_240 crossvit_tiny_240 visformer_small mobilevitv2_075
-    swinv2_cr_tiny_224""",
+    swinv2_cr_tiny_224 bat_resnext26ts botnet26t_256 halonet26t eca_halonext26ts haloregnetz_b
+    visformer_tiny coatnet_pico_rw_224""",
 }
 # Of transformers, by model type, at a smaller size: with tokens, an encoder and a decoder, images.
 SMALL = {
