@@ -118,7 +118,7 @@ def _redraw(subject: Subject, names: Collection[str], index: int, module: nn.Mod
 
 
 def _drawn(weight: Tensor, seed: int) -> Tensor:
-    if bool(weight.any()):
+    if not weight.is_meta and bool(weight.any()):
         return torch.full_like(weight, _AWAKE)
     fan_in = weight.numel() / len(weight) if weight.dim() > 1 else 1
     numbers = torch.rand(weight.shape, generator=torch.Generator().manual_seed(seed))
