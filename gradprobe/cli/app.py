@@ -62,7 +62,9 @@ def _app_of(names: tuple[str, ...], columns: int) -> TyperGroup:
         command = app.command(epilog=epilog(name), cls=PanelCommand, context_settings=settings)
         command(getattr(module, name))
     app.callback()(gradprobe)
-    return typer.main.get_group(app)
+    command = typer.main.get_command(app)  # with the options of the completion, unlike get_group
+    assert isinstance(command, TyperGroup)
+    return command
 
 
 def _columns() -> int:

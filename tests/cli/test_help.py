@@ -159,3 +159,9 @@ def test_quiet_prints_nothing(run: Run, folder: Path) -> None:
         ended = run(*words, "-q")
         assert (ended.code, ended.out, ended.err) == (0, "", "")
     assert run("probe", "net.yaml", "-q", "-v").code == 2
+
+
+def test_the_completion_can_be_installed(run: Run) -> None:
+    ended = run("--help")
+    assert "--install-completion" in ended.out
+    assert "--show-completion" in ended.out
