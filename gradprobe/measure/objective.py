@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +23,8 @@ CLASSES = 10
 
 _ENOUGH = 8  # samples, of which nobody gets nine in ten right by chance
 _SEARCH = 20  # steps in the search for the best constant output
+_CLOSE = 1e-3  # what adds up to 1 may be so far off
+_SMALLEST = 1e-6  # probability that a constant output begins with
 _BLOCK = 2**16  # columns of the random matrix, which is used again for longer outputs
 _LEAST = 0.1  # RMS: k times larger is k² the curvature, of which the smallest rate makes up 10²
 
@@ -49,23 +52,23 @@ def objective(subject: Subject, samples: Samples) -> Objective:
 def of_constant(subject: Subject, samples: Samples, output: Any) -> float | None:
     """The least that the user's own loss gives of outputs which are the same for every sample.
 
-    A few steps of L-BFGS from the mean over the samples. ``None`` where no output belongs to
-    samples, of which there are two at least, where the loss takes no other output than the model's,
-    or where it is not finite.
+    A few steps of L-BFGS from the mean over the samples, among what the model can put out: where
+    that is probabilities, their logarithms or unit vectors, so is it. ``None`` where no output
+    belongs to samples, of which there are two at least, where the loss takes no other output than
+    the model's, or where it is not finite.
     """
     if not samples.kinds.any():
         return None
-    constants: dict[int, Tensor] = {}
+    constants: dict[int, _Constant] = {}
     for tensor in tensors_in(output):
         axis = samples.axis_of(tensor) if tensor.is_floating_point() else None
         if axis is not None:
-            mean = tensor.detach().mean(axis, keepdim=True)
-            constants[id(tensor)] = mean.requires_grad_()
+            constants[id(tensor)] = _constant(tensor.detach(), axis)
     losses: list[float] = []
 
     def loss_of_constants() -> Tensor:
         alike = map_tensors(
-            lambda t: constants[id(t)].expand_as(t) if id(t) in constants else t.detach(), output
+            lambda t: constants[id(t)].like(t) if id(t) in constants else t.detach(), output
         )
         loss = scalar(subject.loss(alike))
         losses.append(loss.item())
@@ -75,11 +78,41 @@ def of_constant(subject: Subject, samples: Samples, output: Any) -> float | None
 
     if not constants:
         return None
-    leaves = list(constants.values())
+    leaves = [constant.leaf for constant in constants.values()]
     search = torch.optim.LBFGS(leaves, max_iter=_SEARCH, line_search_fn="strong_wolfe")
     with suppress(Exception):  # a loss may take nothing but what the model gave
         search.step(loss_of_constants)  # type: ignore[no-untyped-call]
     return min((loss for loss in losses if math.isfinite(loss)), default=None)
+
+
+class _Constant(NamedTuple):
+    """One output for all samples, as the function of a leaf that a model can put out."""
+
+    leaf: Tensor
+    function: Callable[[Tensor], Tensor]
+
+    def like(self, output: Tensor) -> Tensor:
+        return self.function(self.leaf).expand_as(output)
+
+
+def _constant(output: Tensor, axis: int) -> _Constant:
+    """The mean over the samples, which lie along ``axis``."""
+    mean = output.mean(axis, keepdim=True)
+    for dim in range(output.dim()):
+        if dim == axis or output.shape[dim] < 2:
+            continue
+        if _is_close(output.logsumexp(dim), 0):
+            return _Constant(mean.requires_grad_(), partial(F.log_softmax, dim=dim))
+        if bool((output >= 0).all()) and _is_close(output.sum(dim), 1):
+            logarithms = mean.clamp_min(_SMALLEST).log()
+            return _Constant(logarithms.requires_grad_(), partial(F.softmax, dim=dim))
+        if _is_close(torch.linalg.vector_norm(output, dim=dim), 1):
+            return _Constant(mean.requires_grad_(), partial(F.normalize, dim=dim))
+    return _Constant(mean.requires_grad_(), lambda leaf: leaf)
+
+
+def _is_close(values: Tensor, expected: float) -> bool:
+    return bool(((values - expected).abs() < _CLOSE).all())
 
 
 class Samples(NamedTuple):

@@ -155,6 +155,34 @@ def test_a_constant_gets_the_variance_of_targets_and_the_entropy_of_labels() -> 
     assert entropy.baseline == pytest.approx(math.log(10), rel=1e-4)
 
 
+FEW = torch.arange(20) % 3
+UNIT = F.normalize(torch.randn(20, 12, generator=torch.Generator().manual_seed(1)) + 0.5, dim=1)
+SHARES = torch.bincount(FEW) / len(FEW)
+ENTROPY = -(SHARES * SHARES.log()).sum().item()
+
+
+@pytest.mark.parametrize(
+    ("end", "loss", "least"),
+    [
+        (F.log_softmax, lambda out: F.nll_loss(out, FEW), ENTROPY),
+        (F.softmax, lambda out: -out.gather(1, FEW[:, None]).log().mean(), ENTROPY),
+        (
+            F.normalize,
+            lambda out: (out - UNIT).square().sum(1).mean(),
+            2 - 2 * UNIT.mean(0).norm().item(),
+        ),
+    ],
+    ids=["logarithms", "probabilities", "unit vectors"],
+)
+def test_a_constant_is_one_that_the_model_can_put_out(
+    end: Any, loss: Callable[[Tensor], Tensor], least: float
+) -> None:
+    """Logarithms that add up to no probability would get below any bound."""
+    model = Shaped(10, lambda y: end(y, dim=1))
+    trial = overfit(module_subject(model, torch.randn(20, 10), loss))
+    assert trial.baseline == pytest.approx(least, rel=0.02)
+
+
 def test_what_comes_to_a_constant_output_has_learned_nothing() -> None:
     """Though its loss falls to a hundredth, where the targets are far from 0."""
     trial = overfit(module_subject(Blind(), torch.randn(16, 4), far_off))
