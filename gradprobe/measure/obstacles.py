@@ -88,6 +88,8 @@ def _joined(first: RowProfile, row: RowProfile) -> RowProfile:
     norms = [n for n in (first.gradient_norm, row.gradient_norm) if n is not None]
     broken = RowStatus.NON_FINITE in (first.status, row.status)
     return first._replace(
+        size=first.size or row.size,
+        parameters=first.parameters or row.parameters,
         gradient_norm=math.hypot(*norms) if norms else None,
         activation_rms=row.activation_rms,
         input_dependence=row.input_dependence,

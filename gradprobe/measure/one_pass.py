@@ -152,13 +152,12 @@ def _profile(
 ) -> GradientProfile:
     rows: list[RowProfile] = []
     names = {measured.position: measured.row.name for measured in result.rows}
-    seen: set[nn.Module] = set()
+    owners = _owners(result.rows)
     owned: dict[int, nn.Parameter] = {}  # by id: a shared parameter counts once
     for measured in result.rows:
         module = measured.row.module
         named: dict[int, tuple[str, nn.Parameter]] = {}
-        if module not in seen:  # a module that runs twice has its parameters at its first row
-            seen.add(module)
+        if owners[module] is measured:
             named = {id(p): (name, p) for name, p in own[module]}
             if measured.status is RowStatus.NOT_RUN and named and named.keys() <= owned.keys():
                 continue  # it only lends its weights to rows that ran
@@ -183,6 +182,12 @@ def _profile(
         around=result.around,
         cut_checkpoint=result.cut_checkpoint,
     )
+
+
+def _owners(rows: Sequence[RowPass]) -> dict[nn.Module, RowPass]:
+    """The row of each module that has its parameters: of its calls the first with a gradient."""
+    last = sorted(rows, key=lambda row: row.status is RowStatus.NO_GRADIENT)
+    return {measured.row.module: measured for measured in reversed(last)}
 
 
 def _row_profile(measured: RowPass, parameters: tuple[ParameterProfile, ...]) -> RowProfile:

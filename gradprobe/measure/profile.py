@@ -319,13 +319,18 @@ def from_one(ratio: float | None) -> float:
 def _in_training(rows: Sequence[RowProfile]) -> Sequence[RowProfile]:
     """The rows without a frozen backbone in front of what is trained, and without a frozen judge.
 
-    No gradient is needed there. Where nothing is trained all rows are left.
+    No gradient is needed there, nor at a call whose result is only a value, as of a first pass in
+    ``no_grad``, where the module has another call that gets one. Where nothing is trained all rows
+    are left.
     """
     kept, trains = [], False
+    reached = {row.module for row in rows if row.status is not RowStatus.NO_GRADIENT}
     for row in rows:
         trainable = any(p.trainable for p in row.parameters)
-        trains |= trainable
         lost = row.status is RowStatus.NO_GRADIENT
+        if lost and row.module in reached:
+            continue
+        trains |= trainable
         if trainable or not (lost or row.parameters) or (trains and not (lost and row.parameters)):
             kept.append(row)
     return kept if trains else rows

@@ -57,12 +57,15 @@ def _faint(profile: GradientProfile, subject: Subject) -> tuple[str, ...]:
     """The gains near zero, as of a layer scale, where hardly any gradient gets to the first row.
 
     A class token reads the patches through such gains alone (Touvron et al. 2021, arXiv
-    2103.17239). Their own gradient is not small: an optimizer's first steps enlarge them.
+    2103.17239). They are awake where their own gradient is larger than they are.
     """
     reaches = [part.unpooled_reach for part in profile.parts]
     if not any(reach and reach < _FAINT for reach in reaches):
         return ()
-    return tuple(name for name, weight in _weights(subject).items() if _is_faint_gain(weight))
+    owned = chain(profile.orphans, *(row.parameters for row in profile.rows if not row.level))
+    awake = {p.name for p in owned if p.gradient_norm and p.gradient_norm > p.norm}
+    weights = _weights(subject).items()
+    return tuple(name for name, weight in weights if name in awake and _is_faint_gain(weight))
 
 
 def _is_faint_gain(weight: nn.Parameter) -> bool:
