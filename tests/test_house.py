@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -42,13 +42,15 @@ def modules() -> dict[str, str]:
     return {path.relative_to(PACKAGE).as_posix(): path.read_text("utf-8") for path in paths}
 
 
-def functions() -> Iterator[tuple[str, Function, bool]]:
+@cache
+def functions() -> tuple[tuple[str, Function, bool], ...]:
     """Each function with its ``file:name``, and whether it is a command, named like its file."""
-    for path, text in modules().items():
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, Function):
-                command = path == f"{COMMANDS}{node.name}.py"
-                yield f"{path}:{node.name}", node, command
+    return tuple(
+        (f"{path}:{node.name}", node, path == f"{COMMANDS}{node.name}.py")
+        for path, text in modules().items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, Function)
+    )
 
 
 def lines_of(text: str) -> int:

@@ -160,6 +160,7 @@ def test_a_bin_is_within_what_chance_leaves_both_diagrams_at_once() -> None:
         assert one.within is within, trained
 
 
+@pytest.mark.slow
 def test_the_table_is_what_fit_writes() -> None:
     x, targets = fit.seen(profiles.load(profiles.GIVEN) + profiles.load(profiles.FIT))
     columns = [
@@ -170,6 +171,7 @@ def test_the_table_is_what_fit_writes() -> None:
     assert dict(zip(["intercept", *Signals._fields], rows, strict=True)) == COEFFICIENTS
 
 
+@pytest.mark.slow
 def test_the_table_after_a_trial_is_what_fit_writes() -> None:
     x, targets = fit.seen_tried(profiles.load(profiles.GIVEN) + profiles.load(profiles.FIT))
     columns = [
