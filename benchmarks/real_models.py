@@ -48,8 +48,8 @@ TORCHVISION = {
     efficientnet_b1 convnext_tiny swin_t vgg19_bn regnet_y_1_6gf regnet_x_1_6gf resnet101
     densenet169 efficientnet_b2 wide_resnet50_2 swin_v2_t resnet152 densenet201 efficientnet_v2_s
     convnext_small""",
-    128: "googlenet inception_v3 alexnet",
-    224: "vit_b_32 vit_b_16 maxvit_t",
+    128: "googlenet alexnet",
+    224: "vit_b_32 vit_b_16 maxvit_t inception_v3",
 }
 # Of timm, by the side of their images; "+": the side is given to the model too.
 TIMM = {
