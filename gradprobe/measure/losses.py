@@ -72,7 +72,8 @@ def _cross_entropy(told: LossProfile, node: Node) -> LossProfile:
         return told
     if "Nll" not in told.kind:
         told = told._replace(outside=float(((target < 0) | (target > 1)).float().mean()))
-        return told._replace(least=math.log1p(math.exp(-1))) if _is_bounded(told) else told
+        bounded = _is_bounded(told) and told.kind.endswith("WithLogits")
+        return told._replace(least=math.log1p(math.exp(-1))) if bounded else told
     return told._replace(raw=_is_no_logarithm(scores, 1 if scores.dim() > 1 else 0))
 
 

@@ -185,9 +185,12 @@ def _profile(
 
 
 def _owners(rows: Sequence[RowPass]) -> dict[nn.Module, RowPass]:
-    """The row of each module that has its parameters: of its calls the first with a gradient."""
-    last = sorted(rows, key=lambda row: row.status is RowStatus.NO_GRADIENT)
-    return {measured.row.module: measured for measured in reversed(last)}
+    """The row of each module that has its parameters: its first call with a gradient, or first."""
+    without = (RowStatus.NO_GRADIENT, RowStatus.NOT_RUN)
+    owners: dict[nn.Module, RowPass] = {}
+    for measured in sorted(rows, key=lambda row: row.status in without):
+        owners.setdefault(measured.row.module, measured)
+    return owners
 
 
 def _row_profile(measured: RowPass, parameters: tuple[ParameterProfile, ...]) -> RowProfile:

@@ -60,8 +60,12 @@ class ParameterProfile(NamedTuple):
     @property
     def wakes_up(self) -> bool:
         """Whether it is a weight that is zero now and will not be after one step."""
-        is_bias = "bias" in self.name.rpartition(".")[2]
-        return self.norm == 0 and bool(self.gradient_norm) and not is_bias
+        return self.norm == 0 and bool(self.gradient_norm) and not self.is_bias
+
+    @property
+    def is_bias(self) -> bool:
+        """Whether it is called so, by torch's layers and most others."""
+        return "bias" in self.name.rpartition(".")[2]
 
 
 def call_name(module: str, call: int) -> str:

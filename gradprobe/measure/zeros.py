@@ -23,10 +23,11 @@ from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.on_demand import parts_of
 from gradprobe.model.rows import parameters_of
 from gradprobe.model.seeds import derive, reseed_all
+from gradprobe.model.sharded import whole
 from gradprobe.model.streamed import Streamed
 from gradprobe.model.subject import Subject, copied_subject
 
-_GAIN = 1e-3  # from here down a gain starts near zero: CaiT's are 1e-5, DeiT-III's 1e-6
+_GAIN = 2e-3  # from here down a gain starts near zero: CaiT's are 1e-5, DeiT-III's 1e-6
 _AWAKE = 0.1  # what it soon comes to; that of CaiT with few layers
 _FAINT = 1e-2  # a reach below which it may be by such gains
 _STEPS = 3
@@ -57,23 +58,25 @@ def _faint(profile: GradientProfile, subject: Subject) -> tuple[str, ...]:
     """The gains near zero, as of a layer scale, where hardly any gradient gets to the first row.
 
     A class token reads the patches through such gains alone (Touvron et al. 2021, arXiv
-    2103.17239). They are awake where their own gradient is larger than they are.
+    2103.17239). Those whose gradient is larger than they are wake up at the next step.
     """
     reaches = [part.unpooled_reach for part in profile.parts]
     if not any(reach and reach < _FAINT for reach in reaches):
         return ()
     owned = chain(profile.orphans, *(row.parameters for row in profile.rows if not row.level))
-    awake = {p.name for p in owned if p.gradient_norm and p.gradient_norm > p.norm}
-    weights = _weights(subject).items()
-    return tuple(name for name, weight in weights if name in awake and _is_faint_gain(weight))
+    gains = [p for p in owned if not p.is_bias and (p.gradient_norm or 0.0) > p.norm]
+    weights = _weights(subject)
+    return tuple(p.name for p in gains if p.name in weights and _is_faint(weights[p.name]))
 
 
-def _is_faint_gain(weight: nn.Parameter) -> bool:
+def _is_faint(weight: nn.Parameter) -> bool:
     """Whether it is one number near zero and not zero, for each channel or for all."""
-    if weight.is_meta or not weight.requires_grad or weight.numel() > max(weight.shape, default=1):
+    if weight.is_meta or not weight.requires_grad or not weight.is_floating_point():
         return False
-    low, high = (float(x) for x in weight.detach().aminmax())
-    return low == high and 0 < abs(low) <= _GAIN
+    if weight.layout is not torch.strided or not 0 < weight.numel() <= max(weight.shape, default=1):
+        return False
+    values = whole(weight.detach()).flatten().float()
+    return bool((values == values[0]).all()) and 0 < abs(float(values[0])) <= _GAIN
 
 
 def _wakes(parameter: ParameterProfile, asleep: Collection[str]) -> bool:
@@ -82,7 +85,10 @@ def _wakes(parameter: ParameterProfile, asleep: Collection[str]) -> bool:
 
 @contextmanager
 def drawn_at_random(subject: Subject, names: Collection[str]) -> Iterator[None]:
-    """Meanwhile these weights are uniform within ±1/√(fan-in), as torch draws those of a Linear."""
+    """Meanwhile these weights are uniform within ±1/√(fan-in), as torch draws those of a Linear.
+
+    A gain near zero is 0.1.
+    """
     if isinstance(subject.model, Streamed):
         with subject.model.changed(partial(_redraw, subject, names)):
             yield
@@ -99,8 +105,8 @@ def drawn_at_random(subject: Subject, names: Collection[str]) -> Iterator[None]:
     try:
         for part in parts:
             part.change = redraw
-        for name in names:
-            redraw(weights[name], weights[name])
+        for weight in {id(weights[name]): weights[name] for name in names}.values():
+            redraw(weight, weight)
         yield
     finally:
         for part in parts:
@@ -115,9 +121,9 @@ def _weights(subject: Subject) -> dict[str, nn.Parameter]:
 
 
 def _redraw(subject: Subject, names: Collection[str], index: int, module: nn.Module) -> None:
-    for name, weight in parameters_of(module, f"{subject.rows[index].name}."):
-        if name in names:
-            weight.data = _drawn(weight.data, derive(subject.seed, f"zero/{name}"))
+    named = parameters_of(module, f"{subject.rows[index].name}.")
+    for name, weight in {id(w): (name, w) for name, w in named if name in names}.values():
+        weight.data = _drawn(weight.data, derive(subject.seed, f"zero/{name}"))
 
 
 def _drawn(weight: Tensor, seed: int) -> Tensor:
@@ -178,15 +184,14 @@ def _zeros(profile: GradientProfile) -> set[str]:
 
 def _stepped(subject: Subject) -> Subject:
     """The same with a copy of the model after one step of gradient descent."""
-    with torch.inference_mode(False), torch.enable_grad(), without_reentrant():
-        reseed_all(derive(subject.seed, "forward"))
+    with torch.inference_mode(False), torch.enable_grad(), without_reentrant(), model_errors():
         if isinstance(subject.model, Streamed):
+            reseed_all(derive(subject.seed, "forward"))
             replay = Replay(subject.model, subject.args[0], subject.loss)
             return replace(subject, model=replay.moved(partial(_move_row, replay)))
-        with model_errors():
-            copied = copied_subject(subject)
-            trained = [p for p in copied.model.parameters() if p.requires_grad]
-            gradients = torch.autograd.grad(loss_again(copied), trained, allow_unused=True)
+        copied = copied_subject(subject)
+        trained = [p for p in copied.model.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(loss_again(copied), trained, allow_unused=True)
     _move(trained, gradients)
     return copied
 

@@ -500,7 +500,15 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
                 words,
                 lambda o: F.cross_entropy(o.flatten(0, 1), words.roll(1, 1).flatten()),
             ),
-        ],
+            Case(
+                Tied(0.02),
+                words,
+                lambda o: (
+                    F.cross_entropy(o.flatten(0, 1), words.roll(1, 1).flatten())
+                    + F.mse_loss(o[:, -1, 0], 1 + 0.05 * torch.arange(len(o)) / len(o))
+                ),
+            ),
+        ][: 4 if faulty else None],
         "GP607": half(1e-5 if faulty else 1.0, mlp(), cnn(), Functional(False)),
         "GP608": [
             Case(mlp(nn.ReLU, nn.Softmax(0 if faulty else 1)), X, written_out(TARGETS.softmax(1))),
@@ -531,6 +539,11 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(Reader(torch.tanh if faulty else lambda x: x), SEQUENCE, ce),
             Case(Cosines(1.0 if faulty else 16.0), X, ce),
             Case(mlp(nn.ReLU, nn.Tanh(), out=2), X, lambda o: F.cross_entropy(o, LABELS % 2)),
+            Case(
+                Cosines(1.0),
+                X,
+                lambda o: F.binary_cross_entropy(o.clamp(1e-6, 1 - 1e-6), (o > 0).float()),
+            ),
         ][: 4 if faulty else None],
         "GP612": [
             Case(mlp(nn.ReLU, *drop), X, ce),

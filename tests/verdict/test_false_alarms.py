@@ -337,6 +337,53 @@ def test_a_gain_that_is_not_trained_or_needed_stays_as_it_is(trained: bool) -> N
     assert str(report.verdict) == ("healthy" if trained else "vanishing")
 
 
+def sigmoids(layers: int) -> nn.Sequential:
+    torch.manual_seed(0)
+    pairs = [(nn.Linear(8, 8), nn.Sigmoid()) for _ in range(layers)]
+    return nn.Sequential(*(layer for pair in pairs for layer in pair), nn.Linear(8, 4))
+
+
+def test_a_bias_near_zero_is_no_gain() -> None:
+    model = sigmoids(12)
+    for layer in model[::2]:
+        nn.init.constant_(layer.bias, 5e-4)
+    report = gradprobe.probe(model, batch(16, 8))
+    assert (str(report.verdict), report.profile.redrawn) == ("vanishing", ())
+
+
+@pytest.mark.parametrize(
+    "strange", [torch.zeros(4, dtype=torch.cfloat), torch.full((4,), 1e-6, dtype=torch.cfloat)]
+)
+def test_a_parameter_of_another_kind_is_no_gain(strange: Tensor) -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.phase = sigmoids(12), nn.Parameter(strange)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.body(x) + self.phase).real
+
+    assert str(gradprobe.probe(Odd(), batch(16, 8)).verdict) == "vanishing"
+
+
+def test_zeros_that_two_layers_share_are_drawn_once() -> None:
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.body = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh())
+            self.one, self.other = nn.Linear(16, 4), nn.Linear(16, 4)
+            nn.init.zeros_(self.one.weight)
+            self.other.weight = self.one.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.one(self.body(x)) + self.other(self.body(x).tanh())
+
+    report = gradprobe.probe(Heads(), batch(16, 8), deep=True)
+    assert report.profile.redrawn
+    assert alarms(report) == []
+
+
 class Conditions(nn.Module):
     """A network that reads what it gave before, as a value: self-conditioning, recycling."""
 

@@ -120,24 +120,27 @@ def far_off(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     init of an embedding makes logits of √width instead of 1: draw it at 0.02.
     """
     losses = profile.around.losses
-    guess = max((loss.times_guess or 0.0 for loss in losses), default=0.0)
     rms = max((loss.target_rms or 0.0 for loss in losses), default=0.0)
+    bars = [_TIED if profile.around.tied and loss.target_rms is None else _GUESS for loss in losses]
+    ratios = [loss.times_guess or 0.0 for loss in losses]
     if rms > _LARGE:
-        message = f"the targets are not scaled: RMS {number(rms)}, and the loss {number(guess)} "
-        message += "times that of a constant guess; a usual step overshoots"
+        message = f"the targets are not scaled: RMS {number(rms)}, and the loss "
+        message += f"{number(max(ratios))} times that of a constant guess; a usual step overshoots"
         advice = "scale the targets: y = (y - y.mean()) / y.std(); or a far smaller learning rate"
         yield Clue(message, advice, None, rms, _LARGE)
-    elif guess > (least := _TIED if profile.around.tied else _GUESS):
-        message = f"the loss starts at {number(guess)} times that of a constant guess"
-        message += _TOO_LARGE * profile.around.tied
-        yield Clue(message, _smaller(profile), None, guess, least)
+        return
+    above = [pair for pair in zip(ratios, bars, strict=True) if pair[0] > pair[1]]
+    for ratio, bar in sorted(above, reverse=True)[:1]:
+        blamed = _TOO_LARGE if bar == _TIED else ""
+        message = f"the loss starts at {number(ratio)} times that of a constant guess{blamed}"
+        yield Clue(message, _smaller(profile, bar == _TIED), None, ratio, bar)
 
 
-def _smaller(profile: GradientProfile) -> str | tuple[Cure, ...]:
+def _smaller(profile: GradientProfile, tied: bool) -> str | tuple[Cure, ...]:
     """What brings the outputs down."""
-    rows = [row for row in profile.ran if row.parameters]
-    if profile.around.tied:
+    if tied:
         return "nn.init.normal_(embedding.weight, std=0.02), or weights of the output's own"
+    rows = [row for row in profile.ran if row.parameters]
     return cures(at("draw", rows), at("gain", rows[-1:], 0.1), at("norm", rows[-1:]))
 
 
