@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
+from threading import Lock, get_ident
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ _KINKS = {
     "ThresholdBackward": "ReLU",
     "LeakyReluBackward": "LeakyReLU",
     "HardtanhBackward": "ReLU6",
-    "AbsBackward": "abs",
+    "Sgn": "abs",
 }
 
 
@@ -30,6 +31,7 @@ class Derivatives:
     """What was seen of the derivatives that were taken with a graph of their own."""
 
     def __init__(self) -> None:
+        self.thread = get_ident()
         self.made: set[Node] = set()  # that made them
         self.kink = ""  # the activation behind a second derivative that is 0 everywhere
 
@@ -45,20 +47,42 @@ class Derivatives:
         self.made.update(x.grad_fn for x in found if x.grad_fn is not None)
 
 
+_LOCK = Lock()
+_WATCHERS: list[Derivatives] = []  # of all threads
+_UNDO = ExitStack()  # what is done when the last of them has gone
+
+
 @contextmanager
 def derivatives() -> Iterator[Derivatives]:
-    """Note what ``torch.autograd.grad`` gives meanwhile."""
-    noted, names = Derivatives(), vars(torch.autograd)
-    engine = names[_ENGINE]
-
-    def run(outputs: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
-        results = engine(outputs, *args, **kwargs)
-        with suppress(Exception):  # inside a transform there are no values
-            noted.note(outputs, results)
-        return results
-
-    names[_ENGINE] = run
+    """Note what ``torch.autograd.grad`` gives in this thread meanwhile."""
+    noted = Derivatives()
+    with _LOCK:
+        if not _WATCHERS:
+            _watch()
+        _WATCHERS.append(noted)
     try:
         yield noted
     finally:
-        names[_ENGINE] = engine
+        with _LOCK:
+            _WATCHERS.remove(noted)
+            if not _WATCHERS:
+                _UNDO.close()
+
+
+def _watch() -> None:
+    """Stand in front of torch's engine, where this release of torch has it."""
+    names = vars(torch.autograd)
+    engine = names.get(_ENGINE)
+    if engine is None:
+        return
+
+    def run(outputs: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
+        results = engine(outputs, *args, **kwargs)
+        for watcher in tuple(_WATCHERS):
+            if watcher.thread == get_ident():
+                with suppress(Exception):  # inside a transform there are no values
+                    watcher.note(outputs, results)
+        return results
+
+    names[_ENGINE] = run
+    _UNDO.callback(names.__setitem__, _ENGINE, engine)
