@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import map_tensors, tensors_in
 
 _LOOP = 3  # as many calls of one module may be steps of a loop
+_MODULES = 8  # that are looked at
 _LARGER = 1.5  # times what each step gives, to see whether the next one reads it
 
 
@@ -60,12 +61,19 @@ def detached(subject: Subject, names: Sequence[str]) -> tuple[str, int] | None:
     if not modules:
         return None
     with torch.inference_mode(False), torch.enable_grad(), without_reentrant():
-        usual, other = (_read(subject, modules, factor) for factor in (1.0, _LARGER))
-    for name in modules:
-        pairs = list(zip(usual[name], other[name], strict=True))[1:]
-        if pairs and all(not all(map(torch.equal, a, b)) for a, b in pairs):
-            return name, len(usual[name])
+        usual = _read(subject, modules, 1.0)
+        for name, module in islice(modules.items(), _MODULES):
+            # alone: a larger layer in front would reach its input too
+            larger = _read(subject, {name: module}, _LARGER)[name]
+            pairs = list(zip(usual[name], larger, strict=False))[1:]
+            if pairs and all(not all(map(_are_equal, a, b)) for a, b in pairs):
+                return name, len(usual[name])
     return None
+
+
+def _are_equal(a: Tensor, b: Tensor) -> bool:
+    """Whether they are, where a value that is missing is like another."""
+    return torch.equal(a.nan_to_num(), b.nan_to_num())
 
 
 def _read(

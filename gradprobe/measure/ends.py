@@ -14,9 +14,10 @@ from torch.autograd.graph import Node
 
 from gradprobe.measure.attention import ATTENDING, entropy_of
 from gradprobe.measure.graph import (
+    STRAIGHT,
     behind_shapes,
     is_linear,
-    is_straight,
+    is_weight,
     kind_of,
     next_behind,
     saved,
@@ -52,7 +53,7 @@ class Graph:
         self.curved: dict[str, list[Tensor]] = {"Sigmoid": [], "Tanh": []}  # their outputs
         self.tail: set[Node] = set()
         self.behind: set[Node] = set()  # the loss, and an activation at the output
-        self.layers: float = 0  # linear ones in a row; NaN where something is curved
+        self.layers: int | None = 0  # linear ones in a row; None where something is curved
         with self._trying():
             self.around = Surroundings(losses=tuple(losses(loss, output)))
             self.tail = set(tail(loss.grad_fn))
@@ -100,10 +101,12 @@ class Graph:
     def _count(self, nodes: Sequence[Node], kinds: Sequence[str]) -> None:
         """Count the linear layers as long as there is nothing else."""
         pairs = [pair for pair in zip(nodes, kinds, strict=True) if pair[0] not in self.behind]
-        straight = all(is_straight(node, kind) for node, kind in pairs)
-        self.layers += sum(kind in _LAYERS for _, kind in pairs) if straight else math.nan
-        layers = int(self.layers) if self.layers > 1 else 0
-        self.around = self.around._replace(straight=layers)
+        if self.layers is not None and all(_is_straight(node, kind) for node, kind in pairs):
+            self.layers += _in_a_row(node for node, _ in pairs)
+        else:
+            self.layers = None
+        layers = self.layers or 0
+        self.around = self.around._replace(straight=layers if layers > 1 else 0)
 
     def _note(self, node: Node, kind: str) -> None:
         around = self.around
@@ -143,6 +146,36 @@ def _until(root: Node | None, output: Tensor | None) -> set[Node]:
         seen.update(ahead)
         stack += ahead
     return {node for node in seen if node is not None and node is not end}
+
+
+def _is_straight(node: Node, kind: str) -> bool:
+    """Whether what it gives is linear in what it gets, by factors that do not depend on that."""
+    behind = nodes_behind(node)
+    if kind in _LAYERS:
+        return len(behind) < 2 or any(map(is_weight, behind))
+    if kind in ("Add", "Sub"):  # a constant may be a rounding's: x + (x.round() - x).detach()
+        return len(behind) > 1
+    if kind in ("Mul", "Div"):  # a factor of each sample's own may be a mask: x * (x > 0)
+        factors = [f for f in (saved(node, "self"), saved(node, "other")) if f is not None]
+        scaled = bool(factors) and all(f.numel() == 1 for f in factors)
+        return len(behind) < 2 and (scaled or left_by_dropout(node, kind) is not None)
+    return kind in STRAIGHT
+
+
+def _in_a_row(nodes: Iterable[Node]) -> int:
+    """The most linear layers that a gradient goes through one after the other."""
+    depths: dict[Node, int] = {}
+    stack = list(nodes)
+    while stack:
+        node = stack[-1]
+        behind = nodes_behind(node)
+        if ahead := [n for n in behind if n not in depths]:
+            stack += ahead
+            continue
+        stack.pop()
+        deepest = max((depths[n] for n in behind), default=0)
+        depths[node] = deepest + (kind_of(node) in _LAYERS)
+    return max(depths.values(), default=0)
 
 
 def _is_tied(nodes: Sequence[Node], kinds: Sequence[str]) -> bool:

@@ -149,17 +149,11 @@ _SHAPES = frozenset(
 )
 
 
-# Nodes that are linear in what they get; of a product, where one factor is a constant.
-_STRAIGHT = _SHAPES | frozenset(
-    "torch::autograd::AccumulateGrad Add Sub Addmm Mm Convolution Mean Sum Select Slice Cat "
-    "NativeBatchNorm NativeDropout AvgPool2D AdaptiveAvgPool2D MkldnnConvolution".split()
+# Nodes that are linear in what they get, whatever it is.
+STRAIGHT = _SHAPES | frozenset(
+    "torch::autograd::AccumulateGrad Mean Sum Select Slice Cat NativeBatchNorm NativeDropout "
+    "AvgPool2D AdaptiveAvgPool2D".split()
 ) - {"Clamp", "ClampMin", "ClampMax"}
-_PRODUCTS = frozenset(("Mul", "Div"))
-
-
-def is_straight(node: Node, kind: str) -> bool:
-    """Whether what it gives is linear in what it gets."""
-    return kind in _STRAIGHT or (kind in _PRODUCTS and len(nodes_behind(node)) < 2)
 
 
 def kind_of(node: Node | None) -> str:

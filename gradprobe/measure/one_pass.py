@@ -29,6 +29,7 @@ from gradprobe.measure.streamed import measure_streamed
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.measure.warned import heard
 from gradprobe.model.build import Network
+from gradprobe.model.repeats import holds_weights
 from gradprobe.model.rows import Row, leaves_of, modules_of, parameters_of, with_leaves
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.streamed import Streamed
@@ -234,9 +235,10 @@ def _shared(model: nn.Module) -> Iterator[tuple[str, int]]:
     """The lists that hold one module with weights several times, and how often."""
     for name, module in model.named_modules():
         if isinstance(module, (nn.ModuleList, nn.Sequential)):
-            for layer, times in Counter(module._modules.values()).most_common(1):
-                if layer is not None and times > 1 and any(True for _ in layer.parameters()):
-                    yield name, times
+            layers = [m for m in module._modules.values() if m is not None and holds_weights(m)]
+            times = max(Counter(layers).values(), default=0)
+            if times > 1:
+                yield name, times
 
 
 def _biases_before_norm(

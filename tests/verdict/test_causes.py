@@ -382,6 +382,29 @@ class Settled(nn.Module):
         return self.head(torch.tanh(now + self.h(state.detach())))
 
 
+class Views(nn.Module):
+    """One network of three views, of which the last alone is trained, to foretell the others."""
+
+    def __init__(self, *first: nn.Module) -> None:
+        super().__init__()
+        self.f, self.p = nn.Sequential(*first, *mlp()), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = (self.f(view).detach() for view in (x[:, 0], x[:, 1]))
+        return self.p(self.f(x[:, 2])) - (a + b) / 2
+
+
+class Calls(nn.Module):
+    """A function as a layer."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
 class Tied(nn.Module):
     """A language model whose output has the weights of its embedding."""
 
@@ -426,6 +449,7 @@ def numpy_copy(x: Tensor) -> Tensor:
     return torch.from_numpy(x.detach().numpy().copy())
 
 
+MISSING = SEQUENCE.where(torch.rand(SEQUENCE.shape, generator=G) > 0.02, torch.nan)
 LONG = torch.randn(32, 30, 8, generator=G)
 ZEROS = torch.nn.init.zeros_
 
@@ -550,6 +574,7 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(cnn(nn.ReLU, *drop), IMAGES, mse),
             Case(Reader(partial(F.dropout, p=0.2) if faulty else lambda x: x), SEQUENCE, ce),
             Case(mlp(partial(nn.Dropout, 0.5)), X, ce),
+            Case(mlp(nn.ReLU, Calls(lambda x: x * torch.full((1, 4), 2.0))), X, ce),
         ][: 3 if faulty else None],
         "GP717": [
             Case(mlp(nn.ReLU, *sums), X, likely),
@@ -629,9 +654,10 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
         ][: 3 if faulty else None],
         "GP718": [
             *(Case(Curved(act), X[:, :2], mse) for act in kinked),
+            Case(Curved(partial(Calls, torch.abs) if faulty else nn.Tanh), X[:, :2], mse),
             Case(Curved(kinked[0], "hessian"), X[:, :2], mse),
             Case(Curved(nn.ReLU, "penalty"), X[:, :2], mse),
-        ][: 4 if faulty else None],
+        ][: 5 if faulty else None],
         "GP719": [
             *(Case(Steps(kind, detach), SEQUENCE, ce) for kind in ("cell", "joint", "apart")),
             Case(Steps("cell", numpy_copy if faulty else Tensor.clone), SEQUENCE, ce),
@@ -639,6 +665,8 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(Steps("each", Tensor.detach), SEQUENCE, ce),
             Case(Refined(), X, ce),
             *(Case(Settled(graph), X, ce) for graph in (True, False)),
+            Case(Views(), SEQUENCE, mse),
+            Case(Views(Calls(torch.nan_to_num)), MISSING, mse),
         ][: 4 if faulty else None],
         "GP713": [
             Case(normed(cnn(), nn.BatchNorm2d(8)).train(not faulty), IMAGES, ce),
@@ -854,11 +882,57 @@ def test_layers_without_an_activation_are_one_layer() -> None:
     assert told == [True] * 4 + [False] * 4 + [True]
 
 
+class Beside(nn.Module):
+    """Two layers side by side, in front of nothing."""
+
+    def __init__(self, joined: Callable[[Tensor, Tensor], Tensor], more: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.joined = nn.Linear(8, 4), nn.Linear(8, 4), joined
+        self.body = nn.Linear(8, 8) if more else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.joined(self.a(self.body(x)), self.b(self.body(x * 2)))
+
+
+@pytest.mark.parametrize("joined", [torch.add, lambda a, b: torch.cat([a, b], 1)])
+def test_layers_are_counted_in_a_row_and_not_side_by_side(
+    joined: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    for more in (False, True):
+        report = look(Case(Beside(joined, more), X, lambda o: (o - 1).square().mean()))
+        told = [f.message for f in report.findings if f.rule == "GP408"]
+        assert ["its 2 layers" in message for message in told] == [True] * more
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda h: h * (h > 0),
+        lambda h: h / (1 + (h < 0) * 9),
+        lambda h: h + (h.sign() - h).detach(),
+        lambda h: (h - h.detach()) + h.round().detach(),
+        lambda h: h @ h.T @ h,
+    ],
+)
+def test_an_activation_that_is_written_out_is_one(act: Callable[[Tensor], Tensor]) -> None:
+    case = Case(mlp(lambda: Calls(act)), X / 8, ce)
+    assert "GP408" not in {f.rule for f in look(case).findings}
+
+
+def test_layers_between_which_is_only_what_is_linear_are_one() -> None:
+    model = mlp(nn.Identity)
+    model[1], model[3] = nn.Dropout(0.2), nn.Sequential(Calls(lambda x: 2 * x), nn.BatchNorm1d(16))
+    [note] = [f for f in look(Case(model, X, ce)).findings if f.rule == "GP408"]
+    assert "its 3 layers" in note.message
+
+
 def test_a_list_with_one_layer_several_times_is_told() -> None:
     layer, act = nn.Linear(8, 8), nn.ReLU()
     of_one = nn.Sequential(layer, act, layer, act, layer, act, nn.Linear(8, 4))
-    [note] = [f for f in look(Case(of_one, X, ce)).findings if f.rule == "GP409"]
-    assert "3 times" in note.message
+    for model in (of_one, nn.Sequential(act, *of_one)):  # here the activation stands there oftener
+        [note] = [f for f in look(Case(model, X, ce)).findings if f.rule == "GP409"]
+        assert "3 times" in note.message
     assert note.severity.name == "INFO"
     apart = nn.Sequential(nn.Linear(8, 8), act, nn.Linear(8, 8), act, nn.Linear(8, 4))
     assert "GP409" not in {f.rule for f in look(Case(apart, X, ce)).findings}

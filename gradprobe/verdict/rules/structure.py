@@ -291,7 +291,8 @@ def detached_state(profile: GradientProfile, limits: Thresholds) -> Iterator[Clu
     """A state that goes from step to step without its gradient, and of which the last alone counts.
 
     `detach()`, `.data` or NumPy between all steps of a loop: what the earlier steps do is never
-    trained. Cut between batches, or every so many steps.
+    trained. Cut between batches, or every so many steps. Steps that are only to give a value, as
+    those of a rollout, belong in `torch.no_grad()`: they are not named.
     Only a second look finds it: `probe --deep`, or `check`.
     """
     if profile.further.detached:
