@@ -67,7 +67,8 @@ def _measure(subject: Subject, rows: list[Row], from_inputs: bool = True) -> Pas
                 value, leaves = _forward(subject, outputs, from_inputs)
             result = pass_of(subject.model, outputs, value, leaves)
             around = result.around._replace(kink=noted.kink)
-            if noted.made:  # samples are drawn by the gradient, each on its own
+            # Langevin sampling follows a gradient, and detaches its steps on purpose.
+            if noted.made:
                 around = around._replace(loose=())
             result = result._replace(around=around)
         return of_all_ranks(result, outputs, [subject.args, dict(subject.kwargs)])

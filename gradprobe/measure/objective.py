@@ -96,7 +96,10 @@ class _Constant(NamedTuple):
 
 
 def _constant(output: Tensor, axis: int) -> _Constant:
-    """The mean over the samples, which lie along ``axis``."""
+    """One that begins at the mean over the samples, which lie along ``axis``.
+
+    It stays what the outputs are: log-probabilities, probabilities, unit vectors, or any numbers.
+    """
     mean = output.mean(axis, keepdim=True)
     for dim in range(output.dim()):
         if dim == axis or output.shape[dim] < 2:

@@ -10,9 +10,9 @@ class LossProfile(NamedTuple):
 
     ``kind`` is the node's name, such as ``NllLoss``; ``after`` that of what stands right before it,
     a log-softmax and changes of shape aside, ``Dropout`` for all forms of it, ``Cosine`` for a
-    product of unit vectors. ``times_guess`` is the loss ÷ that of a constant
-    guess: ln(classes), ln 2, or the variance of the targets. The share ``outside`` is that of the
-    targets which no output behind ``after`` can be.
+    product of unit vectors. ``times_guess`` is the loss ÷ that of a constant guess: ln(classes),
+    ln 2, or the variance of the targets. The share ``outside`` is that of the targets which no
+    output behind ``after`` can be.
     """
 
     kind: str

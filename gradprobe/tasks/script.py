@@ -56,7 +56,7 @@ class Script:
 
 
 def _is_there(package: str) -> bool:
-    """Whether a package, or a module outside of any, can be imported from here; it is not."""
+    """Whether a package, or a module outside of any, is found from here; none is imported."""
     try:
         here = PathFinder.find_spec(package, [os.getcwd()])
         return bool(package) and (here or find_spec(package)) is not None

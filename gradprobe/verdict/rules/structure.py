@@ -56,8 +56,8 @@ def twice(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
             dim = "over another dimension than the classes" if loss.normalised else "missing"
             name = {"KlDiv": "kl_div", "CtcLoss": "ctc_loss"}.get(loss.kind, "nll_loss")
             message = f"{name} takes log-probabilities over the classes: log_softmax is {dim}"
-            other = "" if loss.kind == "CtcLoss" else ", or logits and F.cross_entropy"
-            yield Clue(message, f"F.log_softmax(x, dim={2 if not other else 1}){other}")
+            advice = "F.log_softmax(x, dim=1), or logits and F.cross_entropy"
+            yield Clue(message, "F.log_softmax(x, dim=2)" if loss.kind == "CtcLoss" else advice)
             return
 
 
