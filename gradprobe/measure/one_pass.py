@@ -97,6 +97,7 @@ def profile_of(
         inputs_same=_are_same(given),
         idle_norms=_idle_norms(model, modules),
         shared=tuple(_shared(model)),
+        tied=result.around.tied or _are_tied(modules),
     )
     result = result._replace(around=around)
     own = {row.module: parameters_of(row.module, f"{row.name}.") for row in rows}
@@ -108,6 +109,12 @@ def profile_of(
             extremes = extremes_of((id(p), p) for _, p in parameters_of(model))
         parameters = _Parameters(result.parameters, useless, uses, extremes, result.unread)
         return without_alternation(_profile(model, own, result, parameters, finite))
+
+
+def _are_tied(modules: Sequence[nn.Module]) -> bool:
+    """Whether an embedding's weight is a linear layer's as well."""
+    embeddings = {id(m.weight) for m in modules if isinstance(m, nn.Embedding)}
+    return any(isinstance(m, nn.Linear) and id(m.weight) in embeddings for m in modules)
 
 
 def _are_same(inputs: Sequence[Tensor]) -> bool:
