@@ -112,9 +112,13 @@ def profile_of(
 
 
 def _are_tied(modules: Sequence[nn.Module]) -> bool:
-    """Whether an embedding's weight is a linear layer's as well."""
-    embeddings = {id(m.weight) for m in modules if isinstance(m, nn.Embedding)}
-    return any(isinstance(m, nn.Linear) and id(m.weight) in embeddings for m in modules)
+    """Whether an embedding's weight is a linear layer's as well.
+
+    To read ``module.weight`` of a parametrised one would run its parametrisation.
+    """
+    weights = [(m, m._parameters.get("weight")) for m in modules]
+    embedding = {id(w) for m, w in weights if isinstance(m, nn.Embedding) and w is not None}
+    return any(isinstance(m, nn.Linear) and id(w) in embedding for m, w in weights)
 
 
 def _are_same(inputs: Sequence[Tensor]) -> bool:
