@@ -49,7 +49,8 @@ TORCHVISION = {
     densenet169 efficientnet_b2 wide_resnet50_2 swin_v2_t resnet152 densenet201 efficientnet_v2_s
     convnext_small""",
     128: "googlenet alexnet",
-    224: "vit_b_32 vit_b_16 maxvit_t inception_v3",
+    224: "vit_b_32 vit_b_16 maxvit_t",
+    299: "inception_v3",
 }
 # Of timm, by the side of their images; "+": the side is given to the model too.
 TIMM = {
@@ -201,7 +202,7 @@ def networks() -> Iterator[tuple[str, Callable[[], Made]]]:
         yield from (network for network in turn if network)
     yield from ((f"transformers:{kind}", partial(of_vision, kind)) for kind in VISION)
     yield from _images("timm", of_timm, TIMM, "128", "224")
-    yield from _images("torchvision", of_torchvision, TORCHVISION, 128, 224)
+    yield from _images("torchvision", of_torchvision, TORCHVISION, 128, 224, 299)
 
 
 def _images(
