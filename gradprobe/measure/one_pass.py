@@ -116,7 +116,7 @@ def _are_tied(modules: Sequence[nn.Module]) -> bool:
 
     To read ``module.weight`` of a parametrised one would run its parametrisation.
     """
-    weights = [(m, m._parameters.get("weight")) for m in modules]
+    weights = [(m, dict(m._parameters.items()).get("weight")) for m in modules]
     embedding = {id(w) for m, w in weights if isinstance(m, nn.Embedding) and w is not None}
     return any(isinstance(m, nn.Linear) and id(w) in embedding for m, w in weights)
 
