@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from itertools import islice, pairwise
+from itertools import pairwise
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradprobe.measure.again import output_of
 from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.graph import Reads
 from gradprobe.measure.passes import RowPass
+from gradprobe.measure.recorder import Recorder
 from gradprobe.measure.undisturbed import undisturbed
+from gradprobe.model.rows import Row
 from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import map_tensors, tensors_in
 
@@ -57,17 +59,16 @@ def detached(subject: Subject, names: Sequence[str]) -> tuple[str, int] | None:
 
     Nothing of one that runs without a graph: a warm-up in ``torch.no_grad()``.
     """
-    modules = {row.name: row.module for row in subject.rows if row.name in names}
-    if not modules:
+    rows = [row for row in subject.rows if row.name in names]
+    if not rows:
         return None
     with torch.inference_mode(False), torch.enable_grad(), without_reentrant():
-        usual = _read(subject, modules, 1.0)
-        for name, module in islice(modules.items(), _MODULES):
-            # alone: a larger layer in front would reach its input too
-            larger = _read(subject, {name: module}, _LARGER)[name]
-            pairs = list(zip(usual[name], larger, strict=False))[1:]
+        usual = _read(subject, rows, 1.0)
+        for row in rows[:_MODULES]:
+            larger = _read(subject, [row], _LARGER)  # alone: one in front would reach its input too
+            pairs = list(zip(usual[row.name], larger[row.name], strict=False))[1:]
             if pairs and all(not all(map(_are_equal, a, b)) for a, b in pairs):
-                return name, len(usual[name])
+                return row.name, len(usual[row.name])
     return None
 
 
@@ -76,25 +77,25 @@ def _are_equal(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a.nan_to_num(), b.nan_to_num())
 
 
-def _read(
-    subject: Subject, modules: Mapping[str, nn.Module], factor: float
-) -> dict[str, list[list[Tensor]]]:
-    """What each call of the modules reads, where they give ``factor`` times what they do."""
-    read: dict[str, list[list[Tensor]]] = {name: [] for name in modules}
-    with undisturbed(subject.model), ExitStack() as hooks:
-        for name, module in modules.items():
-
-            def note(_: nn.Module, args: object, kwargs: object, name: str = name) -> None:
-                floats = (t for t in tensors_in([args, kwargs]) if t.is_floating_point())
-                read[name].append([t.detach().clone() for t in floats])
-
-            def enlarge(_: nn.Module, args: object, output: object) -> object:
-                return map_tensors(lambda t: t * factor if t.requires_grad else t, output)
-
-            for handle in (
-                module.register_forward_pre_hook(note, with_kwargs=True),
-                module.register_forward_hook(enlarge),
-            ):
-                hooks.callback(handle.remove)
+def _read(subject: Subject, rows: Sequence[Row], factor: float) -> dict[str, list[list[Tensor]]]:
+    """What each call of the rows reads, where they give ``factor`` times what they do."""
+    with undisturbed(subject.model), _Larger(rows, factor) as larger:
         output_of(subject)
-    return read
+    return larger.read
+
+
+class _Larger(Recorder):
+    """Notes what each call reads, and makes what it gives with a graph larger."""
+
+    def __init__(self, rows: Sequence[Row], factor: float) -> None:
+        super().__init__(rows)
+        self.factor = factor
+        self.read: dict[str, list[list[Tensor]]] = {row.name: [] for row in rows}
+
+    def before(self, row: Row, args: Any, kwargs: Any) -> tuple[None, None]:
+        floats = (t for t in tensors_in([args, kwargs]) if t.is_floating_point())
+        self.read[row.name].append([t.detach().clone() for t in floats])
+        return None, None
+
+    def after(self, row: Row, note: None, output: Any) -> Any:
+        return map_tensors(lambda t: t * self.factor if t.requires_grad else t, output)
