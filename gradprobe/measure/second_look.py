@@ -27,7 +27,7 @@ from gradprobe.measure.further import Glance, further_of, glance
 from gradprobe.measure.highways import Crossings
 from gradprobe.measure.measurement import SecondLook
 from gradprobe.measure.norms import norms
-from gradprobe.measure.passes import failed
+from gradprobe.measure.passes import model_errors
 from gradprobe.measure.small_step import STEP, moved_against, parts_of
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.sharded import is_sharded
@@ -69,18 +69,15 @@ def second_look(subject: Subject, step: float = STEP, bends: bool = False) -> Se
         ModelError: a forward or backward pass raised.
     """
     weights = weights_of(subject.model)
-    with torch.inference_mode(False), torch.enable_grad(), without_reentrant():
-        try:
-            first = first_pass(subject, weights, bends)
-            further = further_of(subject, first.glance)
-            look, before, spread = first.look, first.gradients, first.spread
-            del first  # whose glance holds a gradient of every parameter
-            moved, invariant = moved_against(weights, before, step, spread)
-            # Until the backward pass is over: a checkpointed layer runs again in it.
-            with undisturbed(subject.model), standing_at(weights, moved):
-                alike = _compared(subject, {name: weights[name] for name in moved}, before)
-        except Exception as error:
-            raise failed(error) from error
+    with torch.inference_mode(False), torch.enable_grad(), without_reentrant(), model_errors():
+        first = first_pass(subject, weights, bends)
+        further = further_of(subject, first.glance)
+        look, before, spread = first.look, first.gradients, first.spread
+        del first  # whose glance holds a gradient of every parameter
+        moved, invariant = moved_against(weights, before, step, spread)
+        # Until the backward pass is over: a checkpointed layer runs again in it.
+        with undisturbed(subject.model), standing_at(weights, moved):
+            alike = _compared(subject, {name: weights[name] for name in moved}, before)
     coherence = lower_quartile(alike)
     return look._replace(coherence=coherence, invariant=invariant, further=further)
 

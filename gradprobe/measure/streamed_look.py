@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.measure.measurement import SecondLook
-from gradprobe.measure.passes import failed
+from gradprobe.measure.passes import model_errors
 from gradprobe.measure.second_look import (
     FirstPass,
     first_pass,
@@ -38,21 +38,18 @@ def streamed_look(subject: Subject, network: Streamed, step: float = STEP) -> Se
         ModelError: a forward or backward pass raised.
     """
     rows = range(len(network.rows))
-    with undisturbed(network), torch.inference_mode(False), torch.enable_grad():
-        try:
-            before = _replay(subject, network)
-            lengths, looks, spread, further = Lengths({}, {}), [], 0.0, NOTHING
-            for index in rows:
-                seen = _seen(subject, before, index)
-                looks.append(seen[0].look)
-                lengths.whole.update(seen[1].whole)
-                lengths.falls.update(seen[1].falls)
-                spread, further = seen[0].spread, seen[0].glance.further
-            shares = lengths.shares(step, spread)
-            after = _replay(subject, before.moved(partial(_move, before, shares)))
-            alike = [a for index in rows for a in _compared(before, after, index, shares)]
-        except Exception as error:
-            raise failed(error) from error
+    with undisturbed(network), torch.inference_mode(False), torch.enable_grad(), model_errors():
+        before = _replay(subject, network)
+        lengths, looks, spread, further = Lengths({}, {}), [], 0.0, NOTHING
+        for index in rows:
+            seen = _seen(subject, before, index)
+            looks.append(seen[0].look)
+            lengths.whole.update(seen[1].whole)
+            lengths.falls.update(seen[1].falls)
+            spread, further = seen[0].spread, seen[0].glance.further
+        shares = lengths.shares(step, spread)
+        after = _replay(subject, before.moved(partial(_move, before, shares)))
+        alike = [a for index in rows for a in _compared(before, after, index, shares)]
     sizes = [look.normalised for look in looks if look.normalised is not None]
     return SecondLook(
         coherence=lower_quartile(alike),

@@ -25,7 +25,7 @@ from gradprobe.measure.measurement import Measurement, NoLook, SecondLook
 from gradprobe.measure.mixing import mixing
 from gradprobe.measure.obstacles import obstacle
 from gradprobe.measure.one_pass import measure
-from gradprobe.measure.passes import failed
+from gradprobe.measure.passes import model_errors
 from gradprobe.measure.precision import precision
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.measure.ranks import agreed
@@ -215,8 +215,6 @@ def _threads() -> dict[str, int]:
 @contextmanager
 def running(subject: Subject) -> Iterator[None]:
     """Leave the model and the random state as they were; say plainly what failed."""
-    with undisturbed(subject.model), enough_threads(subject), without_reentrant(), eager():
-        try:
-            yield
-        except Exception as error:
-            raise failed(error) from error
+    threads = enough_threads(subject)
+    with undisturbed(subject.model), threads, without_reentrant(), eager(), model_errors():
+        yield
