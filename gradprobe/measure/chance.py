@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradprobe.measure.again import output_of
 from gradprobe.measure.passes import model_errors, scalar
 from gradprobe.model.repeats import holds_weights
-from gradprobe.model.seeds import derive, reseed_all
-from gradprobe.model.subject import Subject, copied_subject
-from gradprobe.model.tensors import first_tensor, fresh, map_tensors
+from gradprobe.model.seeds import derive
+from gradprobe.model.subject import Subject, copied_subject, named_parameters
+from gradprobe.model.tensors import first_tensor, map_tensors
 
 _TRIES = 8
 _FAR = 30.0  # times as large as torch draws weights: a rounding does not hide that
@@ -60,8 +61,7 @@ def not_read(subject: Subject, names: Collection[str]) -> set[str]:
     with model_errors():
         copied = copied_subject(subject)
     modules = {row.name: row.module for row in copied.rows}
-    weights = {f"{n}.{k}": p for n, m in modules.items() for k, p in m.named_parameters()}
-    weights |= dict(copied.model.named_parameters())
+    weights = named_parameters(copied)
     owned = {
         name: [weights[name]] if name in weights else list(modules[name].parameters())
         for name in names
@@ -127,9 +127,7 @@ def loss_again(subject: Subject) -> Tensor:
     Raises:
         ModelError: the model's code raised.
     """
-    reseed_all(derive(subject.seed, "forward"))
-    output = subject.model(*fresh(subject.args), **fresh(dict(subject.kwargs)))
-    return scalar(subject.loss(output))
+    return scalar(subject.loss(output_of(subject)))
 
 
 def _draw(parameters: list[nn.Parameter], seed: int, times: float = 1.0) -> None:

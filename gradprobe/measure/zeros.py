@@ -25,7 +25,7 @@ from gradprobe.model.rows import parameters_of
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.sharded import whole
 from gradprobe.model.streamed import Streamed
-from gradprobe.model.subject import Subject, copied_subject
+from gradprobe.model.subject import Subject, copied_subject, named_parameters
 
 _GAIN = 2e-3  # from here down a gain starts near zero: CaiT's are 1e-5, DeiT-III's 1e-6
 _AWAKE = 0.1  # what it soon comes to; that of CaiT with few layers
@@ -65,7 +65,7 @@ def _faint(profile: GradientProfile, subject: Subject) -> tuple[str, ...]:
         return ()
     owned = chain(profile.orphans, *(row.parameters for row in profile.rows if not row.level))
     gains = [p for p in owned if not p.is_bias and (p.gradient_norm or 0.0) > p.norm]
-    weights = _weights(subject)
+    weights = named_parameters(subject)
     return tuple(p.name for p in gains if p.name in weights and _is_faint(weights[p.name]))
 
 
@@ -93,36 +93,31 @@ def drawn_at_random(subject: Subject, names: Collection[str]) -> Iterator[None]:
         with subject.model.changed(partial(_redraw, subject, names)):
             yield
         return
-    weights = _weights(subject)
-    own = {name: weights[name].data for name in names}
-    keys = {id(weights[name]): name for name in names}
+    weights = named_parameters(subject)
+    chosen = {weights[name]: name for name in names}  # once each, also what has several names
+    own = {weight: weight.data for weight in chosen}
 
     def redraw(outline: nn.Parameter, weight: nn.Parameter) -> None:
-        if name := keys.get(id(outline)):
+        if name := chosen.get(outline):
             weight.data = _drawn(weight.data, derive(subject.seed, f"zero/{name}"))
 
     parts = parts_of(subject.model.modules())
     try:
         for part in parts:
             part.change = redraw
-        for weight in {id(weights[name]): weights[name] for name in names}.values():
+        for weight in chosen:
             redraw(weight, weight)
         yield
     finally:
         for part in parts:
             part.change = None
-        for name, value in own.items():
-            weights[name].data = value
-
-
-def _weights(subject: Subject) -> dict[str, nn.Parameter]:
-    by_row = [parameters_of(row.module, f"{row.name}.") for row in subject.rows]
-    return dict(chain(parameters_of(subject.model), *by_row))
+        for weight, value in own.items():
+            weight.data = value
 
 
 def _redraw(subject: Subject, names: Collection[str], index: int, module: nn.Module) -> None:
     named = parameters_of(module, f"{subject.rows[index].name}.")
-    for name, weight in {id(w): (name, w) for name, w in named if name in names}.values():
+    for weight, name in {weight: name for name, weight in named if name in names}.items():
         weight.data = _drawn(weight.data, derive(subject.seed, f"zero/{name}"))
 
 

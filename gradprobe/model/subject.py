@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from gradprobe.errors import InputError
 from gradprobe.model.build import Network
 from gradprobe.model.losses import loss_of
 from gradprobe.model.ranks import Ranks
-from gradprobe.model.rows import Row, find_rows
+from gradprobe.model.rows import Row, find_rows, parameters_of
 from gradprobe.model.tensors import first_tensor
 from gradprobe.spec.network import A_SPEC, Idiom
 
@@ -49,6 +50,12 @@ class Subject:
     idiom: Idiom = A_SPEC
     ranks: Ranks | None = None  # the processes that share the model
     told: Mapping[str, bool | int | float | str | None] = field(default_factory=dict)
+
+
+def named_parameters(subject: Subject) -> dict[str, nn.Parameter]:
+    """The parameters by all of their names, those of rows that the model does not hold too."""
+    by_row = [parameters_of(row.module, f"{row.name}.") for row in subject.rows]
+    return dict(chain(parameters_of(subject.model), *by_row))
 
 
 def subject_of(
