@@ -57,7 +57,7 @@ class Graph:
         with self._trying():
             self.around = Surroundings(losses=tuple(losses(loss, output)))
             self.tail = set(tail(loss.grad_fn))
-            self.behind = self.tail & _until(loss.grad_fn, output)
+            self.behind = _until(loss.grad_fn, output, self.tail)
 
     def read(self, ends: Sequence[Tensor], named: Iterable[tuple[str, nn.Parameter]]) -> None:
         """Read the part behind ``ends``, the last of them first; that of the loss comes first.
@@ -105,8 +105,7 @@ class Graph:
             self.layers += _in_a_row(node for node, _ in pairs)
         else:
             self.layers = None
-        layers = self.layers or 0
-        self.around = self.around._replace(straight=layers if layers > 1 else 0)
+        self.around = self.around._replace(straight=self.layers or 0)
 
     def _note(self, node: Node, kind: str) -> None:
         around = self.around
@@ -136,16 +135,18 @@ class Graph:
         self.around = around
 
 
-def _until(root: Node | None, output: Tensor | None) -> set[Node]:
-    """The nodes from the loss to the output, with the activation that makes it."""
+def _until(root: Node | None, output: Tensor | None, tail: set[Node]) -> set[Node]:
+    """Of the tail the nodes from the loss to the output, with the activation that makes it."""
     end = behind_shapes(output.grad_fn) if output is not None else None
     end = next_behind(end) if kind_of(end) in RANGES or kind_of(end) == "LogSoftmax" else end
-    stack, seen = [root] if root else [], {root, end}
+    within = tail - {end}
+    stack = [root] if root in within else []
+    seen = set(stack)
     while stack:
-        ahead = [n for n in nodes_behind(stack.pop()) if n not in seen]
+        ahead = [n for n in nodes_behind(stack.pop()) if n in within and n not in seen]
         seen.update(ahead)
         stack += ahead
-    return {node for node in seen if node is not None and node is not end}
+    return seen
 
 
 def _is_straight(node: Node, kind: str) -> bool:

@@ -96,7 +96,7 @@ def profile_of(
         inputs_zero=empty,
         inputs_same=_are_same(given),
         idle_norms=_idle_norms(model, modules),
-        shared=tuple(_shared(model)),
+        shared=_shared(model, modules),
         tied=result.around.tied or _are_tied(modules),
     )
     result = result._replace(around=around)
@@ -116,9 +116,11 @@ def _are_tied(modules: Sequence[nn.Module]) -> bool:
 
     To read ``module.weight`` of a parametrised one would run its parametrisation.
     """
-    weights = [(m, dict(m._parameters.items()).get("weight")) for m in modules]
-    embedding = {id(w) for m, w in weights if isinstance(m, nn.Embedding) and w is not None}
-    return any(isinstance(m, nn.Linear) and id(w) in embedding for m, w in weights)
+    embedding, linear = (
+        {id(m._parameters.get("weight")) for m in modules if isinstance(m, kind)} - {id(None)}
+        for kind in (nn.Embedding, nn.Linear)
+    )
+    return not embedding.isdisjoint(linear)
 
 
 def _are_same(inputs: Sequence[Tensor]) -> bool:
@@ -242,14 +244,17 @@ def _idle_norms(model: nn.Module, modules: list[nn.Module]) -> tuple[str, ...]:
     return tuple(name for name, m in model.named_modules() if m in idlers) if idlers else ()
 
 
-def _shared(model: nn.Module) -> Iterator[tuple[str, int]]:
+def _shared(model: nn.Module, modules: list[nn.Module]) -> tuple[tuple[str, int], ...]:
     """The lists that hold one module with weights several times, and how often."""
-    for name, module in model.named_modules():
-        if isinstance(module, (nn.ModuleList, nn.Sequential)):
-            layers = [m for m in module._modules.values() if m is not None and holds_weights(m)]
-            times = max(Counter(layers).values(), default=0)
-            if times > 1:
-                yield name, times
+    lists = [m for m in modules if isinstance(m, (nn.ModuleList, nn.Sequential))]
+    times = {m: most for m in lists if (most := _most_often(m)) > 1}
+    return tuple((n, times[m]) for n, m in model.named_modules() if m in times) if times else ()
+
+
+def _most_often(holder: nn.Module) -> int:
+    """How often it holds the module with weights that it holds most often."""
+    counts = Counter(m for m in holder._modules.values() if m is not None)
+    return max((n for m, n in counts.items() if n > 1 and holds_weights(m)), default=1)
 
 
 def _biases_before_norm(
