@@ -66,11 +66,9 @@ def _measure(subject: Subject, rows: list[Row], from_inputs: bool = True) -> Pas
             with derivatives() as noted:
                 value, leaves = _forward(subject, outputs, from_inputs)
             result = pass_of(subject.model, outputs, value, leaves)
-            around = result.around._replace(kink=noted.kink)
             # Langevin sampling follows a gradient, and detaches its steps on purpose.
-            if noted.made:
-                around = around._replace(loose=())
-            result = result._replace(around=around)
+            loops = () if noted.made else result.around.loose
+            result = result._replace(around=result.around._replace(kink=noted.kink, loose=loops))
         return of_all_ranks(result, outputs, [subject.args, dict(subject.kwargs)])
 
 

@@ -110,7 +110,8 @@ def _are_cosines(node: Node) -> bool:
     sides = [(saved(node, "self"), 1), (saved(node, "mat2"), 0)]
     if any(is_weight(n) for n in nodes_behind(node)):
         return False
-    lengths = [x.float().norm(dim=dim) for x, dim in sides if x is not None]
+    real = [(x, dim) for x, dim in sides if x is not None and x.is_floating_point()]
+    lengths = [x.float().norm(dim=dim) for x, dim in real]
     return len(lengths) == 2 and all(bool(((n - 1).abs() < _UNIT).all()) for n in lengths)
 
 

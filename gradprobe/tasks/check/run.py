@@ -108,8 +108,7 @@ def hold(
         selected = [d for d in compared if d.rule in _ALWAYS or selection.holds(BY_CODE[d.rule])]
         outcomes.append(_ended(replace(outcome, diagnostics=tuple(selected))))
     first = result.part is None or result.part.number == 1
-    lost = baselines.gone(baseline, file) if file and first else ()
-    if file and lost:
+    if file and first and (lost := baselines.gone(baseline, file)):
         outcomes.append(_ended(Outcome(file, lost)))
     outcomes.sort(key=lambda outcome: outcome.path)
     return replace(result, outcomes=tuple(outcomes))

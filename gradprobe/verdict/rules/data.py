@@ -130,7 +130,8 @@ def far_off(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         yield Clue(message, advice, None, rms, _LARGE)
         return
     above = [pair for pair in zip(ratios, bars, strict=True) if pair[0] > pair[1]]
-    for ratio, bar in sorted(above, reverse=True)[:1]:
+    if above:
+        ratio, bar = max(above)
         blamed = _TOO_LARGE if bar == _TIED else ""
         message = f"the loss starts at {number(ratio)} times that of a constant guess{blamed}"
         yield Clue(message, _smaller(profile, bar == _TIED), None, ratio, bar)
