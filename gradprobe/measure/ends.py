@@ -19,12 +19,13 @@ from gradprobe.measure.graph import (
     is_linear,
     is_weight,
     kind_of,
+    left_by_dropout,
     next_behind,
     saved,
     signed,
     weight_behind,
 )
-from gradprobe.measure.losses import RANGES, left_by_dropout, losses, tail
+from gradprobe.measure.losses import RANGES, losses, tail
 from gradprobe.measure.norms import shares_near
 from gradprobe.measure.states import Loops
 from gradprobe.measure.surroundings import UNKNOWN, Surroundings

@@ -14,6 +14,7 @@ from gradprobe.model.tensors import nodes_behind
 DATA = -1  # stands for the inputs among the calls that feed another
 _MOST = 16  # of the calls that feed one: the last
 _MANY = 300_000  # nodes: no larger graph is read
+_ROWS = 256  # of a dropout's factors that are looked at
 
 
 class Call(NamedTuple):
@@ -207,3 +208,24 @@ def is_linear(node: Node) -> bool:
     """Whether it multiplies by a transposed parameter, as ``nn.Linear`` does."""
     behind = nodes_behind(node)
     return len(behind) > 1 and kind_of(behind[-1]) == "T" and is_weight(behind[-1])
+
+
+def left_by_dropout(node: Node, kind: str) -> tuple[float, int] | None:
+    """How many units a dropout leaves of a sample, or of a token, on average, and of how many.
+
+    Its factors are 0, or 1 ÷ the share that is kept. One factor for a whole sample drops its path
+    through a branch, as stochastic depth does, and no units.
+    """
+    sides = [n for n, _ in node.next_functions]
+    constant = len(sides) == 2 and sides[0] is not None and sides[1] is None
+    factors = saved(node, "other") if kind == "Mul" and constant else saved(node, "result1")
+    if factors is None or factors.dim() < 2:
+        return None
+    rows = (factors.flatten(0, -2) if factors.dim() == 3 else factors.flatten(1))[:_ROWS]
+    if rows.shape[1] < 2:
+        return None
+    most = rows.max() if rows.numel() else 0
+    if (kind == "Mul" and not most > 1) or not bool(((rows == 0) | (rows == most)).all()):
+        return None
+    left = float((rows != 0).double().sum(1).mean())
+    return (left, rows.shape[1]) if left < rows.shape[1] else None  # all of them: a scale

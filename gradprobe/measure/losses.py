@@ -10,11 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from gradprobe.measure.graph import behind_shapes, is_weight, kind_of, next_behind, saved, signed
+from gradprobe.measure.graph import (
+    behind_shapes,
+    is_weight,
+    kind_of,
+    left_by_dropout,
+    next_behind,
+    saved,
+    signed,
+)
 from gradprobe.measure.surroundings import LossProfile
 from gradprobe.model.tensors import nodes_behind
 
-_ROWS = 256  # of a dropout's factors that are looked at
 _UNIT = 1e-3  # how far from 1 the length of a unit vector may be
 _NO_SUM = 0.1  # the logarithm of a sum of probabilities, which should be 0
 
@@ -113,27 +120,6 @@ def _are_cosines(node: Node) -> bool:
     real = [(x, dim) for x, dim in sides if x is not None and x.is_floating_point()]
     lengths = [x.float().norm(dim=dim) for x, dim in real]
     return len(lengths) == 2 and all(bool(((n - 1).abs() < _UNIT).all()) for n in lengths)
-
-
-def left_by_dropout(node: Node, kind: str) -> tuple[float, int] | None:
-    """How many units a dropout leaves of a sample, or of a token, on average, and of how many.
-
-    Its factors are 0, or 1 ÷ the share that is kept. One factor for a whole sample drops its path
-    through a branch, as stochastic depth does, and no units.
-    """
-    sides = [n for n, _ in node.next_functions]
-    constant = len(sides) == 2 and sides[0] is not None and sides[1] is None
-    factors = saved(node, "other") if kind == "Mul" and constant else saved(node, "result1")
-    if factors is None or factors.dim() < 2:
-        return None
-    rows = (factors.flatten(0, -2) if factors.dim() == 3 else factors.flatten(1))[:_ROWS]
-    if rows.shape[1] < 2:
-        return None
-    most = rows.max() if rows.numel() else 0
-    if (kind == "Mul" and not most > 1) or not bool(((rows == 0) | (rows == most)).all()):
-        return None
-    left = float((rows != 0).double().sum(1).mean())
-    return (left, rows.shape[1]) if left < rows.shape[1] else None  # all of them: a scale
 
 
 def _is_divergence(node: Node, before: Node) -> bool:
