@@ -297,6 +297,13 @@ NETWORKS: dict[str, Callable[[bool], Network]] = {
     "the training loss is noisy and stays far above that of eval mode": lambda bad: Network(
         mlp(2, nn.Tanh, *last(bad, nn.Dropout(0.5))), X, ce
     ),
+    "a VAE puts out the mean image, whatever goes in": lambda bad: Network(
+        mlp(2, nn.Tanh),
+        X,
+        lambda o: (
+            F.mse_loss(o, TARGETS) + (o.exp() - 1 - o).sum(1).sum() / (1 if bad else o.numel())
+        ),
+    ),
     "some classes are never predicted": lambda bad: Network(
         mlp(2, nn.Tanh, *last(bad, nn.ReLU())), X, ce
     ),

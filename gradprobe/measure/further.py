@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from gradprobe.measure.norms import norms
 from gradprobe.measure.passes import edge_of, scalar
 from gradprobe.measure.states import Loops
 from gradprobe.measure.surroundings import NOTHING, Further, StateProfile
+from gradprobe.measure.terms import times_compared
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.seeds import derive
 from gradprobe.model.subject import Subject
@@ -64,6 +66,10 @@ def _glance(subject: Subject, output: Any, bends: bool) -> Glance:
         idle, columns = _idle_columns(main, subject.seed)
         alike = _alike(subject, output, main) if subject.own_loss else None
         further = Further(idle=tuple(idle), columns=columns, alike=alike)
+    if subject.own_loss:
+        with suppress(Exception):  # a loss that cannot be asked twice
+            loss = scalar(subject.loss(output))
+            further = further._replace(added=times_compared(loss, list(parameters.values())))
     gradient = _gradient(subject, output, parameters, keep=True) if bends else {}
     names = [weights[key] for key in _loops(output).weights() if key in weights]
     return Glance(further, gradient, names)

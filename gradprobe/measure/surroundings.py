@@ -85,6 +85,8 @@ class Further(NamedTuple):
     state: StateProfile | None = None  # with the weights of loops half as large again
     # The module whose calls each read what the call before gave, without its gradient; their number
     detached: tuple[str, int] | None = None
+    # Of the loss, ‖gradient of what is added‖ ÷ ‖that of the comparison with a target‖
+    added: float | None = None
 
 
 UNKNOWN = Surroundings()

@@ -147,6 +147,7 @@ FAULTS: dict[str, tuple[GradientProfile, dict[str, object]]] = {
     ),
     "GP611": (around(losses=(LossProfile("CrossEntropy", "Cosine", True, least=2.7),)), {}),
     "GP612": (around(losses=(LossProfile("CrossEntropy", "Dropout", True),)), {}),
+    "GP613": (looked_twice(added=3e3), {}),
     "GP601": (around(inputs_zero=True), {}),
     "GP602": (around(input_rms=114.0, input_spread=1961.0), {}),
     "GP603": (around(flat=0.93, flat_kind="Tanh"), {}),

@@ -481,6 +481,7 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
     drop = [nn.Dropout(0.5)] if faulty else []
     words = torch.arange(192).reshape(32, 6) % 40
     share = 0.95 if faulty else 0.5
+    added = 1e3 if faulty else 1e-2
 
     def bce(output: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(output, label)
@@ -576,6 +577,11 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(mlp(partial(nn.Dropout, 0.5)), X, ce),
             Case(mlp(nn.ReLU, Calls(lambda x: x * torch.full((1, 4), 2.0))), X, ce),
         ][: 3 if faulty else None],
+        "GP613": [
+            Case(mlp(), X, lambda o: mse(o) + added * o.square().sum()),
+            Case(cnn(), IMAGES, lambda o: (ce(o) + added * o.exp().sum(1).mean()) / 2),
+            Case(Reader(), SEQUENCE, lambda o: mse(o) + added * (o - TARGETS).square().mean()),
+        ][: 2 if faulty else None],
         "GP717": [
             Case(mlp(nn.ReLU, *sums), X, likely),
             Case(cnn(nn.ReLU, *sums), IMAGES, likely),

@@ -27,6 +27,7 @@ _FLOOR = 0.2  # a cross entropy that cannot fall below; 0.13 of two classes
 _LOST = 0.1  # share of the gradient's entries below float16's smallest number
 _HALF = 1e-6  # RMS of a gradient's elements: from here down float16 has one digit or none
 _TOLD = 0.9  # share of the samples' gradients in common: sound losses 0.68 at most
+_DROWNED = 30.0  # times the gradient of the comparison; sound 0.5 at most, faulty 413 and 3,340
 _MIXED = 1e-4  # share of a sample's gradient at other samples; sound 0 but for rounding
 
 
@@ -238,6 +239,21 @@ def dropped_output(profile: GradientProfile, limits: Thresholds) -> Iterator[Clu
         yield Clue(message, "take it away, or put it in front of the last layer", profile.ran[-1])
 
 
+def drowned(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A term of the loss has nearly all of its gradient, and it is not the one with the target.
+
+    A sum over all elements beside a mean, as a KL divergence beside a mean squared error, or a
+    penalty with a large weight: the steps lower that, and the target is learnt last or never.
+    Only a second look with your own loss finds it: `probe --deep`, or `check`.
+    """
+    added = profile.further.added
+    if added is not None and added > _DROWNED:
+        message = "a term of the loss drowns the comparison with the target: "
+        message += f"its gradient is {number(added)} times as large"
+        advice = f"multiply it by {1 / added:.1g}, or make both sums over the same elements"
+        yield Clue(message, advice, None, added, _DROWNED)
+
+
 _WEAK = Verdict.WEAK
 
 RULES = (
@@ -253,4 +269,5 @@ RULES = (
     Rule("GP609", "step-too-large", Severity.WARNING, step_too_large, _WEAK),
     Rule("GP611", "bounded-logits", Severity.WARNING, bounded_logits, _WEAK),
     Rule("GP612", "dropped-output", Severity.WARNING, dropped_output, _WEAK),
+    Rule("GP613", "drowned", Severity.WARNING, drowned, _WEAK),
 )
