@@ -234,6 +234,29 @@ def test_a_scaled_loss_is_shown_without_its_scale() -> None:
     assert step.measurement.config["dtype"] == "bfloat16"
 
 
+def test_a_scaled_loss_takes_nothing_from_the_first_row_s_size() -> None:
+    def train(scale: float) -> Train:
+        def run() -> None:
+            model = stack().eval()
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            scaler = torch.amp.GradScaler("cpu", init_scale=scale, enabled=scale != 1)
+            x, y = batch()
+            scaler.scale((model(x) - y).square().mean()).backward()
+            scaler.step(optimizer)
+
+        return run
+
+    profiles = [
+        step.measurement.profile
+        for scale in (1.0, 1024.0)
+        for step in watched(train(scale))
+        if step.measurement
+    ]
+    sizes = [profile.rows[0].weighted_rms for profile in profiles]
+    assert sizes[1] == pytest.approx(sizes[0], rel=1e-5)
+    assert profiles[1].growth == pytest.approx(profiles[0].growth, rel=1e-5)
+
+
 def test_deep_takes_the_second_look_at_the_same_call() -> None:
     def train() -> None:
         model = stack().eval()

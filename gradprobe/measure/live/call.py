@@ -154,10 +154,7 @@ def _divided(result: Pass, scale: float) -> Pass:
     def less(value: float | None) -> float | None:
         return None if value is None else value / scale
 
-    rows = [
-        row._replace(gradient_norm=less(row.gradient_norm), weighted_rms=less(row.weighted_rms))
-        for row in result.rows
-    ]
+    rows = [row._replace(gradient_norm=less(row.gradient_norm)) for row in result.rows]
     around = result.around._replace(output_norm=less(result.around.output_norm))
     parameters = {key: (own, less(norm)) for key, (own, norm) in result.parameters.items()}
     return result._replace(
