@@ -110,7 +110,7 @@ def _is_of_a_graph(node: Node, size: int) -> bool:
 def _elsewhere(gradients: list[Tensor], size: int) -> float | None:
     squares = torch.zeros(size, dtype=torch.float64)
     for gradient in gradients:
-        squares += gradient.detach().double().flatten(1).square().sum(1).cpu()
+        squares += gradient.detach().double().reshape(size, -1).square().sum(1).cpu()
     total = float(squares.sum())
     own = float(squares[size // 2])
     return ((total - own) / total) ** 0.5 if total > 0 else None

@@ -271,6 +271,26 @@ def test_nodes_with_an_adjacency_matrix_are_no_samples() -> None:
     assert not [f for f in report.findings if f.rule == "GP608"]
 
 
+class Timed(nn.Module):
+    """Each sample has a number of its own beside it, as in a diffusion model."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.dim, self.layers = dim, nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = x + time[:, None] * layer(x).softmax(self.dim)
+        return x
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_samples_mix_also_where_each_has_a_number_of_its_own(dim: int) -> None:
+    report = gradprobe.probe(Timed(dim), (batch(12, 8), batch(12)), deep=True)
+    assert ("GP608" in [f.rule for f in report.findings]) == (dim == 0)
+
+
 class Conditioned(nn.Module):
     """Zero-initialised branches hide what they are conditioned by, and a zero head hides them."""
 
