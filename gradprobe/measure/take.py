@@ -215,6 +215,12 @@ def _threads() -> dict[str, int]:
 @contextmanager
 def running(subject: Subject) -> Iterator[None]:
     """Leave the model and the random state as they were; say plainly what failed."""
-    threads = enough_threads(subject)
-    with undisturbed(subject.model), threads, without_reentrant(), eager(), model_errors():
+    with (
+        undisturbed(subject.model),
+        enough_threads(subject),
+        without_reentrant(),
+        eager(),
+        model_errors(),
+        torch.inference_mode(False),
+    ):
         yield

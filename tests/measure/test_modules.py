@@ -14,8 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 import gradprobe
 from gradprobe.measure.blocks.chain import recorded
+from gradprobe.measure.blocks.jacobian import jacobians
 from gradprobe.measure.profile import RowStatus
-from gradprobe.measure.take import take_paths
+from gradprobe.measure.take import running, take_block, take_paths
 from gradprobe.model.build import build
 from gradprobe.model.make import module_subject
 from gradprobe.model.rows import find_rows
@@ -392,6 +393,50 @@ def test_the_highway_tells_a_resnet_from_a_vgg() -> None:
         ]
         assert len(rows) >= 3
         assert all(low < row.jacobian.highway.value < high for row in rows)
+
+
+class Detached(nn.Module):
+    """Two rows whose output has the shape of what they read, and no gradient for it."""
+
+    class Angles(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.angles = nn.Parameter(torch.linspace(0, 1, width))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.angles.expand_as(x)
+
+    class Stop(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.detach()
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(width, width), nn.Linear(width, 2)
+        self.angles, self.stop = self.Angles(width), self.Stop()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        y: Tensor = self.last(h + self.angles(h) + self.stop(h))
+        return y
+
+
+@pytest.mark.parametrize("width", [4, 80])
+def test_a_row_that_passes_no_gradient_to_its_input_has_a_jacobian_of_zero(width: int) -> None:
+    subject = module_subject(Detached(width), torch.randn(3, width))
+    with running(subject):
+        blocks = jacobians(subject)
+    assert {tuple(blocks[name].gain) for name in ("angles", "stop")} == {(0.0, 0.0)}
+    assert blocks["first"].gain.value > 0
+    assert take_block(subject, "angles").total == 0
+
+
+@pytest.mark.parametrize("option", ["blocks", "precision"])
+def test_what_takes_passes_of_its_own_does_so_under_inference_mode_too(option: str) -> None:
+    model, x = Detached(4), torch.randn(3, 4)
+    expected = gradprobe.probe(model, x, **{option: True}).profile  # type: ignore[arg-type]
+    with torch.inference_mode():
+        assert gradprobe.probe(model, x, **{option: True}).profile == expected  # type: ignore[arg-type]
 
 
 def test_recording_leaves_inputs_and_hooks_alone() -> None:

@@ -107,6 +107,14 @@ def as_leaf(x: Tensor) -> Tensor:
     return x.detach().clone().requires_grad_(x.is_floating_point())
 
 
+def pulled(out: Tensor, leaf: Tensor, v: Tensor) -> Tensor:
+    """Jᵀv with J = ∂out/∂leaf, whose graph stays; zero where no path leads there."""
+    if not out.requires_grad:
+        return torch.zeros_like(leaf)
+    (back,) = torch.autograd.grad(out, leaf, v, retain_graph=True, allow_unused=True)
+    return torch.zeros_like(leaf) if back is None else back
+
+
 def recorded(subject: Subject, square: bool = True) -> list[Call]:
     """Each call of a row whose output has its input's shape, in order, from one forward pass.
 

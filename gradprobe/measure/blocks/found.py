@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from gradprobe.errors import InputError
-from gradprobe.measure.blocks.chain import Call, Element, as_leaf, recorded
+from gradprobe.measure.blocks.chain import Call, Element, as_leaf, pulled, recorded
 from gradprobe.measure.blocks.jacobian import Parts, jacobian, profile_of
 from gradprobe.measure.blocks.profile import BlockProfile, BranchLayer
 from gradprobe.measure.norms import activation_stats
@@ -63,8 +63,7 @@ def has_skip(element: Element, x: Tensor, seed: int) -> bool:
         out = element.run(leaf.clone(), seed)
     for _ in range(TRACES):
         v = (torch.randint(2, x.shape, generator=generator) * 2 - 1).to(x)
-        (back,) = torch.autograd.grad(out, leaf, v, retain_graph=True, allow_unused=True)
-        traces.append(0.0 if back is None else float((v * back).double().mean()))
+        traces.append(float((v * pulled(out, leaf, v)).double().mean()))
     return abs(sum(traces) / TRACES - 1) < RESIDUAL
 
 
@@ -125,9 +124,8 @@ class _Outputs(Recorder):
 
 def _parts(element: Element, leaf: Tensor, y: Tensor, arriving: Tensor, residual: bool) -> Parts:
     with torch.enable_grad():
-        (total,) = torch.autograd.grad(y, leaf, arriving, retain_graph=True)
         branch = y - leaf if residual else y
-        (through_branch,) = torch.autograd.grad(branch, leaf, arriving, retain_graph=True)
+    total, through_branch = pulled(y, leaf, arriving), pulled(branch, leaf, arriving)
     skip = leaf if residual else torch.zeros_like(y)
     through_skip = arriving if residual else torch.zeros_like(total)
     assert element.call is not None

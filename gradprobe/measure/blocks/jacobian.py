@@ -18,6 +18,7 @@ from gradprobe.measure.blocks.chain import (
     Element,
     as_leaf,
     elements_of,
+    pulled,
     recorded,
     rows_of,
     trace,
@@ -81,12 +82,12 @@ def jacobian(element: Element, x: Tensor, seed: int) -> JacobianProfile:
     coupled = any(_is_coupled(module) for module in element.module.modules())
     stackable = element.call is None or element.call.alone
     if features <= EXACT_FEATURES and stackable and not coupled:
-        pulled = _basis_pullbacks(element, x, seed)  # (features, batch, features): e_iᵀJ
-        diagonal = torch.diagonal(pulled, dim1=0, dim2=2)
-        eye = torch.eye(features, dtype=pulled.dtype, device=pulled.device)[:, None, :]
+        rows = _basis_pullbacks(element, x, seed)  # (features, batch, features): e_iᵀJ
+        diagonal = torch.diagonal(rows, dim1=0, dim2=2)
+        eye = torch.eye(features, dtype=rows.dtype, device=rows.device)[:, None, :]
         highway = float(diagonal.mean())
-        gain = float(pulled.square().sum((0, 2)).mean() / features)
-        branch = float((pulled - scale * eye).square().sum((0, 2)).mean() / features)
+        gain = float(rows.square().sum((0, 2)).mean() / features)
+        branch = float((rows - scale * eye).square().sum((0, 2)).mean() / features)
         return JacobianProfile(*map(Estimate, (highway, math.sqrt(branch), math.sqrt(gain))))
     generator = torch.Generator().manual_seed(derive(seed, f"jacobian/{element.name}"))
     leaf = as_leaf(x)
@@ -96,8 +97,7 @@ def jacobian(element: Element, x: Tensor, seed: int) -> JacobianProfile:
     for _ in range(PROBES):
         signs = torch.randint(2, x.shape, generator=generator) * 2 - 1
         v = signs.to(x)
-        (back,) = torch.autograd.grad(out, leaf, v, retain_graph=True)
-        back, v = back.double(), v.double()
+        back, v = pulled(out, leaf, v).double(), v.double()
         parts = (v * back, (back - scale * v).square(), back.square())
         samples.append(torch.stack([part.flatten(1).mean(1) for part in parts]))
     highway_, branch_, gain_ = _estimates(torch.stack(samples), coupled)
@@ -115,18 +115,17 @@ def _basis_pullbacks(element: Element, x: Tensor, seed: int) -> Tensor:
     """Row i of each sample's Jacobian for all i, from copies of the batch run side by side."""
     batch, features = x.shape[0], x[0].numel()
     at_once = max(1, min(features, _TILED_ELEMENTS // max(1, x.numel())))
-    pulled = []
+    pullbacks = []
     for start in range(0, features, at_once):
         count = min(at_once, features - start)
         leaf = as_leaf(x.repeat(count, *[1] * (x.dim() - 1)))
-        with torch.enable_grad():
-            out = element.run(leaf.clone(), seed)
         v = torch.zeros(count, batch, features, dtype=x.dtype, device=x.device)
         for i in range(count):
             v[i, :, start + i] = 1
-        (back,) = torch.autograd.grad(out, leaf, v.view(out.shape))
-        pulled.append(back.reshape(count, batch, features).double())
-    return torch.cat(pulled)
+        with torch.enable_grad():
+            back = pulled(element.run(leaf.clone(), seed), leaf, v.view(leaf.shape))
+        pullbacks.append(back.reshape(count, batch, features).double())
+    return torch.cat(pullbacks)
 
 
 def _estimates(samples: Tensor, coupled: bool) -> list[Estimate]:
