@@ -184,7 +184,8 @@ def of_vision(kind: str) -> Made:
     if getattr(own, "image_size", None) is not None and side == 64:
         options["image_size"] = side
     if isinstance(getattr(own, "hidden_size", None), int) and hasattr(own, "num_hidden_layers"):
-        options |= {k: v for k, v in SMALL.items() if k != "vocab_size" and hasattr(own, k)}
+        sizes = {k: v for k, v in SMALL.items() if isinstance(getattr(own, k, None), int)}
+        options |= {k: v for k, v in sizes.items() if k != "vocab_size"}
     model = AutoModel.from_config(AutoConfig.for_model(kind, **options))
     return model, {"pixel_values": torch.randn(BATCH, 3, side, side)}
 
