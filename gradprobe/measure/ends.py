@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeGuard
 
+import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
@@ -292,6 +293,8 @@ def _with_softmax(around: Surroundings, node: Node, behind: bool) -> Surrounding
 def of_input(around: Surroundings, module: nn.Module, x: Tensor) -> Surroundings:
     """What the first module with weights reads, where that is data and no norm's business."""
     if "Norm" in type(module).__name__ or not x.numel() or _follows_from_weights(x):
+        return around
+    if x.layout is not torch.strided:  # which features are 0 everywhere does not say their size
         return around
     x = x.detach().double()
     rms = float(x.square().mean().sqrt())

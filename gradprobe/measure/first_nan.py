@@ -27,7 +27,7 @@ from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.streamed import Streamed
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import tensors_in, walk
+from gradprobe.model.tensors import stored, tensors_in, walk
 from gradprobe.numbers import all_finite
 
 _OWN = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -134,11 +134,11 @@ def _makes_it(func: Any, result: Any, given: Any) -> bool:
 
 def _all_finite(values: Any) -> bool:
     tensors = (t for t in tensors_in(values) if t.is_floating_point())
-    return all(bool(torch.isfinite(t).all()) for t in tensors)
+    return all(bool(torch.isfinite(stored(t)).all()) for t in tensors)
 
 
 def _has_nan(values: Any) -> bool:
-    return any(bool(t.isnan().any()) for t in tensors_in(values) if t.is_floating_point())
+    return any(bool(stored(t).isnan().any()) for t in tensors_in(values) if t.is_floating_point())
 
 
 @contextmanager

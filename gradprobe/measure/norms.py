@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.model.sharded import is_sharded, of_all_parts, part_of, spread_of, whole
-from gradprobe.model.tensors import real
+from gradprobe.model.tensors import real, stored
 
 # Where a norm can be trusted, and the scale that brings what lies outside into it. In float32,
 # below 1e-13 squares of elements that count fall under 1.2e-38 and are lost; above 1e18 they pass
@@ -158,8 +158,7 @@ def _factor(value: float, dtype: torch.dtype) -> float:
 
 def _norm(tensor: Tensor) -> float:
     """The norm of one tensor, in short float32 sums that add up in float64."""
-    dense = tensor.coalesce().values() if tensor.is_sparse else tensor
-    flat = _wide(dense.reshape(-1))
+    flat = _wide(stored(tensor).reshape(-1))
     value = _chunked(flat)
     low, high = _SAFE[flat.dtype]
     if low < value < high or not flat.numel():

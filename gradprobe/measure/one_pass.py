@@ -34,7 +34,7 @@ from gradprobe.model.rows import Row, leaves_of, modules_of, parameters_of, with
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.streamed import Streamed
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import tensors_in
+from gradprobe.model.tensors import stored, tensors_in
 from gradprobe.numbers import all_finite
 
 _NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
@@ -89,8 +89,8 @@ def profile_of(
         inputs: the tensors that the model was called with.
     """
     given = [t for t in inputs if t.is_floating_point()]
-    finite = all(bool(torch.isfinite(t).all()) for t in given)
-    empty = bool(given) and not any(bool(t.any()) for t in given)
+    finite = all(bool(torch.isfinite(stored(t)).all()) for t in given)
+    empty = bool(given) and not any(bool(stored(t).any()) for t in given)
     modules = modules_of(model)
     around = result.around._replace(
         inputs_zero=empty,

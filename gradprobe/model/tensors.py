@@ -114,6 +114,13 @@ def beside(main: Any, output: Any) -> list[Tensor]:
     return [t for node, t in nodes if node is not None and node not in behind]
 
 
+def stored(tensor: Tensor) -> Tensor:
+    """``tensor`` itself; of a sparse one, the numbers that are there."""
+    if tensor.layout is torch.strided:
+        return tensor
+    return tensor.coalesce().values() if tensor.is_sparse else tensor.values()
+
+
 def real(values: Tensor) -> Tensor:
     """``values`` itself; of complex ones, a view with real and imaginary parts at its end."""
     return torch.view_as_real(values) if values.is_complex() else values

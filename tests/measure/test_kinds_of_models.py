@@ -302,3 +302,35 @@ def test_a_small_embedding_in_front_of_a_norm_does_not_explode(size: float) -> N
     report = gradprobe.probe(Net(), torch.randint(20, (4, 5)))
     assert report.verdict is gradprobe.Verdict.HEALTHY
     assert report.reach == pytest.approx(1 / size, rel=9)
+
+
+class Convolution(nn.Module):
+    """A graph's: each layer sees the neighbours, of which the first input tells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, neighbours: Tensor, nodes: Tensor) -> Tensor:
+        for layer in self.layers:
+            nodes = torch.tanh(neighbours @ layer(nodes))
+        return nodes
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CS")
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+def test_inputs_may_be_sparse(layout: torch.layout) -> None:
+    nodes, neighbours = torch.randn(6, 4), torch.randn(6, 6).relu()
+    expected, report = (
+        gradprobe.probe(Convolution(), (x, nodes), deep=True)
+        for x in (neighbours, neighbours.to_sparse(layout=layout))
+    )
+    norms, dense = ([row.gradient_norm for row in r.rows] for r in (report, expected))
+    assert norms == pytest.approx(dense)
+    assert report.training
+    assert report.training.probability
+    hole = neighbours.clone()
+    hole[0, 0] = math.nan
+    broken = gradprobe.probe(Convolution(), (hole.to_sparse(layout=layout), nodes))
+    assert "the input holds NaN or infinity" in str(broken)
