@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradprobe.measure.measurement import Cure
-from gradprobe.measure.undisturbed import undisturbed
+from gradprobe.measure.undisturbed import alone, undisturbed
 from gradprobe.model.rows import leaves_of
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject, copied_subject
@@ -31,7 +31,7 @@ def cured(subject: Subject, cure: Cure) -> Subject | None:
     way = _WAYS.get(cure.kind)
     if way is None:
         return None
-    with undisturbed(subject.model), torch.inference_mode(False), torch.no_grad():
+    with alone(subject), undisturbed(subject.model), torch.inference_mode(False), torch.no_grad():
         reseed_all(derive(subject.seed, "cure"))
         copy = copied_subject(subject)
         return way(copy, cure)

@@ -19,13 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.measure.checkpoints import without_reentrant
-from gradprobe.measure.eager import eager
 from gradprobe.measure.measurement import LEARNED, STEPS, Course, Outcome, Trial
 from gradprobe.measure.objective import Objective, Samples, objective, of_constant, time_first
 from gradprobe.measure.optimizers import OPTIMIZERS, gradients_of
 from gradprobe.measure.passes import failed, scalar
 from gradprobe.measure.progress import Step, tell
-from gradprobe.measure.undisturbed import enough_threads, undisturbed
+from gradprobe.measure.undisturbed import alone, undisturbed
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import fresh, map_tensors, tensors_in
@@ -74,7 +73,7 @@ def overfit(subject: Subject, seconds: float | None = None) -> Trial:
     deadline = math.inf if seconds is None else time.monotonic() + seconds
     subject = _cut(subject)
     own = {p: p.data for p in weights}
-    with undisturbed(model), enough_threads(subject), _training(own), eager():
+    with alone(subject), undisturbed(model), _training(own):
         try:
             samples = Samples.of(subject)
             baseline = _baseline(subject, samples) if subject.own_loss else None

@@ -18,7 +18,6 @@ from gradprobe.measure.blocks.positions import measure_positions
 from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
 from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.detached import detached
-from gradprobe.measure.eager import eager
 from gradprobe.measure.first_nan import with_first_nan
 from gradprobe.measure.further import further_alone
 from gradprobe.measure.measurement import Measurement, NoLook, SecondLook
@@ -32,7 +31,7 @@ from gradprobe.measure.ranks import agreed
 from gradprobe.measure.second_look import immovable, second_look
 from gradprobe.measure.streamed_look import streamed_look
 from gradprobe.measure.surroundings import Further
-from gradprobe.measure.undisturbed import enough_threads, undisturbed
+from gradprobe.measure.undisturbed import alone, undisturbed
 from gradprobe.measure.zeros import drawn_at_random, hiding, with_still_zero
 from gradprobe.model.build import Network
 from gradprobe.model.streamed import Streamed
@@ -58,7 +57,7 @@ def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None
     if options.lr is not None and subject.told.get("loss") == "projection":
         hint = "--loss cross_entropy, mse, or a function of your own"
         raise InputError("--lr: the projection is linear, so no step is too large", hint=hint)
-    with enough_threads(subject), eager():
+    with alone(subject):
         profile = _profile(subject, options)
         with ExitStack() as drawn:
             while hidden := hiding(profile, subject):
@@ -216,10 +215,9 @@ def _threads() -> dict[str, int]:
 def running(subject: Subject) -> Iterator[None]:
     """Leave the model and the random state as they were; say plainly what failed."""
     with (
+        alone(subject),
         undisturbed(subject.model),
-        enough_threads(subject),
         without_reentrant(),
-        eager(),
         model_errors(),
         torch.inference_mode(False),
     ):

@@ -6,8 +6,9 @@ import random
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from operator import is_
+from threading import RLock
 from typing import Any
 
 import torch
@@ -181,13 +182,29 @@ def _restore(states: list[_Attributes | _Values]) -> None:
             state.restore()
 
 
+_MEASURING = RLock()  # random states, warnings, torch's functions: the process has one of each
+
+
 @contextmanager
-def enough_threads(subject: Subject) -> Iterator[None]:
-    """One thread for a small network: on a busy machine, waiting for a second takes longer."""
-    threads = torch.get_num_threads()
-    if subject.work is not None and subject.work < _SMALL_WORK:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+def alone(subject: Subject) -> Iterator[None]:
+    """Meanwhile no other thread measures and nothing is compiled; a small network has one thread.
+
+    On a busy machine, waiting for a second one takes longer.
+    """
+    with _MEASURING, _eager():
+        threads = torch.get_num_threads()
+        if subject.work is not None and subject.work < _SMALL_WORK:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _eager() -> AbstractContextManager[object]:
+    """Compiled code runs as it was written: to trace the hooks takes seconds, and compiles again.
+
+    What is compiled has imported torch's compiler, which takes long.
+    """
+    compiles = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if compiles else nullcontext()

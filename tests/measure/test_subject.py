@@ -5,7 +5,10 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import time
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -312,6 +315,41 @@ def test_a_model_under_inference_mode_is_probed_all_the_same() -> None:
         assert gradprobe.probe(model, within).profile == expected
         assert torch.is_inference_mode_enabled()
     assert gradprobe.probe(model, within).profile == expected
+
+
+class Counted(nn.Module):
+    """Counts how many of its kind run at once."""
+
+    running = most = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(lin(), nn.Dropout(), lin(), lin())
+
+    def forward(self, x: Tensor) -> Tensor:
+        Counted.running += 1
+        Counted.most = max(Counted.most, Counted.running)
+        time.sleep(0.005)
+        y: Tensor = self.layers(x)
+        Counted.running -= 1
+        return y
+
+
+def test_threads_measure_one_after_the_other_and_leave_the_process_as_it_was() -> None:
+    from torch.utils.checkpoint import CheckpointFunction
+
+    def probed(model: nn.Module) -> Any:
+        return gradprobe.probe(model, x, deep=True).profile
+
+    models, x = [Counted() for _ in range(4)], torch.randn(3, 4)
+    expected, filters = probed(models[0]), list(warnings.filters)
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(probed, models)) == [expected] * 4
+    assert Counted.most == 1
+    assert warnings.filters == filters
+    assert "apply" not in vars(CheckpointFunction)
+    assert not torch.is_warn_always_enabled()
 
 
 # ---- in-place operations: compared with an out-of-place twin
