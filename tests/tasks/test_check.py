@@ -105,7 +105,8 @@ def test_a_broken_spec_is_a_finding_and_the_others_are_checked(check: Run, folde
     ended = check()
     assert ended.code == 2
     assert heads(ended) == ["a.yaml GP901", "b.yaml GP101", "c.yaml GP901", "d.yaml GP901"]
-    assert ended.out.startswith("a.yaml:2:10: GP901 invalid: unknown layer 'Linaer'\n")
+    story = "unknown layer 'Linaer' (did you mean 'Linear'?)"
+    assert ended.out.startswith(f"a.yaml:2:10: GP901 invalid: {story}\n")
     full = check("--output-format", "full").out
     assert "    2 | layers: [Linaer: {out_features: 4}]\n                 ^\n" in full
     assert "  → did you mean 'Linear'?\n" in full

@@ -69,7 +69,9 @@ def test_code_does_not_run_by_being_checked(run: Run, folder: Path) -> None:
     assert "this target runs code: mymodel:Deep" in ended.out
     assert "--allow-code, or GRADPROBE_ALLOW_CODE=1" in ended.out
     assert not (folder / "src" / "ran").exists()
-    assert run("check", "mymodel:Deep").code == 2
+    ended = run("check", "mymodel:Deep")
+    assert ended.code == 2
+    assert "runs code: mymodel:Deep (--allow-code, or GRADPROBE_ALLOW_CODE=1" in ended.out
 
 
 def checked() -> tuple[Result, bool]:

@@ -25,12 +25,14 @@ from gradprobe.tasks.check.result import CheckResult, Diagnostic, Outcome
 def render_concise(result: CheckResult, style: Style) -> str:
     """``path:line:column: GP101 vanishing: message``, one line each, and a summary.
 
-    Where the style is narrower than a finding, it goes on in the next line, indented.
+    Of a target that could not be checked it says what to do too. Where the style is narrower than
+    a finding, it goes on in the next line, indented.
     """
     lines: list[Text] = []
     for outcome in result.outcomes:
         shown, rest = _shown(outcome, style)
-        heads = [_head(diagnostic, style) for diagnostic in shown]
+        failed = outcome.exit_code >= ExitCode.USAGE
+        heads = [_head(d, style, _story(d, failed)) for d in shown]
         if rest:
             path = style.safe(printable(outcome.path))
             heads.append(Text.assemble((path, "bold"), (f": {rest}", FAINT)))
@@ -62,7 +64,9 @@ def _whole(diagnostic: Diagnostic, style: Style) -> list[Text]:
     carets = caret_lines(diagnostic.excerpt, place) if diagnostic.excerpt else []
     message = wrapped(style.safe(diagnostic.message), style, 4)
     advice = diagnostic.advice and wrapped(style.safe(diagnostic.advice), style, 4, "  →")
-    head = _head(diagnostic, style, message=False)
+    sure = f", {diagnostic.certainty}" if diagnostic.certainty else ""
+    row = f", {diagnostic.unit} {name(style.safe(diagnostic.row), 24)}" if diagnostic.row else ""
+    head = _head(diagnostic, style, sure + row)
     faint = [Text(style.safe(line), FAINT) for line in carets]
     heads = _folded(head, style) if style.width < NARROW else [head]
     return [*heads, *faint, *(Text(line) for line in (*message, *advice))]
@@ -76,15 +80,18 @@ def _folded(text: Text, style: Style) -> list[Text]:
     return [text[: len(first)], *map(Text, rest)]
 
 
-def _head(diagnostic: Diagnostic, style: Style, message: bool = True) -> Text:
+def _story(diagnostic: Diagnostic, failed: bool) -> str:
+    advice = f" ({diagnostic.advice})" if failed and diagnostic.advice else ""
+    return f": {diagnostic.message}{advice}"
+
+
+def _head(diagnostic: Diagnostic, style: Style, story: str) -> Text:
     rule = f"{diagnostic.rule} {diagnostic.name}"
-    sure = f", {diagnostic.certainty}" if diagnostic.certainty else ""
-    row = f", {diagnostic.unit} {name(style.safe(diagnostic.row), 24)}" if diagnostic.row else ""
     return Text.assemble(
         (style.safe(printable(diagnostic.path)), "bold"),
         (f":{diagnostic.line}:{diagnostic.column}: ", FAINT),
         (rule, SEVERITY_COLOURS[diagnostic.severity]),
-        f": {style.safe(diagnostic.message)}" if message else f"{sure}{row}",
+        style.safe(story),
     )
 
 
