@@ -164,15 +164,18 @@ def without_commands(text: str) -> str:
     return _COMMAND.sub(lambda match: f"{match[1] or ''}\\u{ord(match[0][-1]):04x}", text)
 
 
-def suggestion(word: str, words: Iterable[str]) -> str:
-    """``did you mean 'width'?``, or an empty string when nothing known is near."""
-    return suggested(word, {candidate: candidate for candidate in words})
+def suggestion(word: str, words: Iterable[str], least: float = 0.6) -> str:
+    """``did you mean 'width'?``, or an empty string when nothing known is near.
+
+    ``least``: how near, from 0 to 1; where the words are many, some are near by chance.
+    """
+    return suggested(word, {candidate: candidate for candidate in words}, least)
 
 
-def suggested(word: str, shown: Mapping[str, str]) -> str:
+def suggested(word: str, shown: Mapping[str, str], least: float = 0.6) -> str:
     """What is suggested where the key is near."""
     lowered = {key.lower(): text for key, text in shown.items()}
-    near = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=least)
     return f"did you mean '{lowered[near[0]]}'?" if near else ""
 
 

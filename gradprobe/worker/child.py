@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from gradprobe.errors import GradprobeError, InputError, ModelError
 from gradprobe.measure.progress import writing
 from gradprobe.measure.take import take, take_block, take_paths
+from gradprobe.model import transformers
 from gradprobe.model.losses import loss_of
 from gradprobe.model.make import is_one_sample, module_subject
 from gradprobe.model.ranks import joined
@@ -30,6 +31,7 @@ from gradprobe.model.spread import BY_HAND, WHOLE_WEIGHTS, built, spread
 from gradprobe.model.subject import Subject, arguments_of
 from gradprobe.model.weights import load_weights
 from gradprobe.spec.network import is_target
+from gradprobe.spec.options import OWN_LOSS
 from gradprobe.worker import libraries
 from gradprobe.worker.blame import blame, described, said, step
 from gradprobe.worker.changes import change
@@ -199,6 +201,8 @@ def _model(request: Request, note: Note) -> nn.Module:
 
 
 def _loss(request: Request, labels: Tensor | None, note: Note) -> Callable[[Any], Tensor]:
+    if request.loss == OWN_LOSS:
+        return transformers.own_loss
     if not is_target(request.loss):
         return loss_of(request.loss, labels, request.options.seed)
     loss = find(request.loss, note)

@@ -17,6 +17,8 @@ from gradprobe.worker.blame import step
 from gradprobe.worker.frames import frames_of, users_frame
 from gradprobe.worker.process import Note
 
+_LEAST = 0.75  # likeness of a module's name that is suggested: there are hundreds
+
 
 def find(target: str, note: Note) -> Any:
     """What ``package.module:name`` names.
@@ -34,7 +36,8 @@ def find(target: str, note: Note) -> Any:
             own = users_frame(frames_of(error)) is None
             if not own or not f"{name}.".startswith(f"{missing}."):
                 raise
-            hint = suggestion(name, _siblings(name)) or f"--path DIR: where {name} is imported from"
+            near = suggestion(name, _siblings(name), _LEAST)
+            hint = near or f"--path DIR: where {name} is imported from"
             raise InputError(f"there is no module {missing}", hint=hint) from error
     value: Any = module
     for part in attribute.split("."):
@@ -50,11 +53,12 @@ def find(target: str, note: Note) -> Any:
 
 
 def _siblings(name: str) -> list[str]:
-    """Full names of the modules that stand where ``name`` was looked for."""
+    """Full names of the modules that stand where ``name`` was looked for; Python's own are none."""
     package, _, _ = name.rpartition(".")
     prefix = f"{package}." if package else ""
     paths = list(getattr(sys.modules.get(package), "__path__", [])) if package else None
-    return [prefix + module.name for module in pkgutil.iter_modules(paths)]
+    names = {prefix + module.name for module in pkgutil.iter_modules(paths)}
+    return sorted(names - sys.stdlib_module_names)
 
 
 def _models(module: ModuleType) -> list[str]:

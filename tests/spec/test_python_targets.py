@@ -298,6 +298,16 @@ def test_a_loss_of_ones_own(probe: Run) -> None:
     assert found["rows"][-1]["gradient_norm"] == pytest.approx(50 * 20**0.5, rel=1e-6)
 
 
+def test_the_loss_that_a_model_puts_out(probe: Run) -> None:
+    ended = probe(NET, *INPUT, "--loss", "own")
+    assert (ended.code, ended.out) == (3, "")
+    assert "error: the model gave no loss for its labels" in ended.err
+    source = NET + "class Own(Net):\n    def forward(self, x):\n        out = super().forward(x)\n"
+    source += "        return {'logits': out, 'loss': out.square().mean()}\n"
+    found = report(probe(source, *INPUT, "--loss", "own", *JSON, target="net:Own"))
+    assert (found["config"]["loss"], found["verdict"]) == ("own", "healthy")
+
+
 def test_dtype_and_mode(probe: Run) -> None:
     source = NET.replace("return self.head(x)", "return self.head(self.drop(x))").replace(
         "self.stem =", "self.drop = nn.Dropout(1.0)\n        self.stem ="
@@ -325,6 +335,7 @@ MISSPELT = {
     "a colon without a name": ("net.py:", INPUT, "net.py is a file of Python code", "net.py:Net"),
     "a file alone": ("net.py", INPUT, "net.py is a file of Python code with", "probe net.py:"),
     "an argument": ("net:Net", (*INPUT, "--arg", "widht=4"), "widht", "did you mean 'width'?"),
+    "a word like Python's own": ("nope:Net", INPUT, "no module nope", "--path DIR: where nope is"),
     "elsewhere": (
         "qqq_zzz:Net",
         INPUT,
