@@ -163,6 +163,7 @@ class GradientProfile:
     still_zero: tuple[str, ...] | None = None
     not_read: tuple[str, ...] = ()  # those that the loss does not depend on, whatever their weights
     redrawn: tuple[str, ...] = ()  # weights at or near zero, set anew to see behind them
+    near_zero: tuple[str, ...] = ()  # those of them that were not zero
     around: Surroundings = UNKNOWN
     further: Further = NOTHING  # of a second look
     cut_checkpoint: bool = False  # a reentrant checkpoint got no input that requires a gradient

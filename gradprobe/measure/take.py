@@ -32,7 +32,7 @@ from gradprobe.measure.second_look import immovable, second_look
 from gradprobe.measure.streamed_look import streamed_look
 from gradprobe.measure.surroundings import Further
 from gradprobe.measure.undisturbed import alone, undisturbed
-from gradprobe.measure.zeros import drawn_at_random, hiding, with_still_zero
+from gradprobe.measure.zeros import drawn_at_random, hiding, with_redrawn, with_still_zero
 from gradprobe.model.build import Network
 from gradprobe.model.streamed import Streamed
 from gradprobe.model.subject import Subject
@@ -62,8 +62,7 @@ def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None
         with ExitStack() as drawn:
             while hidden := hiding(profile, subject):
                 drawn.enter_context(drawn_at_random(subject, hidden))
-                behind, redrawn = _profile(subject, options), profile.redrawn + hidden
-                profile = replace(behind, loss=profile.loss, redrawn=redrawn)
+                profile = with_redrawn(_profile(subject, options), profile, hidden)
             if options.by != "position":
                 profile = _with_columns(with_first_nan(profile, subject), subject, options)
             look, no_look = None, None

@@ -54,6 +54,20 @@ def hiding(profile: GradientProfile, subject: Subject) -> tuple[str, ...]:
     return tuple(name for name in hidden if name not in profile.redrawn)
 
 
+def with_redrawn(
+    profile: GradientProfile, before: GradientProfile, names: tuple[str, ...]
+) -> GradientProfile:
+    """``profile``, measured behind weights that were set anew, with the loss of ``before``."""
+    owned = chain(before.orphans, *(row.parameters for row in before.rows if not row.level))
+    near = tuple(p.name for p in owned if p.norm and p.name in names)
+    return replace(
+        profile,
+        loss=before.loss,
+        redrawn=before.redrawn + names,
+        near_zero=before.near_zero + near,
+    )
+
+
 def _faint(profile: GradientProfile, subject: Subject) -> tuple[str, ...]:
     """The gains near zero, as of a layer scale, where hardly any gradient gets to the first row.
 

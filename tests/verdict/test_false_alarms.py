@@ -347,6 +347,8 @@ def test_a_gain_near_zero_is_seen_through(shape: tuple[int, ...], deep: bool) ->
     assert str(report.verdict) == "healthy"
     assert set(report.profile.redrawn) <= {f"gains.{number}" for number in range(4)}
     assert report.profile.redrawn
+    [note] = [finding for finding in report.findings if finding.rule == "GP402"]
+    assert note.message.startswith("starts near zero, set to 0.1 to see behind it: gains.")
     assert all(bool((gain == 1e-6).all()) for gain in model.gains)
 
 

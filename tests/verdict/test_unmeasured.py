@@ -87,7 +87,8 @@ def test_a_head_of_zeros_is_seen_through(act: type[nn.Module], verdict: str, dee
     report = gradprobe.probe(model, X, deep=deep)
     assert report.verdict == verdict
     [note] = [f for f in report.findings if f.rule == "GP402"]
-    assert f"set anew to see behind it: {len(model) - 1}.weight" in note.message
+    how = "starts at zero, drawn at random to see behind it"
+    assert note.message == f"{how}: {len(model) - 1}.weight"
     assert report.reach
     assert report.training is None or report.training.probability
     assert model[-1].weight.data_ptr() == before

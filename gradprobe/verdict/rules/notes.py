@@ -29,6 +29,13 @@ def useless_bias(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]
         yield Clue(message, advice, biases[0][0])
 
 
+# What is said of a weight that was set anew, by whether it was only near zero.
+_STARTS = {
+    False: ("starts at zero, drawn at random", "nothing to do: it is alive after one step"),
+    True: ("starts near zero, set to 0.1", "nothing to do: an optimizer soon makes it larger"),
+}
+
+
 def zero_initialised(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     """A weight that starts at zero with a gradient that is not: alive after the first step.
 
@@ -42,13 +49,10 @@ def zero_initialised(profile: GradientProfile, limits: Thresholds) -> Iterator[C
     is set to 0.1, which an optimizer soon comes to.
     """
     owned = [(row, p) for row in _outer(profile) for p in row.parameters]
-    redrawn = [(row, p.name) for row, p in owned if p.name in profile.redrawn]
-    if profile.redrawn:
-        message = (
-            f"zero or nearly so at the start, set anew to see behind it: {listed(profile.redrawn)}"
-        )
-        advice = "nothing to do: it is alive after one step"
-        yield Clue(message, advice, redrawn[0][0] if redrawn else None)
+    for near, (start, advice) in _STARTS.items():
+        if names := [name for name in profile.redrawn if (name in profile.near_zero) is near]:
+            row = next((row for row, p in owned if p.name in names), None)
+            yield Clue(f"{start} to see behind it: {listed(names)}", advice, row)
     weights = [(row, p.name) for row, p in owned if p.wakes_up]
     if weights:
         names = listed(name for _, name in weights)
