@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from gradprobe.cli.output import warn
 from gradprobe.errors import InputError
 from gradprobe.spec.network import ArchitectureSpec, CodeSpec, is_target
 from gradprobe.spec.options import OWN_LOSS
@@ -130,13 +131,19 @@ class Given(NamedTuple):
 
     def _require_loss(self, targets: Sequence[str], kinds: Sequence[str]) -> None:
         """Refuse a function of a Python model's output, or a Hugging Face model's own loss, where
-        no target has it."""
+        no target has it; where some have, say which have another."""
         function = self.loss is not None and is_target(self.loss)
+        if not function and self.loss != OWN_LOSS:
+            return
         able = {"code", "named"} | (set() if function else {"config"})
-        if (function or self.loss == OWN_LOSS) and not able & set(kinds):
-            whose = "Python models" if function else "Hugging Face models"
-            message = f"--loss {self.loss} is for {whose}, and {targets[0]} is {KINDS[kinds[0]]}"
+        message = f"--loss {self.loss} is for {'Python' if function else 'Hugging Face'} models"
+        if not able & set(kinds):
+            message = f"{message}, and {targets[0]} is {KINDS[kinds[0]]}"
             raise InputError(message, hint="projection, cross_entropy or mse")
+        pairs = zip(targets, kinds, strict=True)
+        if others := [target for target, kind in pairs if kind not in able | {"report"}]:
+            more = f", like {len(others) - 1} more," if len(others) > 1 else ""
+            warn(f"{message}: {others[0]}{more} is measured by its own loss")
 
 
 def _idle(name: str, beside: str, hint: str) -> InputError:

@@ -11,10 +11,11 @@ from gradprobe.cli.effects import Given, kind_of
 from gradprobe.cli.flatten import Fields
 from gradprobe.cli.output import FORMATS, OutputOptions, progress
 from gradprobe.errors import InputError
-from gradprobe.spec.network import is_target
+from gradprobe.spec.network import NetworkSpec, is_target
 from gradprobe.spec.options import (
     DTYPES,
     NEVER,
+    OWN_LOSS,
     SEVERITIES,
     ProbeOptions,
     RunOptions,
@@ -173,8 +174,10 @@ def reported(
         if isinstance(source, list):
             reports.append(source)
             continue
+        own = options.loss != OWN_LOSS or not isinstance(source, NetworkSpec)
+        each = options if own else replace(options, loss=None)
         with progress(f"probing {source.source} ({number} of {len(sources)})"):
-            reports.append([probe_target(source, options, run=run)])
+            reports.append([probe_target(source, each, run=run)])
     return reports
 
 

@@ -87,6 +87,8 @@ def check(
             targets.append(read(path, options, entry, run.allow_code))
         except InputError as error:
             outcomes.append(_failed(path, Failure.of(error), elsewhere=entry is not None))
+    if not outcomes and not run.shard:  # what is not read here may have what an option is for
+        run.require(targets)
     measured = _measured(targets, run, warn, track)
     outcomes += map(_outcome, targets, measured)
     outcomes.sort(key=lambda outcome: outcome.path)
@@ -119,8 +121,6 @@ def hold(
 
 def _measured(targets: Sequence[Target], run: Run, warn: Warn, track: Track) -> list[list[Reply]]:
     """For each target one reply per seed."""
-    if targets and not run.shard:  # another part may have what an option is for
-        run.require(targets)
     torch_version = versions()["torch"]
     results: dict[tuple[int, int], Reply] = {}
     todo: list[tuple[tuple[int, int], str, Job]] = []
