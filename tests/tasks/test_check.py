@@ -27,6 +27,8 @@ from gradprobe.spec.network import ArchitectureSpec, CodeSpec
 from gradprobe.spec.options import CheckOptions, JudgeOptions, Limits, ProbeOptions
 from gradprobe.spec.sources import stack
 from gradprobe.spec.sources.stack import StackOptions
+from gradprobe.tasks.check import baseline
+from gradprobe.tasks.check.baseline import Baseline, Known
 from gradprobe.tasks.check.cache import key_of
 from gradprobe.tasks.check.discover import discover
 from gradprobe.tasks.check.job import about
@@ -484,6 +486,16 @@ def test_a_known_target_that_is_gone_must_be_pruned(check: Run, folder: Path) ->
     write(folder, c=GOOD)
     check("--write-baseline", "known.json")
     assert check("c.yaml", "--baseline", "known.json").code == 0
+
+
+def test_a_model_of_a_library_is_not_gone_and_a_configuration_is_where_its_folder_is(
+    folder: Path,
+) -> None:
+    (folder / "nets" / "bert").mkdir(parents=True)
+    there = ("hf:nets/bert", "timm:vit-tiny_100.a1", "timm:vit-tiny(depth=3)", "toy:a b/c")
+    known = dict.fromkeys((*there, "hf:nets/gone", "plain", "sub/m.py:Net"), Known())
+    [gone] = baseline.gone(Baseline(str(folder), known), "known.json")
+    assert "knows hf:nets/gone, which is gone" in gone.message
 
 
 def test_a_reach_that_got_worse_is_a_regression_inside_the_healthy_band(

@@ -18,6 +18,7 @@ from typing import Any
 from gradprobe.errors import InputError
 from gradprobe.measure.profile import from_one
 from gradprobe.numbers import finite, number
+from gradprobe.spec.sources.huggingface import PREFIX
 from gradprobe.spec.sources.stack import STACKS
 from gradprobe.tasks import versioned
 from gradprobe.tasks.check.result import CheckResult, Diagnostic, Outcome
@@ -128,10 +129,10 @@ def gone(baseline: Baseline, file: str) -> tuple[Diagnostic, ...]:
 
 
 def _there(baseline: Baseline, path: str) -> bool:
-    """Whether a target is a file that is there, or the name of code or of a stack."""
-    name = path.rpartition("/")[2]
-    named = re.fullmatch(r"[\w.]+:[\w.]+(\(.*\))?", name) or name in STACKS
-    files = [path, path.partition("(")[0]] if path.endswith(")") else [path]
+    """Whether a target is a file that is there, or the name of code, of a model or of a stack."""
+    own = path.replace(PREFIX, "", 1) if re.search(rf"(?:^|/){PREFIX}", path) else path
+    named = re.search(r"(?:^|/)[\w.]+:", own) or path.rpartition("/")[2] in STACKS
+    files = [own, own.partition("(")[0]] if path.endswith(")") else [own]
     return bool(named) or any(os.path.exists(os.path.join(baseline.root, f)) for f in files)
 
 
