@@ -45,8 +45,8 @@ def load(target: str) -> list[Report]:
     except ValidationError as error:
         message = f"{target} is not a report of gradprobe: {error}"
         raise InputError(message, hint=_HINT) from error
-    if not documents:
-        raise InputError(f"{target} holds no report")
+    if not documents or any(all(row.level for row in each.rows) for each in documents):
+        raise InputError(f"{target} holds no report, or one without rows")
     return [_report(document) for document in documents]
 
 

@@ -146,6 +146,18 @@ def test_what_a_later_gradprobe_adds_is_passed_over(run: Run, before: Path) -> N
     assert known.code == 0
 
 
+def test_a_report_without_rows_is_exit_2(run: Run, before: Path) -> None:
+    body = json.loads(before.read_text())
+    body["rows"] = body["rows"][:1]
+    body["rows"][0]["level"] = 1
+    for command in (("compare",), ("diff", "--all", str(before))):
+        before.write_text(json.dumps(body))
+        ended = run(*command, str(before))
+        assert (ended.code, ended.out) == (2, "")
+        assert f"{before} holds no report, or one without rows" in ended.err
+        body["rows"] = []
+
+
 def test_a_report_that_is_not_there_is_exit_2(run: Run, tmp_path: Path) -> None:
     ended = run("compare", str(tmp_path / "gone.json"), "plain")
     assert ended.code == 2
