@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TextIO
 
 from gradprobe.cli.output import COLORS, Talk, emit, style_for, warn
 from gradprobe.errors import ExitCode, InputError, suggestion
@@ -101,7 +100,7 @@ def publish(result: CheckResult, options: PublishOptions) -> None:
         text = _rendered(result, word, style, sys.stdout.isatty())
         emit(text, commands=word == "github")
     if os.environ.get("GITHUB_ACTIONS") == "true" and word != "github":
-        _show_in_github(result, sys.stdout if word in FOR_PEOPLE else sys.stderr)
+        _show_in_github(result, word in FOR_PEOPLE)
     failed = []
     for file, word in files.items():
         try:
@@ -125,11 +124,14 @@ def _rendered(result: CheckResult, format: str, style: Style, terminal: bool = F
     return FORMATS[format](result, style)
 
 
-def _show_in_github(result: CheckResult, stream: TextIO) -> None:
-    """Annotations to a stream that the runner reads, the table to the step's summary."""
-    with suppress(OSError):
-        stream.write(render_github(result))
-        stream.flush()
+def _show_in_github(result: CheckResult, on_output: bool) -> None:
+    """Annotations to standard output, or else to standard error, both of which the runner reads;
+    the table to the step's summary."""
+    if on_output:
+        emit(render_github(result), commands=True)
+    else:
+        with suppress(OSError):
+            print(render_github(result), end="", file=sys.stderr, flush=True)
     file = os.environ.get("GITHUB_STEP_SUMMARY")
     if not file:
         return

@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import os
 import re
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
@@ -24,6 +27,7 @@ from helpers.places import ROOT, TESTS
 from jsonschema import Draft4Validator, Draft7Validator
 
 from gradprobe.cli.commands.check import check
+from gradprobe.cli.reporting import PublishOptions, publish
 from gradprobe.errors import printable
 from gradprobe.render.canvas import ENDLESS, Style, folded
 from gradprobe.render.check.formats import FORMATS
@@ -186,6 +190,18 @@ def test_github_lines_are_escaped() -> None:
         assert list(properties) == ["file", "line", "col", "title"]
         assert undone(properties["file"]) == printable(one.path)
         assert undone(command[3]).split("\n→ ")[0] == printable(one.message)
+
+
+def test_github_reads_its_lines_where_standard_output_has_few_letters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    bytes_ = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(bytes_, encoding="ascii"))
+    publish(check_result(), PublishOptions(outputs=(str(tmp_path / "x.txt"),)))
+    assert b"::error file=invalid.yaml,line=1" in bytes_.getvalue()
+    assert b"%0A\\u2192 " in bytes_.getvalue()
 
 
 def test_gitlab_fingerprints_are_unique_and_stay_when_a_line_moves() -> None:
