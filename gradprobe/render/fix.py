@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,7 +51,8 @@ def render_fix(fix: Fix, style: Style | None = None, *, everything: bool = False
     if not fix.diff:
         return above
     diff = "".join(_diff_line(style.safe(line), style) + "\n" for line in fix.diff)
-    next_step = f"to apply it: gradprobe fix --write {fix.target}" if fix.writable else ""
+    apply = f"to apply it: gradprobe fix --write {shlex.quote(fix.target)}"
+    next_step = apply if fix.writable else ""
     if fix.written:
         next_step = f"written to {fix.target}"
     below = "\n" + paint(_lines(next_step, style), style) if next_step else ""

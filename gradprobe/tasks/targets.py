@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 
 from gradprobe.errors import InputError
@@ -32,7 +33,7 @@ def load_target(target: str, options: TargetOptions | None = None) -> Target:
             an earlier report, which holds no network.
     """
     if is_report(target):
-        hint = f"gradprobe compare {target} NETWORK sets it beside a network"
+        hint = f"gradprobe compare {shlex.quote(target)} NETWORK sets it beside a network"
         raise InputError(f"{target} is an earlier report, which holds no network", hint=hint)
     spec = table.load(target, options)
     if not isinstance(spec, ArchitectureSpec):

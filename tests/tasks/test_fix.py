@@ -31,6 +31,7 @@ from gradprobe.tasks.fix.trials import (
     failing,
     needs_mending,
 )
+from gradprobe.tasks.fix.trials import Trial as Tried
 from gradprobe.verdict.report import Verdict
 
 
@@ -237,6 +238,13 @@ def test_a_diff_and_exit_1_until_it_is_written(tmp_path: Path, run: Run) -> None
     assert again.code == 0
     assert "healthy at seeds 0, 1 and 2" in again.out
     assert run("probe", str(path)).code == 0
+    assert "healthy at seeds 3 and 7" in run("fix", str(path), "--seeds", "3,7").out
+
+
+def test_the_next_step_can_be_pasted() -> None:
+    measured = (Probed(Verdict.VANISHING, 1e-9, 0.5, True, "plain", 3),)
+    fix = Fix("my net.yaml", (0,), Tried("as it is", measured, False), diff=("+x",), writable=True)
+    assert "gradprobe fix --write 'my net.yaml'\n" in render_fix(fix)
 
 
 @pytest.mark.skipif(not shutil.which("patch"), reason="patch is not installed")

@@ -43,7 +43,7 @@ def fix(
     about, options = o.with_loss(about, options)
     network = mending.read(target, about, write=write)
     given.require_effect([target], [kind_of(network.spec)])
-    every = choose_seeds(seeds_in(seeds), options.seed).seeds
+    every = choose_seeds(seeds_in(seeds), options.seed or None).seeds
     with progress(f"mending {target}"):
         mended = mending.mend(network, options, every, run, output.everything)
     if write and mended.text:

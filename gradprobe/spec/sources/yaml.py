@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -68,7 +69,7 @@ def read_bytes(target: str) -> bytes:
     path = Path(target)
     try:
         if path.is_dir():
-            hint = f"gradprobe check {target} checks every spec below it"
+            hint = f"gradprobe check {shlex.quote(target)} checks every spec below it"
             raise InputError(f"{target} is a directory: name a spec file in it", hint=hint)
         return read_start(path, MAX_BYTES + 1)
     except OSError as error:

@@ -30,12 +30,13 @@ def read(target: str, about: TargetOptions, *, write: bool = False) -> Network:
     Raises:
         InputError: there is no such target, or ``write`` asks for a file and it is none.
     """
-    code = is_target(target) or is_script(target) or named.is_named(target)
-    if write and (code or huggingface.is_config(target) or not search.is_file(target)):
-        hint = f"gradprobe probe {target} --emit-spec -o net.yaml"
-        hint = "" if target == "-" or code or huggingface.is_config(target) else hint
+    named_code = is_target(target) or is_script(target) or named.is_named(target)
+    by_hand = named_code or huggingface.is_config(target)
+    if write and (by_hand or not search.is_file(target)):
+        is_stack = not by_hand and target != "-"
+        hint = f"gradprobe probe {target} --emit-spec -o net.yaml" if is_stack else ""
         raise InputError(f"--write: {target} is no file that could be changed", hint=hint)
-    if code or huggingface.is_config(target) or is_report(target):
+    if by_hand or is_report(target):
         return Network(target, load_target(target, about))
     spec, text = search.read(target, about.stack)
     if isinstance(spec, CodeSpec):
