@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
-from pathlib import Path
+from os.path import exists
 from typing import Annotated
 
 import typer
@@ -89,7 +89,7 @@ def _require_command(words: Sequence[str]) -> None:
         raise InputError(f"{word} under torchrun: it takes one process", hint="gradprobe probe")
     if word in COMMANDS or (word.startswith("-") and word != "-"):
         return
-    target = is_target(word) or is_script(word) or word in (*STACKS, "-") or Path(word).exists()
+    target = is_target(word) or is_script(word) or word in (*STACKS, "-") or exists(word)
     if target:
         hint = f"gradprobe probe {shlex.join(words)}"
         raise InputError(f"'{word}' is a target, and a command is missing", hint=hint)

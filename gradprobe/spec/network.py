@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -212,12 +213,12 @@ def is_target(text: str) -> bool:
     module, colon, name = text.partition(":")
     dotted = [*module.split("."), *name.split(".")]
     named = bool(colon) and all(map(str.isidentifier, dotted)) and not module.endswith(".py")
-    return named and module != "hf" and not Path(text).exists()
+    return named and module != "hf" and not os.path.exists(text)
 
 
 def is_script(text: str) -> bool:
     """Whether ``text`` names a file of Python code where a module is to be named."""
-    return bool(_SCRIPT.fullmatch(text)) and not Path(text).exists()
+    return bool(_SCRIPT.fullmatch(text)) and not os.path.exists(text)
 
 
 def script_of(text: str) -> tuple[Path, str] | None:

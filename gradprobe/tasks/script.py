@@ -48,7 +48,7 @@ class Script:
     def __post_init__(self) -> None:
         if self.inputs is not None and not self.inputs.endswith(".safetensors"):
             raise InputError(f"--emit-inputs {self.inputs}: expected a .safetensors file")
-        if not self.is_module and not Path(self.target).is_file():
+        if not self.is_module and not os.path.isfile(self.target):
             hint = f"a file; of a module: gradprobe run -m {self.target}"
             raise InputError(f"no script '{self.target}'", hint=hint)
         if self.is_module and not _is_there(self.target.partition(".")[0]):

@@ -26,7 +26,11 @@ from helpers.commands import Run
         pytest.param("loop.yaml", ("loop.yaml",), id="target-loop-of-links"),
         pytest.param("", ("empty",), id="target-empty-name"),
         pytest.param(".", ("directory",), id="target-directory"),
-        pytest.param("x" * 5000, ("xxx",), id="target-long-name"),
+        pytest.param("a b", ("gradprobe check 'a b' checks",), id="target-folder-with-a-blank"),
+        pytest.param("x" * 5000, ("cannot read xxx",), id="target-long-name"),
+        pytest.param("x" * 300 + ":Net", ("no module xxx",), id="target-long-module"),
+        pytest.param("x" * 300 + ".py:Net", ("no file xxx",), id="target-long-script"),
+        pytest.param("x" * 300 + ".py", ("cannot read xxx",), id="target-long-file"),
         pytest.param("a\0b", (r"a\x00b",), id="target-nul"),
         pytest.param("\x1b[31m.yaml", (r"\x1b[31m.yaml",), id="target-escape"),
         pytest.param("\udcff.yaml", (r"\udcff.yaml",), id="target-not-utf-8"),
@@ -42,6 +46,7 @@ def test_targets(
     Path("net.yaml").write_text(GOOD)
     Path("dangling.yaml").symlink_to("gone.yaml")
     Path("loop.yaml").symlink_to("loop.yaml")
+    Path("a b").mkdir()
     told(run(command, target), *words)
     if command == "compare":
         told(run(command, "net.yaml", target), *words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import shlex
 from pathlib import Path
 from typing import NoReturn
@@ -20,7 +21,7 @@ _BASES = ("Module", "LightningModule", "Sequential", "PreTrainedModel")
 def is_no_target(target: str) -> bool:
     """Whether ``target`` is a file of Python code without a name in it, or a file of weights."""
     path = Path(target.removesuffix(":"))
-    return path.suffix in (".py", *_WEIGHTS, *_GRAPHS) and path.is_file()
+    return path.suffix in (".py", *_WEIGHTS, *_GRAPHS) and os.path.isfile(path)
 
 
 def refuse(target: str, options: object) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -111,7 +112,7 @@ def resolved(target: str, path: str | None) -> tuple[str, str]:
     if script is None:
         return target, path or "."
     file, name = script
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise InputError(f"there is no file {file}", hint=near_file(file, suffixes=(".py",)))
     root = Path(path) if path else file.parent
     while path is None and (root / "__init__.py").is_file() and root != root.parent:
