@@ -76,10 +76,9 @@ def check(
     if run.shard:
         files, part = split(discovered, options_of, *run.shard)
     targets: list[Target] = []
-    outcomes: list[Outcome] = []
-    if part is None or part.number == 1:  # what belongs to no file is the first shard's
-        for path, why, hint in discovered.missing:
-            outcomes.append(_failed(path, Failure(ExitCode.USAGE, why, hint)))
+    # What belongs to no file is the first shard's.
+    missing = discovered.missing if part is None or part.number == 1 else ()
+    outcomes = [_failed(path, Failure(ExitCode.USAGE, why, hint)) for path, why, hint in missing]
     for path in files:
         options = options_of(_folder(path))
         entry = discovered.entries.get(path)

@@ -55,8 +55,7 @@ def zero_initialised(profile: GradientProfile, limits: Thresholds) -> Iterator[C
             yield Clue(f"{start} to see behind it: {listed(names)}", advice, row)
     weights = [(row, p.name) for row, p in owned if p.wakes_up]
     if weights:
-        names = listed(name for _, name in weights)
-        message = f"zero at the start, alive after one step: {names}"
+        message = f"zero at the start, alive after one step: {listed(name for _, name in weights)}"
         yield Clue(message, "nothing to do: zero gradients behind it are meant", weights[0][0])
 
 
