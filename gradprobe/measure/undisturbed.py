@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import sys
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from itertools import islice
 from operator import is_
 from threading import RLock
 from typing import Any
@@ -20,6 +21,9 @@ from gradprobe.model.sharded import part_of
 from gradprobe.model.subject import Subject
 
 _SMALL_WORK = 200_000_000  # multiplications of a forward pass
+_COLLECTIONS = (dict, OrderedDict, defaultdict, Counter, list, set, deque)
+_TORCHS = frozenset(vars(nn.Module()))  # attributes, whose collections hold no others
+_DEPTH, _WIDTH = 3, 1000  # of collections in collections
 _ALONE = 2  # counts of a storage that one tensor has: its own, and the one of who asks
 
 
@@ -58,18 +62,19 @@ class _Attributes:
         names = vars(module) if own_code else ("training", "_buffers")
         self.values = {name: vars(module)[name] for name in names if name in vars(module)}
         self.complete = own_code
-        self.inside = {
-            name: value.copy()
-            for name, value in self.values.items()
-            if type(value) in (dict, OrderedDict, list, set) and (value or own_code)
-        }
+        torchs = [self.values[n] for n in _TORCHS if n in self.values]
+        own = [value for name, value in self.values.items() if name not in _TORCHS]
+        held = [c for c in torchs if type(c) in _COLLECTIONS and (c or own_code)]
+        self.inside = [(c, c.copy()) for c in (*held, *_collections(own))]
+        self.draws = [(g, g.get_state()) for g in own if isinstance(g, torch.Generator)]
 
     def restore(self) -> None:
-        for name, before in self.inside.items():
-            value = self.values[name]
+        for value, before in self.inside:
             if not _same(value, before):
                 value.clear()
-                value.extend(before) if isinstance(value, list) else value.update(before)
+                value.extend(before) if isinstance(value, (list, deque)) else value.update(before)
+        for generator, state in self.draws:
+            generator.set_state(state)
         now = vars(self.module)
         if self.complete and now.keys() != self.values.keys():
             now.clear()
@@ -165,6 +170,16 @@ def _changing(module: nn.Module, own_code: bool) -> Iterator[Tensor]:
     if own_code or module.__dict__.get("max_norm") is not None:
         yield from (p for p in module._parameters.values() if p is not None)
         yield from (value for value in vars(module).values() if isinstance(value, Tensor))
+
+
+def _collections(values: Iterable[Any], depth: int = 0) -> Iterator[Any]:
+    """Those among ``values``, and those in them, as far as a model keeps its records."""
+    for value in values:
+        if type(value) in _COLLECTIONS:
+            yield value
+            if value and depth < _DEPTH:
+                inside = value.values() if isinstance(value, dict) else value
+                yield from _collections(islice(inside, _WIDTH), depth + 1)
 
 
 def _same(value: Any, before: Any) -> bool:

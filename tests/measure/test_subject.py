@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import subprocess
 import sys
 import time
 import warnings
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -207,6 +209,31 @@ def test_a_buffer_that_the_forward_creates_is_gone_afterwards() -> None:
     with unchanged(model, x):
         gradprobe.probe(model, x)
     assert model[0].cache is None
+
+
+def test_records_of_any_kind_and_a_generator_of_the_model_s_own_are_as_they_were() -> None:
+    class Records(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.draws = lin(), torch.Generator()
+            self.last, self.counts = deque([0], maxlen=3), Counter(calls=1)
+            self.groups, self.nested = defaultdict(list, a=[1]), {"sizes": [[1]]}
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.last.append(1)
+            self.counts["calls"] += 1
+            self.groups["b"].append(self.groups["a"].pop())
+            self.nested["sizes"][0].append(len(x))
+            y: Tensor = self.fc(x) * torch.rand(4, generator=self.draws)
+            return y
+
+    model = nn.Sequential(Records(), lin(), lin())
+    records = model[0]
+    before = copy.deepcopy([records.last, records.counts, records.groups, records.nested])
+    state = records.draws.get_state()
+    gradprobe.probe(model, torch.randn(3, 4), deep=True)
+    assert [records.last, records.counts, records.groups, records.nested] == before
+    assert torch.equal(records.draws.get_state(), state)
 
 
 def test_an_embedding_with_max_norm_keeps_its_weight() -> None:
