@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gradprobe.model.build import Network
 from gradprobe.model.rows import modules_of
+from gradprobe.model.seeds import generator_states, set_generator_states
 from gradprobe.model.sharded import part_of
 from gradprobe.model.subject import Subject
 
@@ -42,10 +43,7 @@ def undisturbed(model: nn.Module, modules: list[nn.Module] | None = None) -> Ite
         values = [_Values(tensor) for tensor in tensors.values()]
     with ExitStack() as stack:
         stack.callback(_restore, [*attributes, *values])
-        stack.callback(torch.default_generator.set_state, torch.default_generator.get_state())
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            device = torch.cuda.current_device()
-            stack.callback(torch.cuda.set_rng_state, torch.cuda.get_rng_state(device), device)
+        stack.callback(set_generator_states, generator_states())
         stack.callback(random.setstate, random.getstate())
         if "numpy" in sys.modules:
             import numpy

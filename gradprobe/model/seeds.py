@@ -16,13 +16,20 @@ def derive(seed: int, path: str) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest()) >> 1
 
 
+def _generators() -> list[torch.Generator]:
+    """Those that a forward pass may draw from (dropout): of the processor and of every device."""
+    generators = [torch.default_generator]
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        generators += torch.cuda.default_generators
+    if torch.backends.mps.is_available():
+        generators.append(torch.mps._get_default_mps_generator())
+    return generators
+
+
 def reseed(seed: int) -> None:
     """Seed the generators that a forward pass may draw from (dropout)."""
-    torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.manual_seed_all(seed)
-    if torch.backends.mps.is_available():
-        torch.mps.manual_seed(seed)
+    for generator in _generators():
+        generator.manual_seed(seed)
 
 
 def reseed_all(seed: int) -> None:
@@ -43,14 +50,10 @@ def seed_all(seed: int) -> None:
 
 def generator_states() -> list[Tensor]:
     """Of the generators that a forward pass draws from."""
-    states = [torch.default_generator.get_state()]
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        states.append(torch.cuda.get_rng_state())
-    return states
+    return [generator.get_state() for generator in _generators()]
 
 
 def set_generator_states(states: list[Tensor]) -> None:
     """Let them go on from there."""
-    torch.default_generator.set_state(states[0])
-    for state in states[1:]:
-        torch.cuda.set_rng_state(state)
+    for generator, state in zip(_generators(), states, strict=False):
+        generator.set_state(state)

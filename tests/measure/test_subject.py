@@ -236,6 +236,15 @@ def test_records_of_any_kind_and_a_generator_of_the_model_s_own_are_as_they_were
     assert torch.equal(records.draws.get_state(), state)
 
 
+def test_the_generators_of_all_devices_are_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = torch.Generator(), torch.Generator()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "default_generators", devices)
+    before = [generator.get_state() for generator in devices]
+    gradprobe.probe(nn.Sequential(lin(), lin(), lin()), torch.randn(3, 4))
+    assert all(torch.equal(g.get_state(), s) for g, s in zip(devices, before, strict=True))
+
+
 def test_an_embedding_with_max_norm_keeps_its_weight() -> None:
     embedding = nn.Embedding(9, 4, max_norm=0.1)
     model, x = nn.Sequential(embedding, lin(), lin()), torch.arange(9).reshape(3, 3)
