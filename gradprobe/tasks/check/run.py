@@ -80,16 +80,14 @@ def check(
     missing = discovered.missing if part is None or part.number == 1 else ()
     outcomes = [_failed(path, Failure(ExitCode.USAGE, why, hint)) for path, why, hint in missing]
     for path in files:
-        options = options_of(_folder(path))
         entry = discovered.entries.get(path)
         try:
-            targets.append(read(path, options, entry, run.allow_code))
+            targets.append(read(path, options_of(_folder(path)), entry, run.allow_code))
         except InputError as error:
             outcomes.append(_failed(path, Failure.of(error), elsewhere=entry is not None))
     if not outcomes and not run.shard:  # what is not read here may have what an option is for
         run.require(targets)
-    measured = _measured(targets, run, warn, track)
-    outcomes += map(_outcome, targets, measured)
+    outcomes += map(_outcome, targets, _measured(targets, run, warn, track))
     outcomes.sort(key=lambda outcome: outcome.path)
     return CheckResult(tuple(outcomes), __version__, part)
 
