@@ -822,6 +822,12 @@ def test_a_loss_that_tells_no_samples_apart_is_noted(make: Callable[..., nn.Modu
     assert "GP406" not in told(lambda o: F.l1_loss(o, TARGETS[:, :1] * 3 + 100), 1)
 
 
+def test_targets_that_are_all_the_same_leave_no_constant_guess_to_be_better_than() -> None:
+    report = gradprobe.probe(mlp(), X, loss=lambda y: F.mse_loss(y, torch.full_like(y, 100.0)))
+    [finding] = [f for f in report.findings if f.rule == "GP606"]
+    assert finding.message == "the targets are not scaled: RMS 100"
+
+
 def test_what_torch_warns_of_is_noted_each_time_and_heard() -> None:
     """Also at a second probe in one process, and by whoever listens."""
 

@@ -125,8 +125,9 @@ def far_off(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     bars = [_TIED if profile.around.tied and loss.target_rms is None else _GUESS for loss in losses]
     ratios = [loss.times_guess or 0.0 for loss in losses]
     if rms > _LARGE:
-        message = f"the targets are not scaled: RMS {number(rms)}, and the loss "
-        message += f"{number(max(ratios))} times that of a constant guess; a usual step overshoots"
+        times = f"{number(max(ratios))} times that of a constant guess"
+        message = f"the targets are not scaled: RMS {number(rms)}"
+        message += f", and the loss {times}; a usual step overshoots" if max(ratios) else ""
         advice = "scale the targets: y = (y - y.mean()) / y.std(); or a far smaller learning rate"
         yield Clue(message, advice, None, rms, _LARGE)
         return
