@@ -327,6 +327,35 @@ def test_where_nothing_can_be_measured_it_is_said(
     assert step.reason == reason
 
 
+def test_rows_that_one_module_of_a_program_does_not_have_end_no_program() -> None:
+    def train() -> None:
+        judge = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))
+        model = stack()
+        optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (judge, model)]
+        judge(torch.randn(4, 2)).sum().backward()
+        optimizers[0].step()
+        model(batch()[0]).sum().backward()
+        optimizers[1].step()
+
+    first, second = watched(train, rows="[123].first")
+    assert first.reason == "rows: no module matches '[123].first'"
+    assert second.measurement
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_backward_pass_from_an_edge_of_the_graph_goes_on(several: bool) -> None:
+    def train() -> None:
+        model = stack()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        loss = model(batch()[0]).sum()
+        edge: Any = torch.autograd.graph.get_gradient_edge(loss)
+        torch.autograd.backward([edge, loss.sin()] if several else edge)
+        optimizer.step()
+
+    [step] = watched(train)
+    assert bool(step.measurement) == several
+
+
 def test_no_hook_is_left() -> None:
     from torch.nn.modules import module
 

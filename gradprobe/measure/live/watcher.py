@@ -16,10 +16,12 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 from torch.nn.modules import module as modules
 from torch.optim import Optimizer
 from torch.optim import optimizer as optimizers
 
+from gradprobe.errors import InputError
 from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.live.call import Call
 from gradprobe.measure.measurement import Measurement, Step
@@ -71,6 +73,7 @@ class Watcher:
         self._calls: list[Call] = []  # since the last step
         self._backwards = 0
         self._scale: float | None = None
+        self._without_rows = ""  # why a module that was called is not watched
         self._over = False  # a step was taken since the last forward pass
         self._inside: list[Call | None] = []  # the calls that run now; None: of no outermost module
         self._thread = threading.get_ident()
@@ -174,7 +177,11 @@ class Watcher:
         if self._over:
             self._forget(waiting=True)
         if model not in self._rows:
-            self._rows[model] = find_rows(model, self.options.rows)
+            try:
+                self._rows[model] = find_rows(model, self.options.rows)
+            except InputError as error:  # it may be meant for another of the program's modules
+                self._without_rows = self._without_rows or error.message
+                return None
         if not self._calls:
             self._until_forgotten.enter_context(without_reentrant())
         call = Call(model, self._rows[model], ranks_of(module))
@@ -193,6 +200,7 @@ class Watcher:
         if not kept:
             self._until_forgotten.close()
         self._calls, self._backwards, self._scale, self._over = kept, 0, None, False
+        self._without_rows = ""
 
     # ---- the backward pass
 
@@ -271,7 +279,7 @@ class Watcher:
         if failures:
             return failures[-1]
         if not holders:
-            return "no module with the optimizer's parameters was called"
+            return self._without_rows or "no module with the optimizer's parameters was called"
         if not self._backwards:
             return "backward() was not called"
         return "the loss does not follow from what the model gave"
@@ -283,10 +291,11 @@ def _closure(args: Any, kwargs: Any) -> bool:
 
 def _root(tensors: Any, weights: Any) -> Tensor | None:
     """What backward() starts from, as one scalar; ``None`` where nothing requires a gradient."""
-    roots = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    single = isinstance(tensors, (Tensor, GradientEdge))  # an edge is a tuple
+    roots: list[Any] = [tensors] if single else list(tensors)
     weights = [weights] if weights is None or isinstance(weights, Tensor) else list(weights)
     weights += [None] * (len(roots) - len(weights))
-    pairs = [(t, w) for t, w in zip(roots, weights, strict=True) if t.grad_fn is not None]
+    pairs = [(t, w) for t, w in zip(roots, weights, strict=True) if getattr(t, "grad_fn", None)]
     if not pairs:
         return None
     if len(pairs) == 1 and pairs[0][1] is None:
