@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from gradprobe.errors import printable
 from gradprobe.measure.profile import RowProfile
@@ -20,19 +20,47 @@ _ROWS = (
     "weight_gradient_norm",
     "weight_norm",
 )
-COLUMNS = ("target", "row", "kind", "level", "status", "reach", *_ROWS)
+_COLUMNS = ("target", "row", "kind", "level", "status", "reach", *_ROWS)
+# What an option measures beside, by the row's field that has it; it follows where there is some.
+_PARTS = {
+    "jacobian": ("highway", "branch", "gain"),
+    "attention": ("entropy", "similarity"),
+    "precision": ("float16", "bfloat16", "float8", "scale"),
+}
 
 
 def render_reports(reports: Sequence[Report]) -> str:
     """Every row of every report."""
-    lines = [values_of(report, row) for report in reports for row in report.rows]
-    return _written(COLUMNS, lines)
+    return _written(*table_of(reports))
 
 
-def values_of(report: Report, row: RowProfile) -> list[object]:
-    """What stands in the columns, of one row."""
+def table_of(reports: Sequence[Report]) -> tuple[list[str], list[list[object]]]:
+    """The columns, and the values of each row: those of the options follow where they are."""
+    rows = [row for report in reports for row in report.rows]
+    parts = [part for part in _PARTS if any(getattr(row, part) for row in rows)]
+    theory = ["factor", "theory"] if any(report.theory for report in reports) else []
+    names = [*_COLUMNS, *theory, *(name for part in parts for name in _PARTS[part])]
+    lines = []
+    for report in reports:
+        factors = report.profile.factors if report.theory else {}
+        for row in report.rows:
+            predicted = [factors.get(row.name), row.theory.factor if row.theory else None]
+            lines.append(
+                [*_values(report, row), *(predicted if theory else ()), *_parts(row, parts)]
+            )
+    return names, lines
+
+
+def _values(report: Report, row: RowProfile) -> list[object]:
     place = (report.target, row.name, row.kind, row.level, str(row.status))
     return [*place, report.profile.reach_of(row), *(getattr(row, name) for name in _ROWS)]
+
+
+def _parts(row: RowProfile, parts: Iterable[str]) -> Iterator[object]:
+    for part in parts:
+        for name in _PARTS[part]:
+            value = getattr(getattr(row, part), name, None)
+            yield getattr(value, "value", value)  # of an estimate
 
 
 def render_sweep(sweep: Sweep) -> str:

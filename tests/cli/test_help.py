@@ -146,6 +146,10 @@ def test_tables_have_csv_and_markdown(run: Run, folder: Path) -> None:
     lines = run("probe", "net.yaml", "--format", "csv").out.splitlines()
     assert lines[0].startswith("target,row,kind,level,status,reach,gradient_norm")
     assert [line.split(",")[1] for line in lines[1:]] == ["0", "1.0", "1.1", "1.2", "2"]
+    asked = ("--blocks", "--theory", "--precision", "--format", "csv")
+    head, *_, last = run("probe", "net.yaml", *asked).out.splitlines()
+    assert head == lines[0] + ",factor,theory,highway,branch,gain,float16,bfloat16,float8,scale"
+    assert last.count(",") == head.count(",")
     both = run("compare", "net.yaml", "plain", "--depth", "3", "--format", "csv").out.splitlines()
     assert {line.split(",")[0] for line in both[1:]} == {"net.yaml", "plain"}
     swept = run("sweep", "plain", "--depth", "2,3", "--format", "csv").out.splitlines()
