@@ -29,7 +29,7 @@ from gradprobe.spec.sources import stack
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.tasks.check import baseline
 from gradprobe.tasks.check.baseline import Baseline, Known
-from gradprobe.tasks.check.cache import key_of
+from gradprobe.tasks.check.cache import Cache, key_of
 from gradprobe.tasks.check.discover import discover
 from gradprobe.tasks.check.job import about
 from gradprobe.verdict.calibration import COEFFICIENTS
@@ -631,6 +631,26 @@ def test_in_github_actions_annotations_and_summary_come_by_themselves(
 
 
 # ---- cache, workers, shards
+
+
+def test_two_runs_of_one_number_make_one_secret_and_leave_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In two containers with one home both may be process 1."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    link, others = os.link, []
+
+    def slow(new: str, path: Path) -> None:
+        if not others:
+            others.append("")
+            others[0] = Cache(tmp_path).secret.decode()
+        link(new, path)
+
+    monkeypatch.setattr(os, "link", slow)
+    assert Cache(tmp_path).secret.decode() == others[0]
+    assert os.listdir(tmp_path / "gradprobe") == ["secret"]
+    assert (tmp_path / "gradprobe" / "secret").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_new_threshold_needs_no_new_run(

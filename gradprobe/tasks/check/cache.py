@@ -14,6 +14,7 @@ import hmac
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -152,12 +153,14 @@ def _secret() -> bytes:
     path = _state() / "gradprobe" / "secret"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        new = path.with_name(f".secret-{os.getpid()}")
-        new.touch(mode=0o600)
-        new.write_text(secrets.token_hex(32))
-        with contextlib.suppress(FileExistsError):  # another run was first
-            os.link(new, path)
-        new.unlink()
+        handle, new = tempfile.mkstemp(dir=path.parent, prefix=".secret-")  # its mode is 0600
+        try:
+            with os.fdopen(handle, "w") as stream:
+                stream.write(secrets.token_hex(32))
+            with contextlib.suppress(FileExistsError):  # another run was first
+                os.link(new, path)
+        finally:
+            os.unlink(new)
     secret = read_regular(path, 64)
     if len(secret) < 64:
         raise OSError(f"{path} is damaged: remove it")
