@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from gradprobe.errors import ExitCode, InputError, ModelError, first_line
+from gradprobe.files import near_file
 from gradprobe.measure.measurement import Step
 from gradprobe.spec.options import JudgeOptions, ProbeOptions
 from gradprobe.verdict.judge import judge
@@ -49,7 +50,8 @@ class Script:
         if self.inputs is not None and not self.inputs.endswith(".safetensors"):
             raise InputError(f"--emit-inputs {self.inputs}: expected a .safetensors file")
         if not self.is_module and not os.path.isfile(self.target):
-            hint = f"a file; of a module: gradprobe run -m {self.target}"
+            near = near_file(Path(self.target), suffixes=(".py",))
+            hint = near or "a file; of a module: gradprobe run -m package.module"
             raise InputError(f"no script '{self.target}'", hint=hint)
         if self.is_module and not _is_there(self.target.partition(".")[0]):
             raise InputError(f"no module '{self.target}'")

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 from gradprobe.errors import ExitCode, GradprobeError, first_line
 from gradprobe.worker.exchange import Failure
+from gradprobe.worker.process import killed_by
 
 Clock = Callable[[float], None]  # sets how many seconds the job may still take
 Job = TypeVar("Job")
@@ -84,7 +85,8 @@ def run(
                     result = _received(worker)
                 elif time.monotonic() >= worker.deadline:
                     worker.end()
-                    result = _lost(f"not done after {worker.seconds:g} seconds", "--timeout")
+                    hint = "--timeout SECONDS gives it longer"
+                    result = _lost(f"not done after {worker.seconds:g} seconds", hint)
                 else:
                     continue
                 if result is None:
@@ -162,7 +164,7 @@ def _how_it_ended(code: int | None) -> str:
     if code is None or code >= 0:
         return f"its process ended by itself, with exit code {code}"
     cause = ", out of memory?" if -code == signal.SIGKILL else ""
-    return f"its process was killed by signal {-code} ({signal.Signals(-code).name}){cause}"
+    return f"{killed_by(-code)}{cause}"
 
 
 def _lost(message: str, hint: str = "") -> Lost:

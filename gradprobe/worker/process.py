@@ -104,6 +104,12 @@ def kill_all() -> None:
         _kill(group)
 
 
+def killed_by(number: int) -> str:
+    """What is said of a process that a signal ended."""
+    names = [f" ({known.name})" for known in signal.Signals if known == number]
+    return f"its process was killed by signal {number}{''.join(names)}"
+
+
 # ---- in the child
 
 

@@ -252,12 +252,7 @@ def _what_happened(answer: Answer, timeout: float) -> tuple[str, str]:
     if answer.ending is Ending.GARBLED:
         return "its code wrote into the pipe that the result comes through", ""
     if answer.status < 0:
-        number = -answer.status
-        try:
-            name = f" ({signal.Signals(number).name})"
-        except ValueError:
-            name = ""
-        hint = "it may have run out of memory" if number == signal.SIGKILL else ""
-        return f"its process was killed by signal {number}{name}", hint
+        hint = "it may have run out of memory" if -answer.status == signal.SIGKILL else ""
+        return process.killed_by(-answer.status), hint
     what = f"its process ended with exit code {answer.status} and no result"
     return what, "os._exit ends a process at once"

@@ -188,7 +188,9 @@ FATES = {
         ExitCode.FAILURE, "its process was killed by signal 9 (SIGKILL), out of memory?", ""
     ),
     "leaves": Lost(ExitCode.FAILURE, "its process ended by itself, with exit code 7", ""),
-    "hangs": Lost(ExitCode.FAILURE, "not done after 0.2 seconds", "--timeout"),
+    "hangs": Lost(
+        ExitCode.FAILURE, "not done after 0.2 seconds", "--timeout SECONDS gives it longer"
+    ),
     "imports": "imports 1",
     "is wrong": Failure(ExitCode.USAGE, "it is", "mend it"),
     "breaks": Lost(
