@@ -125,11 +125,7 @@ def far_off(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     bars = [_TIED if profile.around.tied and loss.target_rms is None else _GUESS for loss in losses]
     ratios = [loss.times_guess or 0.0 for loss in losses]
     if rms > _LARGE:
-        times = f"{number(max(ratios))} times that of a constant guess"
-        message = f"the targets are not scaled: RMS {number(rms)}"
-        message += f", and the loss {times}; a usual step overshoots" if max(ratios) else ""
-        advice = "scale the targets: y = (y - y.mean()) / y.std(); or a far smaller learning rate"
-        yield Clue(message, advice, None, rms, _LARGE)
+        yield _unscaled_targets(rms, max(ratios))
         return
     above = [pair for pair in zip(ratios, bars, strict=True) if pair[0] > pair[1]]
     if above:
@@ -137,6 +133,14 @@ def far_off(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         blamed = _TOO_LARGE if bar == _TIED else ""
         message = f"the loss starts at {number(ratio)} times that of a constant guess{blamed}"
         yield Clue(message, _smaller(profile, bar == _TIED), None, ratio, bar)
+
+
+def _unscaled_targets(rms: float, times: float) -> Clue:
+    """Targets that are too large, with the loss ÷ that of a constant guess where there is one."""
+    loss = f"the loss {number(times)} times that of a constant guess; a usual step overshoots"
+    message = f"the targets are not scaled: RMS {number(rms)}" + (f", and {loss}" if times else "")
+    advice = "scale the targets: y = (y - y.mean()) / y.std(); or a far smaller learning rate"
+    return Clue(message, advice, None, rms, _LARGE)
 
 
 def _smaller(profile: GradientProfile, tied: bool) -> str | tuple[Cure, ...]:
