@@ -147,7 +147,7 @@ class Trial(NamedTuple):
     @property
     def largest(self) -> Course | None:
         """The largest rate that did not diverge, of SGD where there is one."""
-        stable = (c for c in self.courses if c.outcome is not Outcome.DIVERGED)
+        stable = (c for c in self.courses if c.outcome is not Outcome.DIVERGED and c.steps)
         return next(stable, None)
 
     def _finite(self) -> Iterator[Course]:

@@ -130,6 +130,12 @@ def test_the_lines_say_what_was_tried(plain: bool) -> None:
     assert "rate that worked: SGD 0.03; largest that did not diverge: SGD 0.03" in lines[2]
 
 
+def test_a_rate_without_a_step_is_not_said_not_to_diverge() -> None:
+    begun = Course("SGD", 0.1, (2.3,), Outcome.CUT)
+    shown = replace(report(with_reach(GOOD)), trial=Trial((begun,), samples=16, cut=True))
+    assert "diverge" not in " ".join(line.plain for line in trial_lines(shown, Style()))
+
+
 def test_every_rate_is_a_line_on_request() -> None:
     shown = replace(report(with_reach(GOOD)), trial=FAILS._replace(courses=(SLOW, DIVERGED)))
     few, every = (trial_lines(shown, Style(), everything) for everything in (False, True))
