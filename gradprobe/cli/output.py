@@ -197,7 +197,7 @@ def progress(what: str) -> Iterator[None]:
     from rich.console import Console
     from rich.text import Text
 
-    words = meter()
+    words, what = meter(), printable(what)
     status = Console(stderr=True).status(Text(what))
     with status, listening(lambda step: status.update(Text(f"{what}: {words(step)}"))):
         yield

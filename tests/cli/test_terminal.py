@@ -18,6 +18,8 @@ from helpers.commands import Run
 from helpers.places import ROOT
 from helpers.processes import broken_pipe, limit_file_size
 
+from gradprobe.cli.output import progress
+
 GOOD = "input: {shape: [6]}\nlayers: [Linear: {out_features: 4}]\n"
 COMMAND = [sys.executable, "-m", "gradprobe"]
 HEALTHY = ("probe", "residual", "--depth", "6", "--width", "8")
@@ -29,6 +31,19 @@ def run_with(arguments: tuple[str, ...], **options: object) -> subprocess.Comple
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
         [*COMMAND, *arguments], text=True, timeout=60, check=False, **options
     )
+
+
+def test_what_is_going_on_is_said_without_an_escape(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with progress("probing a\x1b]0;owned\x07.yaml"):
+        pass
+    assert "\x1b]0" not in stream.getvalue()
+    assert r"a\x1b]0;owned\x07.yaml" in stream.getvalue()
 
 
 # ---- the disk is full, or cannot be written to
