@@ -21,9 +21,8 @@ from gradprobe.spec.network import (
 )
 from gradprobe.spec.options import ProbeOptions, RunOptions
 from gradprobe.spec.sources.python import read_arguments
-from gradprobe.spec.sources.stack import STACKS, StackOptions
+from gradprobe.spec.sources.stack import STACKS, StackOptions, read_init
 from gradprobe.spec.sources.table import Target, TargetOptions
-from gradprobe.spec.sources.yaml import parse_init
 from gradprobe.spec.vocabulary import ACTIVATIONS as ACTIVATION_WORDS
 from gradprobe.tasks.curves import Point, Sweep
 from gradprobe.tasks.probe import probe_target
@@ -69,7 +68,7 @@ AXES: dict[str, Callable[[StackOptions, str], StackOptions]] = {
     "depth": lambda stack, text: replace(stack, depth=_whole("depth", text)),
     "width": lambda stack, text: replace(stack, width=_whole("width", text)),
     "activation": lambda stack, text: replace(stack, activation=text),
-    "init": lambda stack, text: replace(stack, init=parse_init(text)),
+    "init": lambda stack, text: replace(stack, init=read_init(text)),
     "gain": lambda stack, text: replace(stack, init=_gain(text)),
 }
 

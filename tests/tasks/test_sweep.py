@@ -282,6 +282,11 @@ def test_axes_of_one_value_are_settings() -> None:
         assert weight.arguments["scale"] == pytest.approx(2.25)
 
 
+def test_the_default_init_is_a_value_as_it_is_of_probe() -> None:
+    jobs, _ = sweeping.plan(["plain"], ABOUT, Axes({"init": ["default", "zeros"]}), ProbeOptions())
+    assert [list(job.spec.init) for job in jobs] == [[], ["Linear"]]
+
+
 def test_gain_is_the_weights_deviation_times_the_root_of_fan_in() -> None:
     jobs, _ = sweeping.plan(
         ["plain"],

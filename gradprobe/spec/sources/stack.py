@@ -19,11 +19,12 @@ NORMS = {"none": None, "batch": "BatchNorm1d", "layer": "LayerNorm", "rms": "RMS
 HEAD_FEATURES = 10
 
 
-def _read_init(text: str) -> InitSpec | None:
+def read_init(text: str) -> InitSpec | None:
+    """The initialisation that ``--init`` names; ``default`` is torch's own."""
     return None if text == "default" else parse_init(text)
 
 
-_INIT = Shown("Weight init, such as kaiming_normal.", read=_read_init, kind=str)
+_INIT = Shown("Weight init, such as kaiming_normal.", read=read_init, kind=str)
 
 
 @dataclass(frozen=True, slots=True)
