@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 from gradprobe.errors import InputError
 from gradprobe.measure.profile import GradientProfile, RowProfile, RowStatus
-from gradprobe.numbers import number
-from gradprobe.tasks.check.baseline import regression
+from gradprobe.tasks.check.baseline import regression, worsened
 from gradprobe.verdict.report import Finding, Report, Severity, Verdict
 
 ADDED, REMOVED = "added", "removed"
@@ -176,8 +175,7 @@ def _worse(before: Report, after: Report, new: Sequence[Finding], factor: float)
     if graver:
         yield f"the verdict was {before.verdict} and is {after.verdict}"
     if times := regression(before.reach, after.reach, factor):
-        was, now = number(before.reach), number(after.reach)
-        yield f"the reach was {was} and is {now}: {number(times)} times further from 1"
+        yield worsened(before.reach, after.reach, times)
     rules = {finding.rule for finding in before.findings}
     for finding in () if graver else new:
         if finding.severity is Severity.ERROR and finding.rule not in rules:

@@ -126,7 +126,13 @@ def _git(*words: str, folder: str = ".") -> str:
     command = ["git", "-c", f"core.hooksPath={os.devnull}", *words]
     try:
         process = subprocess.Popen(
-            command, cwd=folder, env=_environment(), stdout=PIPE, stderr=PIPE, text=True
+            command,
+            cwd=folder,
+            env=_environment(),
+            stdout=PIPE,
+            stderr=PIPE,
+            text=True,
+            errors="surrogateescape",  # a path may be any bytes
         )
     except FileNotFoundError as error:
         raise InputError("--rev needs git, which is not there") from error
@@ -136,8 +142,11 @@ def _git(*words: str, folder: str = ".") -> str:
     _running.remove(process)
     if process.returncode:
         lines = err.strip().splitlines()
-        what = lines[-1].removeprefix("fatal: ") if lines else f"no revision '{words[-1][:-9]}'"
-        raise InputError(f"--rev: git says: {what}" if lines else f"--rev: {what}")
+        if not lines:
+            raise InputError(f"--rev: no revision '{words[-1].removesuffix('^{commit}')}'")
+        what = next((line for line in lines if line.startswith("fatal: ")), lines[-1])
+        hint = lines[-1].strip() if lines[-1] != what else ""  # such as the command that mends it
+        raise InputError(f"--rev: git says: {what.removeprefix('fatal: ')}", hint=hint)
     return out.strip()
 
 

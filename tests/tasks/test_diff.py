@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -24,7 +25,9 @@ from gradprobe.measure.profile import RowStatus
 from gradprobe.render.canvas import Style
 from gradprobe.render.diff import render_text
 from gradprobe.render.schema import output_schema
+from gradprobe.tasks.check.baseline import worsened
 from gradprobe.tasks.diff import difference, differences
+from gradprobe.tasks.revisions import checked_out
 from gradprobe.verdict.report import Severity, Verdict
 
 SPEC = """\
@@ -173,6 +176,30 @@ def test_outside_of_a_repository(run: Run, tmp_path: Path, monkeypatch: pytest.M
     ended = run("diff", "--rev", "main", "net.yaml")
     assert ended.code == 2
     assert "git says: not a git repository" in ended.err
+
+
+def test_what_git_says_first_is_told_with_what_it_advises(
+    run: Run, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    ended = run("diff", "--rev", "main", "net.yaml")
+    assert ended.code == 2
+    assert "git says: detected dubious ownership in repository at" in ended.err
+    assert "hint: git config --global --add safe.directory" in ended.err
+
+
+def test_a_folder_may_have_any_name(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = repository.parent.with_name(os.fsdecode(b"r\xff"))
+    repository.parent.rename(other)
+    monkeypatch.chdir(other)
+    with checked_out("main") as (before, after):
+        assert (before.name, after.tree) == ("main", str(other))
+
+
+def test_a_reach_that_is_gone_is_worse_by_no_number() -> None:
+    healthy, dead = report(with_reach(0.5)), report(with_reach(0.0), verdict=Verdict.DEAD)
+    assert difference(healthy, dead, 3.0).worse[-1] == "the reach was 0.500 and is 0"
+    assert worsened(0.5, None, math.inf) == "the reach was 0.500 and is none"
 
 
 @pytest.mark.slow

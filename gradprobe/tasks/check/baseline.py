@@ -182,7 +182,13 @@ def regression(before: float | None, now: float | None, factor: float) -> float 
     old, new = from_one(before), from_one(now)
     if not math.isfinite(old) or new - old <= math.log(factor):
         return None
-    return math.exp(min(700.0, new - old))
+    return math.exp(min(700.0, new - old)) if math.isfinite(new) else math.inf
+
+
+def worsened(before: float | None, now: float | None, times: float) -> str:
+    """What became of a reach; of one that is 0, or none, no number says how much worse that is."""
+    story = f"the reach was {number(before)} and is {'none' if now is None else number(now)}"
+    return f"{story}: {number(times)} times further from 1" if math.isfinite(times) else story
 
 
 def _regression(
@@ -193,10 +199,8 @@ def _regression(
         return ()
     first = report.profile.trunk[0]
     rule = BY_NAME["regression"]
-    message = (
-        f"the reach was {number(entry.reach)} and is {number(report.reach)}: {number(times)} times "
-        f"further from 1, {number(factor)} are allowed"
-    )
+    allowed = f", {number(factor)} are allowed" if math.isfinite(times) else ""
+    message = worsened(entry.reach, report.reach, times) + allowed
     advice = "undo what strangles the gradient, or accept it: --write-baseline"
     place = (first.line or 1, first.column or 1, first.name)
     return (Diagnostic(outcome.path, rule.code, rule.name, rule.severity, message, advice, *place),)
