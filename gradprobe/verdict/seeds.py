@@ -110,7 +110,8 @@ def margin(report: Report) -> float | None:
         return outlook(training.probability, minus_log_log).margin if training.probability else None
     if not reach or not math.isfinite(reach):
         return None
-    return min(abs(math.log(reach) - math.log(limits[key])) for key in THRESHOLDS)
+    ends = [limits[key] for key in THRESHOLDS if limits[key]]  # of a band from 0 on the other
+    return min((abs(math.log(reach) - math.log(end)) for end in ends), default=None)
 
 
 def clear(margins: Sequence[float]) -> bool:

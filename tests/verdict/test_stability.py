@@ -92,6 +92,12 @@ def trained(verdict: str = "healthy", **thresholds: float) -> Report:
     return replace(at(1.0, **thresholds), training=training, verdict=Verdict(verdict))
 
 
+def test_no_reach_is_at_a_threshold_of_zero() -> None:
+    ends = dict.fromkeys(THRESHOLDS, 0.0)
+    assert margin(at(1.0, **ends | {"exploding": 1e4})) == pytest.approx(math.log(1e4))
+    assert margin(at(1.0, **ends)) is None
+
+
 def test_with_a_probability_it_is_that_of_the_score() -> None:
     failing = probability(IDEAL._replace(decay=8.0))
     lost = replace(trained(), training=Training(IDEAL, failing), verdict=Verdict.VANISHING)
