@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gradprobe.measure.again import output_of
-from gradprobe.measure.passes import scalar
+from gradprobe.measure.passes import gradients_of, scalar
 from gradprobe.measure.profile import PrecisionProfile, call_name
 from gradprobe.measure.recorder import Recorder
 from gradprobe.model.sharded import whole
@@ -36,8 +36,7 @@ def precision(subject: Subject) -> dict[str, PrecisionProfile]:
     with torch.enable_grad(), _Counts(subject.rows) as counts:
         loss = scalar(subject.loss(output_of(subject)))
         counts.recording = False
-        trained = [p for p in subject.model.parameters() if p.requires_grad]
-        torch.autograd.grad(loss, trained, allow_unused=True)
+        gradients_of(loss, [p for p in subject.model.parameters() if p.requires_grad])
     return {name: _profile(seen) for name, seen in counts.exponents.items() if seen}
 
 

@@ -106,3 +106,10 @@ def test_autocast_without_a_scaler_is_found_in_a_training_step(scaled: bool) -> 
     assert step.measurement is not None
     report = judge(step.measurement, "train.py", JudgeOptions())
     assert ("GP607" in {finding.rule for finding in report.findings}) is not scaled
+
+
+def test_where_nothing_is_trained_nothing_arrives() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).requires_grad_(False)
+    report = gradprobe.probe(model, torch.randn(3, 4), precision=True)
+    assert not any(row.precision for row in report.rows)
+    assert "GP206" in [finding.rule for finding in report.findings]
