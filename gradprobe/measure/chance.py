@@ -42,8 +42,8 @@ def mixed(subject: Subject, seed: int) -> Subject:
     def mix(x: Tensor) -> Tensor:
         if not x.is_floating_point() or x.dim() < 2 or len(x) < 2 or bool((x == x.round()).all()):
             return x
-        share = 0.2 + 0.6 * float(torch.rand((), generator=generator))
-        other = x[torch.randperm(len(x), generator=generator).to(x.device)]
+        share = 0.2 + 0.6 * float(torch.rand((), generator=generator, device="cpu"))
+        other = x[torch.randperm(len(x), generator=generator, device="cpu").to(x.device)]
         return x * share + other * (math.sqrt(1 - share**2) if subject.drawn else 1 - share)
 
     args, kwargs = map_tensors(mix, (subject.args, dict(subject.kwargs)))
@@ -137,7 +137,9 @@ def _draw(parameters: list[nn.Parameter], seed: int, times: float = 1.0) -> None
         for parameter in parameters:
             if not parameter.is_floating_point() or not parameter.numel():
                 continue
-            numbers = torch.rand(parameter.shape, generator=generator).to(parameter) * 2 - 1
+            numbers = (
+                torch.rand(parameter.shape, generator=generator, device="cpu").to(parameter) * 2 - 1
+            )
             if parameter.dim() > 1:
                 parameter.copy_(numbers * times / math.sqrt(parameter[0].numel()))
             elif not bool((parameter > 0).all()):  # a bias, or a scale that is zero

@@ -121,7 +121,7 @@ def _idle_columns(output: Tensor, seed: int) -> tuple[list[int], int]:
     idle = []
     for column in range(looked_at):
         values = output.select(place, column) if output.dim() > 1 else output
-        signs = torch.randn(values.shape, generator=generator).to(values)
+        signs = torch.randn(values.shape, generator=generator, device="cpu").to(values)
         gradients = torch.autograd.grad(
             (values * signs).sum(), edges, retain_graph=True, allow_unused=True
         )

@@ -25,7 +25,7 @@ from gradprobe.measure.blocks.chain import as_leaf
 from gradprobe.measure.landing import Edge, carried, edge_at, origins, reachable, shortcut
 from gradprobe.measure.recorder import Arguments, Recorder
 from gradprobe.model.rows import Row
-from gradprobe.model.seeds import derive
+from gradprobe.model.seeds import derive, signs
 from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import first_tensor, tensors_in, with_tensor
 
@@ -169,7 +169,7 @@ class Crossings(Recorder):
         sizes = [y.detach().abs() for y in outputs]
         largest = max(float(size.max()) for size in sizes)
         tiny = torch.finfo(sizes[0].dtype).tiny
-        draws = [torch.randint(2, size.shape, generator=generator) * 2 - 1 for size in sizes]
+        draws = [signs(size.shape, generator) for size in sizes]
         return [d.to(s) * (s / max(largest, tiny)) for d, s in zip(draws, sizes, strict=True)]
 
 

@@ -13,7 +13,7 @@ from torch.autograd.graph import Node
 from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.graph import kind_of, saved
 from gradprobe.measure.undisturbed import undisturbed
-from gradprobe.model.seeds import derive, reseed_all
+from gradprobe.model.seeds import derive, reseed_all, signs
 from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import first_tensor, map_tensors, tensors_in, walk
 
@@ -69,8 +69,8 @@ def _mixing(subject: Subject, arguments: Any) -> float | None:
             if any(_is_of_a_graph(node, len(output)) for node in walk([output.grad_fn])):
                 return None
             sample = output[len(output) // 2]
-            signs = torch.randint(2, sample.shape, generator=torch.Generator().manual_seed(0))
-            total = (sample * (signs * 2 - 1).to(sample)).sum()
+            direction = signs(sample.shape, torch.Generator().manual_seed(0))
+            total = (sample * direction.to(sample)).sum()
             gradients = torch.autograd.grad(total, leaves, allow_unused=True)
     return _elsewhere([g for g in gradients if g is not None], len(output))
 
@@ -108,7 +108,7 @@ def _is_of_a_graph(node: Node, size: int) -> bool:
 
 
 def _elsewhere(gradients: list[Tensor], size: int) -> float | None:
-    squares = torch.zeros(size, dtype=torch.float64)
+    squares = torch.zeros(size, dtype=torch.float64, device="cpu")
     for gradient in gradients:
         squares += gradient.detach().double().reshape(size, -1).square().sum(1).cpu()
     total = float(squares.sum())

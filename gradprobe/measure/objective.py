@@ -130,10 +130,11 @@ class Samples(NamedTuple):
         tensors = [t for t in tensors_in([subject.args, dict(subject.kwargs)]) if t.dim()]
         axis = 1 if tensors and tensors[0].dim() > 1 and time_first(subject.model) else 0
         number = tensors[0].shape[axis] if tensors else 1
-        of_samples = [t for t in tensors if t.shape[axis : axis + 1] == (number,)]
-        flat = [t.detach().movedim(axis, 0).reshape(number, -1) for t in of_samples if t.numel()]
+        dense = [t for t in tensors if t.numel() and t.layout is torch.strided]
+        of_samples = [t for t in dense if t.shape[axis : axis + 1] == (number,)]
+        flat = [t.detach().movedim(axis, 0).reshape(number, -1) for t in of_samples]
         if not flat:
-            return cls(number, axis, torch.zeros(number, dtype=torch.long))
+            return cls(number, axis, torch.zeros(number, dtype=torch.long, device="cpu"))
         rows = torch.cat([real(t.cpu()).flatten(1).double() for t in flat], 1)
         return cls(number, axis, torch.unique(rows, dim=0, return_inverse=True)[1])
 
@@ -176,9 +177,13 @@ class _DrawnLabels:
     def _draw(self, flat: Tensor) -> tuple[Tensor, Tensor]:
         count, size = flat.shape
         classes = max(2, min(CLASSES, size))
-        kinds = self.samples.kinds if count == self.samples.number else torch.arange(count)
-        order = torch.randperm(int(kinds.max()) + 1, generator=self.generator)
-        matrix = torch.randn(min(size, _BLOCK), classes, generator=self.generator)
+        kinds = (
+            self.samples.kinds
+            if count == self.samples.number
+            else torch.arange(count, device="cpu")
+        )
+        order = torch.randperm(int(kinds.max()) + 1, generator=self.generator, device="cpu")
+        matrix = torch.randn(min(size, _BLOCK), classes, generator=self.generator, device="cpu")
         matrix -= matrix.mean(1, keepdim=True)
         matrix /= matrix.square().mean(1, keepdim=True).sqrt()
         rms = float(flat.square().mean().sqrt())

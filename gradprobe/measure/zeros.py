@@ -139,7 +139,8 @@ def _drawn(weight: Tensor, seed: int) -> Tensor:
     if not weight.is_meta and bool(weight.any()):
         return torch.full_like(weight, _AWAKE)
     fan_in = weight.numel() / len(weight) if weight.dim() > 1 else 1
-    numbers = torch.rand(weight.shape, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    numbers = torch.rand(weight.shape, generator=generator, device="cpu")
     return ((numbers * 2 - 1) / math.sqrt(fan_in)).to(weight)
 
 

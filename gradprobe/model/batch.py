@@ -33,8 +33,8 @@ def random_batch(spec: InputSpec, size: int, seed: int) -> Batch:
     generator = torch.Generator().manual_seed(derive(seed, "input"))
     shape = (size, *spec.shape)
     if spec.tokens is None:
-        return Batch(torch.randn(shape, generator=generator, dtype=torch.float32))
-    return Batch(torch.randint(spec.tokens, shape, generator=generator))
+        return Batch(torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu"))
+    return Batch(torch.randint(spec.tokens, shape, generator=generator, device="cpu"))
 
 
 def load_batch(path: str, spec: InputSpec | None, size: int | None, max_bytes: int) -> Batch:

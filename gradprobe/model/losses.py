@@ -17,7 +17,7 @@ from gradprobe.model.tensors import tensors_in
 def projection(output: Tensor, labels: Tensor | None, seed: int) -> Tensor:
     """⟨output, r⟩ with r a fixed random direction of norm 1: ∂L/∂output has norm 1."""
     generator = torch.Generator().manual_seed(derive(seed, "loss"))
-    direction = torch.randn(output.shape, generator=generator, dtype=torch.float32)
+    direction = torch.randn(output.shape, generator=generator, dtype=torch.float32, device="cpu")
     direction = direction / torch.linalg.vector_norm(direction)
     loss: Tensor = (output * direction.to(output)).sum()
     return loss
@@ -34,7 +34,7 @@ def cross_entropy(output: Tensor, labels: Tensor | None, seed: int) -> Tensor:
     logits = logits.reshape(-1, classes)
     if labels is None:
         generator = torch.Generator().manual_seed(derive(seed, "loss"))
-        labels = torch.randint(classes, (logits.shape[0],), generator=generator)
+        labels = torch.randint(classes, (logits.shape[0],), generator=generator, device="cpu")
     labels = labels.reshape(-1)
     if labels.is_floating_point() or labels.numel() != logits.shape[0]:
         data = f"the data has {labels.numel()} of {labels.dtype}"
@@ -49,7 +49,7 @@ def mse(output: Tensor, labels: Tensor | None, seed: int) -> Tensor:
     """Mean squared error; without labels, against standard normal targets."""
     if labels is None:
         generator = torch.Generator().manual_seed(derive(seed, "loss"))
-        labels = torch.randn(output.shape, generator=generator, dtype=torch.float32)
+        labels = torch.randn(output.shape, generator=generator, dtype=torch.float32, device="cpu")
     if labels.numel() != output.numel():
         data = f"the data has {list(labels.shape[1:])}"
         raise InputError(f"mse needs targets of shape {list(output.shape[1:])}, {data}")

@@ -26,6 +26,11 @@ def _generators() -> list[torch.Generator]:
     return generators
 
 
+def signs(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """±1 at random, as integers on the processor whatever torch's default device is."""
+    return torch.randint(2, shape, generator=generator, device="cpu") * 2 - 1
+
+
 def reseed(seed: int) -> None:
     """Seed the generators that a forward pass may draw from (dropout)."""
     for generator in _generators():

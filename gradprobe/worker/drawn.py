@@ -15,5 +15,5 @@ def draw(spec: TensorSpec, index: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(derive(seed, path))
     dtype: torch.dtype = getattr(torch, spec.dtype)
     if dtype.is_floating_point:
-        return torch.randn(spec.shape, generator=generator).to(dtype)
-    return torch.randint(spec.high or 2, spec.shape, generator=generator).to(dtype)
+        return torch.randn(spec.shape, generator=generator, device="cpu").to(dtype)
+    return torch.randint(spec.high or 2, spec.shape, generator=generator, device="cpu").to(dtype)

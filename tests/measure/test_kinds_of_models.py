@@ -334,3 +334,8 @@ def test_inputs_may_be_sparse(layout: torch.layout) -> None:
     hole[0, 0] = math.nan
     broken = gradprobe.probe(Convolution(), (hole.to_sparse(layout=layout), nodes))
     assert "the input holds NaN or infinity" in str(broken)
+    trial = gradprobe.probe(
+        Convolution(), (neighbours.to_sparse(layout=layout), nodes), overfit=True
+    )
+    assert trial.trial
+    assert trial.trial.courses

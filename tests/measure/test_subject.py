@@ -23,6 +23,8 @@ from torch import Tensor, nn
 
 import gradprobe
 from gradprobe.measure.profile import RowStatus
+from gradprobe.spec.sources.stack import StackOptions
+from gradprobe.spec.sources.stack import load as load_stack
 from gradprobe.verdict.report import Severity
 
 
@@ -351,6 +353,23 @@ def test_a_model_under_inference_mode_is_probed_all_the_same() -> None:
         assert gradprobe.probe(model, within).profile == expected
         assert torch.is_inference_mode_enabled()
     assert gradprobe.probe(model, within).profile == expected
+
+
+@pytest.mark.parametrize("option", ["loss", "deep", "blocks", "overfit"])
+def test_what_is_drawn_does_not_depend_on_torch_s_default_device(option: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 80), nn.Linear(80, 80), nn.Linear(80, 2))
+    x, options = torch.randn(6, 4), {option: "mse" if option == "loss" else True}
+    expected = gradprobe.probe(model, x, **options)
+    with torch.device("meta"):
+        report = gradprobe.probe(model, x, **options)
+        built = gradprobe.probe(load_stack("residual", StackOptions(depth=2, width=4)))
+    assert (report.profile, report.training, report.trial) == (
+        expected.profile,
+        expected.training,
+        expected.trial,
+    )
+    assert built.reach
 
 
 class Counted(nn.Module):

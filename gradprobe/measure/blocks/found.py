@@ -19,7 +19,7 @@ from gradprobe.measure.profile import call_name
 from gradprobe.measure.recorder import Recorder
 from gradprobe.model.repeats import children_of, holds_weights
 from gradprobe.model.rows import Row
-from gradprobe.model.seeds import derive, reseed
+from gradprobe.model.seeds import derive, reseed, signs
 from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import first_tensor, fresh
 
@@ -62,7 +62,7 @@ def has_skip(element: Element, x: Tensor, seed: int) -> bool:
     with torch.enable_grad():
         out = element.run(leaf.clone(), seed)
     for _ in range(TRACES):
-        v = (torch.randint(2, x.shape, generator=generator) * 2 - 1).to(x)
+        v = signs(x.shape, generator).to(x)
         traces.append(float((v * pulled(out, leaf, v)).double().mean()))
     return abs(sum(traces) / TRACES - 1) < RESIDUAL
 

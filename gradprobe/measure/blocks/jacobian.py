@@ -30,7 +30,7 @@ from gradprobe.model.build import Network
 from gradprobe.model.layers import Concat, Residual
 from gradprobe.model.on_demand import held
 from gradprobe.model.repeats import holds_weights
-from gradprobe.model.seeds import derive
+from gradprobe.model.seeds import derive, signs
 from gradprobe.model.subject import Subject
 
 EXACT_FEATURES = 64  # up to so many the Jacobian is taken apart basis vector by basis vector
@@ -95,8 +95,7 @@ def jacobian(element: Element, x: Tensor, seed: int) -> JacobianProfile:
         out = element.run(leaf.clone(), seed)
     samples = []
     for _ in range(PROBES):
-        signs = torch.randint(2, x.shape, generator=generator) * 2 - 1
-        v = signs.to(x)
+        v = signs(x.shape, generator).to(x)
         back, v = pulled(out, leaf, v).double(), v.double()
         parts = (v * back, (back - scale * v).square(), back.square())
         samples.append(torch.stack([part.flatten(1).mean(1) for part in parts]))

@@ -28,7 +28,7 @@ from gradprobe.measure.recorder import Arguments, Recorder
 from gradprobe.model.build import Network
 from gradprobe.model.repeats import children_of
 from gradprobe.model.rows import Row
-from gradprobe.model.seeds import derive, reseed
+from gradprobe.model.seeds import derive, reseed, signs
 from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import first_tensor, fresh, tensors_in
 
@@ -158,8 +158,7 @@ def _start(block: _Call, outputs: Sequence[_Output]) -> _Output:
 
 def _highway(call: _Call, seed: int) -> float:
     generator = torch.Generator().manual_seed(derive(seed, f"highway/{call.name}"))
-    signs = torch.randint(2, (TRACES, *call.like.shape), generator=generator) * 2 - 1
-    v = signs.to(call.like)
+    v = signs(torch.Size((TRACES, *call.like.shape)), generator).to(call.like)
     back = _vjp_of(call.output, call.input, v)
     return 0.0 if back is None else float((v * back).double().mean())
 
