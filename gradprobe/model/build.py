@@ -10,7 +10,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -93,8 +93,7 @@ def assembled(planned: Planned, spec: NetworkSpec, seed: int) -> Network:
 @contextmanager
 def own_generator() -> Iterator[None]:
     """Lend the global CPU generator to the builder, in float32, and hand it back as it was."""
-    here = torch.get_default_device().type == "cpu"  # else a call of torch takes longer
-    with _BUILDING, nullcontext() if here else torch.device("cpu"):
+    with _BUILDING:
         state, dtype = torch.random.get_rng_state(), torch.get_default_dtype()
         torch.set_default_dtype(torch.float32)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -79,10 +80,12 @@ def _layers(
     batch = _batch_at_hand(spec, options, inputs)
     size = options.batch_size or spec.input.batch_size or DEFAULT_BATCH_SIZE
     size = size if batch is None else batch.inputs.shape[0]
+    here = torch.get_default_device().type == "cpu"  # else a call of torch takes longer
     try:
         by_blocks = options.stream or options.sharded
         planned = plan(spec, size, options.limits, by_blocks or (None if streams else False))
-        network = _network(planned, spec, options, streams)
+        with nullcontext() if here else torch.device("cpu"):
+            network = _network(planned, spec, options, streams)
         # The plan has held its size against the limits by now.
         drawn = batch or random_batch(spec.input, size, options.seed)
         x = placed(drawn.inputs, device, dtype)
