@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.backends import mha
 
 from gradprobe.model.build import Network
 from gradprobe.model.rows import modules_of
@@ -200,18 +201,20 @@ _MEASURING = RLock()  # random states, warnings, torch's functions: the process 
 
 @contextmanager
 def alone(subject: Subject) -> Iterator[None]:
-    """Meanwhile no other thread measures and nothing is compiled; a small network has one thread.
+    """Meanwhile no other thread measures, nothing is compiled, and attention takes no other way.
 
-    On a busy machine, waiting for a second one takes longer.
+    A small network has one thread: on a busy machine, waiting for a second one takes longer.
+    Autocast's copies of weights are of before a step, and may be of a pass without a graph.
     """
-    with _MEASURING, _eager():
-        threads = torch.get_num_threads()
+    with _MEASURING, _eager(), ExitStack() as stack:
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
         if subject.work is not None and subject.work < _SMALL_WORK:
             torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
+        stack.callback(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled())
+        torch.set_autocast_cache_enabled(False)
+        stack.callback(mha.set_fastpath_enabled, mha.get_fastpath_enabled())
+        mha.set_fastpath_enabled(False)
+        yield
 
 
 def _eager() -> AbstractContextManager[object]:

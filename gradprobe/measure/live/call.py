@@ -136,7 +136,9 @@ class Call:
         )
 
     def _as_called(self) -> AbstractContextManager[Any]:
-        return torch.autocast(*self.autocast) if self.autocast else nullcontext()
+        # Without copies of the weights, which would be of before a step.
+        called = self.autocast and torch.autocast(*self.autocast, cache_enabled=False)
+        return called or nullcontext()
 
 
 def _autocast_now() -> tuple[str, torch.dtype] | None:
