@@ -30,6 +30,7 @@ from gradprobe.measure.losses import RANGES, losses, tail
 from gradprobe.measure.norms import shares_near
 from gradprobe.measure.states import Loops
 from gradprobe.measure.surroundings import UNKNOWN, Surroundings
+from gradprobe.model.rows import parameters_of
 from gradprobe.model.sharded import is_sharded
 from gradprobe.model.tensors import first_tensor, named_tensors, nodes_behind, walk
 
@@ -229,7 +230,7 @@ def unowned(output: Tensor | None, model: nn.Module, inputs: Collection[Tensor])
     strays = {id(x): x for x in leaves if x is not None and id(x) not in owned}
     if not strays:
         return ()
-    names = dict(_kept(model))
+    names = dict(_kept(model)) | {id(p): name for name, p in parameters_of(model)}
     return tuple(
         names.get(key, f"a parameter of shape {list(leaf.shape)}")
         for key, leaf in strays.items()

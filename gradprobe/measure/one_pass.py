@@ -190,7 +190,7 @@ def _profile(
         rows=tuple(rows),
         parameters=sum([p.numel() for p in owned.values()]),
         loss=result.loss,
-        smallest_gradient=max(torch.finfo(dtype).tiny for dtype in dtypes),
+        smallest_gradient=max(torch.finfo(dtype).tiny for dtype in dtypes or {torch.float32}),
         orphans=tuple(orphans),
         input_finite=finite,
         around=result.around,

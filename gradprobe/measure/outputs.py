@@ -23,7 +23,7 @@ from gradprobe.measure.recorder import Arguments, Recorder, takes_hooks
 from gradprobe.measure.surroundings import Surroundings
 from gradprobe.model.ranks import Ranks
 from gradprobe.model.repeats import holds_weights
-from gradprobe.model.rows import Row, modules_of
+from gradprobe.model.rows import Row, modules_of, parameters_of
 from gradprobe.model.tensors import first_tensor, tensors_in, with_tensor
 
 _LARGE = 1 << 15  # elements: from here a gradient is reduced as soon as it is made
@@ -61,7 +61,9 @@ class Outputs(Recorder):
         super().__init__(rows)
         self.model = model
         self.rows: list[Row] = rows
-        self.modules, self.parameters = modules_of(model), list(model.parameters())
+        self.modules = modules_of(model)
+        # Those that are there: a model's own ``parameters()`` may leave some out.
+        self.parameters = list(dict.fromkeys(p for _, p in parameters_of(model)))
         self.alone, self.ranks = alone, ranks
         self.calls: list[RowCall] = []
         self.reduced: dict[Key, float] = {}

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader
 
 from gradprobe.errors import InputError
@@ -106,6 +107,8 @@ def copied_subject(subject: Subject) -> Subject:
 def arguments_of(inputs: Any) -> tuple[list[Any], dict[str, Any]]:
     """Positional and keyword arguments from what ``subject_of`` takes as ``inputs``."""
     match inputs:
+        case PackedSequence():  # it is a tuple
+            return [inputs], {}
         case (tuple() | list() as args, Mapping() as kwargs) if isinstance(inputs, tuple):
             return list(args), dict(kwargs)
         case tuple():

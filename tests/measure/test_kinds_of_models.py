@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import UserDict
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -339,3 +340,66 @@ def test_inputs_may_be_sparse(layout: torch.layout) -> None:
     )
     assert trial.trial
     assert trial.trial.courses
+
+
+class Some(nn.Module):
+    """Says that its head is all that it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = around(nn.Tanh()), nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.body(x))
+        return y
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        return self.head.parameters()
+
+
+def test_a_model_may_have_more_parameters_than_it_says() -> None:
+    report = gradprobe.probe(Some(), torch.randn(4, 3), deep=True)
+    assert "not in model.parameters(), so no optimizer trains them: body.2.weight" in str(report)
+    assert all(row.weight_gradient_norm for row in report.rows if row.parameters)
+
+
+def test_a_model_may_have_integers_alone() -> None:
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3, 3, dtype=torch.int8), requires_grad=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.weight.float()
+
+    report = gradprobe.probe(nn.Sequential(Whole(), Whole(), Whole()), torch.randn(4, 3))
+    assert "GP206" in [finding.rule for finding in report.findings]
+
+
+def test_a_packed_sequence_is_one_argument() -> None:
+    packed = nn.utils.rnn.pack_sequence([torch.randn(5, 3), torch.randn(2, 3)])
+    report = gradprobe.probe(nn.GRU(3, 4), packed, deep=True)
+    assert [row.name for row in report.rows] == ["(model)"]
+
+
+def test_attention_takes_the_way_that_training_takes() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    model, x = nn.TransformerEncoder(layer, 2).eval(), torch.randn(3, 4, 8)
+    mask = torch.zeros(3, 4, dtype=torch.bool)
+    mask[0, 2:] = True
+    report = gradprobe.probe(model, ((x,), {"src_key_padding_mask": mask}), blocks=True)
+    assert all(row.jacobian for row in report.rows if row.parameters)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_autocast_s_copies_of_weights_are_none_of_before_a_step() -> None:
+    torch.manual_seed(0)
+    model, x = around(nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU()), torch.randn(4, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        report = gradprobe.probe(model, x, overfit=True)
+        assert torch.is_autocast_cache_enabled()
+    assert report.training
+    assert report.training.signals
+    assert report.training.signals.coherence < 1
+    assert report.trial
+    assert report.trial.learned

@@ -271,6 +271,22 @@ def test_deep_takes_the_second_look_at_the_same_call() -> None:
     assert step.measurement.look.coherence
 
 
+def test_the_second_look_under_autocast_is_at_the_weights_after_the_step() -> None:
+    def train() -> None:
+        model = stack().eval()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        x, y = batch()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = (model(x).float() - y).square().mean()
+        loss.backward()
+        optimizer.step()
+
+    [step] = watched(train, deep=True)
+    assert step.measurement
+    assert step.measurement.look
+    assert 0.5 < (step.measurement.look.coherence or 0.0) < 1
+
+
 @pytest.mark.parametrize("normalised", [False, True])
 def test_advice_is_given_in_code(normalised: bool) -> None:
     """An init changes nothing of a step of weights that are normalised behind."""
