@@ -248,7 +248,8 @@ def drowned(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     """A term of the loss has nearly all of its gradient, and it is not the one with the target.
 
     A sum over all elements beside a mean, as a KL divergence beside a mean squared error, or a
-    penalty with a large weight: the steps lower that, and the target is learnt last or never.
+    penalty with a large weight: the steps lower that, and the target is learnt last or never. In a
+    physics-informed network the residual drowns the boundary (Wang et al. 2021, arXiv 2001.04536).
     Only a second look with your own loss finds it: `probe --deep`, or `check`.
     """
     added = profile.further.added
