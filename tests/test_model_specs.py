@@ -75,7 +75,7 @@ finally:
     return Result(done.returncode, done.stdout, "\n".join(err)), int(peak)
 
 
-LARGE = ("gpt2_small.yaml", "resnet50.yaml")
+LARGE = ("gpt2_small.yaml", "resnet50.yaml", "residual_1000.yaml")
 PROBED = [pytest.param(file, marks=[pytest.mark.slow] if file in LARGE else []) for file in FILES]
 
 

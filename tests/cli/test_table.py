@@ -62,7 +62,9 @@ def test_every_command_takes_every_kind(ask: Run, command: str, kind: str) -> No
 
 
 @pytest.mark.usefixtures("forked_workers")
-@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.slow] if k == "name" else []) for k in TARGETS]
+)
 def test_check_takes_every_kind(ask: Run, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if kind == "config":
         pytest.importorskip("transformers")

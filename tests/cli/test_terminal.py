@@ -357,7 +357,9 @@ def test_codes_and_numbers_are_not_cut(
     assert re.search(r"^1\.39 +\S+ +1(\.00)? ", out + " ", re.MULTILINE)
 
 
-@pytest.mark.parametrize("width", ["abc", "0", "²"])
+@pytest.mark.parametrize(
+    "width", ["²", *(pytest.param(w, marks=pytest.mark.slow) for w in ("abc", "0"))]
+)
 def test_terminal_width(run_process: Run, width: str) -> None:
     """typer reads it at import, and takes nothing but a number."""
     for arguments in (("--help",), ("probe",)):
@@ -580,7 +582,11 @@ def test_torch_is_not_imported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"), [("gradprobe pro", "probe"), ("gradprobe probe --de", "--depth")]
+    ("words", "expected"),
+    [
+        ("gradprobe pro", "probe"),
+        pytest.param("gradprobe probe --de", "--depth", marks=pytest.mark.slow),
+    ],
 )
 def test_completion_does_without_torch(words: str, expected: str) -> None:
     environment = {

@@ -70,6 +70,7 @@ def test_what_is_local_to_a_block_is_that_of_the_same_model_in_memory() -> None:
     assert own == other
 
 
+@pytest.mark.slow
 def test_float32_and_dropout_are_those_of_the_model_in_memory() -> None:
     options = replace(OPTIONS, dtype=None)
     assert take(subject_of("gpt2", options), options) == take(settled("gpt2", options), options)

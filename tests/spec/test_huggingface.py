@@ -187,7 +187,9 @@ def test_a_folder_and_its_file_are_the_same(run: Callable[..., Result]) -> None:
     assert other["reach"] != first["reach"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n == "mamba" else []) for n in NAMES]
+)
 def test_layers_and_set_change_the_model(name: str) -> None:
     spec = load(config(name), 1)
     report = probe_target(spec, ProbeOptions(batch_size=2))

@@ -592,6 +592,7 @@ TALKATIVE = "import os\nprint('imported')\nos.write(1, b'by number\\n')\n" + NET
 )
 
 
+@pytest.mark.slow
 def test_its_process_gives_what_this_one_gives_and_prints_nothing_between(
     probe: Run, run_process: Run, tmp_path: Path
 ) -> None:
@@ -627,13 +628,8 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize(
-    ("source", "said", "function"),
-    [
-        pytest.param(*case, id=name, marks=[] if name == "a forged result" else pytest.mark.slow)
-        for name, case in HOSTILE.items()
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("source", "said", "function"), HOSTILE.values(), ids=HOSTILE)
 def test_no_ending_of_its_process_passes_for_healthy(
     run: Run, write: Any, source: str, said: str, function: str | None
 ) -> None:

@@ -93,7 +93,9 @@ CASES = {
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(case, marks=pytest.mark.slow if case in {"leaky", *DEEP_CASES} else ())
+        pytest.param(
+            case, marks=pytest.mark.slow if case in {"leaky", "loud branches", *DEEP_CASES} else ()
+        )
         for case in CASES
     ],
 )
@@ -318,6 +320,7 @@ def test_only_a_file_can_be_written(target: str, run: Run) -> None:
     assert "is no file" in result.err
 
 
+@pytest.mark.slow
 def test_a_stack_shows_the_diff_of_its_spec(run: Run) -> None:
     result = run("fix", "plain", "--depth", "20", "--activation", "relu", "--seeds", "1")
     assert result.code == 1

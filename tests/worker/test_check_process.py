@@ -30,15 +30,16 @@ def check(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -
     return call
 
 
+@pytest.mark.slow  # test_check.py has the same in one process
 @pytest.mark.parametrize(
     ("specs", "code"),
     [
-        pytest.param("good", 0, marks=pytest.mark.slow),
-        pytest.param("vanishing", 1, marks=pytest.mark.slow),  # as in test_check.py
-        pytest.param("invalid", 2, marks=pytest.mark.slow),
-        pytest.param("big", 3, marks=pytest.mark.slow),
-        pytest.param("good vanishing", 1, marks=pytest.mark.slow),
-        pytest.param("good vanishing invalid", 2, marks=pytest.mark.slow),
+        ("good", 0),
+        ("vanishing", 1),
+        ("invalid", 2),
+        ("big", 3),
+        ("good vanishing", 1),
+        ("good vanishing invalid", 2),
         ("good vanishing invalid big", 3),
     ],
 )
