@@ -488,6 +488,15 @@ def test_a_known_target_that_is_gone_must_be_pruned(check: Run, folder: Path) ->
     assert check("c.yaml", "--baseline", "known.json").code == 0
 
 
+@pytest.mark.parametrize("reach", [0.0, 5e-324, 1.7e308, None])
+def test_whatever_reach_a_network_has_its_baseline_is_read(
+    tmp_path: Path, reach: float | None
+) -> None:
+    known = Baseline(str(tmp_path), {"net.yaml": Known(reach, ("GP201 1.3",))})
+    (tmp_path / "known.json").write_text(baseline.dump(known))
+    assert baseline.load(str(tmp_path / "known.json")) == known
+
+
 def test_a_model_of_a_library_is_not_gone_and_a_configuration_is_where_its_folder_is(
     folder: Path,
 ) -> None:

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -223,7 +224,8 @@ def _known(file: str, path: str, entry: Any) -> Known:
     entry = entry if isinstance(entry, dict) else {}
     reach, findings = entry.get("reach"), entry.get("findings")
     is_number = isinstance(reach, float | int) and not isinstance(reach, bool)
-    if not (reach is None or (is_number and 0 < reach < 1e300)) or not isinstance(findings, list):
+    fits = reach is None or (is_number and 0 <= reach <= sys.float_info.max)  # 0: it is dead
+    if not fits or not isinstance(findings, list):
         raise InputError(f"{file} is not a baseline: '{path}' needs a reach and findings")
     if not all(isinstance(name, str) for name in findings):
         raise InputError(f"{file} is not a baseline: the findings of '{path}' are not words")
