@@ -77,6 +77,8 @@ def _destinations(outputs: Sequence[str], format: str) -> dict[str, str]:
             if output in FORMATS:
                 raise InputError(f"-o {output}: the file is missing", hint=f"-o {output}=FILE")
             word, file = format, output
+        if not file:
+            raise InputError(f"-o {output}: the file is missing", hint=f"-o {word}=FILE")
         if file == "-":
             raise InputError("-o -: standard output takes --output-format", hint=f"not {output}")
         if file in files:

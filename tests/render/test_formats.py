@@ -28,7 +28,7 @@ from jsonschema import Draft4Validator, Draft7Validator
 
 from gradprobe.cli.commands.check import check
 from gradprobe.cli.reporting import PublishOptions, publish
-from gradprobe.errors import printable
+from gradprobe.errors import InputError, printable
 from gradprobe.render.canvas import ENDLESS, Style, folded
 from gradprobe.render.check.formats import FORMATS
 from gradprobe.render.json import render_report
@@ -190,6 +190,13 @@ def test_github_lines_are_escaped() -> None:
         assert list(properties) == ["file", "line", "col", "title"]
         assert undone(properties["file"]) == printable(one.path)
         assert undone(command[3]).split("\n→ ")[0] == printable(one.message)
+
+
+def test_a_format_without_a_file_is_told_before_anything_is_measured() -> None:
+    for output in ("sarif=", "sarif"):
+        with pytest.raises(InputError, match=f"-o {output}: the file is missing") as missing:
+            _ = PublishOptions(outputs=(output,)).files
+        assert missing.value.hint == "-o sarif=FILE"
 
 
 def test_github_reads_its_lines_where_standard_output_has_few_letters(
