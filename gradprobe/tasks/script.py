@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from gradprobe.errors import ExitCode, InputError, ModelError, first_line
 from gradprobe.files import near_file
 from gradprobe.measure.measurement import Step
+from gradprobe.numbers import plural
 from gradprobe.spec.options import JudgeOptions, ProbeOptions
 from gradprobe.verdict.judge import judge
 from gradprobe.verdict.report import Report
@@ -116,7 +117,7 @@ def run_script(
             if run.code is None:
                 traceback.print_exception(_own(error))
                 raise run.nothing(f"{type(error).__name__}: {first_line(error)}") from error
-        return run.end() if run.code is None else run.code
+        return run.end("it ended") if run.code is None else run.code
 
 
 class _Stop(BaseException):
@@ -133,6 +134,7 @@ class _Run:
         self.reports: list[Report] = []
         self.reasons: list[str] = []
         self.unwritten: InputError | None = None  # why the batch is not in its file
+        self.taken: list[int] = []  # how many steps, by optimizer
         self.code: int | None = None  # the exit code, once the last step was seen
         self.back: Callable[[], None] = _nothing  # gives standard output back
         self.watcher: Watcher | None = None
@@ -169,7 +171,13 @@ class _Run:
     @contextmanager
     def stopping(self, watcher: Watcher) -> Iterator[None]:
         """Stop as well where one optimizer goes on and another never steps."""
-        from torch.optim.optimizer import register_optimizer_step_pre_hook
+        from torch.optim.optimizer import (
+            register_optimizer_step_post_hook,
+            register_optimizer_step_pre_hook,
+        )
+
+        def after(*step: Any) -> None:  # when the script has ended, its optimizers are gone
+            self.taken = list(watcher.counts.values())
 
         def past(optimizer: Any, args: Any, kwargs: Any) -> None:
             if self.code is not None:
@@ -178,14 +186,15 @@ class _Run:
                 self._stop()
 
         self.watcher = watcher
-        handle = register_optimizer_step_pre_hook(past)
+        handles = register_optimizer_step_pre_hook(past), register_optimizer_step_post_hook(after)
         try:
             yield
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
 
-    def end(self) -> int:
-        """What is to be shown is shown; gives the exit code.
+    def end(self, how: str = "") -> int:
+        """What is to be shown is shown; gives the exit code. ``how`` the script ended, if it did.
 
         Raises:
             ModelError: nothing was seen.
@@ -194,6 +203,8 @@ class _Run:
             raise self.nothing("it ended")
         self.back()
         self.code = self.finish(self.seen, self.reports)
+        for why in self._missed(how) if rank_of_script() == "0" else ():
+            print(f"gradprobe: {self.script.target}: not all is shown: {why}", file=sys.stderr)
         if self.unwritten:
             print(self.unwritten, file=sys.stderr)
             self.code = max(self.code, int(ExitCode.USAGE))
@@ -204,12 +215,26 @@ class _Run:
         where = self.script.target
         if (os.environ.get("WORLD_SIZE") or "1") != "1":
             where += f", rank {rank_of_script()}"
-        if self.reasons:
-            return ModelError(f"{where}: nothing was measured: {self.reasons[0]}")
+        if missed := self._missed(what):
+            return ModelError(f"{where}: nothing was measured: {missed[0]}")
         seen = self.watcher.sight() if self.watcher else ""
         message = f"{where}: {what} before an optimizer of torch.optim took a step; seen: {seen}"
         hint = _GONE if " by peer" in message else ""
         return ModelError(message, hint=hint)
+
+    def _missed(self, what: str) -> list[str]:
+        """Why some of what was asked for is not shown, where a step was taken at all."""
+        counts, chosen = self.taken, self.script.optimizer
+        if chosen is not None:
+            if counts and chosen >= len(counts):
+                return [f"--optimizer {chosen}: there are {len(counts)}, counted from 0"]
+            counts = counts[chosen : chosen + 1]
+        taken = max(counts, default=0)
+        late = [step for step in self.script.steps if step > taken]
+        missed = list(dict.fromkeys(self.reasons))
+        if taken and late and what:
+            missed.append(f"{what} after {plural(taken, 'step')}, before step {late[0]}")
+        return missed
 
     def _stop(self) -> NoReturn:
         if self.seen:

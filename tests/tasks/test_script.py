@@ -223,6 +223,29 @@ def test_a_module_runs_as_python_m_does(tmp_path: Path) -> None:
     assert "healthy" in done.stdout
 
 
+def test_a_step_that_never_came_is_said(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from gradprobe.measure.measurement import Step
+    from gradprobe.spec.options import JudgeOptions
+    from gradprobe.tasks.script import Script, _Run
+
+    def ended(*steps: int, optimizer: int | None = None) -> _Run:
+        script = Script("json.tool", is_module=True, steps=steps, optimizer=optimizer)
+        made = _Run(script, lambda seen, reports: 0, JudgeOptions())
+        made.taken = [5]
+        return made
+
+    late = "json.tool: nothing was measured: it exited with 1 after 5 steps, before step 9"
+    assert ended(9, 10).nothing("it exited with 1").message == late
+    other = ended(1, optimizer=3).nothing("it ended").message
+    assert other.endswith("measured: --optimizer 3: there are 1, counted from 0")
+    some = ended(1, 9)
+    some.seen.append(Step(1, 0, "SGD", 1))
+    assert (some.end(), capfd.readouterr().err) == (0, "")  # in the middle of its step
+    assert some.end("it ended") == 0
+    said = "gradprobe: json.tool: not all is shown: it ended after 5 steps, before step 9\n"
+    assert capfd.readouterr().err == said
+
+
 def test_what_cannot_be_run_is_said(tmp_path: Path) -> None:
     from gradprobe.errors import InputError
     from gradprobe.tasks.script import Script, steps_in
