@@ -142,12 +142,16 @@ def _to_one(profile: GradientProfile) -> float:
     """The factor by which each weight must grow for a reach of 1, were the network linear."""
     if culprit := _culprit(profile):
         return 1 / culprit.factor
-    return _per_weight(profile, profile.unpooled_reach)
+    rows, reach = profile.trunk, profile.unpooled_reach
+    alive = [row.gradient_norm for row in rows if row.gradient_norm]
+    if reach == 0 and alive:  # it underflows on the way, after so many rows
+        rows, reach = rows[-len(alive) - 1 :], profile.smallest_gradient / alive[-1]
+    return _per_weight(rows, reach)
 
 
-def _per_weight(profile: GradientProfile, whole: float | None) -> float:
-    """1 / ``whole``, shared among the trunk's rows with weights but its first."""
-    weighty = max(1, len([row for row in profile.trunk if row.parameters]) - 1)
+def _per_weight(rows: Sequence[RowProfile], whole: float | None) -> float:
+    """1 / ``whole``, shared among the rows with weights but the first."""
+    weighty = max(1, len([row for row in rows if row.parameters]) - 1)
     return float(whole ** (-1 / weighty)) if whole and math.isfinite(whole) else 1.0
 
 
@@ -206,7 +210,7 @@ def _blocks(kind: str, profile: GradientProfile, number: float = 1.0) -> Cure:
 def _advice_for_activations(profile: GradientProfile, signals: Signals) -> Advice:
     advice = advice_for_large(profile, _bare(signals))
     first, last = (profile.trunk[end].activation_rms for end in (0, -1))
-    factor = _per_weight(profile, (last or 1.0) / (first or 1.0))
+    factor = _per_weight(profile.trunk, (last or 1.0) / (first or 1.0))
     return tuple(c._replace(number=factor) if c.kind == "gain" else c for c in advice)
 
 

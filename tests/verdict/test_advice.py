@@ -468,3 +468,17 @@ def test_three_findings_are_shown_and_the_others_named() -> None:
     assert [f"m{k}" in text for k in range(5)] == [True, True, True, False, False]
     assert "2 more: GP703 n3, GP704 n4" in text
     assert "m4" in render_report(made, everything=True)
+
+
+def test_a_gradient_that_underflows_is_raised_and_not_lowered() -> None:
+    torch.manual_seed(0)
+    layers = [layer for _ in range(60) for layer in (nn.Linear(8, 8), nn.Tanh())]
+    model = nn.Sequential(*layers)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 0.1
+    report = gradprobe.probe(model, torch.randn(4, 8))
+    assert report.reach == 0
+    factor = re.search(r"raise the init's gain: .*mul_\((\d+)\)", report.findings[0].advice)
+    assert factor
+    assert 10 < int(factor[1]) < 20  # 1 / (0.1 / √3) where nothing is lost to rounding
