@@ -142,13 +142,9 @@ def _flat(
 
 def _given(context: typer.Context) -> Given:
     """The options that the user typed."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    names = tuple(name for name, source in sources.items() if source and _typed(source))
-    return Given(names, context.params.get("loss"))
-
-
-def _typed(source: Any) -> bool:
-    return bool(source.name == "COMMANDLINE")
+    sources: dict[str, Any] = {n: context.get_parameter_source(n) for n in context.params}
+    typed = [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
+    return Given(tuple(typed), context.params.get("loss"))
 
 
 def _moved(

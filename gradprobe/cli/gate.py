@@ -184,8 +184,3 @@ def _kind_of(target: Target) -> str:
     if target.path in STACKS and not os.path.lexists(target.path):
         return "stack"
     return "code" if names_code(target.data) else "spec"
-
-
-def folder_of(path: str) -> Path:
-    """The folder whose configuration counts for ``path``."""
-    return Path(path) if Path(path).is_dir() else Path(path).parent

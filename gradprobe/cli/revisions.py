@@ -31,7 +31,8 @@ def reports_at(
         InputError: there are no such revisions, or the target is the same at all of them.
         ModelError: as ``probe_target``; both say at which revision.
     """
-    about, options = _from_here(about), replace(options, data=_absolute(options.data))
+    weights = replace(about.weights, file=_absolute(about.weights.file))
+    about, options = replace(about, weights=weights), replace(options, data=_absolute(options.data))
     reports: list[list[Report]] = []
     with checked_out(revisions) as sides:
         for side in sides:
@@ -41,10 +42,6 @@ def reports_at(
                 reports.append([side.probed(spec, own, run)])
     before, after = reports
     return before, after
-
-
-def _from_here(about: TargetOptions) -> TargetOptions:
-    return replace(about, weights=replace(about.weights, file=_absolute(about.weights.file)))
 
 
 def _absolute(file: str | None) -> str | None:

@@ -294,10 +294,9 @@ def _execute(script: Script) -> None:
 def _own(error: BaseException) -> BaseException:
     """The exception with the frames of the script alone."""
     trace = error.__traceback__
-    while trace and ("runpy" in trace.tb_frame.f_code.co_filename or _is_ours(trace)):
+    while trace:
+        file = trace.tb_frame.f_code.co_filename
+        if "runpy" not in file and file != __file__:
+            break
         trace = trace.tb_next
     return error.with_traceback(trace)
-
-
-def _is_ours(trace: Any) -> bool:
-    return str(trace.tb_frame.f_code.co_filename) == __file__

@@ -22,7 +22,6 @@ _PIXELS = (64, 32, 28, 224, 96, 128, 299)
 _LENGTHS = (64, 32, 16, 8, 128)
 _MANY, _FEW = 32, 8  # samples: of vectors, of sequences and images
 _MOST_NUMBERS = _FEW * 3 * 256 * 256  # in a batch, but for two samples
-_NORMS = (nn.LayerNorm, nn.RMSNorm)
 
 
 class Guess(NamedTuple):

@@ -56,7 +56,7 @@ def measure_target(
 
 def _measured(spec: Target, options: ProbeOptions, run: RunOptions, inputs: Any) -> Measurement:
     if isinstance(spec, CodeSpec):
-        return _measure_code(spec, options, run)
+        return _given(spec, reply_of(spec, options, run).measurement)
     from gradprobe.model.ranks import joined
 
     with joined(options):
@@ -81,12 +81,16 @@ def _measure_here(
         raise spec.error(error.message, error.row) from error
 
 
-def reply_of(code: CodeSpec, options: ProbeOptions, run: RunOptions, tree: str) -> Reply:
-    """What ``measure_target`` makes of code, with its origin: the files below ``tree``.
+def reply_of(
+    code: CodeSpec, options: ProbeOptions, run: RunOptions, tree: str | None = None
+) -> Reply:
+    """What ``measure_target`` makes of code, with its origin: the files below ``tree``, if named.
 
     Raises:
         InputError, ModelError: as ``measure_target``.
     """
+    if options.by != "row":
+        raise InputError(f"--by {options.by} needs a spec: {code.target} is a Python model")
     reply = _reply(_request(code, _within(options, run))._replace(tree=tree), run)
     measurement = _given(code, reply.measurement)
     name = code.name or measurement.name
@@ -128,14 +132,6 @@ def paths_of(
     from gradprobe.model.make import make
 
     return take_paths(make(spec, options), max_paths)
-
-
-def _measure_code(code: CodeSpec, options: ProbeOptions, run: RunOptions) -> Measurement:
-    if options.by != "row":
-        raise InputError(f"--by {options.by} needs a spec: {code.target} is a Python model")
-    reply = _reply(_request(code, _within(options, run)), run)
-    measurement = _given(code, reply.measurement)
-    return measurement._replace(name=code.name or measurement.name, check=code.check)
 
 
 def _reply(request: Request, run: RunOptions) -> Reply:

@@ -174,19 +174,19 @@ def test_baselines_reports_and_cache_entries(run: Run, documents: dict[str, str]
         """With the right signature, as one who has the secret could write it."""
         body = documents["entry"].partition("\n")[2]
         cache.write("ab" * 32, changed(body, number).encode("utf-8", "replace").decode())
-        cache.read("ab" * 32)
+        cache.reply("ab" * 32)
 
     def read_entry_unsigned(number: int) -> None:
         if number == 0:
             cache.write("cd" * 32, encode(Reply(failure=Failure(2, "x"))))  # type: ignore[arg-type]
-            cache.read("cd" * 32)
+            cache.reply("cd" * 32)
             return
         path = Path("other_cache") / "cd" / ("cd" * 31)
         good = path.read_bytes()
         path.write_bytes(damaged(good, number))
         changes = path.read_bytes() != good
         try:
-            cache.read("cd" * 32)
+            cache.reply("cd" * 32)
             assert not changes
         finally:
             path.write_bytes(good)

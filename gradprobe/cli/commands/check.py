@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -46,7 +47,8 @@ def check(
     options_of = resolver(reading.config, reading.isolated, overrides | seeds.overrides)
     named = paths or ["."]
     if reading.show_config:
-        options = options_of(gate.folder_of(named[0]))
+        first = Path(named[0])
+        options = options_of(first if first.is_dir() else first.parent)
         emit(render_config(values(options), options.origins, style_for(publishing.color, None)))
         return 0
     _ = publishing.files  # a wrong word is told before anything is measured

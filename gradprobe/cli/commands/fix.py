@@ -14,6 +14,7 @@ from gradprobe.errors import ExitCode
 from gradprobe.render.fix import render_fix, render_fix_json
 from gradprobe.spec.options import RunOptions
 from gradprobe.spec.seeds import choose_seeds, seeds_in
+from gradprobe.tasks.fix import search
 from gradprobe.tasks.fix import target as mending
 from gradprobe.verdict.judge import versions
 
@@ -47,7 +48,7 @@ def fix(
     with progress(f"mending {target}"):
         mended = mending.mend(network, options, every, run, output.everything)
     if write and mended.text:
-        mended = mending.write(network, mended)
+        mended = search.write(target, network.text, mended)
     if output.format == "json":
         output.emit(render_fix_json(mended, versions()))
     else:

@@ -87,13 +87,13 @@ def tone(verdict: Verdict) -> str:
 
 def report_view(report: Report, scale: Scale) -> ReportView:
     """Everything that is shown of a report, on a scale that its page shares."""
-    columns = columns_of(report)
+    columns, story = columns_of(report), verdict_story(report)
     places = {row.name: index for index, row in enumerate(report.rows)}
     return ReportView(
         report=report,
         tone=tone(report.verdict),
         facts=facts(report),
-        decay=_sentence(verdict_story(report)),
+        decay=story[:1].upper() + story[1:],
         lines=_lines(report),
         columns=columns,
         rows=_rows(report, scale, columns),
@@ -101,10 +101,6 @@ def report_view(report: Report, scale: Scale) -> ReportView:
         scale=scale,
         curve=reach_curve([report.profile.reach_of(row) for row in report.rows], scale),
     )
-
-
-def _sentence(story: str) -> str:
-    return story[:1].upper() + story[1:]
 
 
 def _lines(report: Report) -> list[tuple[str, str]]:

@@ -21,10 +21,9 @@ from pathlib import Path
 
 from gradprobe._version import __version__
 from gradprobe.files import read_regular, replace_file
-from gradprobe.measure.measurement import Measurement
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.weights import digest_of
-from gradprobe.worker.exchange import Failure, Reply, decode
+from gradprobe.worker.exchange import Reply, decode
 
 NAME = ".gradprobe_cache"
 MAX_BYTES = 1 << 26  # of an entry
@@ -46,11 +45,6 @@ class Cache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.secret = _secret()
-
-    def read(self, key: str) -> Measurement | Failure | None:
-        """What ``reply`` holds."""
-        reply = self.reply(key)
-        return reply.result if reply else None
 
     def reply(self, key: str) -> Reply | None:
         """What is kept under ``key``; ``None`` where there is nothing.

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
-from gradprobe.errors import GradprobeError
 from gradprobe.spec.network import ArchitectureSpec, CodeSpec
 from gradprobe.spec.options import ProbeOptions, RunOptions
 from gradprobe.tasks.fix.trials import (
     NO_EDIT,
     Fix,
+    Probed,
     Trial,
-    failing,
     judged,
     measurement,
     needs_mending,
+    tried,
 )
 from gradprobe.tasks.probe import probe_target
 from gradprobe.verdict.report import Report
@@ -53,35 +54,24 @@ def mend(
     fix = Fix(spec.source, seeds, before, obstacle=NO_EDIT)
     if before.sound:
         return fix
-    tried: list[Trial] = []
+    trials: list[Trial] = []
     for name, changed, steps in _ways(spec):
-        trial = _try(name, changed, probes, run)
-        tried += [trial] if trial else []
+        trial = tried(name, probes, partial(_measure, changed, run))
+        trials += [trial] if trial else []
         if trial and trial.sound and fix.after is None:
             fix = replace(fix, after=trial, steps=steps)
             if not everything:
                 break
-    return replace(fix, tried=tuple(tried), steps=fix.steps or _advised(reports))
+    return replace(fix, tried=tuple(trials), steps=fix.steps or _advised(reports))
+
+
+def _measure(spec: CodeSpec | ArchitectureSpec, run: RunOptions, options: ProbeOptions) -> Probed:
+    return measurement(probe_target(spec, options, run=run))
 
 
 def _advised(reports: list[Report]) -> tuple[str, ...]:
     findings = [finding for report in reports for finding in report.findings]
     return tuple(dict.fromkeys(finding.advice for finding in findings if finding.advice))
-
-
-def _try(
-    name: str, spec: CodeSpec | ArchitectureSpec, probes: tuple[ProbeOptions, ...], run: RunOptions
-) -> Trial | None:
-    """A trial that ends at the first seed that fails; ``None`` where the change does not fit."""
-    measured = []
-    for probe in probes:
-        try:
-            measured.append(measurement(probe_target(spec, probe, run=run)))
-        except GradprobeError:
-            return None
-        if failing(measured[-1]):
-            break
-    return judged(name, measured, failing)
 
 
 def _ways(spec: CodeSpec | ArchitectureSpec) -> Iterator[Way]:

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from gradprobe.errors import GradprobeError, InputError
@@ -26,10 +27,10 @@ from gradprobe.tasks.fix.trials import (
     Fix,
     Probed,
     Trial,
-    failing,
     judged,
     measurement,
     needs_mending,
+    tried,
 )
 from gradprobe.tasks.probe import probe_target
 from gradprobe.tasks.targets import load_spec
@@ -81,15 +82,15 @@ def mend(
     fix = Fix(spec.source, seeds, before, writable=is_file(spec.source))
     if before.sound:
         return fix
-    tried: list[Trial] = []
+    trials: list[Trial] = []
     chosen: tuple[Trial, tuple[Change, ...]] | None = None
     for trial, changes in _trials(spec, probes):
-        tried.append(trial)
+        trials.append(trial)
         if trial.sound and chosen is None:
             chosen = trial, changes
             if not everything:
                 break
-    fix = replace(fix, tried=tuple(tried))
+    fix = replace(fix, tried=tuple(trials))
     return fix if chosen is None else _with_diff(fix, spec, text, *chosen)
 
 
@@ -120,9 +121,10 @@ def _trials(
         if name in seen:
             continue
         seen.add(name)
-        trial = _try(name, apply(spec, changes), probes)
+        changed = apply(spec, changes)
+        trial = tried(name, probes, partial(_measure, changed))
         if trial is not None:
-            yield trial, changes
+            yield _learning(trial, changed, probes[0]) if trial.sound else trial, changes
 
 
 def _measure(spec: NetworkSpec, options: ProbeOptions) -> Probed:
@@ -130,27 +132,11 @@ def _measure(spec: NetworkSpec, options: ProbeOptions) -> Probed:
         return measurement(probe_target(spec, options))
 
 
-def _try(name: str, spec: NetworkSpec, probes: tuple[ProbeOptions, ...]) -> Trial | None:
-    """A trial that ends at the first seed that fails; ``None`` where the change does not fit.
-
-    What measures well is no repair before it learns one batch by heart, with the first seed.
-    """
-    measured: list[Probed] = []
-    for probe in probes:
-        try:
-            measured.append(_measure(spec, probe))
-        except GradprobeError:
-            return None
-        if failing(measured[-1]):
-            break
-    trial = judged(name, measured, failing)
-    return _learning(trial, spec, probes[0]) if trial.sound else trial
-
-
 def _learning(trial: Trial, spec: NetworkSpec, probe: ProbeOptions) -> Trial:
     """``trial`` with the rate at which the network learns one batch by heart, or that it does not.
 
-    What time did not allow is no doubt: the measurement stands.
+    What measures well is no repair before it does. What time did not allow is no doubt: the
+    measurement stands.
     """
     from gradprobe.measure.overfit import overfit
     from gradprobe.model.make import make

@@ -59,8 +59,3 @@ def mend(
     if isinstance(network.spec, CodeSpec | ArchitectureSpec):
         return by_hand.mend(network.spec, options, seeds, run, everything=everything)
     return search.mend(network.spec, network.text, options, seeds, everything=everything)
-
-
-def write(network: Network, fix: Fix) -> Fix:
-    """Put the mended text into the file, as ``search.write`` does."""
-    return search.write(network.target, network.text, fix)

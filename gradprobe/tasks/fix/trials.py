@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from gradprobe.errors import GradprobeError
 from gradprobe.measure.profile import from_one
+from gradprobe.spec.options import ProbeOptions
 from gradprobe.verdict.report import Report, Severity, Verdict
 
 _INFORMING = "GP4"  # the rules below this code make the verdict, the others inform
@@ -125,6 +127,21 @@ def judged(name: str, measured: list[Probed], reason: Callable[[Probed], str]) -
     """A trial that is sound where ``reason`` finds none against any of its measurements."""
     doubts = [reason(probed) for probed in measured]
     return Trial(name, tuple(measured), not any(doubts), next(filter(None, doubts), ""))
+
+
+def tried(
+    name: str, probes: Iterable[ProbeOptions], measure: Callable[[ProbeOptions], Probed]
+) -> Trial | None:
+    """A trial that ends at the first seed that fails; ``None`` where the change does not fit."""
+    measured: list[Probed] = []
+    for probe in probes:
+        try:
+            measured.append(measure(probe))
+        except GradprobeError:
+            return None
+        if failing(measured[-1]):
+            break
+    return judged(name, measured, failing)
 
 
 def failing(measured: Probed) -> str:
