@@ -203,6 +203,7 @@ _MEASURING = RLock()  # random states, warnings, torch's functions: the process 
 def alone(subject: Subject) -> Iterator[None]:
     """Meanwhile no other thread measures, nothing is compiled, and attention takes no other way.
 
+    A loss with a state of its own is as it was afterwards.
     A small network has one thread: on a busy machine, waiting for a second one takes longer.
     Autocast's copies of weights are of before a step, and may be of a pass without a graph.
     """
@@ -214,6 +215,8 @@ def alone(subject: Subject) -> Iterator[None]:
         torch.set_autocast_cache_enabled(False)
         stack.callback(mha.set_fastpath_enabled, mha.get_fastpath_enabled())
         mha.set_fastpath_enabled(False)
+        if subject.criterion is not None:
+            stack.enter_context(undisturbed(subject.criterion))
         yield
 
 

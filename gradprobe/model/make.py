@@ -185,8 +185,8 @@ def module_subject(
     if options.stream:
         hint = "gradprobe.load gives a spec"
         raise InputError("--stream is for specs: a module is in memory already", hint=hint)
-    ranks, model = ranks_of(model), unwrapped(model)
     _check_trainable(model)
+    ranks, model = ranks_of(model), unwrapped(model)
     parameter = next(model.parameters())
     batch, labels = batch_and_labels(model, inputs)
     word, function, batch = _loss_and_batch(loss, batch, labels, options.seed)
@@ -199,6 +199,7 @@ def module_subject(
         ranks=ranks,
         memory=options.limits.memory,
         name=class_of(model).__name__,
+        criterion=loss if isinstance(loss, nn.Module) else None,
         own_loss=word == "custom" or (labels is not None and word in ("cross_entropy", "mse")),
         idiom=Idiom("code", classes_of(model, [row.name for row in subject.rows])),
         told={"dtype": _word(parameter.dtype), "device": str(parameter.device), "loss": word},
@@ -242,6 +243,9 @@ def _takes_target(loss: Loss) -> bool:
 def _check_trainable(model: nn.Module) -> None:
     from torch.nn.parameter import is_lazy
 
+    if not isinstance(model, nn.Module):
+        hint = "of an exported program take program.module(); gradprobe.load gives a spec"
+        raise InputError(f"the model is no nn.Module but a {type(model).__name__}", hint=hint)
     parameters = list(model.parameters())
     if any(is_lazy(p) for p in parameters):
         raise InputError("the model has lazy layers: run it once, so that they know their sizes")

@@ -46,6 +46,7 @@ class Subject:
     name: str | None = None  # what the network is called
     work: int | None = None
     drawn: bool = False  # whether the batch was made up here, and not given
+    criterion: nn.Module | None = None  # the module that the loss is, with a state of its own
     own_loss: bool = False  # whether the loss is the user's: a function, or with labels of theirs
     main: Callable[[Any], Tensor | None] = first_tensor  # of the output, what the model is for
     idiom: Idiom = A_SPEC

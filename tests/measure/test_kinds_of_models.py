@@ -244,6 +244,12 @@ def test_what_does_not_fit_is_told(inputs: Any, options: Any, told: str) -> None
         gradprobe.probe(Embedded(), inputs, **options)
 
 
+@pytest.mark.parametrize("model", [nn.Linear, "plain", torch.nn.functional.relu, None])
+def test_what_is_no_module_is_refused(model: Any) -> None:
+    with pytest.raises(gradprobe.InputError, match=r"the model is no nn\.Module"):
+        gradprobe.probe(model, IDS)
+
+
 @pytest.mark.parametrize("kind", [list, tuple, DataLoader])
 def test_labels_in_the_batch_are_the_loss_s_and_not_the_model_s(kind: Any) -> None:
     torch.manual_seed(3)

@@ -238,6 +238,27 @@ def test_records_of_any_kind_and_a_generator_of_the_model_s_own_are_as_they_were
     assert torch.equal(records.draws.get_state(), state)
 
 
+@pytest.mark.parametrize("targets", [False, True])
+def test_a_loss_with_a_state_of_its_own_is_as_it_was(targets: bool) -> None:
+    class Centred(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("centre", torch.zeros(4))
+
+        def forward(self, output: Tensor) -> Tensor:
+            self.centre.lerp_(output.detach().mean(0), 0.1)
+            return (output - self.centre).square().mean()
+
+    class Held(Centred):
+        def forward(self, output: Tensor, target: Tensor) -> Tensor:
+            return super().forward(output - target)
+
+    loss, x = Held() if targets else Centred(), torch.randn(3, 4)
+    model, inputs = nn.Sequential(lin(), lin(), lin()), (x, x) if targets else x
+    gradprobe.probe(model, inputs, loss=loss, overfit=True)
+    assert not loss.centre.any()
+
+
 def test_the_generators_of_all_devices_are_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     devices = torch.Generator(), torch.Generator()
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
