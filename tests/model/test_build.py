@@ -637,6 +637,12 @@ def test_a_size_that_was_left_out_follows_from_the_input(parse: Parse, argument:
     build(spec)
 
 
+@pytest.mark.parametrize("layer", ["BatchNorm1d", "GroupNorm: {num_groups: 7}"])
+def test_vectors_have_as_many_channels_as_features(parse: Parse, layer: str) -> None:
+    """A batch of them has two dimensions, and no other that would be the channels'."""
+    build(parse(f"input: {{shape: [7]}}\nlayers: [{layer}]"))
+
+
 def test_every_inferred_argument_is_tried() -> None:
     inferred = {a.name for kind in LAYERS for a in layer_arguments(kind).values() if a.inferred}
     assert set(INFERRED) == inferred == set(INFERENCES) | {"num_embeddings"}

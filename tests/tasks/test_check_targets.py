@@ -155,6 +155,7 @@ def test_a_hugging_face_configuration(run: Run, folder: Path) -> None:
         ("[[targets]]\ntarget = 'a:b'\ninputs = {shape = []}", "inputs: a shape"),
         ("[[targets]]\ntarget = 'a:b'\ninputs = {shape = [2], dtype = 'int64'}", "needs 'high'"),
         ("[[targets]]\ntarget = 'a:b'\nargs = {when = 1979-05-27}", "none that JSON has"),
+        ("[[targets]]\ntarget = 'a:b'\nmode = 'training'", "mode: train or eval"),
         ("[[targets]]\ntarget = 'a:b'\n[[targets]]\ntarget = 'a:b'", "stands twice"),
     ],
 )

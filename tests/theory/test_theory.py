@@ -560,6 +560,23 @@ def test_data_s_own_correlation_is_what_batch_norm_divides_by(first: bool, mean:
     assert found.factor == pytest.approx(math.sqrt(chi), rel=1e-9)
 
 
+@pytest.mark.parametrize("c", [-0.5, 0.3, 1.0])
+def test_a_constant_bias_makes_no_two_samples_alike(c: float) -> None:
+    """Behind W x + c of samples at right angles ReLU has units that are N(c, v), each its own."""
+    width, size = 64, 32
+    init = {"weight": InitSpec("kaiming_normal"), "bias": InitSpec("constant", {"val": c})}
+    layers = [{"Linear": {"out_features": width}}, "ReLU", "BatchNorm1d", LINEAR]
+    spec = replace(from_layers(layers, width), init={"Linear": init})
+    deviation = math.sqrt(2.0)  # of W x, by He's init
+    below = special.ndtr(c / deviation)
+    density = math.exp(-((c / deviation) ** 2) / 2) / math.sqrt(2 * math.pi)
+    mean = c * below + deviation * density
+    square = (c * c + 2.0) * below + c * deviation * density
+    found = next(row for row in predict(spec, size) if row.name == "2")
+    chi = theory.batch_norm_chi(square - mean * mean, size, 1e-5)
+    assert found.factor == pytest.approx(math.sqrt(chi), rel=1e-6)
+
+
 @pytest.mark.parametrize("eps", [1e-5, 0.5, 4.0])
 def test_batch_norm_s_eps_is_part_of_what_it_divides_by(eps: float) -> None:
     """x + W BN(x), batch and width without end: q → q + σ² q / (q + ε), χ = 1 + σ² / (q + ε).

@@ -227,6 +227,12 @@ def test_a_file_of_two_names_goes_on_having_them(folder: Path) -> None:
     assert Path("net.yaml").samefile("other")
 
 
+def test_a_name_that_is_empty_is_told(folder: Path, run: Run) -> None:
+    ended = run("probe", "net.yaml", "--format", "json", "-o", "")
+    assert (ended.code, ended.out) == (2, "")
+    assert "-o: the name of the file is empty" in ended.err
+
+
 def test_an_interrupt_leaves_no_temporary_file(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
