@@ -40,6 +40,9 @@ def objective(subject: Subject, samples: Samples) -> Objective:
 
     def of(output: Any) -> tuple[Tensor, float]:
         main = subject.main(output)
+        if main is not None and not main.requires_grad:  # an input that is handed on
+            floats = (t for t in tensors_in(output) if t.is_floating_point())
+            main = next((t for t in floats if t.requires_grad), main)
         if main is None:
             raise ModelError("the model's output holds no floating point tensor")
         if not main.dim():  # a module that gives its loss itself
