@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradprobe.measure.again import output_of
 from gradprobe.measure.passes import gradients_of, scalar
-from gradprobe.measure.profile import PrecisionProfile, call_name
+from gradprobe.measure.profile import PrecisionProfile
 from gradprobe.measure.recorder import Recorder
 from gradprobe.model.sharded import whole
 from gradprobe.model.subject import Subject, copied_subject
@@ -88,14 +88,12 @@ class _Counts(Recorder):
 
     def __init__(self, rows: Any) -> None:
         super().__init__(rows)
-        self.calls: Counter[str] = Counter()
         self.exponents: dict[str, Counter[int]] = {}
 
     def after(self, row: Any, note: Any, output: Any) -> None:
-        self.calls[row.name] += 1
         tensor = first_tensor(output)
         if tensor is not None and tensor.requires_grad:
-            name = call_name(row.name, self.calls[row.name])
+            name = self.call_name(row)
             self.exponents[name] = Counter()
             tensor.register_hook(partial(self._count, name))  # type: ignore[no-untyped-call]
 

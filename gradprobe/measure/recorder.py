@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from gradprobe.measure.profile import call_name
 from gradprobe.model.rows import Row
 
 Arguments = tuple[Any, Any]  # positional, and by name
@@ -33,6 +35,7 @@ class Recorder:
         self.rows = rows
         self.running: list[tuple[Row, Any]] = []
         self.recording = True
+        self._counts: Counter[str] = Counter()  # of the calls of each row that have ended
         self._handles = ExitStack()
 
     def before(
@@ -43,6 +46,10 @@ class Recorder:
 
     def after(self, row: Row, note: Any, output: Any) -> Any:
         """The same call has ended; what is returned, if anything, is handed on as its output."""
+
+    def call_name(self, row: Row) -> str:
+        """The name of the call of the row that has just ended."""
+        return call_name(row.name, self._counts[row.name])
 
     def until_exit(self, handle: RemovableHandle) -> None:
         """Remove this hook at the end as well."""
@@ -72,5 +79,6 @@ class Recorder:
         while self.recording and self.running:
             begun, note = self.running.pop()
             if begun is row:
+                self._counts[row.name] += 1
                 return self.after(row, note, output)
         return None

@@ -6,14 +6,12 @@ transformer the attention and the feed-forward block, in a ResNet the block and 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from gradprobe.measure.profile import call_name
 from gradprobe.measure.recorder import Arguments, Recorder
 from gradprobe.model.layers import Residual
 from gradprobe.model.on_demand import held
@@ -133,18 +131,15 @@ class _Calls(Recorder):
         super().__init__(rows)
         self.square = square
         self.calls: list[Call] = []
-        self.counts: Counter[str] = Counter()
 
     def before(self, row: Row, args: Any, kwargs: Any) -> tuple[Any, Arguments | None]:
         return fresh((args, kwargs)), None  # one copy of what is handed in twice
 
     def after(self, row: Row, note: Any, output: Any) -> None:
-        self.counts[row.name] += 1
         y = first_tensor(output)
         floating = [t for t in tensors_in(note) if t.is_floating_point()]
         x = next((t for t in floating if y is not None and t.shape == y.shape), None)
         if x is None and floating and y is not None and not self.square:
             x = floating[0]
         if x is not None and x.dim() > 1:
-            name = call_name(row.name, self.counts[row.name])
-            self.calls.append(Call(name, row.module, x, *note))
+            self.calls.append(Call(self.call_name(row), row.module, x, *note))

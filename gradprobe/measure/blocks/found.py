@@ -15,7 +15,6 @@ from gradprobe.measure.blocks.chain import Call, Element, as_leaf, pulled, recor
 from gradprobe.measure.blocks.jacobian import Parts, jacobian, profile_of
 from gradprobe.measure.blocks.profile import BlockProfile, BranchLayer
 from gradprobe.measure.norms import activation_stats
-from gradprobe.measure.profile import call_name
 from gradprobe.measure.recorder import Recorder
 from gradprobe.model.repeats import children_of, holds_weights
 from gradprobe.model.rows import Row
@@ -113,13 +112,11 @@ class _Outputs(Recorder):
     def __init__(self, rows: Iterable[Row]) -> None:
         super().__init__(rows)
         self.edges: dict[str, GradientEdge] = {}
-        self.counts: dict[str, int] = {}
 
     def after(self, row: Row, note: Any, output: Any) -> None:
         y = first_tensor(output)
-        self.counts[row.name] = self.counts.get(row.name, 0) + 1
         if y is not None and y.requires_grad:
-            self.edges[call_name(row.name, self.counts[row.name])] = get_gradient_edge(y)
+            self.edges[self.call_name(row)] = get_gradient_edge(y)
 
 
 def _parts(element: Element, leaf: Tensor, y: Tensor, arriving: Tensor, residual: bool) -> Parts:
