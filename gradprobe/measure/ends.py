@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -127,7 +127,8 @@ class Graph:
         if kind.startswith(ATTENDING) and self.looked_at < _CASCADE:
             self.looked_at += 1
             entropies = (around.entropy, entropy_of(node, heads=2, queries=64))
-            around = around._replace(entropy=min(filter(_present, entropies), default=None))
+            present = [entropy for entropy in entropies if entropy is not None]
+            around = around._replace(entropy=min(present, default=None))
         elif kind in ("Mul", "NativeDropout") and self.looked_at < _CASCADE:
             units = left_by_dropout(node, kind)
             self.looked_at += units is not None
@@ -212,10 +213,6 @@ def _normalised(node: Any) -> int:
     if kind_of(node) == "NativeLayerNorm":
         return math.prod(node._saved_normalized_shape)
     return int(node._saved_C * node._saved_HxW // node._saved_group)
-
-
-def _present(value: float | None) -> TypeGuard[float]:
-    return value is not None
 
 
 def unowned(output: Tensor | None, model: nn.Module, inputs: Collection[Tensor]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from gradprobe.measure.again import output_of, standing_at
 from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.graph import is_weight
 from gradprobe.measure.norms import norms
-from gradprobe.measure.passes import edge_of, scalar
+from gradprobe.measure.passes import edge_of, gradients_of, scalar
 from gradprobe.measure.states import Loops
 from gradprobe.measure.surroundings import NOTHING, Further, StateProfile
 from gradprobe.measure.terms import times_compared
@@ -210,11 +210,7 @@ def _gradient(
         keep: whether the graph stays.
     """
     loss = scalar(subject.loss(output))
-    if not loss.requires_grad:
-        return {}
-    gradients = torch.autograd.grad(
-        loss, list(parameters.values()), retain_graph=keep, allow_unused=True
-    )
+    gradients = gradients_of(loss, list(parameters.values()), keep)
     pairs = zip(parameters, gradients, strict=True)
     return {n: g for n, g in pairs if g is not None and not g.is_sparse and not g.is_complex()}
 

@@ -192,12 +192,9 @@ def _times_guess(kind: str, node: Node) -> float | None:
         return None
     classes = scores.shape[1 if scores.dim() > 1 else 0] if "Nll" in kind else 2
     ignored = {"ignore_index": signed(node._saved_ignore_index)} if "Nll" in kind else {}  # type: ignore[attr-defined]
-    mean = float(_CROSS_ENTROPIES[kind](scores.detach().float(), _like(target), **ignored))
+    labels = target.float() if target.is_floating_point() else target
+    mean = float(_CROSS_ENTROPIES[kind](scores.float(), labels, **ignored))
     return mean / math.log(classes) if classes > 1 and math.isfinite(mean) else None
-
-
-def _like(target: Tensor) -> Tensor:
-    return target.detach().float() if target.is_floating_point() else target
 
 
 def tail(root: Node | None) -> Iterator[Node]:

@@ -38,16 +38,13 @@ def mixing(subject: Subject) -> float | None:
     size = len(first) if first is not None and first.dim() else 0
     if size > _FEW:
         with suppress(Exception):  # nodes of a graph, or a state for each sample
-            share = _mixing(subject, map_tensors(lambda t: _few(t, size), arguments))
+            few = map_tensors(lambda t: t[:_FEW] if t.dim() and len(t) == size else t, arguments)
+            share = _mixing(subject, few)
             if share is not None:
                 return share
         if any(t.shape[:2] == (size, size) for t in tensors_in(arguments)):
             return None  # it says which samples are neighbours, as a graph's adjacency does
     return _mixing(subject, arguments)
-
-
-def _few(tensor: Tensor, size: int) -> Tensor:
-    return tensor[:_FEW] if tensor.dim() and len(tensor) == size else tensor
 
 
 def _mixing(subject: Subject, arguments: Any) -> float | None:

@@ -119,12 +119,9 @@ def extremes_of(
     """
     weights = ((key, p) for key, p in keyed if p.requires_grad and p.dim() > 1 and p.numel())
     trained = {key: p.detach() for key, p in weights if p.dim() == 2 or max(p.shape) < p.numel()}
-    real = {key: p for key, p in trained.items() if p.is_floating_point() and _is_dense(p)}
-    return dict(zip(real, extremes(list(real.values())), strict=True))
-
-
-def _is_dense(tensor: Tensor) -> bool:
-    return tensor.layout is torch.strided
+    dense = {key: p for key, p in trained.items() if p.layout is torch.strided}
+    floats = {key: p for key, p in dense.items() if p.is_floating_point()}
+    return dict(zip(floats, extremes(list(floats.values())), strict=True))
 
 
 def weighted_rms(values: Tensor, gradient: Tensor) -> float | None:

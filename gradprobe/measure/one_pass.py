@@ -55,6 +55,7 @@ def measure(subject: Subject, level: str = "blocks") -> GradientProfile:
     """
     model, rows = subject.model, list(subject.rows)
     modules = modules_of(model)
+    one_by_one = isinstance(model, Network) and subject.ranks is None and level == "blocks"
     if level == "leaves":
         rows = with_leaves(rows, model.places if isinstance(model, Network) else None)
     with (
@@ -66,18 +67,13 @@ def measure(subject: Subject, level: str = "blocks") -> GradientProfile:
         reseed_all(derive(subject.seed, "forward"))
         if isinstance(model, Streamed):
             result = measure_streamed(model, subject.args[0], subject.loss)
-        elif isinstance(model, Network) and _is_chain(subject, modules, level):
+        elif one_by_one and can_be_cut(modules):
             with _no_collection():
                 result = measure_chain(rows, subject.args[0], subject.loss)
         else:
             result = measure_hooked(subject, rows)
     result = result._replace(around=result.around._replace(warnings=tuple(warnings)))
     return profile_of(model, rows, result, tensors_in([subject.args, subject.kwargs]))
-
-
-def _is_chain(subject: Subject, modules: list[nn.Module], level: str) -> bool:
-    """Whether the rows of a network can be run one by one."""
-    return subject.ranks is None and level == "blocks" and can_be_cut(modules)
 
 
 def profile_of(

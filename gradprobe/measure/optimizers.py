@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from gradprobe.measure import passes
 from gradprobe.model.tensors import real
 
 _MOMENTUM, _BETAS, _EPS = 0.9, (0.9, 0.999), 1e-8
@@ -14,9 +15,7 @@ _MOMENTUM, _BETAS, _EPS = 0.9, (0.9, 0.999), 1e-8
 
 def gradients_of(loss: Tensor, weights: Sequence[Tensor]) -> list[Tensor | None]:
     """``None`` for a weight that no path leads to."""
-    if not loss.requires_grad:
-        return [None] * len(weights)
-    gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+    gradients = passes.gradients_of(loss, weights)
     return [g.to_dense() if g is not None and g.is_sparse else g for g in gradients]
 
 

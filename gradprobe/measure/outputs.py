@@ -113,7 +113,13 @@ class Outputs(Recorder):
         tell(Step(min(len(self.calls) + 1, len(self.rows)), len(self.rows)))
         tensor = first_tensor(output)
         plain = tensor is not None and not is_functorch_wrapped_tensor(tensor)
-        if tensor is not None and plain and self.alone and _is_traced_view(tensor):
+        if (
+            tensor is not None
+            and plain
+            and self.alone
+            and tensor.requires_grad
+            and tensor._is_view()
+        ):
             output = with_tensor(output, tensor, tensor := tensor.clone())
         if tensor is None:
             self.calls.append(RowCall(row, (len(self.calls), 0)))
@@ -195,10 +201,6 @@ def _arguments(arguments: Any) -> tuple[tuple[Node | None, int], ...]:
 
 def key_of(parameter: Tensor) -> Key:
     return -1, id(parameter)
-
-
-def _is_traced_view(tensor: Tensor) -> bool:
-    return tensor.requires_grad and tensor._is_view()
 
 
 def _is_beside(row: Row, arguments: Any, output: Tensor) -> bool:

@@ -170,6 +170,11 @@ class GradientProfile:
     idiom: Idiom = A_SPEC
     unit: str = "row"  # what one row stands for: a layer, or a position of a sequence
 
+    @property
+    def is_half(self) -> bool:
+        """Whether gradients flow in float16: its smallest normal number is 6e-5, others' 1e-38."""
+        return 1e-6 < self.smallest_gradient < 1e-3
+
     @cached_property
     def ran(self) -> tuple[RowProfile, ...]:
         """The rows of level 0 that the forward pass called."""
@@ -342,6 +347,4 @@ def _in_training(rows: Sequence[RowProfile]) -> Sequence[RowProfile]:
 
 
 def _ratio(numerator: float | None, denominator: float | None) -> float | None:
-    if numerator is None or not denominator:
-        return None
-    return numerator / denominator
+    return None if numerator is None or not denominator else numerator / denominator

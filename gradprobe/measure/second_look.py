@@ -27,7 +27,7 @@ from gradprobe.measure.further import Glance, further_of, glance
 from gradprobe.measure.highways import Crossings
 from gradprobe.measure.measurement import SecondLook
 from gradprobe.measure.norms import norms
-from gradprobe.measure.passes import model_errors
+from gradprobe.measure.passes import gradients_of, model_errors
 from gradprobe.measure.small_step import STEP, moved_against, parts_of
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.sharded import is_sharded
@@ -140,9 +140,7 @@ def first_pass(
 
 def gradients_by_name(loss: Tensor, of: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The gradients of the loss that are there, by name."""
-    if not of:
-        return {}
-    gradients = torch.autograd.grad(loss, list(of.values()), allow_unused=True)
+    gradients = gradients_of(loss, list(of.values()))
     pairs = zip(of, gradients, strict=True)
     return {n: (g.to_dense() if g.is_sparse else g).detach() for n, g in pairs if g is not None}
 
@@ -153,7 +151,7 @@ def _spread(loss: Tensor, output: Any) -> float:
     A sample that is alone is compared with zero.
     """
     outputs = [y for y in tensors_in(output) if y.is_floating_point() and y.requires_grad]
-    slopes = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
+    slopes = gradients_of(loss, outputs, retain=True)
     pairs = [(y.detach(), s) for y, s in zip(outputs, slopes, strict=True) if s is not None]
     apart = norms([y - y.mean(0) if y.dim() and len(y) > 1 else y for y, _ in pairs])
     steep = norms([slope.contiguous() for _, slope in pairs])

@@ -122,7 +122,7 @@ def _with_columns(
     profile: GradientProfile, subject: Subject, options: ProbeOptions
 ) -> GradientProfile:
     """``profile`` with what takes passes of its own, each on request."""
-    if options.precision or is_half(profile):
+    if options.precision or profile.is_half:
         profile = with_precision(profile, subject, options.precision)
     if not (options.blocks or options.attention):
         return profile
@@ -136,11 +136,6 @@ def _with_columns(
         for row in profile.rows
     )
     return replace(profile, rows=rows)
-
-
-def is_half(profile: GradientProfile) -> bool:
-    """Whether gradients flow in float16: its smallest normal number is 6e-5, others' 1e-38."""
-    return 1e-6 < profile.smallest_gradient < 1e-3
 
 
 def with_precision(

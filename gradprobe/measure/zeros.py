@@ -201,7 +201,7 @@ def _stepped(subject: Subject) -> Subject:
             return replace(subject, model=replay.moved(partial(_move_row, replay)))
         copied = copied_subject(subject)
         trained = [p for p in copied.model.parameters() if p.requires_grad]
-        gradients = torch.autograd.grad(loss_again(copied), trained, allow_unused=True)
+        gradients = gradients_of(loss_again(copied), trained)
     _move(trained, gradients)
     return copied
 

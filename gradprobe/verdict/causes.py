@@ -252,8 +252,8 @@ def _growing_activations(profile: GradientProfile, signals: Signals) -> str:
     return f"activations grow {number(10**signals.forward_growth)} times{more}"
 
 
-def _alike_inputs(profile: GradientProfile, signals: Signals) -> str:
-    return f"{fraction(10**-signals.lost_inputs)} of the output tells inputs apart"
+def _told_apart(decades: float) -> str:
+    return f"{fraction(10**-decades)} of the output tells inputs apart"
 
 
 def _forgotten_past(profile: GradientProfile, signals: Signals) -> str:
@@ -300,8 +300,8 @@ CAUSES = {
         verdict=Verdict.EXPLODING,
     ),
     "lost_inputs": Cause(
-        lambda value: f"{fraction(10**-value)} of the output tells inputs apart",
-        _alike_inputs,
+        _told_apart,
+        lambda profile, signals: _told_apart(signals.lost_inputs),
         _advice_for_alike,
     ),
     "lost_past": Cause(

@@ -18,7 +18,7 @@ from gradprobe.measure.outputs import Outputs
 from gradprobe.measure.passes import Pass, gradients_of
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.measure.ranks import agreed, failing_together
-from gradprobe.measure.take import is_half, look_again, with_precision
+from gradprobe.measure.take import look_again, with_precision
 from gradprobe.model.classes import classes_of
 from gradprobe.model.losses import loss_of
 from gradprobe.model.ranks import Ranks
@@ -109,7 +109,7 @@ class Call:
             profile = replace(profile, smallest_gradient=torch.finfo(torch.float32).tiny)
         elif half:
             profile = replace(profile, smallest_gradient=torch.finfo(torch.float16).tiny)
-        if not (options.precision or is_half(profile)):
+        if not (options.precision or profile.is_half):
             return profile
         return with_precision(profile, self._subject(root, scale, options), options.precision)
 

@@ -157,7 +157,7 @@ def half_precision(profile: GradientProfile, limits: Thresholds) -> Iterator[Clu
     float16 ends at 6e-8, and below 6e-5 loses digits. Training in it needs a scaled loss. More than
     a tenth of the entries that reach the rows may not be lost; ``--precision`` shows each row's.
     """
-    if not 1e-6 < profile.smallest_gradient < 1e-3:  # float16's is 6e-5, that of all others 1e-38
+    if not profile.is_half:
         return
     advice = "scale the loss (torch.amp.GradScaler), or use bfloat16 or float32"
     if lost := _lost_in_float16(profile):
