@@ -152,7 +152,9 @@ def _to_one(profile: GradientProfile) -> float:
 def _per_weight(rows: Sequence[RowProfile], whole: float | None) -> float:
     """1 / ``whole``, shared among the rows with weights but the first."""
     weighty = max(1, len([row for row in rows if row.parameters]) - 1)
-    return float(whole ** (-1 / weighty)) if whole and math.isfinite(whole) else 1.0
+    if not whole or not math.isfinite(whole):
+        return 1.0
+    return math.exp(min(700.0, -math.log(whole) / weighty))
 
 
 def _flattening(profile: GradientProfile, rows: Sequence[RowProfile]) -> Cure | None:

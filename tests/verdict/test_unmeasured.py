@@ -225,3 +225,18 @@ def test_growth_is_what_no_scale_of_the_first_row_changes() -> None:
         return result
 
     assert growth(1e-6) == pytest.approx(growth(1e-2), rel=1e-3)
+
+
+def test_what_stands_at_the_output_is_said_where_no_row_could_be_followed() -> None:
+    model, labels = nn.Sequential(network(), nn.Softmax(1)), torch.arange(6) % 3
+    loss = nn.functional.cross_entropy
+    report = gradprobe.probe(scripted(model), X, loss=lambda y: loss(y, labels))
+    found = {finding.rule: finding.row for finding in report.findings}
+    assert found["GP702"] is None
+    assert "GP107" in found
+
+
+def test_the_smallest_reach_there_is_has_a_gain_that_mends_it() -> None:
+    findings, verdict = diagnose(profile(row("0", 5e-324), row("1", 1.0)), THRESHOLDS)
+    assert verdict is Verdict.VANISHING
+    assert findings[0].cures[0].number > 1e300

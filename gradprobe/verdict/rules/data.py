@@ -10,7 +10,7 @@ from gradprobe.measure.profile import GradientProfile
 from gradprobe.numbers import fraction, number
 from gradprobe.verdict.advice import at, cures
 from gradprobe.verdict.report import Severity, Verdict
-from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds
+from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds, at_output
 
 _LARGE = 20.0  # RMS of inputs and of targets; sound ones had 4.5 at most, faulty ones 56 or more
 # Tuned on 600 labelled networks that train; 6 of 600 others get an alarm (false_alarms.py).
@@ -65,7 +65,7 @@ def unscaled_inputs(profile: GradientProfile, limits: Thresholds) -> Iterator[Cl
         message = f"the inputs are not scaled: RMS {number(rms)} where the first weights read them"
         if spread is not None and spread > 10:
             message += f", features apart by a factor of {number(spread)}"
-        yield Clue(message, cures("scale"), profile.ran[0], rms, _LARGE)
+        yield Clue(message, cures("scale"), next(iter(profile.ran), None), rms, _LARGE)
 
 
 def flat(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -231,7 +231,7 @@ def bounded_logits(profile: GradientProfile, limits: Thresholds) -> Iterator[Clu
         message = f"{what}, from -1 to 1: the loss cannot fall below {number(loss.least)}"
         scale = "a scale in front of the loss: 16 * cosine, or cosine / 0.07"
         advice = cures(Cure("drop", of="Tanh")) if loss.after == "Tanh" else scale
-        yield Clue(message, advice, profile.ran[-1], 0.0)
+        yield Clue(message, advice, at_output(profile), 0.0)
 
 
 def dropped_output(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -241,7 +241,9 @@ def dropped_output(profile: GradientProfile, limits: Thresholds) -> Iterator[Clu
     """
     if any(loss.after == "Dropout" for loss in profile.around.losses):
         message = "a dropout stands behind the last layer: outputs are set to 0 at random"
-        yield Clue(message, "take it away, or put it in front of the last layer", profile.ran[-1])
+        yield Clue(
+            message, "take it away, or put it in front of the last layer", at_output(profile)
+        )
 
 
 def drowned(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:

@@ -130,6 +130,11 @@ def listed(names: Iterable[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + rest
 
 
+def at_output(profile: GradientProfile) -> RowProfile | None:
+    """The last row that ran; of a scripted model none could be followed."""
+    return profile.ran[-1] if profile.ran else None
+
+
 def ran(profile: GradientProfile) -> tuple[RowProfile, ...]:
     """The rows from the first of the trunk to the last of the network, as far as they ran."""
     rows, trunk = profile.ran, profile.trunk

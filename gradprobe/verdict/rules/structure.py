@@ -10,7 +10,7 @@ from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProf
 from gradprobe.numbers import fraction, number, plural
 from gradprobe.verdict.advice import cures
 from gradprobe.verdict.report import Severity, Verdict
-from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds, listed
+from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds, at_output, listed
 
 _GROWS = 1e3  # times the first step's RMS, at the least
 _ALIKE = 0.05  # input dependence: sound rows keep 0.1 or more
@@ -31,7 +31,7 @@ def softmax_of_one(profile: GradientProfile, limits: Thresholds) -> Iterator[Clu
     if profile.around.softmax_of_one:
         message = "a softmax over one unit is always 1"
         advice = "one output: drop the softmax and use nn.BCEWithLogitsLoss() (or a sigmoid)"
-        yield Clue(message, advice, profile.ran[-1], 0.0)
+        yield Clue(message, advice, at_output(profile), 0.0)
 
 
 def twice(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -50,7 +50,7 @@ def twice(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
             if own == "softmax" and not loss.normalised:
                 message = f"a {name} goes into nll_loss, which takes log-probabilities"
                 advice = "use F.log_softmax, or logits and F.cross_entropy"
-            yield Clue(message, advice, profile.ran[-1])
+            yield Clue(message, advice, at_output(profile))
             return
         if loss.raw:
             dim = "over another dimension than the classes" if loss.normalised else "missing"
@@ -68,7 +68,7 @@ def below_zero(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     """
     if any(loss.kind == _BINARY and loss.normalised for loss in profile.around.losses):
         message = "a log_softmax goes into a loss that takes a sigmoid itself: none is above 1/2"
-        yield Clue(message, "logits, and no log_softmax", profile.ran[-1])
+        yield Clue(message, "logits, and no log_softmax", at_output(profile))
 
 
 def clipped_logits(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -79,7 +79,7 @@ def clipped_logits(profile: GradientProfile, limits: Thresholds) -> Iterator[Clu
     ends = [loss.after for loss in profile.around.losses if loss.kind in _LOGITS]
     if name := next((_CLIPPED[end] for end in ends if end in _CLIPPED), None):
         message = f"a {name} makes the logits: those at its end get no gradient, as all below 0"
-        yield Clue(message, cures(Cure("drop", of=name)), profile.ran[-1])
+        yield Clue(message, cures(Cure("drop", of=name)), at_output(profile))
 
 
 def out_of_range(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -98,7 +98,7 @@ def out_of_range(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]
             shown = name if name == "ReLU" else name.lower()
             message = f"{fraction(loss.outside)} of the targets are out of the {shown}'s range"
             mends = cures(Cure("drop", of=name), "scale targets")
-            yield Clue(message, mends, profile.ran[-1], loss.outside)
+            yield Clue(message, mends, at_output(profile), loss.outside)
 
 
 def norm_of_one(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -232,7 +232,7 @@ def idle_output(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         message = f"{plural(len(idle), 'column')} of the output ({which}) without any effect: no "
         message += "weight gets a gradient from there"
         advice = "look for a clamp, a ReLU, a round or a detach() behind the last layer"
-        yield Clue(message, advice, profile.ran[-1], len(idle) / columns)
+        yield Clue(message, advice, at_output(profile), len(idle) / columns)
 
 
 def idle_norm(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
