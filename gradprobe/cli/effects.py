@@ -13,20 +13,14 @@ from gradprobe.spec.options import OWN_LOSS
 from gradprobe.spec.sources.stack import STACKS
 from gradprobe.spec.sources.table import Target
 
+# What a target of each kind is called, and several.
 KINDS = {
-    "stack": "a built-in stack",
-    "spec": "a spec",
-    "code": "a Python model",
-    "named": "a model of an installed library",
-    "config": "a Hugging Face configuration",
-    "report": "an earlier report",
-}
-_SEVERAL = {
-    "stack": "built-in stacks",
-    "spec": "specs",
-    "code": "Python models",
-    "named": "models of libraries",
-    "config": "Hugging Face configurations",
+    "stack": ("a built-in stack", "built-in stacks"),
+    "spec": ("a spec", "specs"),
+    "code": ("a Python model", "Python models"),
+    "named": ("a model of an installed library", "models of libraries"),
+    "config": ("a Hugging Face configuration", "Hugging Face configurations"),
+    "report": ("an earlier report", "earlier reports"),
 }
 _STACK = "the stacks 'plain' and 'residual' are made of it"
 _CODE = "a spec holds all that it needs; gradprobe probe package.module:name is a Python model"
@@ -94,8 +88,8 @@ class Given(NamedTuple):
             if name == "batch_size" and "data" in self.names:  # so many samples of the file
                 continue
             flag = f"--{name.replace('_', '-')}"
-            what = f"{targets[0]}, {KINDS[kinds[0]]}" if len(targets) == 1 else "these targets"
-            several = [_SEVERAL[kind] for kind in about.split()]
+            what = f"{targets[0]}, {KINDS[kinds[0]][0]}" if len(targets) == 1 else "these targets"
+            several = [KINDS[kind][1] for kind in about.split()]
             of = " and ".join(several) if about != _NETWORKS else "networks"
             raise InputError(f"{flag} is for {of}: it has no effect on {what}", hint=hint)
         self._require_loss(targets, kinds)
@@ -138,7 +132,7 @@ class Given(NamedTuple):
         able = {"code", "named"} | (set() if function else {"config"})
         message = f"--loss {self.loss} is for {'Python' if function else 'Hugging Face'} models"
         if not able & set(kinds):
-            message = f"{message}, and {targets[0]} is {KINDS[kinds[0]]}"
+            message = f"{message}, and {targets[0]} is {KINDS[kinds[0]][0]}"
             raise InputError(message, hint="projection, cross_entropy or mse")
         pairs = zip(targets, kinds, strict=True)
         if others := [target for target, kind in pairs if kind not in able | {"report"}]:

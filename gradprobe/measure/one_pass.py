@@ -57,7 +57,7 @@ def measure(subject: Subject, level: str = "blocks") -> GradientProfile:
     modules = modules_of(model)
     one_by_one = isinstance(model, Network) and subject.ranks is None and level == "blocks"
     if level == "leaves":
-        rows = with_leaves(rows, model.places if isinstance(model, Network) else None)
+        rows = with_leaves(rows, model.places if isinstance(model, Network) else {})
     with (
         heard() as warnings,
         undisturbed(model, modules),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -70,7 +70,7 @@ def find_rows(model: nn.Module, pattern: str | None = None) -> list[Row]:
     return rows
 
 
-def with_leaves(rows: list[Row], places: dict[nn.Module, Place] | None = None) -> list[Row]:
+def with_leaves(rows: list[Row], places: Mapping[nn.Module, Place]) -> list[Row]:
     """``rows``, each followed by the leaves inside it as rows of level 1."""
     result = []
     seen: set[nn.Module] = set()  # a leaf that several blocks share has one hook
@@ -79,7 +79,7 @@ def with_leaves(rows: list[Row], places: dict[nn.Module, Place] | None = None) -
         for path, module in leaves_of(row.module):
             if path and module not in seen:
                 seen.add(module)
-                place = (places or {}).get(module, row.place)
+                place = places.get(module, row.place)
                 kinds = _kinds(class_of(module))
                 result.append(Row(f"{row.name}.{path}", kinds[0], module, place, 1, kinds))
     return result

@@ -46,11 +46,11 @@ def _course(course: Course, style: Style) -> str:
     return f"{rate_of(course)}  {number(first)} {bars} {end}"
 
 
-def curve(losses: Sequence[float], bars: str = _BARS, width: int = _WIDTH) -> str:
-    """The losses in at most ``width`` characters from ``bars``, the lowest of which is 0."""
+def curve(losses: Sequence[float], bars: str = _BARS) -> str:
+    """The losses in at most 8 characters from ``bars``, the lowest of which is 0."""
     finite = [loss for loss in losses if math.isfinite(loss)]
     most = max(finite, default=0.0) or 1.0
-    count = min(width, len(finite))
+    count = min(_WIDTH, len(finite))
     picked = [finite[round(i * (len(finite) - 1) / max(1, count - 1))] for i in range(count)]
     return "".join(bars[min(len(bars) - 1, int(max(0.0, x) / most * len(bars)))] for x in picked)
 

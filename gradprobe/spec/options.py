@@ -330,7 +330,8 @@ def choose(name: str, word: str, words: tuple[str, ...]) -> str:
     return word
 
 
-def ascending(thresholds: Mapping[str, float]) -> bool:
-    """Whether the bands that thresholds bound follow each other."""
+def misordered(thresholds: Mapping[str, float]) -> str:
+    """What is wrong where thresholds bound no bands; an empty string where they ascend."""
     values = [thresholds[key] for key in THRESHOLDS]
-    return values == sorted(values)
+    order = " ≤ ".join(f"{key} {thresholds[key]:g}" for key in THRESHOLDS)
+    return "" if values == sorted(values) else f"thresholds: must ascend: {order}"

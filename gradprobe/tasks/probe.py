@@ -24,8 +24,8 @@ from gradprobe.spec.options import (
     ProbeKeywords,
     ProbeOptions,
     RunOptions,
-    ascending,
     choose,
+    misordered,
 )
 from gradprobe.spec.seeds import Seeds, choose_seeds
 from gradprobe.spec.sources.table import Target
@@ -216,8 +216,8 @@ def _thresholds(own: Mapping[str, float]) -> dict[str, float]:
     for name in own:
         choose("thresholds", name, tuple(THRESHOLDS))
     thresholds = {**THRESHOLDS, **own}
-    if not ascending(thresholds):
-        raise InputError(f"thresholds must ascend: {', '.join(thresholds)}")
+    if wrong := misordered(thresholds):
+        raise InputError(wrong)
     return thresholds
 
 
@@ -265,7 +265,7 @@ _OTHER_INITS = {"Xavier init": "xavier_normal", "He init": "kaiming_normal"}
 
 
 def _beside_theory(
-    profile: GradientProfile, spec: NetworkSpec, batch_size: int, moments: Moments | None = None
+    profile: GradientProfile, spec: NetworkSpec, batch_size: int, moments: Moments | None
 ) -> tuple[GradientProfile, Theory]:
     """``profile`` of a probe of ``spec`` with each row's prediction, and what stands beside it.
 

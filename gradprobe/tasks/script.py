@@ -82,9 +82,7 @@ def steps_in(text: str) -> tuple[int, ...]:
 Finish = Callable[[Sequence[Step], Sequence[Report]], int]
 
 
-def run_script(
-    script: Script, finish: Finish, options: ProbeOptions, judging: JudgeOptions | None = None
-) -> int:
+def run_script(script: Script, finish: Finish, options: ProbeOptions) -> int:
     """Run ``script`` until the last of its steps, as Python itself would, and stop it there.
 
     What it writes to standard output goes to standard error.
@@ -102,7 +100,7 @@ def run_script(
 
     from gradprobe.measure.live.watcher import Watcher
 
-    run = _Run(script, finish, judging or JudgeOptions())
+    run = _Run(script, finish)
     watcher = Watcher(lambda number: number in script.steps, run.look, options)
     compiler.set_stance("force_eager")  # what is compiled calls no hooks
     with _aside() as run.back, watcher, run.stopping(watcher):
@@ -127,8 +125,8 @@ class _Stop(BaseException):
 class _Run:
     """What was seen of a script so far, and whether it is over."""
 
-    def __init__(self, script: Script, finish: Finish, judging: JudgeOptions) -> None:
-        self.script, self.finish, self.judging = script, finish, judging
+    def __init__(self, script: Script, finish: Finish) -> None:
+        self.script, self.finish = script, finish
         self.last = max(script.steps)
         self.seen: list[Step] = []
         self.reports: list[Report] = []
@@ -154,7 +152,7 @@ class _Run:
                 self._keep(seen)
             name = f"{self.script.target}, step {step.number}"
             self.seen.append(step)
-            self.reports.append(judge(seen.measurement, name, self.judging))
+            self.reports.append(judge(seen.measurement, name, JudgeOptions()))
         counts = list(self.watcher.counts.values()) if self.watcher else []
         if min(counts if chosen is None else counts[chosen : chosen + 1]) >= self.last:
             self._stop()

@@ -225,12 +225,11 @@ def test_a_module_runs_as_python_m_does(tmp_path: Path) -> None:
 
 def test_a_step_that_never_came_is_said(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     from gradprobe.measure.measurement import Step
-    from gradprobe.spec.options import JudgeOptions
     from gradprobe.tasks.script import Script, _Run
 
     def ended(*steps: int, optimizer: int | None = None) -> _Run:
         script = Script("json.tool", is_module=True, steps=steps, optimizer=optimizer)
-        made = _Run(script, lambda seen, reports: 0, JudgeOptions())
+        made = _Run(script, lambda seen, reports: 0)
         made.taken = [5]
         return made
 

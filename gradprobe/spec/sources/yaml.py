@@ -24,7 +24,7 @@ from gradprobe.spec.network import (
     Value,
     check_layer_count,
 )
-from gradprobe.spec.options import ascending
+from gradprobe.spec.options import misordered
 from gradprobe.spec.sources.nodes import MAX_BYTES, Document, describe, optional
 from gradprobe.spec.sources.python import read_model
 from gradprobe.spec.vocabulary import (
@@ -171,10 +171,8 @@ def _check(document: Document, node: Node) -> CheckSpec:
             thresholds[key] = document.number(value, key)
             if thresholds[key] <= 0:
                 document.fail(f"{key}: must be greater than 0", value)
-        merged = THRESHOLDS | thresholds
-        if not ascending(merged):
-            order = " ≤ ".join(f"{key} {merged[key]:g}" for key in THRESHOLDS)
-            document.fail(f"thresholds: must ascend: {order}", fields["thresholds"])
+        if wrong := misordered(THRESHOLDS | thresholds):
+            document.fail(wrong, fields["thresholds"])
     ignores = []
     for item in document.sequence(fields["ignore"], "ignore") if "ignore" in fields else []:
         entry = document.mapping(item, "ignore", ("rule", "reason"))

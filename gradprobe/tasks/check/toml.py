@@ -12,12 +12,7 @@ from typing import Any, NoReturn
 from gradprobe.errors import InputError, Place, located, suggestion
 from gradprobe.files import read_regular
 from gradprobe.spec.entry import PerFileIgnore
-from gradprobe.spec.options import (
-    ALWAYS,
-    NEVER,
-    SEVERITIES,
-    ascending,
-)
+from gradprobe.spec.options import ALWAYS, NEVER, SEVERITIES, misordered
 from gradprobe.spec.seeds import AUTO, MAX_SEEDS, is_seed
 from gradprobe.spec.sizes import parse_bytes
 from gradprobe.spec.vocabulary import THRESHOLDS
@@ -122,9 +117,8 @@ class Reader:
                 hint = suggestion(key, THRESHOLDS) or f"known: {', '.join(THRESHOLDS)}"
                 self.fail(f"thresholds: unknown key '{key}'", [*keys, key], hint)
             limits[key] = self.positive([*keys, key], number)
-        if not ascending(limits):
-            order = " ≤ ".join(f"{key} {limits[key]:g}" for key in THRESHOLDS)
-            self.fail(f"thresholds: must ascend: {order}", keys)
+        if wrong := misordered(limits):
+            self.fail(wrong, keys)
         return limits
 
     def table(self, keys: list[str], value: Any) -> dict[str, Any]:
