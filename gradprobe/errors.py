@@ -18,6 +18,7 @@ T = TypeVar("T")
 # Controls, formats (zero-width, bidirectional, the byte-order mark), surrogates, line separators:
 # what a terminal acts on instead of showing it.
 _OBEYED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_IN_NO_XML = "\ufffe\uffff"
 
 
 class ExitCode(IntEnum):
@@ -149,10 +150,8 @@ def printable(text: str) -> str:
     """``text`` with control, bidirectional and zero-width characters shown as escapes."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(
-        c.encode("unicode_escape").decode("ascii") if unicodedata.category(c) in _OBEYED else c
-        for c in text
-    )
+    hidden = {c for c in text if unicodedata.category(c) in _OBEYED or c in _IN_NO_XML}
+    return "".join(c.encode("unicode_escape").decode() if c in hidden else c for c in text)
 
 
 # What a CI runner obeys: GitHub's ``::command`` at the start of a line, and older ones anywhere.

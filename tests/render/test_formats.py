@@ -31,9 +31,10 @@ from gradprobe.cli.reporting import PublishOptions, publish
 from gradprobe.errors import InputError, printable
 from gradprobe.render.canvas import ENDLESS, Style, folded
 from gradprobe.render.check.formats import FORMATS
+from gradprobe.render.check.junit import render_junit
 from gradprobe.render.json import render_report
 from gradprobe.render.schema import OUTPUTS, output_schema
-from gradprobe.tasks.check.result import with_fingerprints
+from gradprobe.tasks.check.result import CheckResult, Outcome, with_fingerprints
 from gradprobe.verdict.rules.table import RULES
 
 GOLDEN = TESTS / "golden" / "check"
@@ -178,6 +179,11 @@ def undone(text: str) -> str:
     for code, character in (("%0D", "\r"), ("%0A", "\n"), ("%3A", ":"), ("%2C", ","), ("%25", "%")):
         text = text.replace(code, character)
     return text
+
+
+def test_junit_parses_whatever_letters_a_name_has() -> None:
+    named = diagnostic("it broke \ufffe", path="a\uffff.yaml")
+    ET.fromstring(render_junit(CheckResult((Outcome("a\uffff.yaml", (named,)),), "1.0")))
 
 
 def test_github_lines_are_escaped() -> None:
