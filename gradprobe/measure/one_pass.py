@@ -84,13 +84,14 @@ def profile_of(
     Args:
         inputs: the tensors that the model was called with.
     """
+    inputs = list(inputs)
     given = [t for t in inputs if t.is_floating_point()]
     finite = all(bool(torch.isfinite(stored(t)).all()) for t in given)
-    empty = bool(given) and not any(bool(stored(t).any()) for t in given)
+    empty = bool(given) and not any(map(_is_data, inputs))
     modules = modules_of(model)
     around = result.around._replace(
         inputs_zero=empty,
-        inputs_same=_are_same(given),
+        inputs_same=_are_same(inputs),
         idle_norms=_idle_norms(model, modules),
         shared=_shared(model, modules),
         tied=result.around.tied or _are_tied(modules),
@@ -119,9 +120,20 @@ def _are_tied(modules: Sequence[nn.Module]) -> bool:
     return not embedding.isdisjoint(linear)
 
 
+def _is_data(x: Tensor) -> bool:
+    """Whether an input tells something: numbers that are not 0, or integers that are no mask."""
+    numbers = stored(x)
+    if x.is_floating_point() or x.is_complex():
+        return bool(numbers.any())
+    if x.dtype is torch.bool or not numbers.numel():
+        return False
+    return bool((numbers > 1).any() or (numbers != numbers.reshape(-1)[0]).any())
+
+
 def _are_same(inputs: Sequence[Tensor]) -> bool:
     """Whether all samples are equal, of which there are two at least."""
-    samples = [x for x in inputs if x.dim() > 1 and len(x) > 1 and x.layout is torch.strided]
+    dense = [x for x in inputs if x.dim() and len(x) > 1 and x.layout is torch.strided]
+    samples = [x for x in dense if x.dim() > 1 or not x.is_floating_point()]
     first, last = [x[:1] for x in samples], [x[-1:] for x in samples]
     if not samples or not all(map(torch.equal, first, last)):
         return False

@@ -291,6 +291,31 @@ def test_samples_mix_also_where_each_has_a_number_of_its_own(dim: int) -> None:
     assert ("GP608" in [f.rule for f in report.findings]) == (dim == 0)
 
 
+class Remembers(nn.Module):
+    """Tokens with the state that the first of them meets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding, self.cell = nn.Embedding(20, 8), nn.GRUCell(8, 8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, tokens: Tensor, state: Tensor) -> Tensor:
+        for step in self.embedding(tokens).unbind(1):
+            state = self.cell(step, state)
+        out: Tensor = self.head(state)
+        return out
+
+
+def test_tokens_beside_a_state_of_zeros_are_inputs_and_not_the_same() -> None:
+    tokens, state = torch.arange(60).reshape(12, 5) % 17, torch.zeros(12, 8)
+    loss = nn.functional.cross_entropy
+    report = gradprobe.probe(
+        Remembers(), (tokens, state), deep=True, loss=lambda y: loss(y, torch.arange(12) % 4)
+    )
+    assert not alarms(report)
+
+
 class Conditioned(nn.Module):
     """Zero-initialised branches hide what they are conditioned by, and a zero head hides them."""
 
