@@ -9,6 +9,7 @@ The subject is left as it was: state dict, buffers, modes, ``.grad``, hooks, ran
 from __future__ import annotations
 
 import gc
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -86,7 +87,7 @@ def profile_of(
     """
     inputs = list(inputs)
     given = [t for t in inputs if t.is_floating_point()]
-    finite = all(bool(torch.isfinite(stored(t)).all()) for t in given)
+    finite = all(bool(torch.isfinite(stored(t)).all()) or _is_mask(stored(t)) for t in given)
     empty = bool(given) and not any(map(_is_data, inputs))
     modules = modules_of(model)
     around = result.around._replace(
@@ -118,6 +119,11 @@ def _are_tied(modules: Sequence[nn.Module]) -> bool:
         for kind in (nn.Embedding, nn.Linear)
     )
     return not embedding.isdisjoint(linear)
+
+
+def _is_mask(x: Tensor) -> bool:
+    """Whether it is what attention adds to its scores: 0 and -inf."""
+    return bool(((x == 0) | (x == -math.inf)).all())
 
 
 def _is_data(x: Tensor) -> bool:

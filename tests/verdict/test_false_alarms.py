@@ -316,6 +316,28 @@ def test_tokens_beside_a_state_of_zeros_are_inputs_and_not_the_same() -> None:
     assert not alarms(report)
 
 
+class Masked(nn.Module):
+    """Attention with a mask that it is called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.first, self.layers = nn.Linear(4, 8), nn.TransformerEncoder(layer, 2)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        out: Tensor = self.head(self.layers(self.first(x), mask=mask))
+        return out
+
+
+def test_a_mask_of_minus_infinity_is_no_broken_input() -> None:
+    mask, x = nn.Transformer.generate_square_subsequent_mask(6), batch(12, 6, 4)
+    assert not alarms(gradprobe.probe(Masked(), (x, mask), deep=True))
+    x[0, 0, 0] = -torch.inf
+    assert "GP301" in str(alarms(gradprobe.probe(Masked(), (x, mask))))
+
+
 class Conditioned(nn.Module):
     """Zero-initialised branches hide what they are conditioned by, and a zero head hides them."""
 
