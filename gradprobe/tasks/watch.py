@@ -51,12 +51,17 @@ def watch(
         What stops watching at the end of ``with``, or by ``close()``; its ``reports`` are there.
 
     Raises:
-        InputError: ``every`` is below 1.
+        InputError: ``every`` is below 1, or the file cannot be written.
     """
     if every < 1:
         raise InputError(f"every: {every} is not a number of steps")
-    options = ProbeOptions(deep=deep, rows=rows)
-    return Watch(model, every, Path(file) if file is not None else None, options)
+    path = Path(file) if file is not None else None
+    try:
+        if path:
+            path.open("ab").close()
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    return Watch(model, every, path, ProbeOptions(deep=deep, rows=rows))
 
 
 @dataclass
@@ -103,8 +108,11 @@ class Watch:
         import msgspec
 
         assert self.file
-        with self.file.open("ab") as stream:
-            stream.write(msgspec.json.encode(ReportDocument.of(report)) + b"\n")
+        try:
+            with self.file.open("ab") as stream:
+                stream.write(msgspec.json.encode(ReportDocument.of(report)) + b"\n")
+        except OSError as error:  # which is no reason to end hours of training
+            LOGGER.warning("cannot write %s: %s", self.file, error.strerror or error)
 
 
 def story(report: Report) -> str:

@@ -55,6 +55,19 @@ def test_the_first_step_and_every_so_many(tmp_path: Path, logged: list[logging.L
     assert {record.levelno for record in logged} == {logging.INFO}
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device is always full")
+def test_a_full_disk_stops_no_training(logged: list[logging.LogRecord]) -> None:
+    with gradprobe.watch(file="/dev/full") as watch:
+        train(steps=2)
+    assert len(watch.reports) == 1
+    assert logged[-1].getMessage() == "cannot write /dev/full: No space left on device"
+
+
+def test_a_file_that_cannot_be_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot write .*nowhere"):
+        gradprobe.watch(file=tmp_path / "nowhere" / "reports.jsonl")
+
+
 def test_what_is_wrong_is_a_warning(logged: list[logging.LogRecord]) -> None:
     with gradprobe.watch():
         train(steps=1, depth=30, activation=nn.Sigmoid)
