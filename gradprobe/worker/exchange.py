@@ -75,13 +75,15 @@ class Failure(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """Where the code of a model stands, and the files below one folder that it was imported from.
+    """Where the code of a model stands, and the user's files that it was imported from.
 
-    ``files`` are pairs of a path relative to that folder and the SHA-256 of its bytes.
+    ``files`` are pairs of a path relative to one folder and the SHA-256 of its bytes; those that do
+    not lie below it are ``elsewhere``.
     """
 
     place: Place | None
     files: tuple[tuple[str, str], ...]
+    elsewhere: tuple[tuple[str, str], ...] = ()
 
 
 class Reply(NamedTuple):

@@ -48,7 +48,7 @@ def users_frame(frames: Iterable[Frame]) -> Frame | None:
 
     Where there is none, that of an installed package other than torch; never one of gradprobe's.
     """
-    ranked = [(_rank(frame.file), index, frame) for index, frame in enumerate(frames)]
+    ranked = [(rank_of(frame.file), index, frame) for index, frame in enumerate(frames)]
     rank, _, frame = max(ranked, default=(0, 0, None), key=lambda entry: entry[:2])
     return frame if rank > 0 else None
 
@@ -79,7 +79,7 @@ def _column(summary: traceback.FrameSummary) -> int | None:
     return len(line[: summary.colno].decode("utf-8", "ignore")) + 1
 
 
-def _rank(file: str) -> int:
+def rank_of(file: str) -> int:
     """2 for the user's own file, 1 for an installed package's, 0 for what is neither."""
     if file.startswith("<") or _inside(file, _OWN):
         return 0

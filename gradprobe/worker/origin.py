@@ -11,8 +11,7 @@ from pathlib import Path
 
 from gradprobe.errors import Place
 from gradprobe.worker.exchange import Origin
-
-_FOREIGN = frozenset({"site-packages", "dist-packages"})
+from gradprobe.worker.frames import rank_of
 
 
 def origin_of(objects: Iterable[object], tree: str) -> Origin:
@@ -22,9 +21,12 @@ def origin_of(objects: Iterable[object], tree: str) -> Origin:
         objects: what the target names, and the class of the model that it made.
     """
     root = os.path.realpath(tree)
-    files = sorted(_imported(root))
+    own = sorted(_imported())
+    files = [file for file in own if Path(file).is_relative_to(root)]
     hashed = tuple((os.path.relpath(file, root), digest(file)) for file in files)
-    return Origin(next(filter(None, (_place(each, files) for each in objects)), None), hashed)
+    elsewhere = tuple((file, digest(file)) for file in own if file not in files)
+    place = next(filter(None, (_place(each, files) for each in objects)), None)
+    return Origin(place, hashed, elsewhere)
 
 
 def digest(file: str | Path) -> str:
@@ -37,19 +39,15 @@ def digest(file: str | Path) -> str:
 
 def unchanged(origin: Origin, tree: str) -> bool:
     """Whether the files still have the bytes that they had."""
-    return all(digest(os.path.join(tree, file)) == known for file, known in origin.files)
+    hashed = (*origin.files, *origin.elsewhere)  # those of elsewhere are absolute
+    return all(digest(os.path.join(tree, file)) == known for file, known in hashed)
 
 
-def _imported(root: str) -> set[str]:
+def _imported() -> set[str]:
+    """The user's own files, wherever they lie."""
     files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    real = {os.path.realpath(file) for file in files if isinstance(file, str)}
-    return {
-        file
-        for file in real
-        if Path(file).is_relative_to(root)
-        and os.path.isfile(file)  # torch has modules whose files are names alone: _ops.py
-        and not _FOREIGN & set(Path(file).parts)
-    }
+    own = {os.path.realpath(f) for f in files if isinstance(f, str) and rank_of(f) == 2}
+    return {file for file in own if os.path.isfile(file)}  # some libraries' are names alone
 
 
 def _place(value: object, files: list[str]) -> Place | None:

@@ -27,7 +27,7 @@ from gradprobe.worker.exchange import Reply, decode
 
 NAME = ".gradprobe_cache"
 MAX_BYTES = 1 << 26  # of an entry
-_FORMAT = "10"  # of the entries
+_FORMAT = "11"  # of the entries
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This directory is gradprobe's cache.\n"
 
 
