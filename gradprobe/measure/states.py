@@ -96,4 +96,4 @@ def _growth_over(uses: list[_Use]) -> float | None:
 
 
 def _rms(x: Tensor | None) -> float | None:
-    return None if x is None else float(x.detach().double().square().mean().sqrt())
+    return None if x is None else float(x.double().square().mean().sqrt())
