@@ -237,6 +237,17 @@ def test_the_words_of_the_columns_are_explained_and_no_others() -> None:
     assert headers | {"reach", "factor", "theory"} == MEANINGS.keys()
 
 
+def test_a_comparison_tells_each_one_s_factor_and_half_life() -> None:
+    """2⁻⁸ in 8 steps is a half in each, 2⁴ twice in every two; 1 is neither."""
+    text = page.comparison_page([report(with_reach(2.0**p, 8)) for p in (-8, 4, 0)])
+    notes = re.findall(r'<p class="faint">(×.*)</p>', text)
+    assert notes == [
+        "×0.500 per row · half in 1 rows",
+        "×1.41 per row · twice in 2 rows",
+        "×1 per row",
+    ]
+
+
 def test_long_tables_of_compare_and_diff_are_folded_too() -> None:
     """The row that a finding names, and of a difference that where the two part, stay."""
     old, new = report(with_reach(1e-12, 200)), report(with_reach(1e-9, 200), [finding(row="77")])
