@@ -238,12 +238,12 @@ def test_the_words_of_the_columns_are_explained_and_no_others() -> None:
 
 
 def test_a_comparison_tells_each_one_s_factor_and_half_life() -> None:
-    """2⁻⁸ in 8 steps is a half in each, 2⁴ twice in every two; 1 is neither."""
-    text = page.comparison_page([report(with_reach(2.0**p, 8)) for p in (-8, 4, 0)])
+    """2⁻⁸ in 8 steps is a half in each, 2⁸ twice; 1 is neither."""
+    text = page.comparison_page([report(with_reach(2.0**p, 8)) for p in (-8, 8, 0)])
     notes = re.findall(r'<p class="faint">(×.*)</p>', text)
     assert notes == [
         "×0.500 per row · half in 1 rows",
-        "×1.41 per row · twice in 2 rows",
+        "×2.00 per row · twice in 1 rows",
         "×1 per row",
     ]
 
