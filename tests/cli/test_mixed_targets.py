@@ -26,11 +26,12 @@ def test_a_target_that_keeps_its_own_loss_is_named(capsys: Say) -> None:
         given.require_effect(["net.yaml"], ["spec"])
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_code_that_may_not_run_is_told_before_an_idle_option(
     run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("net.yaml").write_text("input: {shape: [4]}\nlayers: [{Linear: {out_features: 2}}]\n")
-    ended = run("check", "net.yaml", "net:Net", "--loss", "net:loss", "--no-deep")
+    ended = run("check", "net.yaml", "net:Net", "--loss", "net:loss", "--no-deep", "--no-overfit")
     assert (ended.code, ended.err) == (2, "")
     assert "net:Net:1:1: GP901 invalid: this target runs code" in ended.out

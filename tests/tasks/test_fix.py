@@ -240,7 +240,11 @@ def test_a_diff_and_exit_1_until_it_is_written(tmp_path: Path, run: Run) -> None
     assert again.code == 0
     assert "healthy at seeds 0, 1 and 2" in again.out
     assert run("probe", str(path)).code == 0
-    assert "healthy at seeds 3 and 7" in run("fix", str(path), "--seeds", "3,7").out
+
+
+def test_seeds_may_be_a_list(run: Run) -> None:
+    ended = run("fix", "plain", "--depth", "2", "--width", "8", "--seeds", "3,7")
+    assert "healthy at seeds 3 and 7" in ended.out
 
 
 def test_the_next_step_can_be_pasted() -> None:
