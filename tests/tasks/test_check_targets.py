@@ -12,6 +12,8 @@ import pytest
 from helpers.commands import Result, Run
 
 from gradprobe.errors import InputError
+from gradprobe.spec.network import CodeSpec
+from gradprobe.tasks.check import target
 from gradprobe.tasks.check.config import read
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
@@ -103,6 +105,15 @@ def test_cold_warm_and_changed(run: Run, folder: Path) -> None:
     changed = run("check", "--allow-code")
     assert ran.exists()
     assert changed.out != cold.out
+
+
+def test_a_tree_that_is_checked_out_elsewhere_is_the_same() -> None:
+    """Its results are in the cache that a CI job restores."""
+    here, there, other = (
+        target._identity(CodeSpec("a:b", path=os.path.join(tree, folder)), tree)
+        for tree, folder in (("/x", "src"), ("/y/z", "src"), ("/x", "lib"))
+    )
+    assert here == there != other
 
 
 @pytest.mark.slow
