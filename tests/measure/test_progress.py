@@ -21,6 +21,8 @@ def test_a_probe_tells_its_rows_and_a_trial_its_steps() -> None:
     assert {step.unit for step in steps} == {"row", "block", "step"}
     assert all(0 < step.rows <= step.total for step in steps)
     assert next(step.total for step in steps if step.unit == "step") == MOST_STEPS
+    # Ten of each rate, sixty of the two best of either optimizer, and a look at each end.
+    assert MOST_STEPS == 7 * (10 + 1) + 2 * 2 * (60 + 1)
 
 
 def test_the_time_counts_from_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:

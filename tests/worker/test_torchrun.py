@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from gradprobe.cli.output import emit
 from gradprobe.errors import GradprobeError, InputError, ModelError
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.worker import alike as sharing
+from gradprobe.worker import torchrun as processes
 from gradprobe.worker.alike import alike
 from gradprobe.worker.exchange import Failure, encode
 from gradprobe.worker.torchrun import Torchrun, rank_of_script, torchrun
@@ -23,6 +25,29 @@ def rank(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process is the second of two."""
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
+
+
+class Store(dict[str, str]):
+    """What the processes say to each other."""
+
+    set = dict.__setitem__
+
+
+@pytest.mark.parametrize(("first", "second", "expected"), [(1, 0, 1), (0, 3, 3), (2, 2, 2)])
+def test_all_end_alike_and_are_not_ended_by_torchrun(
+    monkeypatch: pytest.MonkeyPatch, first: int, second: int, expected: int
+) -> None:
+    """torchrun terminates the others at the first exit code that is not 0."""
+    store = Store()
+    monkeypatch.setattr(processes, "_store", lambda: store)
+    monkeypatch.setattr(processes, "_get", lambda store, key: store[key])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert Torchrun(0, 2).end(first) == first
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        assert Torchrun(1, 2).end(second) == expected
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def ended(monkeypatch: pytest.MonkeyPatch, *messages: str) -> str:
