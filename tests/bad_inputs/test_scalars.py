@@ -107,6 +107,16 @@ from gradprobe.spec.network import NetworkSpec
         "input: {shape: [3, 9, 9]}\nlayers: [Conv2d: {out_channels: 2, kernel_size: [3, ▲3.0]}]\n",
         "expected an integer",
     ),
+    (
+        "word-or-null",
+        HEAD + "layers: [Linear: {out_features: 4}, MaxPool1d: {kernel_size: 2, stride: ▲two}]\n",
+        "expected an integer, found 'two'",
+    ),
+    (
+        "true-or-null",
+        HEAD + "layers: [Upsample: {scale_factor: 2, align_corners: ▲True}]\n",
+        "expected true or false, found 'True'",
+    ),
 )
 def test_scalars(probe: Run, file: Path, spec: str, words: tuple[str, ...]) -> None:
     refused(probe(spec), file, spec, *words)

@@ -222,11 +222,12 @@ class Document:
                     return tuple(self.value(item, what, (_LISTS[name],)) for item in node.value)
         scalar_types = [name for name in types if name in _READERS]
         if isinstance(node, ScalarNode):
-            for name in scalar_types[:-1]:
-                if _looks_like(node, name):
-                    return _READERS[name](self, node, what)
-            if scalar_types:
-                return _READERS[scalar_types[-1]](self, node, what)
+            # What looks like none of them is refused as what is wanted most, which is never null.
+            likely = sorted(
+                scalar_types, key=lambda name: (not _looks_like(node, name), name == "null")
+            )
+            if likely:
+                return _READERS[likely[0]](self, node, what)
         wanted = " or ".join(TYPES[name].words for name in types)
         self.fail(f"{what}: expected {wanted}, found {describe(node)}", node)
 
