@@ -106,7 +106,8 @@ def own_generator() -> Iterator[None]:
 # Names that a module's children cannot have.
 _TAKEN = frozenset(dir(nn.Sequential())) | {
     *("shortcut", "branch", "skip_scale", "branch_scale", "overwrites"),  # of Residual
-    *("spec", "rows", "places", "lines", "work", "_blocks"),  # of Network
+    *("spec", "rows", "places", "work"),  # of Network
+    *("made", "changed", "saved", "store", "_made", "_changes"),  # of Streamed
 }
 
 

@@ -15,7 +15,7 @@ from helpers.commands import Result
 from torch import Tensor, nn
 
 import gradprobe
-from gradprobe.errors import ModelError
+from gradprobe.errors import InputError, ModelError
 from gradprobe.model.build import Network, build
 from gradprobe.model.layers import LAYER_CLASSES
 from gradprobe.model.plan import INFERENCES, plan
@@ -843,3 +843,10 @@ def test_a_network_is_an_ordinary_module(parse: Parse) -> None:
 
 def test_layers_with_a_class_of_their_own_are_in_the_vocabulary() -> None:
     assert set(LAYER_CLASSES) <= set(LAYERS)
+
+
+@pytest.mark.parametrize("name", ["made", "changed", "saved", "store", "work"])
+def test_no_layer_takes_a_name_of_the_network_s_own(parse: Parse, name: str) -> None:
+    spec = parse(f"input: {{shape: [4]}}\nlayers: [Linear: {{out_features: 4, name: {name}}}]\n")
+    with pytest.raises(InputError, match="is taken by torch or gradprobe"):
+        build(spec)
