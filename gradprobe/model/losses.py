@@ -13,6 +13,8 @@ from gradprobe.errors import InputError, ModelError
 from gradprobe.model.seeds import derive
 from gradprobe.model.tensors import tensors_in
 
+_IGNORED = -100  # a label that does not count, as torch has it
+
 
 def projection(output: Tensor, labels: Tensor | None, seed: int) -> Tensor:
     """⟨output, r⟩ with r a fixed random direction of norm 1: ∂L/∂output has norm 1."""
@@ -39,7 +41,10 @@ def cross_entropy(output: Tensor, labels: Tensor | None, seed: int) -> Tensor:
     if labels.is_floating_point() or labels.numel() != logits.shape[0]:
         data = f"the data has {labels.numel()} of {labels.dtype}"
         raise InputError(f"cross_entropy needs {logits.shape[0]} integer labels; {data}")
-    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+    counted = labels[labels != _IGNORED]
+    if not counted.numel():
+        raise InputError(f"every label is {_IGNORED}, which counts for nothing")
+    if int(counted.min()) < 0 or int(counted.max()) >= classes:
         raise InputError(f"a label is outside the {classes} classes that the network gives")
     loss: Tensor = F.cross_entropy(logits, labels.long().to(logits.device))
     return loss

@@ -137,6 +137,13 @@ def test_labels_that_do_not_fit_are_refused(labels: Tensor, words: str) -> None:
         cross_entropy(randn(4, 3), labels, 0)
 
 
+def test_a_label_of_minus_a_hundred_does_not_count() -> None:
+    output, labels = randn(4, 3), torch.tensor([0, -100, 2, -100])
+    assert cross_entropy(output, labels, 0) == F.cross_entropy(output, labels)
+    with pytest.raises(gradprobe.InputError, match="every label is -100"):
+        cross_entropy(output, torch.full((4,), -100), 0)
+
+
 # ---- mean squared error
 
 
