@@ -71,9 +71,9 @@ def count(value: int) -> str:
     """``1,225``, or ``1.3e14`` where it is long; any size of integer."""
     if value < 10**7:
         return f"{value:,}"
+    value = round(value, 2 - len(str(value)))
     digits = len(str(value)) - 1
-    mantissa = value // 10 ** (digits - 1) / 10
-    return f"{mantissa:.1f}e{digits}"
+    return f"{value // 10 ** (digits - 1) / 10:.1f}e{digits}"
 
 
 def all_finite(*values: float | None) -> bool:

@@ -23,6 +23,7 @@ from rich.color import Color
 from rich.color_triplet import ColorTriplet
 
 from gradprobe.measure.profile import RowStatus
+from gradprobe.numbers import count as counted
 from gradprobe.numbers import fraction, number, plural
 from gradprobe.numbers import name as elided
 from gradprobe.render.canvas import (
@@ -687,3 +688,17 @@ def test_forty_columns_show_the_names_whole() -> None:
     text = render_report(report(made), Style(40))
     assert all(cell_len(line) <= 40 for line in text.splitlines())
     assert all(f"\n{name} " in text for name in names)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (9_999_999, "9,999,999"),
+        (6_980_000_000, "7.0e9"),
+        (6_738_415_616, "6.7e9"),
+        (99_900_000, "1.0e8"),
+        (10**400, "1.0e400"),
+    ],
+)
+def test_long_counts_are_rounded(count: int, text: str) -> None:
+    assert counted(count) == text
