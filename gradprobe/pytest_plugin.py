@@ -43,7 +43,12 @@ def gradient_report(request: pytest.FixtureRequest) -> Callable[..., Report]:
         report = probe(model, inputs, **options)
         if folder:
             count += 1
-            _keep(report, Path(folder), stem if count == 1 else f"{stem}-{count}")
+            # A relative folder is where pytest was started, wherever the test has gone.
+            _keep(
+                report,
+                request.config.invocation_params.dir / folder,
+                stem if count == 1 else f"{stem}-{count}",
+            )
         return report
 
     return probed

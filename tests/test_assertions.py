@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from helpers.places import ROOT
 from torch import nn
 
 import gradprobe
+from gradprobe.pytest_plugin import gradient_report
 
 X = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
 
@@ -214,3 +218,18 @@ def test_the_lightning_recipe_runs_as_it_stands() -> None:
         )
         trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=8))
         assert module.steps == steps
+
+
+def test_reports_are_kept_where_pytest_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    config = SimpleNamespace(
+        getoption=lambda name: "reports", invocation_params=SimpleNamespace(dir=tmp_path)
+    )
+    node = SimpleNamespace(nodeid="tests/test_it.py::test_one")
+    request: Any = SimpleNamespace(config=config, node=node)
+    probed = inspect.unwrap(gradient_report)(request)  # type: ignore[arg-type]
+    probed(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)), torch.ones(3, 4))
+    assert len(list((tmp_path / "reports").iterdir())) == 2
