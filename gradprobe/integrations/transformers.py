@@ -17,6 +17,7 @@ class GradientReport(TrainerCallback):  # type: ignore[misc,unused-ignore]
         self.watch: Watch | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.on_train_end(args, state, control)  # of a training that an error ended
         self.watch = watch(every=self.every, **self.options)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Iterator
+from importlib import import_module
 from logging.handlers import BufferingHandler
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -167,3 +170,19 @@ def test_a_callback_of_transformers(tmp_path: Path) -> None:
         "step 2",
         "step 4",
     ]
+
+
+def test_a_second_training_is_not_watched_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the first one ended in an error, transformers tells a callback nothing."""
+    stub = ModuleType("transformers")
+    monkeypatch.setattr(stub, "TrainerCallback", object, raising=False)
+    monkeypatch.setitem(sys.modules, "transformers", stub)
+    monkeypatch.delitem(sys.modules, "gradprobe.integrations.transformers", raising=False)
+    module: Any = import_module("gradprobe.integrations.transformers")
+    monkeypatch.delitem(sys.modules, "gradprobe.integrations.transformers")
+    module.watch = lambda **options: SimpleNamespace(close=lambda: closed.append(1))
+    closed: list[int] = []
+    callback = module.GradientReport(every=1)
+    for count in (0, 1):
+        callback.on_train_begin(None, None, None)
+        assert len(closed) == count
