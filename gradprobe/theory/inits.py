@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +13,13 @@ from gradprobe.spec.network import InitSpec
 def init_moments(init: InitSpec, size: tuple[int, ...]) -> tuple[float, float] | None:
     """Mean and mean square of the entries of a tensor of ``size`` filled by ``init``.
 
-    ``None`` for ``eye`` and ``dirac``, whose entries are not independent at all.
+    ``None`` for ``eye`` and ``dirac``, whose entries are not independent at all, and for a normal
+    that is cut off where it has nothing, whose entries are all one number.
     """
     rule = INIT_MOMENTS.get(init.name)
-    return rule(dict(init.arguments), size) if rule else None
+    with contextlib.suppress(ZeroDivisionError):
+        return rule(dict(init.arguments), size) if rule else None
+    return None
 
 
 def _fans(size: tuple[int, ...]) -> tuple[int, int]:
@@ -78,7 +82,7 @@ def _trunc_normal(a: dict[str, Any], size: tuple[int, ...]) -> tuple[float, floa
 
 def _sparse(a: dict[str, Any], size: tuple[int, ...]) -> tuple[float, float]:
     """In each column a share of the entries, rounded up, is 0."""
-    zeros = math.ceil(a["sparsity"] * size[0])
+    zeros = min(size[0], math.ceil(a["sparsity"] * size[0]))
     return 0.0, (1 - zeros / size[0]) * a.get("std", 0.01) ** 2
 
 

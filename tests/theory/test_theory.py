@@ -32,7 +32,7 @@ from torch import nn
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.model.build import build
 from gradprobe.render.schema import output_schema
-from gradprobe.spec.network import InitSpec, NetworkSpec
+from gradprobe.spec.network import InitSpec, NetworkSpec, Value
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.spec.sources.stack import StackOptions
 from gradprobe.spec.vocabulary import INITS
@@ -668,3 +668,12 @@ def test_a_linear_layer_s_deviation_is_that_of_a_chi_squared(width: int) -> None
     linear = {"Linear": {"out_features": width, "bias": False}}
     rows = predict(from_layers([linear, linear, LINEAR], width), 16)
     assert [row.deviation for row in rows] == pytest.approx([math.sqrt(1 / (2 * width))] * 3)
+
+
+@pytest.mark.parametrize("init", [{"mean": 10.0, "std": 0.5}, {"std": 0.02, "a": 1.0}])
+def test_a_normal_cut_off_where_it_has_nothing_is_not_random(init: dict[str, Value]) -> None:
+    assert init_moments(InitSpec("trunc_normal", init), (8, 8)) is None
+
+
+def test_a_sparse_init_has_no_more_zeros_than_entries() -> None:
+    assert init_moments(InitSpec("sparse", {"sparsity": 2.0}), (8, 8)) == (0.0, 0.0)
