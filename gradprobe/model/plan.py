@@ -321,9 +321,13 @@ def _inside(kind: str, arguments: Mapping[str, Any], x: Tensor) -> int:
         gates = {"RNN": 4, "GRU": 10, "LSTM": 11}[kind]  # as measured, with the layer's output
         gates *= arguments.get("num_layers", 1) * (2 if arguments.get("bidirectional") else 1)
         return int(batch * length * arguments["hidden_size"] * gates)
+    whole = kind == "TransformerEncoderLayer"
     mask = length * length if arguments.get("causal") else 0
-    forward = arguments.get("dim_feedforward", 2048) if kind == "TransformerEncoderLayer" else 0
-    return int(mask + batch * length * (4 * features + 2 * forward))
+    forward = arguments.get("dim_feedforward", 2048) if whole else 0
+    heads = arguments["nhead" if whole else "num_heads"]
+    # torch keeps the scores of every head where it drops some, and else none of them.
+    kept = 2 * heads * length if arguments.get("dropout", 0.1 if whole else 0.0) else 0
+    return int(mask + batch * length * (4 * features + 2 * forward + kept))
 
 
 def _combine(layer: LayerSpec, branches: tuple[tuple[Planned, ...], ...], out: Tensor) -> Planned:

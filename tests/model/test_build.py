@@ -811,6 +811,17 @@ def test_a_local_response_norm_keeps_its_input_padded_by_its_size(parse: Parse) 
         net(parse, layers, "[6, 5, 4]", batch_size=7, limits=Limits(memory=needed - 1))
 
 
+@pytest.mark.parametrize(
+    ("layer", "dropout"),
+    [("MultiheadAttention: {num_heads: 4", 0.1), ("TransformerEncoderLayer: {nhead: 4", 0.5)],
+)
+def test_attention_that_drops_scores_keeps_them(parse: Parse, layer: str, dropout: float) -> None:
+    """Of 4 heads and 5 positions 100 a sample, twice; torch was measured to."""
+    text = "input: {{shape: [5, 8]}}\nlayers: [{}, dropout: {}}}]\n"
+    without, given = (plan(parse(text.format(layer, p)), 7) for p in ("0.0", dropout))
+    assert given.activations - without.activations == 7 * 2 * 100
+
+
 def test_an_input_that_is_too_large_is_refused(parse: Parse) -> None:
     assert "input" in refused(parse, "[Linear: {out_features: 1}]", "[100000, 100000]")
 
