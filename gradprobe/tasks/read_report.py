@@ -92,7 +92,8 @@ def _report(document: ReportDocument) -> Report:
 def _finding(document: FindingDocument) -> Finding:
     names = (field.name for field in fields(Finding))
     own = {name: getattr(document, name) for name in names if hasattr(document, name)}
-    return Finding(**{**own, "severity": Severity[document.severity.upper()]})
+    value = math.nan if document.status == "non-finite" else document.value
+    return Finding(**{**own, "severity": Severity[document.severity.upper()], "value": value})
 
 
 def _row(document: RowDocument) -> RowProfile:
@@ -110,6 +111,7 @@ def _row(document: RowDocument) -> RowProfile:
         kind=document.kind,
         level=document.level,
         line=document.line,
+        column=document.column,
         status=document.status,
         size=document.parameters,
         gradient_norm=math.nan if infinite else norm,

@@ -25,7 +25,7 @@ def read(file: str, kind: str, version: int, *, named: str = "", hint: str = "")
         InputError: no such file, not JSON, or written by a newer gradprobe.
     """
     try:
-        text = read_regular(file, MAX_BYTES).decode()
+        text = read_regular(file, MAX_BYTES).decode("utf-8-sig")  # as PowerShell writes it
         body: Any = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.check_specs import GOOD
 from helpers.commands import Run
+
+import gradprobe
+from gradprobe.render.json import render_report
+from gradprobe.spec.network import NetworkSpec
+from gradprobe.tasks import read_report
 
 pytestmark = pytest.mark.usefixtures("forked_workers")
 
@@ -162,3 +169,24 @@ def test_a_report_that_is_not_there_is_exit_2(run: Run, tmp_path: Path) -> None:
     ended = run("compare", str(tmp_path / "gone.json"), "plain")
     assert ended.code == 2
     assert "no such file" in ended.err
+
+
+HUGE = """
+input: {shape: [8]}
+init: {Linear: {weight: {constant: {val: 1.0e+25}}}}
+layers:
+  - Linear: {out_features: 8}
+  - repeat: {times: 3, layers: [Linear: {out_features: 8}]}
+"""
+
+
+def test_a_report_with_places_and_without_finite_numbers_is_read_as_it_was_written(
+    parse: Callable[[str], NetworkSpec], tmp_path: Path
+) -> None:
+    report = gradprobe.probe(parse(HUGE))
+    assert report.rows[1].column
+    assert any(f.value is not None and not math.isfinite(f.value) for f in report.findings)
+    path = tmp_path / "report.json"
+    path.write_text(render_report(report), encoding="utf-8-sig")  # as PowerShell does
+    [again] = read_report.load(str(path))
+    assert render_report(again) == render_report(report)
