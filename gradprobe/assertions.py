@@ -45,6 +45,7 @@ def assert_healthy(
         InputError: an argument does not fit.
         ModelError: the model raised while it ran.
     """
+    __tracebackhide__ = True  # pytest shows the test's own line
     choose("fail_on", fail_on, SEVERITIES)
     reasons = _reasons(ignore)
     report = probe(model, inputs, **options)

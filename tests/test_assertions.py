@@ -37,6 +37,7 @@ def test_a_healthy_model_passes_and_gives_its_report() -> None:
 def test_another_raises_with_the_whole_report() -> None:
     with pytest.raises(AssertionError) as raised:
         gradprobe.assert_healthy(stack(20, nn.Sigmoid), X)
+    assert str(raised.traceback.filter(raised)[-1].path) == __file__  # as pytest shows it
     text = str(raised.value)
     assert "GP101 vanishing" in text
     assert "Sequential" in text
