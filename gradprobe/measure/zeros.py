@@ -72,13 +72,15 @@ def _faint(profile: GradientProfile, subject: Subject) -> tuple[str, ...]:
     """The gains near zero, as of a layer scale, where hardly any gradient gets to the first row.
 
     A class token reads the patches through such gains alone (Touvron et al. 2021, arXiv
-    2103.17239). Those whose gradient is larger than they are wake up at the next step.
+    2103.17239). Those whose gradient is larger than they are wake up at the next step, with a loss
+    whose gradient at the end of the trunk is 1: a small head does not keep them asleep.
     """
     reaches = [part.unpooled_reach for part in profile.parts]
     if not any(reach and reach < _FAINT for reach in reaches):
         return ()
+    end = profile.trunk[-1].gradient_norm or 1.0
     owned = chain(profile.orphans, *(row.parameters for row in profile.rows if not row.level))
-    gains = [p for p in owned if not p.is_bias and (p.gradient_norm or 0.0) > p.norm]
+    gains = [p for p in owned if not p.is_bias and (p.gradient_norm or 0.0) > p.norm * end]
     weights = named_parameters(subject)
     return tuple(p.name for p in gains if p.name in weights and _is_faint(weights[p.name]))
 

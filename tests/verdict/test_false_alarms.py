@@ -399,6 +399,16 @@ def test_a_gain_near_zero_is_seen_through(shape: tuple[int, ...], deep: bool) ->
     assert all(bool((gain == 1e-6).all()) for gain in model.gains)
 
 
+@pytest.mark.parametrize("head", [1e-5, 1.0, 100.0])
+def test_the_size_of_the_head_does_not_keep_a_gain_asleep(head: float) -> None:
+    model = Summary(1e-4)
+    with torch.no_grad():
+        model.head.weight.mul_(head)
+    report = gradprobe.probe(model, batch(16, 10))
+    assert len(report.profile.redrawn) == 4
+    assert "vanishing" not in {finding.name for finding in report.findings}
+
+
 @pytest.mark.parametrize("trained", [False, True])
 def test_a_gain_that_is_not_trained_or_needed_stays_as_it_is(trained: bool) -> None:
     report = gradprobe.probe(Summary(0.3 if trained else 1e-6, trained), batch(16, 10))
