@@ -172,10 +172,12 @@ def suggestion(word: str, words: Iterable[str], least: float = 0.6) -> str:
 
 
 def suggested(word: str, shown: Mapping[str, str], least: float = 0.6) -> str:
-    """What is suggested where the key is near."""
-    lowered = {key.lower(): text for key, text in shown.items()}
-    near = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=least)
-    return f"did you mean '{lowered[near[0]]}'?" if near else ""
+    """What is suggested where the key is near: all that are equally so, ``'Conv1d' or …``."""
+    lowered, word = {key.lower(): text for key, text in shown.items()}, word.lower()
+    near = difflib.get_close_matches(word, lowered, n=3, cutoff=least)
+    scores = [difflib.SequenceMatcher(None, key, word).ratio() for key in near]
+    best = [f"'{lowered[k]}'" for k, score in zip(near, scores, strict=True) if score == scores[0]]
+    return f"did you mean {' or '.join(sorted(best))}?" if best else ""
 
 
 def caret_lines(line: str, place: Place) -> list[str]:

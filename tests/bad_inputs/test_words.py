@@ -17,6 +17,11 @@ from helpers.commands import Run
         HEAD + "layers: [Linear: {▲out_feature: 4}]\n",
         "did you mean 'out_features'?",
     ),
+    (
+        "unknown-layer-of-three",
+        HEAD + "layers: [▲Conv: {out_channels: 4}]\n",
+        "did you mean 'Conv1d' or 'Conv2d' or 'Conv3d'?",
+    ),
     ("unknown-layer-far", HEAD + "layers: [Linear: {▲widht: 4}]\n", "'widht'", "out_features"),
     ("unknown-repeat", HEAD + "layers: [repeat: {▲tiems: 4, layers: [Tanh]}]\n", "mean 'times'?"),
     (
