@@ -24,10 +24,11 @@ from helpers.unchanged import unchanged
 from torch import Tensor, nn
 
 import gradprobe
-from gradprobe.measure.cures import _WAYS
+from gradprobe.measure.cures import _WAYS, cured
 from gradprobe.measure.measurement import Course, Cure, Outcome, Trial, TriedCure
 from gradprobe.measure.profile import GradientProfile, RowStatus, Use
 from gradprobe.measure.surroundings import Further, LossProfile, StateProfile, Surroundings
+from gradprobe.model.make import module_subject
 from gradprobe.render.text import render_report
 from gradprobe.spec.network import Idiom
 from gradprobe.spec.vocabulary import THRESHOLDS
@@ -379,6 +380,16 @@ def test_an_advice_says_what_came_of_it(
     advised = with_trials(finding, tried, Verdict.VANISHING, with_reach(1e-9))
     assert words in advised.advice
     assert ("raise it" in advised.advice) == ("tried:" in words)
+
+
+def test_scaled_inputs_are_standard_in_each_feature() -> None:
+    x = torch.randn(32, 4, generator=torch.Generator().manual_seed(0)) * 50 + torch.arange(4)
+    scaled = cured(module_subject(nn.Linear(4, 2), x), Cure("scale"))
+    assert scaled is not None
+    assert torch.allclose(scaled.args[0].mean(0), torch.zeros(4), atol=1e-5)
+    assert torch.allclose(scaled.args[0].std(0), torch.ones(4))
+    tokens = module_subject(nn.Embedding(9, 2), torch.arange(8)[None])
+    assert cured(tokens, Cure("scale")) is None
 
 
 # ---- of what was measured

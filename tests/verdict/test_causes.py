@@ -177,6 +177,13 @@ class Batchwise(nn.Module):
         return self.head(F.relu(self.fc(self.attention(x, x, x)[0].mean(1))))
 
 
+class Projected(Batchwise):
+    """Behind a fixed matrix, which is no graph's adjacency: it is of the features."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x @ torch.eye(8))
+
+
 class Words(nn.Module):
     """Tokens through a transformer's layer, which takes them for one long batch."""
 
@@ -538,6 +545,7 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
         "GP608": [
             Case(mlp(nn.ReLU, nn.Softmax(0 if faulty else 1)), X, written_out(TARGETS.softmax(1))),
             Case(Batchwise(faulty), SEQUENCE, ce),
+            Case(Projected(faulty), SEQUENCE, ce),
             Case(Words(faulty), torch.arange(192).reshape(32, 6) % 20, ce),
         ],
         "GP701": [
