@@ -185,6 +185,12 @@ from helpers.commands import Run
         "fan",
     ),
     (
+        "init-of-two",
+        GOOD + "init: {Linear: {weight: ▲{normal: {std: 1}, zeros: {}}}}\n",
+        "weight",
+        "a mapping",
+    ),
+    (
         "init-negative-std",
         GOOD + "init: {Linear: {weight: {▲normal: {std: -1}}}}\n",
         "std",
