@@ -20,6 +20,7 @@ from gradprobe.spec.network import Weights
 from gradprobe.spec.weights import INDEX, gathered
 
 SUFFIX = ".safetensors"
+COUNTER = ".num_batches_tracked"  # of a BatchNorm, which checkpoints may lack
 
 
 def read_by_block(weights: Weights | None) -> bool:
@@ -94,7 +95,7 @@ def _opened(path: Path) -> Iterator[Any]:
 def read_by_rows(model: nn.Module, saved: Saved) -> None:
     """Whatever row is made of the model has the checkpoint's numbers; what stays in memory too."""
     if isinstance(model, Streamed):
-        model.saved = saved.read
+        model.saved = lambda key: saved.read(key) if saved.has(key) else None
         return
     own = {key: tensor for key, tensor in model.state_dict().items() if saved.has(key)}
     model.load_state_dict({k: saved.read(k) for k, t in own.items() if not t.is_meta}, strict=False)

@@ -35,7 +35,8 @@ class Streamed(Network):
         super().__init__(outline.spec, layers, outline.rows, outline.places, outline.work)
         self._made, self.store = made, store
         self._changes: list[Change] = []
-        self.saved: Callable[[str], Tensor] | None = None  # a checkpoint's tensor by its name
+        # A checkpoint's tensor by its name, where it has one.
+        self.saved: Callable[[str], Tensor | None] | None = None
 
     def made(self, index: int) -> nn.Module:
         """The module of a row, made anew: the same to the bit each time."""
@@ -104,7 +105,7 @@ def streamed(
             module = recipes[index](Builder(spec, seed))
         if saved:
             state = {key: saved(f"{name}.{key}") for key in module.state_dict()}
-            module.load_state_dict(state, assign=True)
+            module.load_state_dict({k: t for k, t in state.items() if t is not None}, assign=True)
         return module.to(like)
 
     network = Streamed(outline, made, store)

@@ -19,7 +19,7 @@ from gradprobe.files import open_regular
 from gradprobe.model.batch import read_arrays, unpacked_size
 from gradprobe.model.on_demand import parts_of
 from gradprobe.model.rows import modules_of
-from gradprobe.model.saved import read_by_rows, saved_in
+from gradprobe.model.saved import COUNTER, read_by_rows, saved_in
 from gradprobe.model.streamed import Streamed
 from gradprobe.numbers import plural
 from gradprobe.spec.network import Weights
@@ -159,8 +159,10 @@ def _misshapen(own: State, state: State) -> list[str]:
 
 
 def _set_apart(model: nn.Module, state: State) -> tuple[list[str], list[str]]:
+    """What ``load_state_dict`` would give, which takes an old BatchNorm that has no counter."""
     own = model.state_dict()
-    return [key for key in own if key not in state], [key for key in state if key not in own]
+    missing = [key for key in own if key not in state and not key.endswith(COUNTER)]
+    return missing, [key for key in state if key not in own]
 
 
 def _not_tied(model: nn.Module, missing: Sequence[str]) -> list[str]:

@@ -58,6 +58,16 @@ def test_a_spec_has_the_numbers_of_the_file(tmp_path: Path) -> None:
     assert measured.config["weights_prefix"] == "net."
 
 
+def test_a_spec_s_norm_may_lack_its_counter(tmp_path: Path) -> None:
+    spec = saved_spec(tmp_path)
+    index = tmp_path / "net.index.json"
+    places = json.loads(index.read_text())["weight_map"]
+    kept = {key: file for key, file in places.items() if not key.endswith("num_batches_tracked")}
+    assert kept != places
+    index.write_text(json.dumps({"weight_map": kept}))
+    assert measure_target(spec, STREAMED) == measure_target(spec, OPTIONS)
+
+
 def test_what_does_not_fit_is_read_block_by_block_on_its_own(tmp_path: Path) -> None:
     spec = saved_spec(tmp_path)
     options = replace(OPTIONS, limits=Limits(memory=30_000))
@@ -68,7 +78,7 @@ def test_what_does_not_fit_is_read_block_by_block_on_its_own(tmp_path: Path) -> 
 def test_keys_that_do_not_fit_are_refused_before_anything_is_read(tmp_path: Path) -> None:
     spec = saved_spec(tmp_path)
     other = yaml.parse(SPEC.replace("times: 2", "times: 3").encode(), "spec.yaml")
-    with pytest.raises(InputError, match="does not fit the network: 7 keys missing") as error:
+    with pytest.raises(InputError, match="does not fit the network: 6 keys missing") as error:
         measure_target(replace(other, weights=spec.weights), STREAMED)
     assert error.value.details[0].startswith("missing: 1.2.0.weight [4]")
 
