@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
@@ -124,7 +124,7 @@ def read_arrays(path: str, max_bytes: int) -> dict[str, Tensor]:
             arrays = (
                 {key: loaded[key] for key in loaded.files} if suffix == ".npz" else {"x": loaded}
             )
-        return {k: torch.from_numpy(numpy.ascontiguousarray(v)) for k, v in arrays.items()}
+        return {key: _native(array) for key, array in arrays.items()}
     except InputError:
         raise
     except OSError as error:
@@ -134,6 +134,13 @@ def read_arrays(path: str, max_bytes: int) -> dict[str, Tensor]:
         if "pickle" in reason:
             reason = "it holds Python objects, whose reading could run code"
         raise InputError(f"{path} is not a readable {suffix} file: {reason[:120]}") from error
+
+
+def _native(array: Any) -> Tensor:
+    """The tensor of a numpy array, whichever byte of its numbers comes first."""
+    import numpy
+
+    return torch.from_numpy(numpy.ascontiguousarray(array, array.dtype.newbyteorder("=")))
 
 
 def unpacked_size(stream: BinaryIO) -> int:

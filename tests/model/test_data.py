@@ -366,3 +366,11 @@ def test_random_samples_leave_the_global_state_alone() -> None:
     before = torch.random.get_rng_state()
     random_batch(VECTOR, 5, 0)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_numbers_with_the_high_byte_first_are_the_same(tmp_path: Path) -> None:
+    np.savez(tmp_path / "b.npz", x=X.astype(">f4"), y=np.arange(20, dtype=">i4"))
+    batch = load(str(tmp_path / "b.npz"))
+    assert torch.equal(batch.inputs, torch.from_numpy(X.astype("f4")))
+    assert batch.labels is not None
+    assert batch.labels.tolist() == list(range(20))
