@@ -13,7 +13,12 @@ from gradprobe.measure.terms import times_compared
 
 WEIGHT, TARGET = torch.tensor([3.0, -4.0, 0.0, 1.0]), torch.tensor([1.0, 1.0, 2.0, 0.0])
 # Of mse_loss(w, t) the gradient is 2 (w - t) / n, of λ Σ w² it is 2 λ w.
+SHARES, LABEL = torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([1])
 TIMES = 0.5 * 4 * float(WEIGHT.norm() / (WEIGHT - TARGET).norm())
+
+
+def ctc(y: Tensor) -> Tensor:
+    return F.ctc_loss(y.log_softmax(0)[None, None], LABEL[None], LABEL, LABEL)
 
 
 def compared(y: Tensor) -> Tensor:
@@ -58,6 +63,13 @@ def test_the_two_gradients_stand_as_they_do_in_closed_form(
         lambda y: compared(y) + 1.0,
         lambda y: F.mse_loss(y.detach(), TARGET) + added(y),
         lambda y: y.sum(),
+        lambda y: compared(y) - (SHARES * y.log_softmax(0)).sum(),
+        lambda y: compared(y) + F.kl_div(y.log_softmax(0), SHARES, reduction="sum"),
+        lambda y: compared(y) - (y.log_softmax(0) * SHARES).mean(),
+        lambda y: compared(y) + ctc(y),
+        lambda y: F.mse_loss(y, y.flip(0)) + added(y),
+        lambda y: F.mse_loss(y, TARGET) * (-y[0]).exp() + y[0],
+        lambda y: F.gaussian_nll_loss(y, TARGET, y.exp()),
     ],
 )
 def test_nothing_is_said_without_terms_of_both_kinds(loss: Callable[[Tensor], Tensor]) -> None:

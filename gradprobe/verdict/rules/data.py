@@ -27,7 +27,9 @@ _FLOOR = 0.2  # a cross entropy that cannot fall below; 0.13 of two classes
 _LOST = 0.1  # share of the gradient's entries below float16's smallest number
 _HALF = 1e-6  # RMS of a gradient's elements: from here down float16 has one digit or none
 _TOLD = 0.9  # share of the samples' gradients in common: sound losses 0.68 at most
-_DROWNED = 30.0  # times the gradient of the comparison; sound 0.5 at most, faulty 413 and 3,340
+# Times the gradient of the comparison; of sound losses 16 at most, of faulty ones 74 and more: a
+# PINN of Poisson's equation with 76 learns with it, and four times as fast without.
+_DROWNED = 30.0
 _MIXED = 1e-4  # share of a sample's gradient at other samples; sound 0 but for rounding
 
 
