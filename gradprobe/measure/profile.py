@@ -330,8 +330,8 @@ def _in_training(rows: Sequence[RowProfile]) -> Sequence[RowProfile]:
     """The rows without a frozen backbone in front of what is trained, and without a frozen judge.
 
     No gradient is needed there, nor at a call whose result is only a value, as of a first pass in
-    ``no_grad``, where the module has another call that gets one. Where nothing is trained all rows
-    are left.
+    ``no_grad``, where the module has another call that gets one. Where no row is trained, but
+    perhaps a prompt in front of them, the rows that get one are left.
     """
     kept, trains = [], False
     reached = {row.module for row in rows if row.status is not RowStatus.NO_GRADIENT}
@@ -343,7 +343,7 @@ def _in_training(rows: Sequence[RowProfile]) -> Sequence[RowProfile]:
         trains |= trainable
         if trainable or not (lost or row.parameters) or (trains and not (lost and row.parameters)):
             kept.append(row)
-    return kept if trains else rows
+    return kept if trains else [row for row in rows if row.module in reached] or rows
 
 
 def _ratio(numerator: float | None, denominator: float | None) -> float | None:

@@ -536,3 +536,44 @@ def test_lengths_and_scales_are_no_weights_of_one_sign(how: str) -> None:
     model = nn.Sequential(*(Scaled(how) for _ in range(4)))
     rules = {finding.rule for finding in gradprobe.probe(model, alike).findings}
     assert not rules & {"GP707", "GP709"}
+
+
+class Bayesian(nn.Linear):
+    """Weights that are drawn anew at each pass; their deviations start equal."""
+
+    def __init__(self) -> None:
+        super().__init__(8, 8)
+        self.deviation = nn.Parameter(torch.full((8, 8), 0.01))
+
+    def forward(self, x: Tensor) -> Tensor:
+        noise = torch.randn(8, 8)
+        return nn.functional.linear(x, self.weight + self.deviation * noise, self.bias)
+
+
+def test_deviations_that_start_equal_make_no_units_alike() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(Bayesian(), nn.Tanh(), Bayesian())
+    assert not alarms(gradprobe.probe(model, batch(16, 8)))
+
+
+class Prompted(nn.Module):
+    """A frozen network of which a prompt behind the embedding is all that is learnt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.layers = nn.Embedding(9, 8), nn.Sequential(nn.Linear(8, 8), nn.Tanh())
+        self.head = nn.Linear(8, 2)
+        self.requires_grad_(False)
+        self.prompt = nn.Parameter(torch.randn(3, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.prompt.expand(len(x), -1, -1), self.embedding(x)], 1)
+        out: Tensor = self.head(self.layers(x).mean(1))
+        return out
+
+
+def test_a_prompt_for_a_frozen_network_is_judged_by_the_rows_behind_it() -> None:
+    torch.manual_seed(0)
+    report = gradprobe.probe(Prompted(), torch.arange(24).view(4, 6) % 9)
+    assert not alarms(report)
+    assert report.profile.reach

@@ -149,10 +149,13 @@ def symmetric(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     """Units whose weights are the same and stay the same: a layer of one unit, whatever its width.
 
     With a constant init (`ones_`, `constant_`) in two layers in a row, every unit gets the same
-    inputs and the same gradient. Draw the weights at random.
+    inputs and the same gradient. Draw the weights at random. The deviations of weights that are
+    drawn anew at each pass, as in a Bayesian layer, may be constant: their means are not.
     """
     weights = _weights(profile)
+    drawn = {_place(p) for _, p in weights if p.low != p.high}
     constant = [p for _, p in weights if p.norm and p.low is not None and p.low == p.high]
+    constant = [p for p in constant if _place(p) not in drawn]
     if len(constant) >= 2 and len(constant) * 2 >= len(weights):
         row = next(row for row, p in weights if p is constant[0])
         message = f"units are identical: constant weights in {listed(p.name for p in constant)}"
@@ -307,6 +310,11 @@ def _weights(profile: GradientProfile) -> list[tuple[RowProfile, ParameterProfil
     """The weights that are trained, with their rows."""
     rows = [row for row in profile.rows if not row.level]
     return [(r, p) for r in rows for p in r.parameters if p.trainable and _is_matrix(p)]
+
+
+def _place(parameter: ParameterProfile) -> tuple[str, int]:
+    """The module that holds it, and its size."""
+    return parameter.name.rpartition(".")[0], parameter.size
 
 
 def _is_matrix(parameter: ParameterProfile) -> bool:
