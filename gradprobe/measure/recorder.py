@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Self
@@ -21,6 +21,23 @@ Arguments = tuple[Any, Any]  # positional, and by name
 def takes_hooks(module: nn.Module) -> bool:
     """Whether its calls can be watched: torch runs those of a scripted one by itself."""
     return not isinstance(module, torch.jit.ScriptModule)
+
+
+class Hook:
+    """A hook that does nothing in a copy of its module, as a program that is watched makes some."""
+
+    def __init__(self, do: Callable[..., Any]) -> None:
+        self.do = do
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.do(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[type[Hook], tuple[Callable[..., None]]]:
+        return Hook, (_nothing,)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """What the hook of a copy does."""
 
 
 class Recorder:
@@ -59,7 +76,7 @@ class Recorder:
         for row in self.rows:
             if not takes_hooks(row.module):
                 continue
-            begin, end = partial(self._begin, row), partial(self._end, row)
+            begin, end = Hook(partial(self._begin, row)), Hook(partial(self._end, row))
             self.until_exit(row.module.register_forward_pre_hook(begin, with_kwargs=True))
             self.until_exit(row.module.register_forward_hook(end))
         return self

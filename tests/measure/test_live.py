@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -400,3 +402,38 @@ def test_a_model_that_is_its_own_row() -> None:
     [step] = watched(train)
     assert len(row_norms(step)) == 1
     assert all(row_norms(step))
+
+
+def test_a_model_that_has_run_can_be_copied() -> None:
+    copies: list[nn.Module] = []
+
+    def train() -> None:
+        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        x = torch.randn(8, 4)
+        model(x)
+        copies.append(deepcopy(model))
+        torch.save(model, BytesIO())
+        loss = model(x).square().mean()
+        copies[0](x)
+        loss.backward()
+        optimizer.step()
+
+    [step] = watched(train)
+    assert step.measurement
+    assert copies[0](torch.randn(2, 4)).shape == (2, 1)
+
+
+def test_the_largest_of_several_calls_in_one_loss_is_shown() -> None:
+    points, start = torch.linspace(0, 1, 30)[:, None], torch.zeros(1, 1)
+
+    def train() -> None:
+        model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        (model(points).square().mean() + (model(start) - 1).square().mean()).backward()
+        optimizer.step()
+
+    [step] = watched(train)
+    assert step.args[0] is points
+    assert step.measurement
+    assert not step.measurement.profile.around.inputs_zero

@@ -65,6 +65,10 @@ class Call:
         """Whether its output is among what a loss follows from."""
         return any(t.grad_fn in nodes for t in tensors_in(self.outputs.output) if t.grad_fn)
 
+    def size(self) -> int:
+        """Elements that it was called with."""
+        return sum(t.numel() for t in tensors_in([self.args, dict(self.kwargs)]))
+
     def measure(self, root: Tensor, scale: float, options: ProbeOptions) -> Measurement:
         """What the backward pass of ``root`` brings to each row, divided by ``scale``.
 

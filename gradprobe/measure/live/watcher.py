@@ -210,9 +210,10 @@ class Watcher:
             return
         self._backwards += 1
         nodes = set(walk([root.grad_fn]))
-        last = {call.model: call for call in self._calls if call.feeds(nodes)}
+        calls = sorted((call for call in self._calls if call.feeds(nodes)), key=Call.size)
+        largest = {call.model: call for call in calls}  # the last of several as large
         with self._at_work():
-            for call in last.values():
+            for call in largest.values():
                 try:
                     call.measurement = call.measure(root, self._scale or 1.0, self.options)
                 except Exception as error:
