@@ -153,9 +153,9 @@ def symmetric(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     drawn anew at each pass, as in a Bayesian layer, may be constant: their means are not.
     """
     weights = _weights(profile)
-    drawn = {_place(p) for _, p in weights if p.low != p.high}
+    drawn = {(p.name.rpartition(".")[0], p.size) for _, p in weights if p.low != p.high}
     constant = [p for _, p in weights if p.norm and p.low is not None and p.low == p.high]
-    constant = [p for p in constant if _place(p) not in drawn]
+    constant = [p for p in constant if (p.name.rpartition(".")[0], p.size) not in drawn]
     if len(constant) >= 2 and len(constant) * 2 >= len(weights):
         row = next(row for row, p in weights if p is constant[0])
         message = f"units are identical: constant weights in {listed(p.name for p in constant)}"
@@ -310,11 +310,6 @@ def _weights(profile: GradientProfile) -> list[tuple[RowProfile, ParameterProfil
     """The weights that are trained, with their rows."""
     rows = [row for row in profile.rows if not row.level]
     return [(r, p) for r in rows for p in r.parameters if p.trainable and _is_matrix(p)]
-
-
-def _place(parameter: ParameterProfile) -> tuple[str, int]:
-    """The module that holds it, and its size."""
-    return parameter.name.rpartition(".")[0], parameter.size
 
 
 def _is_matrix(parameter: ParameterProfile) -> bool:
