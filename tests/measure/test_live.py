@@ -437,3 +437,19 @@ def test_the_largest_of_several_calls_in_one_loss_is_shown() -> None:
     assert step.args[0] is points
     assert step.measurement
     assert not step.measurement.profile.around.inputs_zero
+
+
+def test_weights_that_functional_call_puts_in_for_a_pass() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    def train() -> None:
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        steps = {name: p - 0.1 * p.square() for name, p in model.named_parameters()}
+        torch.func.functional_call(model, steps, torch.randn(8, 4)).square().mean().backward()
+        optimizer.step()
+
+    [step] = watched(train)
+    assert list(norms(step).values()) == pytest.approx(
+        [float(p.grad.norm()) for p in model.parameters() if p.grad is not None]
+    )
