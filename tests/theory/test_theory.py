@@ -41,7 +41,7 @@ from gradprobe.tasks.targets import load_spec
 from gradprobe.theory import mean_field as theory
 from gradprobe.theory.activations import ACTIVATIONS, Activation, activation
 from gradprobe.theory.inits import INIT_MOMENTS, init_moments
-from gradprobe.theory.moments import Moments, RowPrediction
+from gradprobe.theory.moments import Moments, RowPrediction, Tangent
 from gradprobe.theory.predict import predict, with_init
 from gradprobe.verdict.report import Report
 
@@ -558,6 +558,38 @@ def test_data_s_own_correlation_is_what_batch_norm_divides_by(first: bool, mean:
     assert found is not None
     chi = theory.batch_norm_chi(variance * (DEFAULT if first else 1), size, 1e-5)
     assert found.factor == pytest.approx(math.sqrt(chi), rel=1e-9)
+
+
+@pytest.mark.parametrize("behind", [["Tanh", LINEAR, "Tanh"], ["ReLU", "BatchNorm1d", LINEAR]])
+def test_a_block_that_is_zero_at_first_changes_nothing_behind_it(behind: list[object]) -> None:
+    """x + 0 = x: its mean, its square, its products and its tangent are those of x."""
+    init = {"weight": InitSpec("kaiming_normal"), "bias": InitSpec("constant", {"val": 0.5})}
+    zero = {"residual": {"layers": [LINEAR, "Tanh", LINEAR], "zero_init": True}}
+
+    def factors(*blocks: object) -> list[float | None]:
+        spec = from_layers([LINEAR, *blocks, *behind], 512)
+        rows = predict(replace(spec, init={"Linear": init}), 32)
+        return [row.factor for row in rows[-len(behind) :]]
+
+    assert factors(zero) == pytest.approx(factors(), rel=1e-9)
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.7])
+@pytest.mark.parametrize("kind", ["Tanh", "GELU"])
+def test_a_tangent_is_pushed_as_any_that_has_its_moments(kind: str, mean: float) -> None:
+    """ḣ = a + b (h - m) + c z with z independent of h, over a product grid of numpy's."""
+    phi, variance, a, b, c = activation(kind, {}), 1.3, 0.4, -0.6, 0.8
+    nodes, weights = np.polynomial.hermite_e.hermegauss(200)
+    weights = weights / weights.sum()
+    h, z = mean + math.sqrt(variance) * nodes[:, None], nodes[None, :]
+    moved = phi.slope(h) * (a + b * (h - mean) + c * z)
+    expected = [
+        float(weights @ (np.broadcast_to(x, moved.shape) @ weights))
+        for x in (moved**2, phi.f(h) * moved, moved)
+    ]
+    square, along = a * a + b * b * variance + c * c, a * mean + b * variance
+    found = theory.push(phi, variance, mean, Tangent(square, along, a))
+    assert list(found) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("c", [-0.5, 0.3, 1.0])
