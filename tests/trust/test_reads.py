@@ -239,6 +239,7 @@ def test_an_interrupt_leaves_no_temporary_file(
     def interrupted(name: str, path: Path) -> None:
         assert os.path.exists(name)
         files.remove_unfinished()
+        assert not os.path.exists(name)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", interrupted)

@@ -565,6 +565,11 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(
                 Reader(lambda x: x if faulty else F.log_softmax(x, 1)), SEQUENCE, divergence(True)
             ),
+            Case(
+                mlp(),
+                X,
+                lambda o: divergence(False)((F.softmax if faulty else F.log_softmax)(o, 1)),
+            ),
         ],
         "GP611": [
             Case(mlp(nn.ReLU, *tanh), X, ce),
