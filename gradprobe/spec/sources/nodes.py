@@ -223,9 +223,8 @@ class Document:
         scalar_types = [name for name in types if name in _READERS]
         if isinstance(node, ScalarNode):
             # What looks like none of them is refused as what is wanted most, which is never null.
-            likely = sorted(
-                scalar_types, key=lambda name: (not _looks_like(node, name), name == "null")
-            )
+            likely = [name for name in scalar_types if _looks_like(node, name)]
+            likely += sorted(scalar_types, key=lambda name: name == "null")
             if likely:
                 return _READERS[likely[0]](self, node, what)
         wanted = " or ".join(TYPES[name].words for name in types)
