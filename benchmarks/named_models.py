@@ -1,14 +1,15 @@
 """Probe every model that timm and torchvision know by name, and list those that do not work.
 
     pip install torch torchvision timm
-    OMP_NUM_THREADS=1 python benchmarks/named_models.py named_models.jsonl [--first N]
-    python benchmarks/named_models.py named_models.jsonl --table
+    OMP_NUM_THREADS=1 python benchmarks/named_models.py benchmarks/named_models.jsonl [--first N]
+    python benchmarks/named_models.py benchmarks/named_models.jsonl --table
 
 Each is what ``gradprobe probe timm:NAME --batch-size 2 --max-memory 2GiB`` measures: built with
 random weights, fed by the library's metadata, one pass. Larger ones (weights and gradients of over
 2 GiB) are counted apart. They come in a fixed random order, each in a process of its own with so
 many seconds of a core; a line is added to the file as soon as one is done, and what is there is not
-probed again, so that a run that was cut off goes on, and its beginning is a sample.
+probed again, so that a run that was cut off goes on, and its beginning is a sample. The whole takes
+hours; ``named_models.jsonl`` holds what was reached so far, on busy machines.
 """
 
 from __future__ import annotations
