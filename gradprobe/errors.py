@@ -173,7 +173,8 @@ def suggestion(word: str, words: Iterable[str], least: float = 0.6) -> str:
 
 def suggested(word: str, shown: Mapping[str, str], least: float = 0.6) -> str:
     """What is suggested where the key is near: all that are equally so, ``'Conv1d' or …``."""
-    lowered, word = {key.lower(): text for key, text in shown.items()}, word.lower()
+    others = {key: text for key, text in shown.items() if key != word}
+    lowered, word = {key.lower(): text for key, text in others.items()}, word.lower()
     near = difflib.get_close_matches(word, lowered, n=3, cutoff=least)
     scores = [difflib.SequenceMatcher(None, key, word).ratio() for key in near]
     best = [f"'{lowered[k]}'" for k, score in zip(near, scores, strict=True) if score == scores[0]]

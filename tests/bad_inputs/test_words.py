@@ -7,6 +7,8 @@ from pathlib import Path
 from helpers.bad_inputs import GOOD, HEAD, NAME, TAIL, WIDTH, cases, refused
 from helpers.commands import Run
 
+from gradprobe.errors import suggestion
+
 
 @cases(
     ("unknown-top", "▲inputs: {shape: [6]}\n" + TAIL, "'inputs'", "did you mean 'input'?"),
@@ -168,3 +170,8 @@ from helpers.commands import Run
 )
 def test_spec(probe: Run, file: Path, spec: str, words: tuple[str, ...]) -> None:
     refused(probe(spec), file, spec, *words)
+
+
+def test_no_word_is_likened_to_itself() -> None:
+    assert suggestion("residual", ["plain", "residual"]) == ""
+    assert suggestion("Residual", ["plain", "residual"]) == "did you mean 'residual'?"

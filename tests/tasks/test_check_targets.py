@@ -164,6 +164,7 @@ def test_a_hugging_face_configuration(run: Run, folder: Path) -> None:
         ("[[targets]]\npath = 'src'", "'target' is missing"),
         ("[[targets]]\ntarget = 'a:b'\ninput = 3", "unknown key 'input'"),
         ("[[targets]]\ntarget = 'a:b'\ninputs = {shape = []}", "inputs: a shape"),
+        ("[[targets]]\ntarget = 'a:b'\ninputs = 'shape=8,4'", r"(?s)function.*or \{shape = \[8"),
         ("[[targets]]\ntarget = 'a:b'\ninputs = {shape = [2], dtype = 'int64'}", "needs 'high'"),
         ("[[targets]]\ntarget = 'a:b'\nargs = {when = 1979-05-27}", "none that JSON has"),
         ("[[targets]]\ntarget = 'a:b'\nmode = 'training'", "mode: train or eval"),

@@ -16,6 +16,7 @@ from gradprobe.tasks.check.toml import Reader
 
 _WORDS = ("target", "path", "mode", "loss", "weights", "weights-prefix")
 _KEYS = (*_WORDS, "args", "inputs", "layers", "set")
+_SHAPE = "{shape = [8, 128], dtype = 'int64', high = 8000}, the batch first"
 _HEADER = re.compile(r"\s*\[\[\s*(?:tool\s*\.\s*gradprobe\s*\.\s*)?targets\s*\]\]")
 
 
@@ -91,7 +92,8 @@ def _inputs(reader: Reader, keys: list[str], value: Any) -> tuple[TensorSpec, ..
         return None
     if isinstance(value, str):
         if not is_target(value):
-            reader.fail(f"inputs: '{value}' is not of the form package.module:function", keys)
+            what = f"inputs: '{value}' is not of the form package.module:function"
+            reader.fail(what, keys, f"or {_SHAPE}")
         return value
     items = value if isinstance(value, list) else [value]
     return tuple(_tensor(reader, keys, item) for item in items)
@@ -101,8 +103,7 @@ def _tensor(reader: Reader, keys: list[str], value: Any) -> TensorSpec:
     fields = reader.table(keys, value)
     shape, dtype = fields.get("shape"), fields.get("dtype", "float32")
     if not isinstance(shape, list) or not shape or set(fields) - {"shape", "dtype", "high"}:
-        hint = "{shape = [8, 128], dtype = 'int64', high = 8000}, the batch first"
-        reader.fail("inputs: a shape, and perhaps a dtype and 'high'", keys, hint)
+        reader.fail("inputs: a shape, and perhaps a dtype and 'high'", keys, _SHAPE)
     sizes = tuple(reader.whole(keys, size, MAX_SIZE) for size in shape)
     if dtype not in TENSOR_DTYPES:
         hint = suggestion(str(dtype), TENSOR_DTYPES) or f"known: {', '.join(TENSOR_DTYPES)}"
