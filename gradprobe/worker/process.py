@@ -233,15 +233,17 @@ def _await(
 
 def _ask_where(child: subprocess.Popen[bytes], notes: int) -> None:
     """Let a child that hangs write down where."""
-    before = os.fstat(notes).st_size
+    before = size = os.fstat(notes).st_size
     if not before:  # it has not come so far as to listen to the signal
         return
     with contextlib.suppress(ProcessLookupError):
         child.send_signal(signal.SIGUSR1)
     until = time.monotonic() + _GRACE
-    while time.monotonic() < until and os.fstat(notes).st_size == before:
-        time.sleep(0.02)
-    time.sleep(0.02)  # the rest of what it began to write
+    while time.monotonic() < until:
+        time.sleep(0.02 if size == before else 0.1)  # until no more comes of what it began to write
+        earlier, size = size, os.fstat(notes).st_size
+        if earlier == size != before:
+            break
 
 
 def _kill(group: int) -> None:
