@@ -31,7 +31,7 @@ _MOST = 1 << 28  # bytes of an answer: no profile comes near
 _MOST_NOTES = 1 << 20
 _TAIL = 1 << 12
 _TICK = 0.1  # s between two looks whether a child has ended whose pipe a grandchild holds open
-_GRACE = 0.5  # s that a child has for writing down where it hangs
+_GRACE = 2.0  # s that a child has for writing down where it hangs
 _START = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from importlib import import_module; import_module(sys.argv[2]).main()"
