@@ -23,7 +23,7 @@ from gradprobe.model.classes import classes_of
 from gradprobe.model.losses import loss_of
 from gradprobe.model.ranks import Ranks
 from gradprobe.model.rows import Row, parameters_of
-from gradprobe.model.sharded import class_of
+from gradprobe.model.sharded import class_of, is_sharded
 from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import tensors_in
 from gradprobe.spec.network import CheckSpec, Idiom
@@ -76,8 +76,10 @@ class Call:
             ModelError: the backward pass raised.
         """
         arguments, ranks = [self.args, dict(self.kwargs)], self.outputs.ranks
-        # torch.func.functional_call has put others in their place while the model ran.
-        self.outputs.parameters = list(dict.fromkeys(p for _, p in parameters_of(self.model)))
+        # torch.func.functional_call has put others in their place while the model ran. FSDP2 has
+        # its own there now, whose memory is gone.
+        if not any(map(is_sharded, self.outputs.parameters)):
+            self.outputs.parameters = list(dict.fromkeys(p for _, p in parameters_of(self.model)))
         with failing_together(ranks):
             result = pass_of(self.model, self.outputs, root, [], retain=True)
         result = _divided(of_all_ranks(result, self.outputs, arguments), scale)
