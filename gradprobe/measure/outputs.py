@@ -62,8 +62,7 @@ class Outputs(Recorder):
         self.model = model
         self.rows: list[Row] = rows
         self.modules = modules_of(model)
-        # Those that are there: a model's own ``parameters()`` may leave some out.
-        self.parameters = list(dict.fromkeys(p for _, p in parameters_of(model)))
+        self.parameters = parameters_in(model)
         self.alone, self.ranks = alone, ranks
         self.calls: list[RowCall] = []
         self.reduced: dict[Key, float] = {}
@@ -203,6 +202,11 @@ def _arguments(arguments: Any) -> tuple[tuple[Node | None, int], ...]:
 
 def key_of(parameter: Tensor) -> Key:
     return -1, id(parameter)
+
+
+def parameters_in(model: nn.Module) -> list[nn.Parameter]:
+    """Those that are there, each once: a model's own ``parameters()`` may leave some out."""
+    return list(dict.fromkeys(parameter for _, parameter in parameters_of(model)))
 
 
 def _is_beside(row: Row, arguments: Any, output: Tensor) -> bool:

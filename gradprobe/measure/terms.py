@@ -13,6 +13,7 @@ from torch.autograd.graph import Node
 from gradprobe.measure.graph import is_weight, kind_of, next_behind, saved
 from gradprobe.measure.losses import tail
 from gradprobe.measure.norms import norms
+from gradprobe.measure.passes import gradients_of
 from gradprobe.model.tensors import nodes_behind, walk
 
 # What hands each of its inputs a multiple of the gradient; a product only beside a constant.
@@ -83,5 +84,5 @@ def _length(loss: Tensor, parameters: Sequence[Tensor], without: Sequence[Node])
         for node in without:
             hook = node.register_prehook(lambda arriving: tuple(map(torch.zeros_like, arriving)))
             hooks.callback(hook.remove)
-        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        gradients = gradients_of(loss, parameters, retain=True)
     return math.hypot(*norms([g for g in gradients if g is not None and not g.is_sparse]))

@@ -58,8 +58,7 @@ def with_redrawn(
     profile: GradientProfile, before: GradientProfile, names: tuple[str, ...]
 ) -> GradientProfile:
     """``profile``, measured behind weights that were set anew, with the loss of ``before``."""
-    owned = chain(before.orphans, *(row.parameters for row in before.rows if not row.level))
-    near = tuple(p.name for p in owned if p.norm and p.name in names)
+    near = tuple(p.name for p in _owned(before) if p.norm and p.name in names)
     return replace(
         profile,
         loss=before.loss,
@@ -79,10 +78,16 @@ def _faint(profile: GradientProfile, subject: Subject) -> tuple[str, ...]:
     if not any(reach and reach < _FAINT for reach in reaches):
         return ()
     end = profile.trunk[-1].gradient_norm or 1.0
-    owned = chain(profile.orphans, *(row.parameters for row in profile.rows if not row.level))
-    gains = [p for p in owned if not p.is_bias and (p.gradient_norm or 0.0) > p.norm * end]
+    gains = [
+        p for p in _owned(profile) if not p.is_bias and (p.gradient_norm or 0.0) > p.norm * end
+    ]
     weights = named_parameters(subject)
     return tuple(p.name for p in gains if p.name in weights and _is_faint(weights[p.name]))
+
+
+def _owned(profile: GradientProfile) -> Iterator[ParameterProfile]:
+    """The parameters of no row, and those of the rows."""
+    return chain(profile.orphans, *(row.parameters for row in profile.rows if not row.level))
 
 
 def _is_faint(weight: nn.Parameter) -> bool:

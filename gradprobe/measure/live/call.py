@@ -14,7 +14,7 @@ from torch.autograd.graph import Node
 from gradprobe.measure.hooks import of_all_ranks, pass_of
 from gradprobe.measure.measurement import Measurement
 from gradprobe.measure.one_pass import profile_of
-from gradprobe.measure.outputs import Outputs
+from gradprobe.measure.outputs import Outputs, parameters_in
 from gradprobe.measure.passes import Pass, gradients_of
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.measure.ranks import agreed, failing_together
@@ -22,7 +22,7 @@ from gradprobe.measure.take import look_again, with_precision
 from gradprobe.model.classes import classes_of
 from gradprobe.model.losses import loss_of
 from gradprobe.model.ranks import Ranks
-from gradprobe.model.rows import Row, parameters_of
+from gradprobe.model.rows import Row
 from gradprobe.model.sharded import class_of, is_sharded
 from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import tensors_in
@@ -79,7 +79,7 @@ class Call:
         # torch.func.functional_call has put others in their place while the model ran. FSDP2 has
         # its own there now, whose memory is gone.
         if not any(map(is_sharded, self.outputs.parameters)):
-            self.outputs.parameters = list(dict.fromkeys(p for _, p in parameters_of(self.model)))
+            self.outputs.parameters = parameters_in(self.model)
         with failing_together(ranks):
             result = pass_of(self.model, self.outputs, root, [], retain=True)
         result = _divided(of_all_ranks(result, self.outputs, arguments), scale)
