@@ -173,7 +173,7 @@ def suggestion(word: str, words: Iterable[str], least: float = 0.6) -> str:
 
 def suggested(word: str, shown: Mapping[str, str], least: float = 0.6) -> str:
     """What is suggested where the key is near: all that are equally so, ``'Conv1d' or …``."""
-    others = {key: text for key, text in shown.items() if key != word}
+    others = {key: text for key, text in shown.items() if text != word}
     lowered, word = {key.lower(): text for key, text in others.items()}, word.lower()
     near = difflib.get_close_matches(word, lowered, n=3, cutoff=least)
     scores = [difflib.SequenceMatcher(None, key, word).ratio() for key in near]
