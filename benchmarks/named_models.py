@@ -1,7 +1,7 @@
 """Probe every model that timm and torchvision know by name, and list those that do not work.
 
     pip install torch torchvision timm
-    OMP_NUM_THREADS=1 python benchmarks/named_models.py benchmarks/named_models.jsonl [--first N]
+    OMP_NUM_THREADS=1 python benchmarks/named_models.py benchmarks/named_models.jsonl [--jobs N]
     python benchmarks/named_models.py benchmarks/named_models.jsonl --table
 
 Each is what ``gradprobe probe timm:NAME --batch-size 2 --max-memory 2GiB`` measures: built with
@@ -21,6 +21,7 @@ import random
 import resource
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -104,6 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path)
     parser.add_argument("--first", type=int, metavar="N", help="only so many, of the whole order")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="so many at once")
     parser.add_argument("--table", action="store_true", help="of what is there; probe nothing")
     words = parser.parse_args()
     lines = (
@@ -113,11 +115,11 @@ def main() -> None:
     )
     if not words.table:
         done = {line["name"] for line in lines}
-        with words.file.open("a") as stream:
-            for name in names()[: words.first]:
-                if name not in done:
-                    lines.append(measured(name))
-                    print(json.dumps(lines[-1]), file=stream, flush=True)
+        missing = [name for name in names()[: words.first] if name not in done]
+        with words.file.open("a") as stream, ThreadPoolExecutor(words.jobs) as pool:
+            for line in pool.map(measured, missing):
+                lines.append(line)
+                print(json.dumps(line), file=stream, flush=True)
     print(table(lines))
 
 
