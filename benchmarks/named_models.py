@@ -33,6 +33,7 @@ from gradprobe.spec.sources.table import load
 from gradprobe.tasks.probe import probe_target
 
 BATCH, MEMORY, SECONDS, PATIENCE = 2, 2 * 2**30, 120, 4
+ALL_MEMORY = 10 * 2**30  # of a process, activations too
 TOO_LARGE = "would take more than"
 
 
@@ -48,6 +49,7 @@ def names() -> list[str]:
 def probed(name: str, answer: Connection) -> None:
     """Send what came of one model: its verdict, or why there is none."""
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 5))
+    resource.setrlimit(resource.RLIMIT_DATA, (ALL_MEMORY, ALL_MEMORY))
     options = ProbeOptions(batch_size=BATCH, limits=Limits(memory=MEMORY))
     try:
         report = probe_target(load(name), options, run=RunOptions(in_process=True))
