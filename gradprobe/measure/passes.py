@@ -79,6 +79,11 @@ _HINTS = {
     "values: x = x + y for x += y, x * 2 for x.mul_(2), nn.ReLU() for nn.ReLU(inplace=True)",
     "Expected more than 1 value per channel": "BatchNorm in training needs a batch of two samples "
     "or more; with batches of one use nn.GroupNorm or nn.LayerNorm, or model.eval()",
+    **dict.fromkeys(
+        ("can't allocate memory", "out of memory"),
+        "what the layers put out for a batch takes more than there is: a smaller batch "
+        "(--batch-size 2) or smaller inputs",
+    ),
 }
 
 

@@ -93,4 +93,8 @@ def test_what_torch_says_of_a_common_mistake_comes_with_a_way_out() -> None:
     with pytest.raises(gradprobe.ModelError) as error:
         gradprobe.probe(norm, X[:1])
     assert "batch of two samples" in error.value.hint
+    full = RuntimeError(
+        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 2048 bytes"
+    )
+    assert "--batch-size" in failed(full).hint
     assert failed(ValueError("another")).hint == ""

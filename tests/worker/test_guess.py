@@ -37,6 +37,13 @@ class Named(nn.Linear):
         return {"input": torch.ones(2, self.in_features)}
 
 
+class Fours(nn.Linear):
+    """As a discriminator that compares the samples of a group."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).reshape(4, -1, self.out_features)
+
+
 class Two(nn.Linear):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
         return super().forward(x + y)
@@ -50,6 +57,7 @@ class Two(nn.Linear):
         (nn.Sequential(nn.Linear(7, 2)), "--input shape=32,7, by Linear 0"),
         (nn.LSTM(6, 4), "--input shape=8,16,6, by LSTM"),
         (nn.TransformerEncoderLayer(8, 2), "--input shape=8,16,8, by MultiheadAttention self_attn"),
+        (Fours(7, 2), "--input shape=32,7, by Linear"),
         (Lit(5, 2), "Lit.example_input_array"),
         (Named(5, 2), "Named.dummy_inputs"),
     ],
@@ -61,6 +69,13 @@ def test_the_first_that_runs_is_taken(model: nn.Module, source: str) -> None:
     assert guessed is not None
     assert guessed.source == source
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_it_is_tried_with_two_samples() -> None:
+    model, tried = nn.Linear(7, 2), []
+    model.register_forward_pre_hook(lambda _, args: tried.append(args[0].shape[0]))
+    assert guess(model, 0) is not None
+    assert tried == [2]
 
 
 @pytest.mark.parametrize("model", [Two(3, 2), nn.ReLU(), nn.Bilinear(2, 2, 2)])
