@@ -41,7 +41,7 @@ class Fours(nn.Linear):
     """As a discriminator that compares the samples of a group."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).reshape(4, -1, self.out_features)
+        return super().forward(x.reshape(4, -1, *x.shape[1:]))
 
 
 class Two(nn.Linear):
