@@ -57,7 +57,7 @@ class Two(nn.Linear):
         (nn.Sequential(nn.Linear(7, 2)), "--input shape=32,7, by Linear 0"),
         (nn.LSTM(6, 4), "--input shape=8,16,6, by LSTM"),
         (nn.TransformerEncoderLayer(8, 2), "--input shape=8,16,8, by MultiheadAttention self_attn"),
-        (Fours(7, 2), "--input shape=32,7, by Linear"),
+        (Fours(7, 2), "--input shape=32,7, by Fours"),
         (Lit(5, 2), "Lit.example_input_array"),
         (Named(5, 2), "Named.dummy_inputs"),
     ],
