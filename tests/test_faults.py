@@ -224,6 +224,15 @@ def stepwise(faulty: bool) -> Callable[[Own, Tensor], Tensor]:
     return forward
 
 
+def encoded(faulty: bool) -> Callable[[Own, Tensor], Any]:
+    def forward(self: Own, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean = self.b(self.a(x).tanh())
+        latent = torch.distributions.Normal(mean, 0.1)
+        return self.c(latent.sample() if faulty else latent.rsample()), mean
+
+    return forward
+
+
 # By symptom: the network that has it, and with the cure.
 NETWORKS: dict[str, Callable[[bool], Network]] = {
     "the loss does not move": lambda bad: Network(
@@ -303,6 +312,9 @@ NETWORKS: dict[str, Callable[[bool], Network]] = {
         lambda o: (
             F.mse_loss(o, TARGETS) + (o.exp() - 1 - o).sum(1).sum() / (1 if bad else o.numel())
         ),
+    ),
+    "a VAE's reconstructions do not improve, the KL divergence goes to 0": lambda bad: Network(
+        Own(encoded(bad)), X, lambda o: mse(o[0]) + o[1].square().mean()
     ),
     "some classes are never predicted": lambda bad: Network(
         mlp(2, nn.Tanh, *last(bad, nn.ReLU())), X, ce

@@ -85,6 +85,7 @@ class Further(NamedTuple):
     state: StateProfile | None = None  # with the weights of loops half as large again
     # The module whose calls each read what the call before gave, without its gradient; their number
     detached: tuple[str, int] | None = None
+    drawn: tuple[str, str] | None = None  # what draws without a gradient, and the weight that reads
     # Of the loss, ‖gradient of what is added‖ ÷ ‖that of the comparison with a target‖
     added: float | None = None
 

@@ -18,6 +18,7 @@ from gradprobe.measure.blocks.positions import measure_positions
 from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
 from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.detached import detached
+from gradprobe.measure.draws import drawn
 from gradprobe.measure.first_nan import with_first_nan
 from gradprobe.measure.further import further_alone
 from gradprobe.measure.measurement import Measurement, NoLook, SecondLook
@@ -185,6 +186,8 @@ def further(
         known = known._replace(mixing=mixing(subject))
     with suppress(Exception):
         known = known._replace(detached=detached(subject, profile.around.loose))
+    with suppress(Exception):
+        known = known._replace(drawn=drawn(subject))
     return known._replace(rate=rate)
 
 

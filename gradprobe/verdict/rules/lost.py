@@ -183,6 +183,23 @@ def idle(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         yield Clue(message, advice, parameters[0][0])
 
 
+def cut_draw(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A draw without a gradient goes on to weights: nothing comes back to what it is drawn from.
+
+    `sample()` of a distribution and `torch.normal` cut the graph. A VAE's encoder learns from the
+    KL divergence alone, and nothing of what the decoder would need. `rsample()` draws the same
+    numbers as mean + std · noise, through which a gradient passes. An action that goes into
+    `log_prob` is not named. Only a second look with a loss of your own finds it.
+    """
+    if profile.further.drawn:
+        by, weight = profile.further.drawn
+        reader = weight.rpartition(".")[0] or "the weights"
+        message = f"no gradient gets from {reader} to what its input is drawn from: {by}"
+        advice = "rsample() in place of sample(), or mean + std * torch.randn_like(std)"
+        inside = (r for r in profile.ran if f"{reader}.".startswith(f"{r.module}."))
+        yield Clue(message, advice, next(inside, None), 0.0)
+
+
 def _lost(profile: GradientProfile) -> Iterator[Owned]:
     """Trained parameters without a path from the loss, with their rows."""
     for row, parameters in owners(profile):
@@ -252,4 +269,5 @@ RULES = (
     Rule("GP204", "idle", Severity.WARNING, idle),
     Rule("GP205", "unused", Severity.WARNING, unused),
     Rule("GP206", "all-frozen", Severity.ERROR, all_frozen, Verdict.DISCONNECTED),
+    Rule("GP207", "cut-draw", Severity.WARNING, cut_draw, Verdict.WEAK),
 )
