@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import torch
@@ -33,7 +33,7 @@ from gradprobe.measure.second_look import immovable, second_look
 from gradprobe.measure.streamed_look import streamed_look
 from gradprobe.measure.surroundings import Further
 from gradprobe.measure.undisturbed import alone, undisturbed
-from gradprobe.measure.zeros import drawn_at_random, hiding, with_redrawn, with_still_zero
+from gradprobe.measure.zeros import behind_zeros, with_still_zero
 from gradprobe.model.build import Network
 from gradprobe.model.streamed import Streamed
 from gradprobe.model.subject import Subject
@@ -60,10 +60,7 @@ def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None
         raise InputError("--lr: the projection is linear, so no step is too large", hint=hint)
     with alone(subject):
         profile = _profile(subject, options)
-        with ExitStack() as drawn:
-            while hidden := hiding(profile, subject):
-                drawn.enter_context(drawn_at_random(subject, hidden))
-                profile = with_redrawn(_profile(subject, options), profile, hidden)
+        with behind_zeros(profile, subject, lambda: _profile(subject, options)) as profile:
             if options.by != "position":
                 profile = _with_columns(with_first_nan(profile, subject), subject, options)
             look, no_look = None, None

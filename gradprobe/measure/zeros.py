@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -34,7 +34,26 @@ _STEPS = 3
 _STEP = 0.01  # of a parameter's own norm; of 1 where that is zero
 
 
-def hiding(profile: GradientProfile, subject: Subject) -> tuple[str, ...]:
+@contextmanager
+def behind_zeros(
+    profile: GradientProfile, subject: Subject, again: Callable[[], GradientProfile]
+) -> Iterator[GradientProfile]:
+    """Meanwhile what lets no gradient through at the first step alone is drawn at random.
+
+    Args:
+        again: measures once more.
+
+    Yields:
+        ``profile``, or what was measured then.
+    """
+    with ExitStack() as drawn:
+        while hidden := _hiding(profile, subject):
+            drawn.enter_context(_drawn_at_random(subject, hidden))
+            profile = _with_redrawn(again(), profile, hidden)
+        yield profile
+
+
+def _hiding(profile: GradientProfile, subject: Subject) -> tuple[str, ...]:
     """The weights at zero, or near it, that let no gradient through, and wake up later.
 
     Those of the head where nothing comes out of it, else all: a head of zeros (He et al. 2022,
@@ -54,7 +73,7 @@ def hiding(profile: GradientProfile, subject: Subject) -> tuple[str, ...]:
     return tuple(name for name in hidden if name not in profile.redrawn)
 
 
-def with_redrawn(
+def _with_redrawn(
     profile: GradientProfile, before: GradientProfile, names: tuple[str, ...]
 ) -> GradientProfile:
     """``profile``, measured behind weights that were set anew, with the loss of ``before``."""
@@ -105,7 +124,7 @@ def _wakes(parameter: ParameterProfile, asleep: Collection[str]) -> bool:
 
 
 @contextmanager
-def drawn_at_random(subject: Subject, names: Collection[str]) -> Iterator[None]:
+def _drawn_at_random(subject: Subject, names: Collection[str]) -> Iterator[None]:
     """Meanwhile these weights are uniform within ±1/√(fan-in), as torch draws those of a Linear.
 
     A gain near zero is 0.1.

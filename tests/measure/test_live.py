@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -453,3 +454,52 @@ def test_weights_that_functional_call_puts_in_for_a_pass() -> None:
     assert list(norms(step).values()) == pytest.approx(
         [float(p.grad.norm()) for p in model.parameters() if p.grad is not None]
     )
+
+
+def test_a_zero_head_is_looked_behind_and_trains_on_as_it_was() -> None:
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+
+    def train() -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        layers = [layer for _ in range(3) for layer in (nn.Linear(4, 4), nn.Tanh())]
+        model = nn.Sequential(*layers, nn.Linear(4, 3))
+        nn.init.zeros_(model[-1].weight)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        F.cross_entropy(model(x), torch.arange(8) % 3).backward()
+        optimizer.step()
+        return model.state_dict()
+
+    own = train()
+    trained: list[dict[str, Tensor]] = []
+    [step] = watched(lambda: trained.append(train()), deep=True)
+    assert step.measurement
+    profile = step.measurement.profile
+    assert profile.redrawn == ("6.weight",)
+    assert 0.01 < (profile.reach or 0) < 1
+    assert all(torch.equal(own[name], tensor) for name, tensor in trained[0].items())
+
+
+def test_what_a_program_s_own_loss_adds_up_is_compared() -> None:
+    def train() -> None:
+        model = nn.Linear(4, 3)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        y = model(torch.randn(8, 4))
+        (F.mse_loss(y, torch.randn(8, 3)) + 1e4 * y.square().sum()).backward()
+        optimizer.step()
+
+    [step] = watched(train, deep=True)
+    assert step.measurement
+    assert (step.measurement.profile.further.added or 0) > 1e3
+
+
+def test_a_program_s_output_of_which_no_unit_is_trained() -> None:
+    def train() -> None:
+        model = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+        nn.init.constant_(model[0].bias, -10.0).data[0] = 1.0
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        model(torch.randn(8, 4)).square().mean().backward()
+        optimizer.step()
+
+    [step] = watched(train, deep=True)
+    assert step.measurement
+    assert step.measurement.profile.further.idle == (1, 2)

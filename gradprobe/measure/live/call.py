@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from gradprobe.measure.hooks import of_all_ranks, pass_of
-from gradprobe.measure.measurement import Measurement
-from gradprobe.measure.one_pass import profile_of
+from gradprobe.measure.measurement import Measurement, NoLook, SecondLook
+from gradprobe.measure.one_pass import measure, profile_of
 from gradprobe.measure.outputs import Outputs, parameters_in
 from gradprobe.measure.passes import Pass, gradients_of
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.measure.ranks import agreed, failing_together
-from gradprobe.measure.take import look_again, with_precision
+from gradprobe.measure.take import further, look_again, with_precision
+from gradprobe.measure.terms import times_compared
+from gradprobe.measure.zeros import behind_zeros, with_still_zero
 from gradprobe.model.classes import classes_of
 from gradprobe.model.losses import loss_of
 from gradprobe.model.ranks import Ranks
@@ -91,7 +93,7 @@ class Call:
         look, no_look = None, None
         if options.deep:
             with self._as_called():
-                look, no_look = look_again(self._subject(root, scale, options), profile)
+                profile, look, no_look = self._looked_at_twice(profile, root, scale, options)
         profile, look, no_look = agreed(ranks, (profile, look, no_look))
         dtype = self.autocast[1] if self.autocast else parameter.dtype
         return Measurement(
@@ -107,6 +109,28 @@ class Call:
             look=look,
             no_look=no_look,
         )
+
+    def _looked_at_twice(
+        self, profile: GradientProfile, root: Tensor, scale: float, options: ProbeOptions
+    ) -> tuple[GradientProfile, SecondLook | None, NoLook | None]:
+        """The profile behind what is zero at this step alone, and a second look there."""
+        subject = self._subject(root, scale, options)
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        if self.outputs.ranks is not None or any(map(is_sharded, parameters)):
+            return profile, *look_again(subject, profile)
+
+        def again() -> GradientProfile:
+            seen = replace(with_still_zero(measure(subject), subject), idiom=profile.idiom)
+            return self._with_precision(seen, root, scale, options)
+
+        added = None
+        with suppress(Exception):  # a graph that cannot be gone through twice
+            added = times_compared(root, parameters)
+        with behind_zeros(with_still_zero(profile, subject), subject, again) as seen:
+            look, no_look = look_again(subject, seen)
+            known = further(subject, seen, look, rate=None)
+        # The subject's loss is linear: what it would be at equal outputs says nothing.
+        return replace(seen, further=known._replace(alike=None, added=added)), look, no_look
 
     def _with_precision(
         self, profile: GradientProfile, root: Tensor, scale: float, options: ProbeOptions
