@@ -196,10 +196,15 @@ def _is_tied(nodes: Sequence[Node], kinds: Sequence[str]) -> bool:
 def _reads_softmax(node: Node) -> bool:
     """Whether it is a linear layer that adds up what a softmax made sum to 1.
 
-    Not one that mixes the heads of an attention: it adds up along another axis.
+    Not one that mixes the heads of an attention: it adds up along another axis. Nor one behind
+    which noise was added, as for a choice that is drawn (Gumbel-softmax).
     """
     weight, softmax = (behind_shapes(n) for n, _ in node.next_functions[:-3:-1])
     if softmax is None or kind_of(softmax) != "Softmax" or not is_linear(node):
+        return False
+    drawn = next_behind(softmax)
+    drawn = next_behind(drawn) if kind_of(drawn) == "Div" else drawn
+    if drawn is not None and kind_of(drawn) == "Add" and len(nodes_behind(drawn)) < 2:
         return False
     result, matrix = saved(softmax, "result"), weight_behind(weight)
     if result is None or matrix is None:

@@ -621,7 +621,8 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(cnn(lambda: between(dim=1) if faulty else between()), IMAGES, ce),
             Case(Functional(faulty), X, ce),
             Case(Talking(faulty), SEQUENCE, ce),
-        ],
+            Case(mlp(nn.ReLU, Calls(F.gumbel_softmax), nn.Linear(4, 4)), X, ce),
+        ][: 4 if faulty else None],
         "GP706": [
             Case(initialised(mlp(), zero), X, ce),
             Case(initialised(cnn(), zero), IMAGES, ce),
@@ -905,6 +906,29 @@ def test_layers_without_an_activation_are_one_layer() -> None:
     cases[3].model[2] = nn.AvgPool2d(2)
     told = ["GP408" in {f.rule for f in look(case).findings} for case in cases]
     assert told == [True] * 4 + [False] * 4 + [True]
+
+
+def test_a_loss_on_what_is_rounded_is_dead_by_the_rounding() -> None:
+    [dead] = look(Case(mlp(), X, lambda o: mse(o.sigmoid().round()))).findings[:1]
+    assert (dead.rule, "round()" in dead.message) == ("GP201", True)
+    assert "(h.round() - h).detach()" in dead.advice
+
+
+@pytest.mark.parametrize("hides", [True, False])
+def test_a_mask_that_leaves_the_padding_alone_is_thought_of(hides: bool) -> None:
+    """Of the padding the embedding is zero, so that nothing arrives at what reads it."""
+    torch.manual_seed(0)
+    tokens = torch.tensor([[1, 2, 3, 0, 0], [3, 1, 0, 0, 0]] * 16)
+    embedding, head = nn.Embedding(4, 8, padding_idx=0), nn.Linear(8, 4)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True)
+    model = nn.ModuleList([embedding, layer, head])
+
+    def forward(x: Tensor) -> Tensor:
+        return head(layer(embedding(x), src_key_padding_mask=(x == 0) == hides).mean(1))
+
+    model.forward = forward
+    told = [f.advice for f in look(Case(model, tokens, ce)).findings if f.rule == "GP201"]
+    assert ["mask" in advice for advice in told] == [True] * (not hides)
 
 
 class Beside(nn.Module):

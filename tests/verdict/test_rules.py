@@ -829,6 +829,7 @@ def test_codes_and_names_are_unique_and_each_rule_is_tried() -> None:
     assert len(BY_CODE) == len({rule.name for rule in RULES}) == len(RULES)
     for table in (FIRES, SILENT, REAL):
         others = (
+            "GP207",
             "GP406",
             "GP407",
             "GP408",

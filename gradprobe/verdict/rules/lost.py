@@ -31,21 +31,28 @@ def dead(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     A smaller learning rate does not help: the init, the biases or the activation must change.
     What is zero in one batch or at one draw alone, as behind a dropped path, is not dead.
     """
-    rows, cut = ran(profile), cut_row(profile)
+    rows, cut, step = ran(profile), cut_row(profile), _step(profile)
     if rows and rows[-1].gradient_norm == 0:
+        reason, advice = step or ("", "look at the loss: a constant, or saturated")
         message = f"the loss passes no gradient on to row {rows[-1].name}"
-        yield Clue(message, "look at the loss: a constant, or saturated", rows[-1], 0.0)
+        yield Clue(f"{message}: {reason}" if reason else message, advice, rows[-1], 0.0)
     elif cut:
         rectifier = "a dead ReLU, " if "ReLU" in cut.contains else ""
         zero = f"{rectifier}its outputs are all zero"
-        reason, advice = zero if cut.zero_fraction == 1 else "its slope is zero", None
-        if steps := profile.around.steps:
-            reason = f"the slope of {listed(f'{step}()' for step in steps)} is zero"
-            advice = f"pass the gradient straight through: h + (h.{steps[0]}() - h).detach()"
-        message = f"no gradient passes row {cut.name}: {reason}"
-        yield Clue(message, advice or _wake(profile, cut), cut, 0.0)
+        reason = zero if cut.zero_fraction == 1 else "its slope is zero"
+        reason, wake = step or (reason, _wake(profile, cut))
+        yield Clue(f"no gradient passes row {cut.name}: {reason}", wake, cut, 0.0)
     else:
         yield from _stuck(profile)
+
+
+def _step(profile: GradientProfile) -> tuple[str, str] | None:
+    """That a function with steps has no slope, and what to do, where there is one."""
+    steps = profile.around.steps
+    if not steps:
+        return None
+    reason = f"the slope of {listed(f'{step}()' for step in steps)} is zero"
+    return reason, f"pass the gradient straight through: h + (h.{steps[0]}() - h).detach()"
 
 
 def _wake(profile: GradientProfile, row: RowProfile) -> tuple[Cure, ...]:
@@ -71,6 +78,10 @@ def _stuck(profile: GradientProfile) -> Iterator[Clue]:
         if stuck:
             message = f"exactly zero gradient: {listed(p.name for p in stuck)}"
             advice = "its inputs or its outputs are zero for every sample: look for a dead ReLU"
+            if profile.around.entropy is not None:
+                advice += (
+                    ", or an attention mask the wrong way round, which leaves the padding alone"
+                )
             yield Clue(message, advice, row, 0.0)
 
 
