@@ -19,7 +19,7 @@ from gradprobe.measure.norms import ActivationStats, activation_stats, norms, we
 from gradprobe.measure.on_demand import Ledger, noting
 from gradprobe.measure.passes import edge_of
 from gradprobe.measure.progress import Step, tell
-from gradprobe.measure.recorder import Arguments, Hook, Recorder, takes_hooks
+from gradprobe.measure.recorder import Arguments, Recorder, takes_hooks
 from gradprobe.measure.surroundings import Surroundings
 from gradprobe.model.ranks import Ranks
 from gradprobe.model.repeats import holds_weights
@@ -80,9 +80,7 @@ class Outputs(Recorder):
         self.ledger = self._handles.enter_context(noting(self.modules))
         for module in self.modules:
             if module._parameters and takes_hooks(module):
-                self.until_exit(
-                    module.register_forward_pre_hook(Hook(self._note), with_kwargs=True)
-                )
+                self.before_calls(module, self._note)
         for parameter in self.parameters if self.alone and not self.ranks else ():
             large = parameter.numel() >= _LARGE and not parameter.is_meta
             if parameter.requires_grad and large:

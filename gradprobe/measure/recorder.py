@@ -72,13 +72,19 @@ class Recorder:
         """Remove this hook at the end as well."""
         self._handles.callback(handle.remove)
 
+    def before_calls(self, module: nn.Module, do: Callable[..., Any]) -> None:
+        """Call ``do`` with the module and its arguments whenever it is called, until the end."""
+        hook = Hook(do)
+        self.until_exit(module.register_forward_pre_hook(hook, with_kwargs=True))
+        # Torch calls what it began with, also where it is removed meanwhile, and without kwargs.
+        self._handles.callback(setattr, hook, "do", _nothing)
+
     def __enter__(self) -> Self:
         for row in self.rows:
-            if not takes_hooks(row.module):
-                continue
-            begin, end = Hook(partial(self._begin, row)), Hook(partial(self._end, row))
-            self.until_exit(row.module.register_forward_pre_hook(begin, with_kwargs=True))
-            self.until_exit(row.module.register_forward_hook(end))
+            if takes_hooks(row.module):
+                self.before_calls(row.module, partial(self._begin, row))
+                end = Hook(partial(self._end, row))
+                self.until_exit(row.module.register_forward_hook(end))
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -503,3 +503,25 @@ def test_a_program_s_output_of_which_no_unit_is_trained() -> None:
     [step] = watched(train, deep=True)
     assert step.measurement
     assert step.measurement.profile.further.idle == (1, 2)
+
+
+class Positioned(nn.Sequential):
+    """With a weight of its own, as class tokens and positions are."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3))
+        self.positions = nn.Parameter(torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + self.positions)
+
+
+def test_steps_one_after_the_other_of_a_model_with_weights_of_its_own() -> None:
+    def train() -> None:
+        model = Positioned()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for _ in range(3):
+            model(torch.randn(8, 4)).square().mean().backward()
+            optimizer.step()
+
+    assert [bool(step.measurement) for step in watched(train, [1, 2, 3])] == [True] * 3
