@@ -82,6 +82,17 @@ class Reader(nn.Module):
         return self.head(self.fc(states.mean(1) if self.every else states[:, -1]).tanh())
 
 
+class Looped(Reader):
+    """The same, called for each step."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = None
+        for now in x.split(1, 1):
+            states, after = self.rnn(now, state)
+            state = after if self.every else None
+        return self.head(self.fc(states[:, -1]).tanh())
+
+
 def listed(faulty: bool) -> nn.Module:
     model = Own(lambda self, x: self.c(self.hidden[0](x).relu()))
     hidden = [nn.Linear(8, 8)]
@@ -334,6 +345,9 @@ NETWORKS: dict[str, Callable[[bool], Network]] = {
     ),
     "the RNN remembers nothing but the last step": lambda bad: Network(
         Own(stepwise(bad)), SEQUENCE[:, :6], ce
+    ),
+    "the LSTM in a loop sees nothing but its last input": lambda bad: Network(
+        Looped(not bad), SEQUENCE[:, :6], ce
     ),
     "the state of a hand-written RNN blows up": lambda bad: Network(
         cell(bad), SEQUENCE[:, :30], ce

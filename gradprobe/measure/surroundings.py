@@ -86,6 +86,8 @@ class Further(NamedTuple):
     # The module whose calls each read what the call before gave, without its gradient; their number
     detached: tuple[str, int] | None = None
     drawn: tuple[str, str] | None = None  # what draws without a gradient, and the weight that reads
+    # The recurrent layer whose calls are steps, each from the same state; their number.
+    restarted: tuple[str, int] | None = None
     # Of the loss, ‖gradient of what is added‖ ÷ ‖that of the comparison with a target‖
     added: float | None = None
 

@@ -29,6 +29,7 @@ from gradprobe.measure.passes import model_errors
 from gradprobe.measure.precision import precision
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.measure.ranks import agreed
+from gradprobe.measure.restarts import restarted
 from gradprobe.measure.second_look import immovable, second_look
 from gradprobe.measure.streamed_look import streamed_look
 from gradprobe.measure.surroundings import Further
@@ -185,6 +186,8 @@ def further(
         known = known._replace(detached=detached(subject, profile.around.loose))
     with suppress(Exception):
         known = known._replace(drawn=drawn(subject))
+    with suppress(Exception):
+        known = known._replace(restarted=restarted(subject))
     return known._replace(rate=rate)
 
 

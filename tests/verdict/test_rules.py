@@ -830,6 +830,7 @@ def test_codes_and_names_are_unique_and_each_rule_is_tried() -> None:
     for table in (FIRES, SILENT, REAL):
         others = (
             "GP207",
+            "GP208",
             "GP406",
             "GP407",
             "GP408",

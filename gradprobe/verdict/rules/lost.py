@@ -211,6 +211,21 @@ def cut_draw(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         yield Clue(message, advice, next(inside, None), 0.0)
 
 
+def restarted(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A recurrent layer is called step by step, and begins each step from the same state.
+
+    The state is made inside the loop, or what the layer gives of it is not handed to the next
+    call: nothing of one step is there at the next. Only a second look finds it: `probe --deep`, or
+    `check`.
+    """
+    if profile.further.restarted:
+        name, steps = profile.further.restarted
+        message = f"no state goes from step to step: all {steps} calls of {name} begin with the "
+        inside = (r for r in profile.ran if f"{name}.".startswith(f"{r.module}."))
+        advice = "hand the state on, made once in front of the loop: y, state = rnn(x, state)"
+        yield Clue(f"{message}same state", advice, next(inside, None), 0.0)
+
+
 def _lost(profile: GradientProfile) -> Iterator[Owned]:
     """Trained parameters without a path from the loss, with their rows."""
     for row, parameters in owners(profile):
@@ -281,4 +296,5 @@ RULES = (
     Rule("GP205", "unused", Severity.WARNING, unused),
     Rule("GP206", "all-frozen", Severity.ERROR, all_frozen, Verdict.DISCONNECTED),
     Rule("GP207", "cut-draw", Severity.WARNING, cut_draw, Verdict.WEAK),
+    Rule("GP208", "restarted-state", Severity.WARNING, restarted, Verdict.WEAK),
 )

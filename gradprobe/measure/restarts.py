@@ -1,0 +1,80 @@
+"""Recurrent layers that are called step by step and begin anew each time."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gradprobe.measure.again import output_of
+from gradprobe.measure.checkpoints import without_reentrant
+from gradprobe.measure.recorder import Hook
+from gradprobe.measure.undisturbed import undisturbed
+from gradprobe.model.streamed import Streamed
+from gradprobe.model.subject import Subject
+from gradprobe.model.tensors import tensors_in
+
+_STEPS = 3  # as many calls may be steps of a loop
+_Recurrent = (nn.RNNCellBase, nn.RNNBase)
+
+
+class _Call(NamedTuple):
+    read: Tensor | None  # the one step that it reads, if it is one
+    state: list[Tensor]  # empty where it is left out, or zero
+    follows: bool  # whether the state was computed with a gradient
+
+
+def restarted(subject: Subject) -> tuple[str, int] | None:
+    """The recurrent layer that reads several steps, one in each call, always from the same state.
+
+    With the number of its calls. One more pass, where there is a recurrent layer.
+    """
+    named = subject.model.named_modules()
+    cells = {name: module for name, module in named if isinstance(module, _Recurrent)}
+    if not cells or isinstance(subject.model, Streamed):
+        return None
+    calls: dict[str, list[_Call]] = {name: [] for name in cells}
+    with (
+        undisturbed(subject.model),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        without_reentrant(),
+        ExitStack() as hooks,
+    ):
+        for name, cell in cells.items():
+            note = Hook(partial(_note, calls[name]))
+            handle = cell.register_forward_pre_hook(note, with_kwargs=True)
+            hooks.callback(handle.remove)
+        output_of(subject)
+    return next(((name, len(c)) for name, c in calls.items() if _begin_anew(c)), None)
+
+
+def _note(calls: list[_Call], module: Any, args: Any, kwargs: Any) -> None:
+    if not torch.is_grad_enabled():
+        return
+    given = dict(zip(("input", "hx"), args, strict=False)) | kwargs
+    read, state = given["input"], list(tensors_in(given.get("hx")))
+    if isinstance(module, nn.RNNBase):
+        batched = isinstance(read, Tensor) and read.dim() == 3
+        one = isinstance(read, Tensor) and read.shape[int(batched and module.batch_first)] == 1
+        read = read if one else None
+    follows = any(s.grad_fn is not None for s in state)
+    zero = not any(bool(s.any()) for s in state)
+    kept = [] if zero else [s.detach().clone() for s in state]
+    calls.append(_Call(None if read is None else read.detach().clone(), kept, follows))
+
+
+def _begin_anew(calls: list[_Call]) -> bool:
+    """Whether all are single steps of something that changes, from one state."""
+    if len(calls) < _STEPS or any(call.read is None or call.follows for call in calls):
+        return False
+    first, *later = calls
+    same = all(_equal(first.state, call.state) for call in later)
+    return same and not all(_equal([first.read], [call.read]) for call in later)
+
+
+def _equal(some: list[Any], others: list[Any]) -> bool:
+    return len(some) == len(others) and all(map(torch.equal, some, others))
