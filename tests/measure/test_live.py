@@ -456,7 +456,8 @@ def test_weights_that_functional_call_puts_in_for_a_pass() -> None:
     )
 
 
-def test_a_zero_head_is_looked_behind_and_trains_on_as_it_was() -> None:
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_zero_head_is_looked_behind_and_trains_on_as_it_was(deep: bool) -> None:
     x = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
 
     def train() -> dict[str, Tensor]:
@@ -471,7 +472,7 @@ def test_a_zero_head_is_looked_behind_and_trains_on_as_it_was() -> None:
 
     own = train()
     trained: list[dict[str, Tensor]] = []
-    [step] = watched(lambda: trained.append(train()), deep=True)
+    [step] = watched(lambda: trained.append(train()), deep=deep)
     assert step.measurement
     profile = step.measurement.profile
     assert profile.redrawn == ("6.weight",)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,12 +13,13 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from gradprobe.measure.hooks import of_all_ranks, pass_of
-from gradprobe.measure.measurement import Measurement, NoLook, SecondLook
+from gradprobe.measure.measurement import Measurement, SecondLook
 from gradprobe.measure.one_pass import measure, profile_of
 from gradprobe.measure.outputs import Outputs, parameters_in
 from gradprobe.measure.passes import Pass, gradients_of
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.measure.ranks import agreed, failing_together
+from gradprobe.measure.surroundings import NOTHING, Further
 from gradprobe.measure.take import further, look_again, with_precision
 from gradprobe.measure.terms import times_compared
 from gradprobe.measure.zeros import behind_zeros, with_still_zero
@@ -90,10 +92,13 @@ class Call:
         profile = profile_of(self.model, self.rows, result, tensors_in(arguments))
         profile = agreed(ranks, replace(profile, idiom=idiom))
         profile = self._with_precision(profile, root, scale, options)
+        subject = self._subject(root, scale, options)
         look, no_look = None, None
-        if options.deep:
-            with self._as_called():
-                profile, look, no_look = self._looked_at_twice(profile, root, scale, options)
+        with self._as_called(), self._behind_zeros(profile, subject, root, scale, options) as seen:
+            if options.deep:
+                look, no_look = look_again(subject, seen)
+                seen = replace(seen, further=self._further(subject, seen, look, root))
+        profile = seen
         profile, look, no_look = agreed(ranks, (profile, look, no_look))
         dtype = self.autocast[1] if self.autocast else parameter.dtype
         return Measurement(
@@ -110,27 +115,46 @@ class Call:
             no_look=no_look,
         )
 
-    def _looked_at_twice(
-        self, profile: GradientProfile, root: Tensor, scale: float, options: ProbeOptions
-    ) -> tuple[GradientProfile, SecondLook | None, NoLook | None]:
-        """The profile behind what is zero at this step alone, and a second look there."""
-        subject = self._subject(root, scale, options)
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        if self.outputs.ranks is not None or any(map(is_sharded, parameters)):
-            return profile, *look_again(subject, profile)
+    @contextmanager
+    def _behind_zeros(
+        self,
+        profile: GradientProfile,
+        subject: Subject,
+        root: Tensor,
+        scale: float,
+        options: ProbeOptions,
+    ) -> Iterator[GradientProfile]:
+        """Meanwhile what is zero at this step alone is drawn at random, where a copy has room."""
+        size = sum(p.nbytes for p in self.model.parameters())
+        if not self._is_alone or 2 * size > subject.memory:
+            yield profile
+            return
 
         def again() -> GradientProfile:
             seen = replace(with_still_zero(measure(subject), subject), idiom=profile.idiom)
             return self._with_precision(seen, root, scale, options)
 
+        with behind_zeros(with_still_zero(profile, subject), subject, again) as seen:
+            yield seen
+
+    def _further(
+        self, subject: Subject, profile: GradientProfile, look: SecondLook | None, root: Tensor
+    ) -> Further:
+        """What is known beside the signals."""
+        if not self._is_alone:
+            return NOTHING
         added = None
         with suppress(Exception):  # a graph that cannot be gone through twice
-            added = times_compared(root, parameters)
-        with behind_zeros(with_still_zero(profile, subject), subject, again) as seen:
-            look, no_look = look_again(subject, seen)
-            known = further(subject, seen, look, rate=None)
+            trained = [p for p in self.model.parameters() if p.requires_grad]
+            added = times_compared(root, trained)
         # The subject's loss is linear: what it would be at equal outputs says nothing.
-        return replace(seen, further=known._replace(alike=None, added=added)), look, no_look
+        known = further(subject, profile, look, rate=None)
+        return known._replace(alike=None, added=added)
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether one process has the whole model."""
+        return self.outputs.ranks is None and not any(map(is_sharded, self.model.parameters()))
 
     def _with_precision(
         self, profile: GradientProfile, root: Tensor, scale: float, options: ProbeOptions
@@ -148,11 +172,15 @@ class Call:
     def _subject(self, root: Tensor, scale: float, options: ProbeOptions) -> Subject:
         """The call as a subject: its loss is linear, with the gradients of the program's own."""
         outputs = [t for t in tensors_in(self.outputs.output) if t.requires_grad]
-        gradients = gradients_of(root, outputs, retain=True)
-        directions = [g if g is None else g.detach() / scale for g in gradients]
+
+        @cache
+        def directions() -> list[Tensor | None]:
+            gradients = gradients_of(root, outputs, retain=True)
+            return [g if g is None else g.detach() / scale for g in gradients]
 
         def loss(output: Any) -> Tensor:
-            pairs = zip((t for t in tensors_in(output) if t.requires_grad), directions, strict=True)
+            given = (t for t in tensors_in(output) if t.requires_grad)
+            pairs = zip(given, directions(), strict=True)
             return sum((t * g).sum() for t, g in pairs if g is not None)  # type: ignore[return-value]
 
         return Subject(
