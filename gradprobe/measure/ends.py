@@ -221,14 +221,16 @@ def _normalised(node: Any) -> int:
 
 
 def unowned(output: Tensor | None, model: nn.Module, inputs: Collection[Tensor]) -> tuple[str, ...]:
-    """Leaves behind the output that require a gradient and that ``parameters()`` does not have.
+    """Leaves from the inputs to the output, those that ``parameters()`` does not have.
 
     Only those that the model keeps: one made in the forward pass is no weight.
     """
     if output is None or any(map(is_sharded, model.parameters())):  # FSDP2 computes with others
         return ()
     owned = {id(p) for p in model.parameters()} | {id(x) for x in inputs}
-    leaves = (getattr(node, "variable", None) for node in walk([output.grad_fn]))
+    another_s = set(walk([x.grad_fn for x in inputs]))
+    nodes = (node for node in walk([output.grad_fn]) if node not in another_s)
+    leaves = (getattr(node, "variable", None) for node in nodes)
     strays = {id(x): x for x in leaves if x is not None and id(x) not in owned}
     if not strays:
         return ()

@@ -81,19 +81,25 @@ def of_all_ranks(result: Pass, outputs: Outputs, inputs: Any) -> Pass:
 
 
 def pass_of(
-    model: nn.Module, outputs: Outputs, value: Tensor, leaves: list[Tensor], retain: bool = False
+    model: nn.Module,
+    outputs: Outputs,
+    value: Tensor,
+    leaves: list[Tensor],
+    inputs: Iterable[Tensor] = (),
+    retain: bool = False,
 ) -> Pass:
     """The backward pass of ``value``, whose forward pass ``outputs`` has watched.
 
     Args:
         leaves: inputs; asked for, so that a gradient flows through rows without weights.
+        inputs: others, which may follow from another model's weights.
         retain: whether another backward pass is to follow.
 
     Raises:
         ModelError: the backward pass raised, or a block ran inside a transform alone.
     """
     outputs.recording = False
-    graph, strays = Graph(value, outputs.main), unowned(outputs.main, model, leaves)
+    graph, strays = Graph(value, outputs.main), unowned(outputs.main, model, [*leaves, *inputs])
     graph.read([value], model.named_parameters())
     beside = outputs.beside | _unseen(outputs)
     read = _reads(outputs.calls, leaves)

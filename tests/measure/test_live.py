@@ -526,3 +526,17 @@ def test_steps_one_after_the_other_of_a_model_with_weights_of_its_own() -> None:
             optimizer.step()
 
     assert [bool(step.measurement) for step in watched(train, [1, 2, 3])] == [True] * 3
+
+
+def test_what_an_encoder_hands_over_follows_from_weights_of_its_own() -> None:
+    def train() -> None:
+        encoder = nn.Sequential(nn.Linear(4, 6), nn.Tanh())
+        decoder = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 4))
+        optimizer = torch.optim.SGD([*encoder.parameters(), *decoder.parameters()], 0.1)
+        decoder(encoder(torch.randn(8, 4))).square().mean().backward()
+        optimizer.step()
+
+    [step] = watched(train)
+    assert step.measurement
+    assert step.measurement.name == "Sequential"
+    assert step.measurement.profile.around.unowned == ()

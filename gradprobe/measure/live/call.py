@@ -85,7 +85,8 @@ class Call:
         if not any(map(is_sharded, self.outputs.parameters)):
             self.outputs.parameters = parameters_in(self.model)
         with failing_together(ranks):
-            result = pass_of(self.model, self.outputs, root, [], retain=True)
+            given = tensors_in(arguments)
+            result = pass_of(self.model, self.outputs, root, [], given, retain=True)
         result = _divided(of_all_ranks(result, self.outputs, arguments), scale)
         parameter = next(self.model.parameters())
         idiom = Idiom("code", classes_of(self.model, [row.name for row in self.rows]))
