@@ -374,6 +374,9 @@ NETWORKS: dict[str, Callable[[bool], Network]] = {
         mse,
     ),
     "only the last layer learns": lambda bad: Network(scaled_head(1e-5 if bad else 1.0), X, ce),
+    "the network fits no better than a straight line": lambda bad: Network(
+        mlp(2, nn.Identity if bad else nn.Tanh), X, lambda o: mse(o, X[:, :4] * X[:, 4:])
+    ),
     "the output is 0 for many samples": lambda bad: Network(
         nn.Sequential(*lowered(), *last(bad, nn.ReLU())), X, mse
     ),

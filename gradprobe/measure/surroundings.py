@@ -88,6 +88,8 @@ class Further(NamedTuple):
     drawn: tuple[str, str] | None = None  # what draws without a gradient, and the weight that reads
     # The recurrent layer whose calls are steps, each from the same state; their number.
     restarted: tuple[str, int] | None = None
+    # Without an activation, the loss of the best linear fit ÷ that of the best constant
+    linear: float | None = None
     # Of the loss, ‖gradient of what is added‖ ÷ ‖that of the comparison with a target‖
     added: float | None = None
 

@@ -21,6 +21,7 @@ from gradprobe.measure.detached import detached
 from gradprobe.measure.draws import drawn
 from gradprobe.measure.first_nan import with_first_nan
 from gradprobe.measure.further import further_alone
+from gradprobe.measure.linear import linear_share
 from gradprobe.measure.measurement import Measurement, NoLook, SecondLook
 from gradprobe.measure.mixing import mixing
 from gradprobe.measure.obstacles import obstacle
@@ -188,6 +189,8 @@ def further(
         known = known._replace(drawn=drawn(subject))
     with suppress(Exception):
         known = known._replace(restarted=restarted(subject))
+    with suppress(Exception):
+        known = known._replace(linear=linear_share(subject, profile.around.straight))
     return known._replace(rate=rate)
 
 

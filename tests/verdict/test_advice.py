@@ -150,6 +150,7 @@ FAULTS: dict[str, tuple[GradientProfile, dict[str, object]]] = {
     ),
     "GP611": (around(losses=(LossProfile("CrossEntropy", "Cosine", True, least=2.7),)), {}),
     "GP612": (around(losses=(LossProfile("CrossEntropy", "Dropout", True),)), {}),
+    "GP614": (replace(looked_twice(linear=0.9), around=Surroundings(straight=3)), {}),
     "GP613": (looked_twice(added=3e3), {}),
     "GP601": (around(inputs_zero=True), {}),
     "GP602": (around(input_rms=114.0, input_spread=1961.0), {}),

@@ -489,6 +489,9 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
     words = torch.arange(192).reshape(32, 6) % 40
     share = 0.95 if faulty else 0.5
     added = 1e3 if faulty else 1e-2
+    unbent = [nn.Identity, partial(nn.BatchNorm1d, 16)] if faulty else [nn.ReLU, nn.Tanh]
+    products, corners = X[:, :4] * X[:, 4:], X.sign() * (torch.arange(8) < 2)
+    odd = (corners[:, :1] != corners[:, 1:2]).float()
 
     def bce(output: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(output, label)
@@ -587,7 +590,7 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(mlp(nn.ReLU, *drop), X, ce),
             Case(cnn(nn.ReLU, *drop), IMAGES, mse),
             Case(Reader(partial(F.dropout, p=0.2) if faulty else lambda x: x), SEQUENCE, ce),
-            Case(mlp(partial(nn.Dropout, 0.5)), X, ce),
+            Case(mlp(lambda: nn.Sequential(nn.Tanh(), nn.Dropout(0.5))), X, ce),
             Case(mlp(nn.ReLU, Calls(lambda x: x * torch.full((1, 4), 2.0))), X, ce),
         ][: 3 if faulty else None],
         "GP613": [
@@ -595,6 +598,13 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(cnn(), IMAGES, lambda o: (ce(o) + added * o.exp().sum(1).mean()) / 2),
             Case(Reader(), SEQUENCE, lambda o: mse(o) + added * (o - TARGETS).square().mean()),
         ][: 2 if faulty else None],
+        "GP614": [
+            *(Case(mlp(act), X, lambda o: F.mse_loss(o, products)) for act in unbent),
+            Case(mlp(unbent[0], nn.Sigmoid(), out=1), corners, lambda o: F.mse_loss(o, odd)),
+            Case(mlp(unbent[1], out=1), corners, lambda o: F.soft_margin_loss(o, odd * 2 - 1)),
+            Case(mlp(nn.Identity), X, lambda o: F.mse_loss(o, X[:, :4] - X[:, 4:])),
+            Case(mlp(nn.Identity), X[:16], lambda o: F.mse_loss(o, products[:16])),
+        ][: 4 if faulty else None],
         "GP717": [
             Case(mlp(nn.ReLU, *sums), X, likely),
             Case(cnn(nn.ReLU, *sums), IMAGES, likely),
@@ -662,7 +672,7 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(Reader(end), SEQUENCE, mse),
         ],
         "GP716": [
-            Case(mlp(partial(nn.Dropout, share)), X, ce),
+            Case(mlp(lambda: nn.Sequential(nn.Tanh(), nn.Dropout(share))), X, ce),
             Case(cnn(partial(nn.Dropout2d, share)), IMAGES, ce),
             Case(
                 nn.Sequential(Reader(lambda x: F.dropout(x, share), out=16), nn.Linear(16, 4)),

@@ -30,6 +30,7 @@ _TOLD = 0.9  # share of the samples' gradients in common: sound losses 0.68 at m
 # Times the gradient of the comparison; of sound losses 16 at most, of faulty ones 74 and more: a
 # PINN of Poisson's equation with 76 learns with it, and four times as fast without.
 _DROWNED = 30.0
+_LINEAR = 0.5  # share of a constant's loss; of XOR 1, of sin(x) over two periods 0.9
 _MIXED = 1e-4  # share of a sample's gradient at other samples; sound 0 but for rounding
 
 
@@ -264,6 +265,21 @@ def drowned(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         yield Clue(message, advice, None, added, _DROWNED)
 
 
+def linear_limit(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """No activation, and the targets are no linear function of the inputs: no weights fit them.
+
+    Linear layers in a row are one linear layer, however many there are. The best one is found for
+    this batch, and leaves more than half of the loss that a constant has.
+    Only a second look with your own loss finds it: `probe --deep`, or `check`.
+    """
+    share = profile.further.linear
+    if share is not None and share > _LINEAR:
+        message = f"no activation between its {profile.around.straight} layers, and the best "
+        message += f"linear fit leaves {fraction(share)} of a constant guess's loss"
+        advice = "an activation between them: nn.ReLU() or another"
+        yield Clue(message, advice, None, share, _LINEAR)
+
+
 _WEAK = Verdict.WEAK
 
 RULES = (
@@ -280,4 +296,5 @@ RULES = (
     Rule("GP611", "bounded-logits", Severity.WARNING, bounded_logits, _WEAK),
     Rule("GP612", "dropped-output", Severity.WARNING, dropped_output, _WEAK),
     Rule("GP613", "drowned", Severity.WARNING, drowned, _WEAK),
+    Rule("GP614", "linear-limit", Severity.WARNING, linear_limit, _WEAK),
 )
