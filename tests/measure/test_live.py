@@ -540,3 +540,18 @@ def test_what_an_encoder_hands_over_follows_from_weights_of_its_own() -> None:
     assert step.measurement
     assert step.measurement.name == "Sequential"
     assert step.measurement.profile.around.unowned == ()
+
+
+def test_a_second_look_leaves_the_graph_that_its_inputs_come_from() -> None:
+    def train() -> None:
+        step = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 4))
+        optimizer = torch.optim.SGD(step.parameters(), 0.1)
+        state = torch.randn(8, 4)
+        for _ in range(3):
+            state = step(state)
+        state.square().mean().backward()
+        optimizer.step()
+
+    [step] = watched(train, deep=True)
+    assert step.measurement
+    assert step.measurement.look

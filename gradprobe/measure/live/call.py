@@ -29,7 +29,7 @@ from gradprobe.model.ranks import Ranks
 from gradprobe.model.rows import Row
 from gradprobe.model.sharded import class_of, is_sharded
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import tensors_in
+from gradprobe.model.tensors import map_tensors, tensors_in
 from gradprobe.spec.network import CheckSpec, Idiom
 from gradprobe.spec.options import ProbeOptions
 
@@ -184,10 +184,11 @@ class Call:
             pairs = zip(given, directions(), strict=True)
             return sum((t * g).sum() for t, g in pairs if g is not None)  # type: ignore[return-value]
 
+        args, kwargs = map_tensors(_cut_off, (tuple(self.args), dict(self.kwargs)))
         return Subject(
             model=self.model,
-            args=tuple(self.args),
-            kwargs=self.kwargs,
+            args=args,
+            kwargs=kwargs,
             loss=loss,
             projection=loss_of("projection", None, options.seed),
             rows=tuple(self.rows),
@@ -200,6 +201,11 @@ class Call:
         # Without copies of the weights, which would be of before a step.
         called = self.autocast and torch.autocast(*self.autocast, cache_enabled=False)
         return called or nullcontext()
+
+
+def _cut_off(tensor: Tensor) -> Tensor:
+    """The same numbers without what they were made from: that graph is the program's own."""
+    return tensor.detach().requires_grad_() if tensor.grad_fn is not None else tensor
 
 
 def _autocast_now() -> tuple[str, torch.dtype] | None:
