@@ -924,6 +924,25 @@ def test_a_loss_on_what_is_rounded_is_dead_by_the_rounding() -> None:
     assert "(h.round() - h).detach()" in dead.advice
 
 
+def test_the_scales_of_norms_that_are_zero_are_named_and_no_relu() -> None:
+    model = normed(normed(mlp(nn.GELU), nn.LayerNorm(16)), nn.LayerNorm(16))
+    for parameter in model.parameters():
+        if parameter.dim() < 2:
+            nn.init.zeros_(parameter)
+    [dead] = [f for f in look(Case(model, X, ce)).findings if f.rule == "GP201"]
+    assert "all-zero scales" in dead.message
+    assert "nn.init.ones_" in dead.advice
+
+
+def test_inputs_that_are_shorter_than_their_targets_are_thought_of_in_ctc() -> None:
+    def ctc(output: Tensor) -> Tensor:
+        lengths, targets = torch.full((32,), 3), torch.ones(32, 4, dtype=torch.long)
+        return F.ctc_loss(output.log_softmax(1).expand(3, 32, 4), targets, lengths, lengths + 1)
+
+    [finding] = [f for f in look(Case(mlp(), X, ctc)).findings if f.rule == "GP301"]
+    assert "as long as their targets" in finding.advice
+
+
 @pytest.mark.parametrize("hides", [True, False])
 def test_a_mask_that_leaves_the_padding_alone_is_thought_of(hides: bool) -> None:
     """Of the padding the embedding is zero, so that nothing arrives at what reads it."""

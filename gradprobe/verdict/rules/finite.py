@@ -107,6 +107,8 @@ def _loss(profile: GradientProfile) -> Iterator[Clue]:
     if not math.isfinite(profile.loss):
         message = "the loss is NaN or infinite though every row's output is finite"
         advice = "look at the loss, or at the layers behind the last row"
+        if any(loss.kind == "CtcLoss" for loss in profile.around.losses):
+            advice = "inputs as long as their targets or longer, with a step more for each repeat"
         yield _made(profile, Clue(message, advice, None, profile.loss))
 
 

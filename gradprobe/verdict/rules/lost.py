@@ -40,7 +40,7 @@ def dead(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         rectifier = "a dead ReLU, " if "ReLU" in cut.contains else ""
         zero = f"{rectifier}its outputs are all zero"
         reason = zero if cut.zero_fraction == 1 else "its slope is zero"
-        reason, wake = step or (reason, _wake(profile, cut))
+        reason, wake = step or _scales(profile) or (reason, _wake(profile, cut))
         yield Clue(f"no gradient passes row {cut.name}: {reason}", wake, cut, 0.0)
     else:
         yield from _stuck(profile)
@@ -53,6 +53,15 @@ def _step(profile: GradientProfile) -> tuple[str, str] | None:
         return None
     reason = f"the slope of {listed(f'{step}()' for step in steps)} is zero"
     return reason, f"pass the gradient straight through: h + (h.{steps[0]}() - h).detach()"
+
+
+def _scales(profile: GradientProfile) -> tuple[str, str] | None:
+    """That the scales of norms are zero and stay so, as an init of all vectors with zeros does."""
+    scales = [p for row in profile.ran for p in row.parameters if p.dimensions == 1]
+    names = [p.name for p in scales if not p.is_bias and p.norm == 0 and p.gradient_norm == 0]
+    if not names:
+        return None
+    return f"all-zero scales, {listed(names)}", "set them to 1: nn.init.ones_(norm.weight)"
 
 
 def _wake(profile: GradientProfile, row: RowProfile) -> tuple[Cure, ...]:
