@@ -86,12 +86,14 @@ class _Values:
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
         self.numbers = _numbers(tensor)
-        self.requires_grad = tensor.requires_grad
+        self.requires_grad, self.is_leaf = tensor.requires_grad, tensor.is_leaf
         self.grad = tensor.grad if tensor.is_leaf else None
         self.grad_numbers = None if self.grad is None else _numbers(self.grad)
 
     def restore(self) -> None:
         tensor = self.tensor
+        if self.is_leaf and not tensor.is_leaf and not tensor._is_view():
+            tensor.detach_()  # a pass with inputs that require a gradient has written to it
         if tensor.is_leaf and tensor.requires_grad is not self.requires_grad:
             tensor.requires_grad_(self.requires_grad)
         if tensor.is_leaf and tensor.grad is not self.grad:

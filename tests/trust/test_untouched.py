@@ -37,6 +37,10 @@ def _codebook(model: Any) -> None:
     model.register_buffer("more", torch.ones(1))
 
 
+def _linked(model: Any) -> None:
+    model.codes.add_(model.inner.weight.sum())  # whose gradient goes on through it
+
+
 def _plain_tensor(model: Any) -> None:
     model.moving.add_(1)
 
@@ -66,7 +70,7 @@ def _removed(model: Any) -> None:
 
 
 WAYS = [_fill_data, _new_data, _count, _new_parameter, _codebook, _plain_tensor, _submodule]
-WAYS += [_modes, _gradients, _hooks, _removed]
+WAYS += [_linked, _modes, _gradients, _hooks, _removed]
 
 
 class Restless(nn.Module):
