@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -21,6 +21,7 @@ from gradprobe.model.tensors import first_tensor, map_tensors
 
 _TRIES = 8
 _FAR = 30.0  # times as large as torch draws weights: a rounding does not hide that
+_SAME = 1e-6  # what the order of a sum may change in float32
 _MOST = 16  # weights and rows of which each is asked for alone
 
 
@@ -54,9 +55,9 @@ def not_read(subject: Subject, names: Collection[str]) -> set[str]:
     """Those rows and weights that the loss does not depend on, whatever the weights are.
 
     All weights are drawn at random, so that nothing is dead by its init, and then each of these
-    once more, large: where the loss stays bit for bit the same, nothing reads what they put out, as
-    of the query of a stream whose output is thrown away. Where the loss does not depend on the
-    inputs either, the network is cut, and none is named.
+    once more, large: where the loss stays the same but for rounding, nothing reads what they put
+    out, as of the query of a stream whose output is thrown away. Where the loss does not depend on
+    the inputs either, the network is cut, and none is named.
     """
     with model_errors():
         copied = copied_subject(subject)
@@ -73,13 +74,29 @@ def not_read(subject: Subject, names: Collection[str]) -> set[str]:
     before = _loss(copied)
     if not math.isfinite(before) or before == _loss(mixed(copied, subject.seed)):
         return set()
-    result = set()
-    for name, parameters in owned.items():
-        _draw(parameters, derive(subject.seed, name), times=_FAR)
-        if _loss(copied) == before:
-            result.add(name)
-        before = _loss(copied)
-    return result
+    return {name for name in owned if _is_idle(copied, name, owned[name])}
+
+
+def dead_ends(subject: Subject, groups: Sequence[Collection[str]]) -> set[str]:
+    """The weights of those groups that the loss does not depend on, to which no gradient leads.
+
+    They feed what nothing reads: a pooler, or the norm behind the last layer of a backbone whose
+    inner layers are used. Behind a detach() the loss would be another with other weights.
+    """
+    with model_errors():
+        copied = copied_subject(subject)
+    weights = named_parameters(copied)
+    named = [[name for name in group if name in weights] for group in groups]
+    chosen = [(names, [weights[name] for name in names]) for names in named if names]
+    idle = [names for names, own in chosen if _is_idle(copied, names[0], own)]
+    return {name for names in idle for name in names}
+
+
+def _is_idle(subject: Subject, name: str, parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether the loss stays the same, but for rounding, where these are drawn anew, large."""
+    before = _loss(subject)
+    _draw(parameters, derive(subject.seed, name), times=_FAR)
+    return math.isclose(_loss(subject), before, rel_tol=_SAME)
 
 
 def reading_what_moves(subject: Subject, names: Collection[str]) -> set[str]:
@@ -130,7 +147,7 @@ def loss_again(subject: Subject) -> Tensor:
     return scalar(subject.loss(output_of(subject)))
 
 
-def _draw(parameters: list[nn.Parameter], seed: int, times: float = 1.0) -> None:
+def _draw(parameters: Iterable[nn.Parameter], seed: int, times: float = 1.0) -> None:
     """Draw matrices as torch draws those of a Linear, biases small; scales stay, if not zero."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

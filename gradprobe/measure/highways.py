@@ -73,9 +73,10 @@ class Crossings(Recorder):
     noted.
     """
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, leaves: bool = True) -> None:
         super().__init__(subject.rows)
         self.seed = subject.seed
+        self.leaves = leaves  # whether what requires no gradient is made to
         self.by_name: dict[str, _Crossing] = {}
         self.pending: list[_Call] = []  # of which no input came out of the row itself
         self.over = False  # the forward pass
@@ -83,6 +84,8 @@ class Crossings(Recorder):
     def before(self, row: Row, args: Any, kwargs: Any) -> tuple[Any, Arguments | None]:
         x = first_tensor([args, kwargs])
         if x is None or is_functorch_wrapped_tensor(x):
+            return None, None
+        if not (x.requires_grad or self.leaves):
             return None, None
         leaf = x if x.requires_grad else as_leaf(x)
         first = next(iter([*args, *kwargs.values()]))

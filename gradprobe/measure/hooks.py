@@ -36,7 +36,7 @@ from gradprobe.model.repeats import holds_weights
 from gradprobe.model.rows import Row
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import fresh, map_tensors
+from gradprobe.model.tensors import fresh, map_tensors, nodes_behind, tensors_in
 
 
 def measure_hooked(subject: Subject, rows: list[Row]) -> Pass:
@@ -49,7 +49,15 @@ def measure_hooked(subject: Subject, rows: list[Row]) -> Pass:
         InputError, ModelError: as ``measure``; a block that runs inside a transform alone, too.
     """
     with without_reentrant() as checkpoints:
-        result = _measure(subject, rows)
+        try:
+            result = _measure(subject, rows)
+        except ModelError:
+            if subject.ranks is not None:
+                raise
+            # A model may set itself what requires a gradient, and a loss refuse targets that do.
+            checkpoints.clear()
+            reseed_all(derive(subject.seed, "forward"))
+            return _measure(subject, rows, from_inputs=False)
         if not checkpoints:
             return result
         # What a reentrant checkpoint passes on depends on whether its input requires a gradient.
@@ -120,11 +128,19 @@ def pass_of(
         rows=in_order([row for row in outputs.rows if row.name not in beside], seen),
         parameters=_parameters(outputs, sizes),
         loss=float(value.detach()),
-        unread=unread(outputs.output, value),
+        unread={} if _is_its_own(value, outputs.output) else unread(outputs.output, value),
         called=outputs.called,
         gradients=_kept(outputs, by_key),
         extremes=_extremes(outputs),
         around=around._replace(output_norm=sizes.get(MAIN)),
+    )
+
+
+def _is_its_own(loss: Tensor, output: Any) -> bool:
+    """Whether the model gives its own loss, beside what that is made of or leaves out."""
+    nodes = {t.grad_fn for t in tensors_in(output) if not t.dim()} - {None}
+    return loss.grad_fn is not None and not nodes.isdisjoint(
+        {loss.grad_fn, *nodes_behind(loss.grad_fn)}
     )
 
 
@@ -204,15 +220,7 @@ def _forward(subject: Subject, outputs: Outputs, from_inputs: bool) -> tuple[Ten
     arguments = (subject.args, dict(subject.kwargs))
     args, kwargs = _prepared(arguments, leaves) if from_inputs else fresh(arguments)
     try:
-        try:
-            return scalar(subject.loss(outputs.of(subject.model(*args, **kwargs)))), leaves
-        except RuntimeError as error:
-            if "requires_grad flags" not in str(error) or outputs.calls:
-                raise
-        # A forward that differentiates with respect to its input takes that for a leaf.
-        args, kwargs = fresh(arguments)
-        reseed_all(derive(subject.seed, "forward"))
-        return scalar(subject.loss(outputs.of(subject.model(*args, **kwargs)))), []
+        return scalar(subject.loss(outputs.of(subject.model(*args, **kwargs)))), leaves
     except Exception as error:
         ran = [call.row for call in outputs.calls if call.row.level == 0]
         row = outputs.running[-1][0] if outputs.running else None

@@ -28,7 +28,8 @@ def mixing(subject: Subject) -> float | None:
 
     One more pass, forward and backward, with the first few samples where the model takes so few.
     Tokens stand for their embeddings. ``None`` where nothing is to be told: a batch of one, an
-    output that is not by sample, BatchNorm of the batch, a graph network.
+    output that is not by sample, BatchNorm of the batch, a graph network, inputs that may not
+    require a gradient.
     """
     batchnorm = nn.modules.batchnorm._BatchNorm
     if any(isinstance(m, batchnorm) and m.training for m in subject.model.modules()):
@@ -44,7 +45,9 @@ def mixing(subject: Subject) -> float | None:
                 return share
         if any(t.shape[:2] == (size, size) for t in tensors_in(arguments)):
             return None  # it says which samples are neighbours, as a graph's adjacency does
-    return _mixing(subject, arguments)
+    with suppress(Exception):  # a model that sets what requires a gradient
+        return _mixing(subject, arguments)
+    return None
 
 
 def _mixing(subject: Subject, arguments: Any) -> float | None:

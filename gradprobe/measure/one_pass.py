@@ -97,8 +97,8 @@ def profile_of(
         shared=_shared(model, modules),
         tied=result.around.tied or _are_tied(modules),
     )
-    result = result._replace(around=around)
-    own = {row.module: parameters_of(row.module, f"{row.name}.") for row in rows}
+    result = result._replace(around=around, rows=_without_stray(result))
+    own = {row.module: _filled(parameters_of(row.module, f"{row.name}.")) for row in rows}
     with _no_collection():
         useless = _biases_before_norm(model, modules, result.parameters)
         uses = {} if result.called is None else _uses_of(modules, result.called)
@@ -107,6 +107,27 @@ def profile_of(
             extremes = extremes_of((id(p), p) for _, p in parameters_of(model))
         parameters = _Parameters(result.parameters, useless, uses, extremes, result.unread)
         return without_alternation(_profile(model, own, result, parameters, finite))
+
+
+def _without_stray(result: Pass) -> list[RowPass]:
+    """The rows without a gradient of NaN that reaches no weight: that of a detector's boxes.
+
+    Where nothing is trained it stays, as all that there is.
+    """
+    trained = [norm for _, norm in result.parameters.values() if norm is not None]
+    if not trained or not all_finite(*trained):
+        return result.rows
+    return [
+        row
+        if all_finite(row.gradient_norm)
+        else row._replace(gradient_norm=None, status=RowStatus.NO_GRADIENT)
+        for row in result.rows
+    ]
+
+
+def _filled(named: Iterable[tuple[str, nn.Parameter]]) -> list[tuple[str, nn.Parameter]]:
+    """Those with elements: a model without class tokens may keep an empty one."""
+    return [(name, p) for name, p in named if p.numel()]
 
 
 def _are_tied(modules: Sequence[nn.Module]) -> bool:
@@ -196,7 +217,7 @@ def _profile(
         rows.append(made._replace(feeders=feeders, new_input=measured.reads.new))
     orphans: list[ParameterProfile] = []
     if len(owned) < len(result.parameters):
-        others = {id(p): (n, p) for n, p in parameters_of(model) if id(p) not in owned}
+        others = {id(p): (n, p) for n, p in _filled(parameters_of(model)) if id(p) not in owned}
         owned |= {key: p for key, (_, p) in others.items()}
         orphans = [parameters.profile(name, p) for name, p in others.values()]
     dtypes = {p.dtype for p in owned.values() if p.is_floating_point() or p.is_complex()}

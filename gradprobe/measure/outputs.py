@@ -186,9 +186,9 @@ class Outputs(Recorder):
 
 def _spare(output: Any, first: Tensor) -> tuple[GradientEdge, ...]:
     """Where gradients arrive at the other tensors that a row hands out, none larger than ``first``:
-    attention weights are, and nothing reads them."""
+    attention weights are, and nothing reads them; nor a scalar, which is a loss."""
     others = [t for t in tensors_in(output) if t is not first and t.numel() <= first.numel()]
-    edges = [edge_of(t) for t in others if t.is_floating_point()]
+    edges = [edge_of(t) for t in others if t.is_floating_point() and t.dim()]
     return tuple(edge for edge in edges if edge is not None)
 
 

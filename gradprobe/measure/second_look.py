@@ -70,7 +70,10 @@ def second_look(subject: Subject, step: float = STEP, bends: bool = False) -> Se
     """
     weights = weights_of(subject.model)
     with torch.inference_mode(False), torch.enable_grad(), without_reentrant(), model_errors():
-        first = first_pass(subject, weights, bends)
+        try:
+            first = first_pass(subject, weights, bends)
+        except RuntimeError:  # a model that sets itself what requires a gradient
+            first = first_pass(subject, weights, bends, leaves=False)
         further = further_of(subject, first.glance)
         look, before, spread = first.look, first.gradients, first.spread
         del first  # whose glance holds a gradient of every parameter
@@ -105,15 +108,17 @@ def first_pass(
     weights: Mapping[str, Tensor],
     bends: bool,
     run: Callable[[Subject], Any] = output_of,
+    leaves: bool = True,
 ) -> FirstPass:
     """The pass before the step.
 
     Args:
         run: gives the model's output.
+        leaves: whether rows that read the data are crossed as well.
     """
     with (
         undisturbed(subject.model),
-        Crossings(subject) as crossings,
+        Crossings(subject, leaves) as crossings,
         _sequences(subject.model) as sequences,
         _channels(subject.model) as channels,
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -13,11 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.errors import GradprobeError
-from gradprobe.measure.chance import loss_again, not_read, other_tries, reading_what_moves
+from gradprobe.measure.chance import (
+    dead_ends,
+    loss_again,
+    not_read,
+    other_tries,
+    reading_what_moves,
+)
 from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.one_pass import measure
 from gradprobe.measure.passes import gradients_of, model_errors
-from gradprobe.measure.profile import GradientProfile, ParameterProfile
+from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowStatus, Use
 from gradprobe.measure.streamed import Replay
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.on_demand import parts_of
@@ -30,6 +37,7 @@ from gradprobe.model.subject import Subject, copied_subject, named_parameters
 _GAIN = 2e-3  # from here down a gain starts near zero: CaiT's are 1e-5, DeiT-III's 1e-6
 _AWAKE = 0.1  # what it soon comes to; that of CaiT with few layers
 _FAINT = 1e-2  # a reach below which it may be by such gains
+_GROUPS = 8  # of weights without a gradient that are asked for one by one
 _STEPS = 3
 _STEP = 0.01  # of a parameter's own norm; of 1 where that is zero
 
@@ -171,7 +179,7 @@ def _drawn(weight: Tensor, seed: int) -> Tensor:
 
 
 def with_still_zero(profile: GradientProfile, subject: Subject) -> GradientProfile:
-    """``profile`` with ``still_zero`` and ``not_read``, where a gradient is exactly zero.
+    """``profile`` with ``still_zero`` and ``not_read``, where a gradient is zero or none is there.
 
     A zero head, branch or LoRA matrix gives a gradient of zero to everything upstream of it, at the
     first step only. Whether it is only that shows after a step, which a copy of the model takes; of
@@ -179,6 +187,7 @@ def with_still_zero(profile: GradientProfile, subject: Subject) -> GradientProfi
     alone, as behind a dropped path, shows in others.
     """
     parameters = [p for row in profile.rows if not row.level for p in row.parameters]
+    profile = _with_dead_ends(profile, subject)
     hidden = _zeros(profile)
     if not hidden:
         return profile
@@ -202,7 +211,36 @@ def with_still_zero(profile: GradientProfile, subject: Subject) -> GradientProfi
         # lacks an operation: it is not known what the step would bring.
         return profile
     still = tuple(sorted(hidden - unread))
+    unread |= set(profile.not_read)
     return replace(profile, still_zero=still, not_read=tuple(sorted(unread)))
+
+
+def _with_dead_ends(profile: GradientProfile, subject: Subject) -> GradientProfile:
+    lost = _lost(profile)
+    if not lost or any(p.is_meta for p in subject.model.parameters()):
+        return profile
+    if not any(p.gradient_norm for p in _owned(profile)):
+        return profile  # the whole network is cut
+    try:
+        with undisturbed(subject.model):
+            return replace(profile, not_read=tuple(sorted(dead_ends(subject, lost))))
+    except (GradprobeError, RuntimeError):
+        return profile
+
+
+def _lost(profile: GradientProfile) -> list[list[str]]:
+    """By row, the trained weights of layers that ran to which no gradient leads.
+
+    What feeds an output that the loss leaves out is another matter.
+    """
+    lost: dict[str, list[str]] = defaultdict(list)
+    for row in profile.rows:
+        for p in row.parameters:
+            called = p.use is Use.CALLED and row.status is not RowStatus.NOT_RUN
+            if called and p.trainable and p.gradient_norm is None and not p.unread:
+                lost[row.name].append(p.name)
+    groups = list(lost.values())
+    return groups if len(groups) <= _GROUPS else [list(chain(*groups))]
 
 
 def _steps(subject: Subject) -> Iterator[Subject]:

@@ -111,8 +111,9 @@ def disconnected(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]
     own requires one, as behind a frozen embedding.
     """
     lost = [(row, p) for row, p in _lost(profile) if p.use is not Use.IDLE]
+    lost = [(row, p) for row, p in lost if not _ends_a_stack(profile, row, p)]
     cut = [(row, p) for row, p in lost if not p.unread and not _is_unused(row, p)]
-    cut = [(row, p) for row, p in cut if not _ends_a_stack(profile, row, p)]
+    cut = [(row, p) for row, p in cut if p.name not in profile.not_read]
     reason, advice = _CUT[profile.cut_checkpoint]
     yield from _without_gradient(cut, reason, advice)
     for output in dict.fromkeys(p.unread for _, p in lost if p.unread):
@@ -130,14 +131,16 @@ def unused(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     the second step ("Expected to have finished reduction") unless it is told
     `find_unused_parameters=True`. A layer that somebody forgot to call looks the same.
     """
-    lost = [(row, p) for row, p in _lost(profile) if p.use is not Use.IDLE and not p.unread]
+    lost = [(row, p) for row, p in _lost(profile) if p.use is not Use.IDLE]
     ends = [(row, p) for row, p in lost if _ends_a_stack(profile, row, p)]
-    parameters = [(row, p) for row, p in lost if _is_unused(row, p) and (row, p) not in ends]
+    rest = [(row, p) for row, p in lost if not p.unread and (row, p) not in ends]
+    parameters = [(row, p) for row, p in rest if _is_unused(row, p)]
     advice = "delete, freeze or use them; DistributedDataParallel: find_unused_parameters=True"
     yield from _without_gradient(parameters, "never used in the forward pass", advice)
     by_name = {p.name: (row, p) for row, own in owners(profile) for p in own}
     unread = [by_name[name] for name in profile.not_read if name in by_name]
-    unread = [(row, p) for row, p in unread if not _of_a_state(p)] + ends
+    told = parameters + ends
+    unread = [(row, p) for row, p in unread if not _of_a_state(p) and (row, p) not in told] + ends
     advice = "nothing to do, if what they put out is meant to be thrown away"
     yield from _without_gradient(unread, "the loss does not depend on them", advice)
 
