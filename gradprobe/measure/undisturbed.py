@@ -209,7 +209,7 @@ def alone(subject: Subject) -> Iterator[None]:
     A small network has one thread: on a busy machine, waiting for a second one takes longer.
     Autocast's copies of weights are of before a step, and may be of a pass without a graph.
     """
-    with _MEASURING, _eager(), ExitStack() as stack:
+    with _MEASURING, eager(), ExitStack() as stack:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         if subject.work is not None and subject.work < _SMALL_WORK:
             torch.set_num_threads(1)
@@ -222,7 +222,7 @@ def alone(subject: Subject) -> Iterator[None]:
         yield
 
 
-def _eager() -> AbstractContextManager[object]:
+def eager() -> AbstractContextManager[object]:
     """Compiled code runs as it was written: to trace the hooks takes seconds, and compiles again.
 
     What is compiled has imported torch's compiler, which takes long.

@@ -37,7 +37,8 @@ def watch(
     ...     train(model)
 
     A report is a line of the logger ``gradprobe``, a warning where something is wrong. At a step
-    that is not looked at only the optimizer's own hook runs.
+    that is not looked at only the optimizer's own hook runs; at one that is, what is compiled runs
+    as it was written.
 
     Args:
         model: the module that the loop trains; by default whichever holds most of an optimizer's

@@ -555,3 +555,32 @@ def test_a_second_look_leaves_the_graph_that_its_inputs_come_from() -> None:
     [step] = watched(train, deep=True)
     assert step.measurement
     assert step.measurement.look
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Using `torch.compile")
+def test_what_is_compiled_runs_as_it_was_written_at_a_step_that_is_looked_at() -> None:
+    modes: list[bool] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            modes.append(True)
+            return graph(*args)
+
+        return run
+
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
+    compiled = torch.compile(model, backend=backend)
+
+    def train() -> None:
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for _ in range(4):
+            compiled(torch.randn(8, 4)).square().mean().backward()
+            optimizer.step()
+
+    steps = watched(train, [1, 3])
+    assert [step.measurement is not None for step in steps] == [True, True]
+    for step in steps:
+        assert step.measurement
+        assert step.measurement.profile.reach
+    assert len(modes) == 2

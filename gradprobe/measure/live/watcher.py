@@ -26,6 +26,7 @@ from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.live.call import Call
 from gradprobe.measure.measurement import Measurement, Step
 from gradprobe.measure.passes import failed
+from gradprobe.measure.undisturbed import eager
 from gradprobe.model.ranks import ranks_of, unwrapped
 from gradprobe.model.rows import Row, find_rows
 from gradprobe.model.sharded import class_of
@@ -106,6 +107,7 @@ class Watcher:
         elif not self._is_armed:
             self._is_armed = True
             self._armed.callback(setattr, self, "_is_armed", False)
+            self._armed.enter_context(eager())  # what is compiled calls no hooks
             for handle in (
                 modules.register_module_forward_pre_hook(self._begin),
                 modules.register_module_forward_hook(self._end, with_kwargs=True, always_call=True),
