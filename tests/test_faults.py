@@ -225,6 +225,15 @@ def curved(act: Callable[[], nn.Module]) -> Callable[[Own, Tensor], Tensor]:
     return forward
 
 
+def penalised(graph: bool) -> Callable[[Own, Tensor], Any]:
+    def forward(self: Own, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.detach().requires_grad_()
+        y = self.c(self.b(self.a(x).tanh()).tanh())
+        return y, torch.autograd.grad(y.sum(), x, retain_graph=True, create_graph=graph)[0]
+
+    return forward
+
+
 def stepwise(faulty: bool) -> Callable[[Own, Tensor], Tensor]:
     def forward(self: Own, x: Tensor) -> Tensor:
         state = x.new_zeros(len(x), 8)
@@ -342,6 +351,9 @@ NETWORKS: dict[str, Callable[[bool], Network]] = {
     "the optimizer leaves some layers as they are": lambda bad: Network(listed(bad), X, ce),
     "a physics-informed network does not fit its equation": lambda bad: Network(
         Own(curved(nn.ReLU if bad else nn.Tanh)), X, mse
+    ),
+    "the gradient penalty changes nothing": lambda bad: Network(
+        Own(penalised(not bad)), X, lambda o: mse(o[0]) + (o[1].norm(dim=1) - 1).square().mean()
     ),
     "the RNN remembers nothing but the last step": lambda bad: Network(
         Own(stepwise(bad)), SEQUENCE[:, :6], ce

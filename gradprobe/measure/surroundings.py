@@ -90,6 +90,7 @@ class Further(NamedTuple):
     restarted: tuple[str, int] | None = None
     # Without an activation, the loss of the best linear fit ÷ that of the best constant
     linear: float | None = None
+    constant_derivative: bool = False  # the loss adds up a derivative that has no gradient
     # Of the loss, ‖gradient of what is added‖ ÷ ‖that of the comparison with a target‖
     added: float | None = None
 

@@ -27,6 +27,7 @@ from gradprobe.measure.mixing import mixing
 from gradprobe.measure.obstacles import obstacle
 from gradprobe.measure.one_pass import measure
 from gradprobe.measure.passes import model_errors
+from gradprobe.measure.penalties import constant_derivative
 from gradprobe.measure.precision import precision
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.measure.ranks import agreed
@@ -189,6 +190,8 @@ def further(
         known = known._replace(drawn=drawn(subject))
     with suppress(Exception):
         known = known._replace(restarted=restarted(subject))
+    with suppress(Exception):
+        known = known._replace(constant_derivative=constant_derivative(subject))
     with suppress(Exception):
         known = known._replace(linear=linear_share(subject, profile.around.straight))
     return known._replace(rate=rate)

@@ -141,6 +141,7 @@ FAULTS: dict[str, tuple[GradientProfile, dict[str, object]]] = {
     "GP405": (blocks(1.0, 1.0, 1.0), {"training": Training(reason="a batch of one")}),
     "GP207": (looked_twice(drawn=("Normal.sample()", "blocks.1.fc.weight")), {}),
     "GP208": (looked_twice(restarted=("blocks.1.rnn", 8)), {}),
+    "GP209": (looked_twice(constant_derivative=True), {}),
     "GP406": (looked_twice(alike=1.0), {}),
     "GP407": (around(warnings=("an integer division",)), {}),
     "GP408": (around(straight=3, losses=(LossProfile("MseLoss", "Addmm"),)), {}),

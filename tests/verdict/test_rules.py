@@ -831,6 +831,7 @@ def test_codes_and_names_are_unique_and_each_rule_is_tried() -> None:
         others = (
             "GP207",
             "GP208",
+            "GP209",
             "GP406",
             "GP407",
             "GP408",

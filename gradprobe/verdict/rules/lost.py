@@ -238,6 +238,18 @@ def restarted(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         yield Clue(f"{message}same state", advice, next(inside, None), 0.0)
 
 
+def constant_derivative(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """The loss adds up a derivative of the network that has no graph, and so trains nothing.
+
+    `torch.autograd.grad` without `create_graph=True` gives numbers: a gradient penalty, a residual
+    of a differential equation or a force changes the loss and none of its gradients.
+    Only a second look with your own loss finds it: `probe --deep`, or `check`.
+    """
+    if profile.further.constant_derivative:
+        message = "a derivative of the network in the loss is a constant there: it trains nothing"
+        yield Clue(message, "torch.autograd.grad(…, create_graph=True)", None, 0.0)
+
+
 def _lost(profile: GradientProfile) -> Iterator[Owned]:
     """Trained parameters without a path from the loss, with their rows."""
     for row, parameters in owners(profile):
@@ -309,4 +321,5 @@ RULES = (
     Rule("GP206", "all-frozen", Severity.ERROR, all_frozen, Verdict.DISCONNECTED),
     Rule("GP207", "cut-draw", Severity.WARNING, cut_draw, Verdict.WEAK),
     Rule("GP208", "restarted-state", Severity.WARNING, restarted, Verdict.WEAK),
+    Rule("GP209", "constant-derivative", Severity.WARNING, constant_derivative, Verdict.WEAK),
 )
