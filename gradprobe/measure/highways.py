@@ -85,7 +85,7 @@ class Crossings(Recorder):
         x = first_tensor([args, kwargs])
         if x is None or is_functorch_wrapped_tensor(x):
             return None, None
-        if not (x.requires_grad or self.leaves):
+        if not (torch.is_grad_enabled() and (x.requires_grad or self.leaves)):
             return None, None
         leaf = x if x.requires_grad else as_leaf(x)
         first = next(iter([*args, *kwargs.values()]))

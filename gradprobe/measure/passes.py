@@ -128,7 +128,26 @@ def gradients_of(
         return [None] * len(wanted)
     if any(isinstance(x, Tensor) and is_sharded(x) for x in wanted):
         return _gathered(root, wanted, retain)
-    return torch.autograd.grad(root, wanted, retain_graph=retain, allow_unused=True)
+    leaves = [x for x in wanted if isinstance(x, Tensor) and x.is_leaf]
+    with _without_own(leaves):
+        gradients = torch.autograd.grad(root, wanted, retain_graph=retain, allow_unused=True)
+        # A reversible layer's backward pass runs backward passes of its own, into .grad.
+        inner = [x.grad if isinstance(x, Tensor) and x.is_leaf else None for x in wanted]
+    pairs = zip(gradients, inner, strict=True)
+    return [own if g is None else g if own is None else g + own for g, own in pairs]
+
+
+@contextmanager
+def _without_own(leaves: Sequence[Tensor]) -> Iterator[None]:
+    """Meanwhile these hold no ``.grad``."""
+    before = [x.grad for x in leaves]
+    for x in leaves:
+        x.grad = None
+    try:
+        yield
+    finally:
+        for x, gradient in zip(leaves, before, strict=True):
+            x.grad = gradient
 
 
 def _gathered(root: Tensor, wanted: Sequence[Any], retain: bool) -> list[Tensor | None]:

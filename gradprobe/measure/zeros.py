@@ -188,9 +188,10 @@ def with_still_zero(profile: GradientProfile, subject: Subject) -> GradientProfi
     """
     parameters = [p for row in profile.rows if not row.level for p in row.parameters]
     profile = _with_dead_ends(profile, subject)
-    hidden = _zeros(profile)
+    zeros = _zeros(profile)
+    hidden = zeros - _padded(subject.model) if zeros else zeros
     if not hidden:
-        return profile
+        return replace(profile, still_zero=()) if zeros else profile
     # Where nothing reads what the trunk begins with, the network is cut, whatever was meant.
     first = {n for row in profile.trunk[:1] for n in (row.name, *(p.name for p in row.parameters))}
     try:
@@ -213,6 +214,12 @@ def with_still_zero(profile: GradientProfile, subject: Subject) -> GradientProfi
     still = tuple(sorted(hidden - unread))
     unread |= set(profile.not_read)
     return replace(profile, still_zero=still, not_read=tuple(sorted(unread)))
+
+
+def _padded(model: nn.Module) -> set[str]:
+    """The weights of embeddings that give padding no gradient, which may be all that they got."""
+    embeddings = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Embedding)]
+    return {f"{name}.weight" for name, m in embeddings if m.padding_idx is not None}
 
 
 def _with_dead_ends(profile: GradientProfile, subject: Subject) -> GradientProfile:

@@ -38,6 +38,7 @@ def _culprit(profile: GradientProfile) -> _Step | None:
         _Step(after, row.gradient_norm / after.gradient_norm)
         for row, after in pairwise(trunk)
         if row.gradient_norm and after.gradient_norm and not after.is_average
+        if after.feeders is None or row.name in after.feeders  # a decoder's embedding reads tokens
     ]
     shares = [math.log(step.factor) / math.log(reach) for step in steps if step.factor > 0]
     if len(shares) < len(steps) or max(shares, default=0.0) <= 0.5:

@@ -254,3 +254,92 @@ def test_what_only_rounding_depends_on_is_not_read() -> None:
     report = gradprobe.probe(Rounded(), batch(16, 8))
     assert report.verdict is Verdict.HEALTHY
     assert "query" in named(report, "GP205")
+
+
+# ---- a backward pass inside a backward pass
+
+
+class Reverse(torch.autograd.Function):
+    """Keeps no activation, and runs the layer again when its gradient is wanted."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: nn.Module) -> Tensor:
+        ctx.layer, ctx.x = layer, x.detach()
+        with torch.no_grad():
+            out: Tensor = layer(x)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None]:
+        x = ctx.x.requires_grad_()
+        with torch.enable_grad():
+            torch.autograd.backward(ctx.layer(x), gradient)
+        return x.grad, None
+
+
+class Reversible(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.head = nn.Linear(8, 8), nn.Linear(8, 4)
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for layer in self.layers:
+            x = Reverse.apply(x, layer).tanh()
+        out: Tensor = self.head(x)
+        return out
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_weights_of_a_reversible_layer_have_a_gradient(deep: bool) -> None:
+    model, x = Reversible(), batch(16, 8)
+    report = gradprobe.probe(model, x, deep=deep, loss=lambda out: out.square().mean())
+    assert report.verdict is Verdict.HEALTHY
+    assert not named(report, "GP202")
+    assert all(p.grad is None for p in model.parameters())
+    model(x).square().mean().backward()
+    own = {p.name: p.gradient_norm for row in report.profile.rows for p in row.parameters}
+    for name, p in model.named_parameters():
+        assert p.grad is not None
+        assert own[name] == pytest.approx(float(p.grad.norm()), rel=1e-4)
+
+
+class Encoded(nn.Module):
+    """A decoder of few layers reads an encoder, through a small gate, and tokens of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder, self.embedding = stack(), nn.Embedding(9, 4)
+        self.joined, self.decoder = nn.Linear(4, 8), stack()
+
+    def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
+        x = self.encoder(x)
+        out: Tensor = self.decoder(self.joined(1e-3 * x + self.embedding(tokens)))
+        return out
+
+
+def test_no_gradient_is_lost_across_a_row_that_does_not_read_the_one_before() -> None:
+    report = gradprobe.probe(Encoded(), (batch(16, 8), torch.arange(16) % 9))
+    assert report.verdict is not Verdict.HEALTHY
+    assert "across row embedding" not in named(report, "GP103") + named(report, "GP101")
+
+
+class Typed(nn.Module):
+    """All tokens are of the first type, which stands for padding as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.types, self.body = nn.Embedding(2, 8, padding_idx=0), stack()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.body(x + self.types(torch.zeros(len(x), dtype=torch.int64)))
+        return out
+
+
+def test_an_embedding_that_only_padding_was_looked_up_in_is_not_dead() -> None:
+    report = gradprobe.probe(Typed(), batch(16, 8))
+    assert report.verdict is Verdict.HEALTHY
