@@ -13,13 +13,6 @@ from torch.autograd.graph import Node
 from torch.distributions import Distribution, Transform
 from torch.overrides import TorchFunctionMode
 
-from gradprobe.measure.again import output_of
-from gradprobe.measure.checkpoints import without_reentrant
-from gradprobe.measure.passes import scalar
-from gradprobe.measure.undisturbed import undisturbed
-from gradprobe.model.rows import parameters_of
-from gradprobe.model.streamed import Streamed
-from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import tensors_in, walk
 
 _MOST = 10_000  # nodes behind a tensor that are looked at
@@ -27,33 +20,6 @@ _MOST = 10_000  # nodes behind a tensor that are looked at
 _WEIGHING = tuple("linear bilinear conv matmul mm bmm addmm baddbmm einsum gru lstm rnn".split())
 # What puts two things beside each other, or one on the other: a skip, and no density.
 _BESIDE = ("cat", "concat", "stack", "add")
-
-
-def drawn(subject: Subject) -> tuple[str, str] | None:
-    """What draws without a gradient where there is one that has it, and the weight that reads it.
-
-    One more pass. A draw is sound where a gradient gets to what it was drawn from past it: straight
-    through, or by its own density, as a policy's. So is one that goes back into the weights that
-    made it, step by step.
-    """
-    if not subject.own_loss or subject.ranks is not None or isinstance(subject.model, Streamed):
-        return None
-    with (
-        undisturbed(subject.model),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        without_reentrant(),
-        _Watch() as watch,
-        _samples(watch),
-    ):
-        loss = scalar(subject.loss(output_of(subject)))
-    behind = set(walk([loss.grad_fn]))
-    names = {id(p): name for name, p in parameters_of(subject.model)}
-    for draw in watch.draws:
-        readers = [names.get(key, "") for node, key in draw.readers if node in behind]
-        if readers and not draw.sound:
-            return draw.by, readers[0]
-    return None
 
 
 class _Draw:
@@ -75,14 +41,31 @@ class _Draw:
         return follows or tensor.grad_fn in self.behind
 
 
-class _Watch(TorchFunctionMode):
-    """Follows draws from one function of torch to the next, until weights read them."""
+class Draws(TorchFunctionMode):
+    """Follows draws from one function of torch to the next, until weights read them.
+
+    A draw is sound where a gradient gets to what it was drawn from past it: straight through, or by
+    its own density, as a policy's. So is one that goes back into the weights that made it, step by
+    step.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.draws: list[_Draw] = []
         # By id, what follows from a draw, kept so that no other tensor gets its id.
         self.following: dict[int, tuple[Tensor, list[_Draw]]] = {}
+
+    def found(
+        self, output: Any, loss: Tensor, names: Mapping[int, str]
+    ) -> tuple[str, str, bool] | None:
+        """What draws without a gradient, the weight that reads it, and whether it is put out."""
+        behind = set(walk([loss.grad_fn]))
+        out = [d for x in tensors_in(output) for d in self.following.get(id(x), (x, []))[1]]
+        for draw in self.draws:
+            readers = [names.get(key, "") for node, key in draw.readers if node in behind]
+            if readers and not draw.sound:
+                return draw.by, readers[0], draw in out
+        return None
 
     def note(self, by: str, origins: Collection[Tensor], value: Any) -> None:
         """``value`` was drawn from ``origins`` without a gradient."""
@@ -126,7 +109,7 @@ class _Watch(TorchFunctionMode):
 
 
 @contextmanager
-def _samples(watch: _Watch) -> Iterator[None]:
+def noting_samples(watch: Draws) -> Iterator[None]:
     """Meanwhile ``watch`` notes what torch's distributions draw that could have a gradient."""
     with ExitStack() as undo:
         for kind in _kinds(Distribution):
@@ -136,7 +119,7 @@ def _samples(watch: _Watch) -> Iterator[None]:
         yield
 
 
-def _noting(watch: _Watch, original: Any) -> Any:
+def _noting(watch: Draws, original: Any) -> Any:
     def sample(self: Distribution, *args: Any, **kwargs: Any) -> Any:
         value = original(self, *args, **kwargs)
         if self.has_rsample:

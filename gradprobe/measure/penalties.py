@@ -11,12 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gradprobe.measure.again import output_of
-from gradprobe.measure.checkpoints import without_reentrant
-from gradprobe.measure.passes import scalar
-from gradprobe.measure.undisturbed import undisturbed
-from gradprobe.model.streamed import Streamed
-from gradprobe.model.subject import Subject
 from gradprobe.model.tensors import tensors_in, walk
 
 _MOST = 10_000  # nodes behind a tensor that are looked at
@@ -27,28 +21,13 @@ _ADDING = frozenset(
 )
 
 
-def constant_derivative(subject: Subject) -> bool:
-    """Whether the loss adds up a derivative of the model by its inputs that has no gradient.
+class Penalties(TorchFunctionMode):
+    """Follows derivatives from one function of torch to the next, until weights read them.
 
-    One more pass. What weights read of a derivative, as of an adversarial example, is no part of
-    the loss, nor is what something with a gradient is multiplied by, as by a weight of a term. The
-    derivative of another network is a target.
+    What weights read of one, as of an adversarial example, is no part of the loss, nor is what
+    something with a gradient is multiplied by, as by a weight of a term. The derivative of another
+    network is a target.
     """
-    if not subject.own_loss or subject.ranks is not None or isinstance(subject.model, Streamed):
-        return False
-    with (
-        undisturbed(subject.model),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        without_reentrant(),
-        _Watch() as watch,
-    ):
-        loss = scalar(subject.loss(output_of(subject)))
-    return id(loss) in watch.joined or (id(loss) in watch.following and not loss.requires_grad)
-
-
-class _Watch(TorchFunctionMode):
-    """Follows derivatives from one function of torch to the next, until weights read them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,6 +35,10 @@ class _Watch(TorchFunctionMode):
         # ids of the weights of what was derived.
         self.following: dict[int, tuple[Tensor, set[int]]] = {}
         self.joined: set[int] = set()  # those to which more of the same weights was added
+
+    def found(self, loss: Tensor) -> bool:
+        """Whether the loss adds up a derivative of the model that has no gradient."""
+        return id(loss) in self.joined or (id(loss) in self.following and not loss.requires_grad)
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None

@@ -85,7 +85,8 @@ class Further(NamedTuple):
     state: StateProfile | None = None  # with the weights of loops half as large again
     # The module whose calls each read what the call before gave, without its gradient; their number
     detached: tuple[str, int] | None = None
-    drawn: tuple[str, str] | None = None  # what draws without a gradient, and the weight that reads
+    # What draws without a gradient, the weight that reads it, and whether the draw is put out
+    drawn: tuple[str, str, bool] | None = None
     # The recurrent layer whose calls are steps, each from the same state; their number.
     restarted: tuple[str, int] | None = None
     # Without an activation, the loss of the best linear fit ÷ that of the best constant

@@ -18,8 +18,8 @@ from gradprobe.measure.blocks.positions import measure_positions
 from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
 from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.detached import detached
-from gradprobe.measure.draws import drawn
 from gradprobe.measure.first_nan import with_first_nan
+from gradprobe.measure.followed import with_followed
 from gradprobe.measure.further import further_alone
 from gradprobe.measure.linear import linear_share
 from gradprobe.measure.measurement import Measurement, NoLook, SecondLook
@@ -27,7 +27,6 @@ from gradprobe.measure.mixing import mixing
 from gradprobe.measure.obstacles import obstacle
 from gradprobe.measure.one_pass import measure
 from gradprobe.measure.passes import model_errors
-from gradprobe.measure.penalties import constant_derivative
 from gradprobe.measure.precision import precision
 from gradprobe.measure.profile import GradientProfile
 from gradprobe.measure.ranks import agreed
@@ -187,11 +186,9 @@ def further(
     with suppress(Exception):
         known = known._replace(detached=detached(subject, profile.around.loose))
     with suppress(Exception):
-        known = known._replace(drawn=drawn(subject))
+        known = with_followed(known, subject)
     with suppress(Exception):
         known = known._replace(restarted=restarted(subject))
-    with suppress(Exception):
-        known = known._replace(constant_derivative=constant_derivative(subject))
     with suppress(Exception):
         known = known._replace(linear=linear_share(subject, profile.around.straight))
     return known._replace(rate=rate)

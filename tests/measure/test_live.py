@@ -456,6 +456,40 @@ def test_weights_that_functional_call_puts_in_for_a_pass() -> None:
     )
 
 
+class Drawing(nn.Module):
+    """Puts out a mean, what it makes of a draw, and perhaps the draw."""
+
+    def __init__(self, draw_too: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.mean, self.reader, self.draw_too = nn.Linear(3, 4), nn.Linear(4, 2), draw_too
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        mean = self.mean(x)
+        draw = torch.distributions.Normal(mean, 1.0).sample()
+        return (mean, self.reader(draw), draw) if self.draw_too else (mean, self.reader(draw))
+
+
+@pytest.mark.parametrize("density", [False, True])
+def test_a_draw_of_which_the_program_may_take_the_density_is_none_that_is_cut(
+    density: bool,
+) -> None:
+    def train() -> None:
+        model = Drawing(density)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        x, y = batch()
+        mean, output, *draw = model(x)
+        loss = (output - y).square().mean() + mean.square().mean()
+        for action in draw:
+            loss = loss - torch.distributions.Normal(mean, 1.0).log_prob(action).mean()
+        loss.backward()
+        optimizer.step()
+
+    [step] = watched(train, deep=True)
+    assert step.measurement
+    assert (step.measurement.profile.further.drawn is None) == density
+
+
 @pytest.mark.parametrize("deep", [False, True])
 def test_a_zero_head_is_looked_behind_and_trains_on_as_it_was(deep: bool) -> None:
     x = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))

@@ -139,7 +139,7 @@ FAULTS: dict[str, tuple[GradientProfile, dict[str, object]]] = {
     "GP402": (changed(1, parameters=weights(norm=0.0)), {}),
     "GP404": (changed(1, status=RowStatus.NOT_RUN), {}),
     "GP405": (blocks(1.0, 1.0, 1.0), {"training": Training(reason="a batch of one")}),
-    "GP207": (looked_twice(drawn=("Normal.sample()", "blocks.1.fc.weight")), {}),
+    "GP207": (looked_twice(drawn=("Normal.sample()", "blocks.1.fc.weight", False)), {}),
     "GP208": (looked_twice(restarted=("blocks.1.rnn", 8)), {}),
     "GP209": (looked_twice(constant_derivative=True), {}),
     "GP406": (looked_twice(alike=1.0), {}),

@@ -215,7 +215,7 @@ def cut_draw(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     `log_prob` is not named. Only a second look with a loss of your own finds it.
     """
     if profile.further.drawn:
-        by, weight = profile.further.drawn
+        by, weight, _ = profile.further.drawn
         reader = weight.rpartition(".")[0] or "the weights"
         message = f"no gradient gets from {reader} to what its input is drawn from: {by}"
         advice = "rsample() in place of sample(), or mean + std * torch.randn_like(std)"
