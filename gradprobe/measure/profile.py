@@ -329,16 +329,16 @@ def from_one(ratio: float | None) -> float:
 def _in_training(rows: Sequence[RowProfile]) -> Sequence[RowProfile]:
     """The rows without a frozen backbone in front of what is trained, and without a frozen judge.
 
-    No gradient is needed there, nor at a call in ``no_grad`` beside one that gets one; a reversible
-    layer gives one to its weights alone. Where no row is trained, the rows that get one are left.
+    No gradient is needed there, nor at a call whose result is only a value, as of a first pass in
+    ``no_grad``, where the module has another call that gets one. Where no row is trained, but
+    perhaps a prompt in front of them, the rows that get one are left.
     """
     kept, trains = [], False
     reached = {row.module for row in rows if row.status is not RowStatus.NO_GRADIENT}
     for row in rows:
         trainable = any(p.trainable for p in row.parameters)
         lost = row.status is RowStatus.NO_GRADIENT
-        inside = row is not rows[-1] and row.weight_gradient_norm is not None
-        if lost and (inside or row.module in reached):
+        if lost and row.module in reached:
             continue
         trains |= trainable
         if trainable or not (lost or row.parameters) or (trains and not (lost and row.parameters)):

@@ -55,7 +55,8 @@ def trunk_of(rows: Sequence[RowProfile]) -> tuple[RowProfile, ...]:
 
     With fewer than three rows that hold weights: all, up to the last whose output the loss follows
     from, and not its derivative alone. Where it is not known what feeds the last one, the row
-    before it does.
+    before it does; where that has a gradient of its weights alone, as inside a reversible layer's
+    backward pass, such rows are left out.
     """
     weighty = [index for index, row in enumerate(rows) if row.parameters]
     if len(weighty) < 3:
@@ -64,7 +65,10 @@ def trunk_of(rows: Sequence[RowProfile]) -> tuple[RowProfile, ...]:
         return tuple(rows)
     feeders = rows[weighty[-1]].feeders or ()
     known = [i for i in range(weighty[0] + 1, weighty[-1]) if rows[i].name in feeders]
-    return tuple(rows[weighty[0] : max(known, default=weighty[-1] - 1) + 1])
+    trunk = tuple(rows[weighty[0] : max(known, default=weighty[-1] - 1) + 1])
+    if rows[weighty[-1]].gradient_norm is None or not _by_derivative(trunk[-1]):
+        return trunk
+    return trunk_of([row for row in rows if not _by_derivative(row)])
 
 
 def _by_derivative(row: RowProfile) -> bool:
