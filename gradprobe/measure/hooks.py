@@ -89,31 +89,24 @@ def of_all_ranks(result: Pass, outputs: Outputs, inputs: Any) -> Pass:
 
 
 def pass_of(
-    model: nn.Module,
-    outputs: Outputs,
-    value: Tensor,
-    leaves: list[Tensor],
-    inputs: Iterable[Tensor] = (),
-    retain: bool = False,
+    model: nn.Module, outputs: Outputs, value: Tensor, leaves: list[Tensor], retain: bool = False
 ) -> Pass:
     """The backward pass of ``value``, whose forward pass ``outputs`` has watched.
 
     Args:
         leaves: inputs; asked for, so that a gradient flows through rows without weights.
-        inputs: others, which may follow from another model's weights.
         retain: whether another backward pass is to follow.
 
     Raises:
         ModelError: the backward pass raised, or a block ran inside a transform alone.
     """
     outputs.recording = False
-    graph, strays = Graph(value, outputs.main), unowned(outputs.main, model, [*leaves, *inputs])
+    graph = Graph(value, outputs.main)
+    strays = unowned(outputs.main, model, [*leaves, *outputs.inputs])
     graph.read([value], model.named_parameters())
     beside = outputs.beside | _unseen(outputs)
     read = _reads(outputs.calls, leaves)
-    wanted = _wanted(outputs.calls, outputs.parameters)
-    if outputs.main is not None:
-        wanted[MAIN] = edge_of(outputs.main) or outputs.main
+    wanted = _wanted(outputs)
     try:
         gradients = _gradients(outputs, graph, value, [*wanted.values(), *leaves], retain)
     except Exception as error:
@@ -242,11 +235,14 @@ def _prepared(arguments: Any, leaves: list[Tensor]) -> Any:
     return map_tensors(copy, arguments)
 
 
-def _wanted(calls: list[RowCall], parameters: list[nn.Parameter]) -> dict[Key, Any]:
+def _wanted(outputs: Outputs) -> dict[Key, Any]:
+    calls, main = outputs.calls, outputs.main
     wanted: dict[Key, Any] = {call.main: call.edge for call in calls if call.edge is not None}
-    wanted |= {key_of(p): p for p in parameters if p.requires_grad}
+    wanted |= {key_of(p): p for p in outputs.parameters if p.requires_grad}
     for index, call in enumerate(calls):
         wanted |= {(index, k): edge for k, edge in enumerate(call.spare, 1)}
+    if main is not None:
+        wanted[MAIN] = edge_of(main) or main
     return wanted
 
 

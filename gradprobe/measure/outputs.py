@@ -69,6 +69,7 @@ class Outputs(Recorder):
         self.weighted: dict[int, float | None] = {}  # of the first call that holds weights
         self.called: set[nn.Module] = set()
         self.beside: set[str] = set()  # rows that no gradient has to do with: a mask, angles
+        self.inputs: list[Tensor] = []  # of a call by a program: they may follow from other weights
         self.output: Any = None  # what the model gives
         self.main: Tensor | None = None  # the first tensor in it that a gradient can come from
         self.first: tuple[nn.Module, Tensor | None] | None = None  # to run, and what it got

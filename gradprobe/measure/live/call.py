@@ -79,19 +79,7 @@ class Call:
         Raises:
             ModelError: the backward pass raised.
         """
-        arguments, ranks = [self.args, dict(self.kwargs)], self.outputs.ranks
-        # torch.func.functional_call has put others in their place while the model ran. FSDP2 has
-        # its own there now, whose memory is gone.
-        if not any(map(is_sharded, self.outputs.parameters)):
-            self.outputs.parameters = parameters_in(self.model)
-        with failing_together(ranks):
-            given = tensors_in(arguments)
-            result = pass_of(self.model, self.outputs, root, [], given, retain=True)
-        result = _divided(of_all_ranks(result, self.outputs, arguments), scale)
-        parameter = next(self.model.parameters())
-        idiom = Idiom("code", classes_of(self.model, [row.name for row in self.rows]))
-        profile = profile_of(self.model, self.rows, result, tensors_in(arguments))
-        profile = agreed(ranks, replace(profile, idiom=idiom))
+        profile = self._profile(root, scale)
         profile = self._with_precision(profile, root, scale, options)
         subject = self._subject(root, scale, options)
         look, no_look = None, None
@@ -99,8 +87,8 @@ class Call:
             if options.deep:
                 look, no_look = look_again(subject, seen)
                 seen = replace(seen, further=self._further(subject, seen, look, root))
-        profile = seen
-        profile, look, no_look = agreed(ranks, (profile, look, no_look))
+        profile, look, no_look = agreed(self.outputs.ranks, (seen, look, no_look))
+        parameter = next(self.model.parameters())
         dtype = self.autocast[1] if self.autocast else parameter.dtype
         return Measurement(
             profile=profile,
@@ -115,6 +103,21 @@ class Call:
             look=look,
             no_look=no_look,
         )
+
+    def _profile(self, root: Tensor, scale: float) -> GradientProfile:
+        """The profile of the backward pass of ``root``."""
+        arguments, ranks = [self.args, dict(self.kwargs)], self.outputs.ranks
+        # torch.func.functional_call has put others in their place while the model ran. FSDP2 has
+        # its own there now, whose memory is gone.
+        if not any(map(is_sharded, self.outputs.parameters)):
+            self.outputs.parameters = parameters_in(self.model)
+        self.outputs.inputs = list(tensors_in(arguments))
+        with failing_together(ranks):
+            result = pass_of(self.model, self.outputs, root, [], retain=True)
+        result = _divided(of_all_ranks(result, self.outputs, arguments), scale)
+        idiom = Idiom("code", classes_of(self.model, [row.name for row in self.rows]))
+        profile = profile_of(self.model, self.rows, result, self.outputs.inputs)
+        return agreed(ranks, replace(profile, idiom=idiom))
 
     @contextmanager
     def _behind_zeros(
