@@ -18,9 +18,10 @@ from gradprobe.worker.names import find
 from gradprobe.worker.process import Note
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 _BYTES_PER_WEIGHT = 8  # itself and its gradient, in float32
+_SIDE, _OBJECTS = 320, 6  # of an image for a detector; in it
 _FRAMES = 16  # of a video, about which torchvision's metadata says nothing
 
 
@@ -67,9 +68,28 @@ def _torchvision(name: str) -> Callable[..., nn.Module]:
     def make(**arguments: Any) -> nn.Module:
         model: nn.Module = models.get_model(name, **none, **arguments)
         model.default_cfg = {"input_size": _sizes(models, name)}  # type: ignore[assignment]
+        if models.get_model_builder(name).__module__.startswith("torchvision.models.detection."):
+            model.example_input_array = _scenes()  # type: ignore[assignment]
         return model
 
     return make
+
+
+def _scenes() -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Two images with an object at each scale of a detector's anchors, 0.2 to 0.95 of a side."""
+    import torch
+
+    half = torch.linspace(0.1, 0.475, _OBJECTS)[:, None] * _SIDE
+    boxes = _SIDE / 2 + torch.cat([-half, -half, half, half], 1)
+    target = {
+        "boxes": boxes,
+        "labels": torch.ones(_OBJECTS, dtype=torch.int64),
+        "masks": torch.ones(_OBJECTS, _SIDE, _SIDE, dtype=torch.uint8),
+        "keypoints": torch.tensor([_SIDE / 2, _SIDE / 2, 1.0]).repeat(_OBJECTS, 17, 1),
+    }
+    draw = torch.Generator().manual_seed(0)
+    images = [torch.rand(3, _SIDE, _SIDE, generator=draw) for _ in range(2)]
+    return images, [dict(target), dict(target)]
 
 
 def _sizes(models: Any, name: str) -> tuple[int, ...] | None:

@@ -62,6 +62,13 @@ def test_no_part_of_a_torchvision_model_comes_with_weights(
     assert report["config"]["inputs"] == "--input shape=8,3,5,5, by its metadata"
 
 
+def test_a_detector_gets_images_and_what_is_to_be_found_in_them(
+    answer: Callable[..., dict], installed: Path
+) -> None:
+    report = answer("probe", "torchvision:scenes", HERE)
+    assert report["config"]["inputs"] == "Scenes.example_input_array"
+
+
 @pytest.mark.parametrize(
     "words",
     [
