@@ -50,6 +50,7 @@ def fixed(text: str, *, seeds: tuple[int, ...] = (0, 1), everything: bool = Fals
 
 
 LINEAR = "Linear: {out_features: 32}"
+WIDE = "Linear: {out_features: 64}"  # learns one batch by heart in well under sixty steps
 SMALL = "Linear: {out_features: 32, init: {weight: {normal: {std: 0.001}}, bias: zeros}}"
 SIGMOID = f"{LINEAR}, Sigmoid"
 BROKEN = network(SIGMOID)
@@ -59,14 +60,14 @@ DEEP_CASES = {"deep", "deep and normalised"}
 # What mends each, by the closed forms in tests/measure/test_closed_forms.py and nothing bigger.
 CASES = {
     # ReLU halves the variance; He init doubles it
-    "relu": (network(f"{LINEAR}, ReLU"), "init kaiming_normal"),
-    "leaky": (network(f"{LINEAR}, LeakyReLU"), "init kaiming_normal"),
+    "relu": (network(f"{WIDE}, ReLU", width=64), "init kaiming_normal"),
+    "leaky": (network(f"{WIDE}, LeakyReLU", width=64), "init kaiming_normal"),
     # 1/√3 per layer without an activation; xavier has 1
     "linear": (network(LINEAR), "init xavier_normal"),
     "selu": (network(f"{SMALL}, SELU", times=10), "init xavier_normal"),
-    # a class-wide init too large: N(0, 1) at width 32 multiplies by 4 per ReLU layer
+    # a class-wide init too large: N(0, 1) at width 64 multiplies by √32 per ReLU layer
     "too large": (
-        network(f"{LINEAR}, ReLU", times=16, top="init: {Linear: {weight: normal}}\n"),
+        network(f"{WIDE}, ReLU", 16, width=64, top="init: {Linear: {weight: normal}}\n"),
         "init kaiming_normal",
     ),
     # no gain lets a sigmoid's inputs differ; a batch's own mean does
