@@ -175,7 +175,7 @@ def look(case: str, rounds: int = 3) -> str:
         network.zero_grad(set_to_none=True)
         seen, reason = look_again(subject, profile, rate is not None)
         assert seen is not None, reason
-        return further(subject, seen, rate)
+        return further(subject, profile, seen, rate)
 
     steps = {"bare": bare, "look": lambda: passes(None), "with lr": lambda: passes(0.1)}
     return f"{case:18}{in_bare_steps(steps, rounds)}"
