@@ -52,13 +52,18 @@ def behind_zeros(
         again: measures once more.
 
     Yields:
-        ``profile``, or what was measured then.
+        ``profile``, or what was measured then, unless that failed.
     """
+    seen = profile
     with ExitStack() as drawn:
-        while hidden := _hiding(profile, subject):
-            drawn.enter_context(_drawn_at_random(subject, hidden))
-            profile = _with_redrawn(again(), profile, hidden)
-        yield profile
+        try:
+            while hidden := _hiding(seen, subject):
+                drawn.enter_context(_drawn_at_random(subject, hidden))
+                seen = _with_redrawn(again(), seen, hidden)
+        except GradprobeError:  # a model that runs once alone, or memory for one pass alone
+            drawn.close()
+            seen = profile
+        yield seen
 
 
 def _hiding(profile: GradientProfile, subject: Subject) -> tuple[str, ...]:

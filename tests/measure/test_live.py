@@ -514,6 +514,29 @@ def test_a_zero_head_is_looked_behind_and_trains_on_as_it_was(deep: bool) -> Non
     assert all(torch.equal(own[name], tensor) for name, tensor in trained[0].items())
 
 
+def test_a_model_with_a_zero_head_that_runs_once_alone_is_measured_all_the_same() -> None:
+    class Once(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            assert not hasattr(self, "has_run")
+            self.has_run = True
+            result = super().forward(x)
+            assert isinstance(result, Tensor)
+            return result
+
+    def train() -> None:
+        layers = [layer for _ in range(3) for layer in (nn.Linear(4, 4), nn.Tanh())]
+        model = Once(*layers, nn.Linear(4, 3))
+        nn.init.zeros_(model[-1].weight)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        F.cross_entropy(model(torch.randn(8, 4)), torch.arange(8) % 3).backward()
+        optimizer.step()
+
+    [step] = watched(train)
+    assert norms(step)["6.weight"]
+    assert step.measurement
+    assert step.measurement.profile.redrawn == ()
+
+
 def test_what_a_program_s_own_loss_adds_up_is_compared() -> None:
     def train() -> None:
         model = nn.Linear(4, 3)
@@ -618,3 +641,23 @@ def test_what_is_compiled_runs_as_it_was_written_at_a_step_that_is_looked_at() -
         assert step.measurement
         assert step.measurement.profile.reach
     assert len(modes) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_program_may_compile_its_optimizer_s_step() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    def train() -> None:
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+
+        @torch.compile(backend="eager")
+        def step() -> None:
+            optimizer.step()
+
+        for _ in range(4):
+            model(torch.randn(8, 4)).square().mean().backward()
+            step()
+
+    steps = watched(train, [1, 4])
+    assert [step.step.number for step in steps if step.measurement] == [1, 4]

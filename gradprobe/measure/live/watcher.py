@@ -2,7 +2,8 @@
 
 The outermost modules that the program calls are watched while they run. Just before the program's
 own backward pass the same graph is asked for the gradient of every row. Nothing that the program
-computes is changed: its results are, bit for bit, what they are without a watcher.
+computes is changed: its results are, bit for bit, what they are without a watcher, but for what is
+compiled, which runs as it was written at a step that is looked at.
 """
 
 from __future__ import annotations
@@ -83,9 +84,10 @@ class Watcher:
         self._is_armed = False
 
     def __enter__(self) -> Self:
+        untraced: Any = torch.compiler.disable  # a program may compile its optimizer's step
         handles = (
-            optimizers.register_optimizer_step_pre_hook(self._before_step),
-            optimizers.register_optimizer_step_post_hook(self._after_step),
+            optimizers.register_optimizer_step_pre_hook(untraced(self._before_step)),
+            optimizers.register_optimizer_step_post_hook(untraced(self._after_step)),
         )
         for handle in handles:
             self._undo.callback(handle.remove)
