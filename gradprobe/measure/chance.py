@@ -81,10 +81,12 @@ def dead_ends(subject: Subject, groups: Sequence[Collection[str]]) -> set[str]:
     """The weights of those groups that the loss does not depend on, to which no gradient leads.
 
     They feed what nothing reads: a pooler, or the norm behind the last layer of a backbone whose
-    inner layers are used. Behind a detach() the loss would be another with other weights.
+    inner layers are used. Behind a detach() the loss would be another with other weights, unless a
+    head of zeros hides that: what is all zero is drawn at random first.
     """
     with model_errors():
         copied = copied_subject(subject)
+    _draw([p for p in copied.model.parameters() if not bool(p.any())], subject.seed)
     weights = named_parameters(copied)
     named = [[name for name in group if name in weights] for group in groups]
     chosen = [(names, [weights[name] for name in names]) for names in named if names]

@@ -171,6 +171,25 @@ def test_a_detached_module_is_not_unused_though_nothing_in_it_has_a_gradient() -
     assert "the graph is cut: blocks.0.spare (weight, bias)" in finding.message
 
 
+def test_what_a_head_of_zeros_reads_detached_is_cut() -> None:
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8))
+            self.head = nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            result = self.head(self.body(x).detach())
+            assert isinstance(result, Tensor)
+            return result
+
+    x = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
+    report = gradprobe.probe(zero_head(Cut()), x)
+    [finding] = [f for f in report.findings if f.rule == "GP202"]
+    assert "the graph is cut: body.0 (weight, bias), body.1 (weight, bias)" in finding.message
+    assert report.verdict == "disconnected"
+
+
 def test_what_a_step_wakes_up_is_measured_on_a_copy() -> None:
     model = Model(LoRA)
     before = {name: value.clone() for name, value in model.state_dict().items()}
