@@ -23,14 +23,14 @@ _Recurrent = (nn.RNNCellBase, nn.RNNBase)
 
 class _Call(NamedTuple):
     read: Tensor | None  # the one step that it reads, if it is one
-    state: list[Tensor]  # empty where it is left out, or zero
-    follows: bool  # whether the state was computed with a gradient
+    anew: bool  # whether its state is left out, or zeros that follow from nothing
 
 
 def restarted(subject: Subject) -> tuple[str, int] | None:
-    """The recurrent layer that reads several steps, one in each call, always from the same state.
+    """The recurrent layer that reads several steps, one in each call, always from a state of zeros.
 
-    With the number of its calls. One more pass, where there is a recurrent layer.
+    With the number of its calls. Another state that is the same each time may be data, as of a
+    graph's nodes. One more pass, where there is a recurrent layer.
     """
     named = subject.model.named_modules()
     cells = {name: module for name, module in named if isinstance(module, _Recurrent)}
@@ -61,20 +61,13 @@ def _note(calls: list[_Call], module: Any, args: Any, kwargs: Any) -> None:
         batched = isinstance(read, Tensor) and read.dim() == 3
         one = isinstance(read, Tensor) and read.shape[int(batched and module.batch_first)] == 1
         read = read if one else None
-    follows = any(s.grad_fn is not None for s in state)
-    zero = not any(bool(s.any()) for s in state)
-    kept = [] if zero else [s.detach().clone() for s in state]
-    calls.append(_Call(None if read is None else read.detach().clone(), kept, follows))
+    anew = not any(s.grad_fn is not None or bool(s.any()) for s in state)
+    calls.append(_Call(None if read is None else read.detach().clone(), anew))
 
 
 def _begin_anew(calls: list[_Call]) -> bool:
-    """Whether all are single steps of something that changes, from one state."""
-    if len(calls) < _STEPS or any(call.read is None or call.follows for call in calls):
+    """Whether all are single steps of something that changes, from a state of zeros."""
+    reads = [call.read for call in calls if call.read is not None and call.anew]
+    if len(calls) < _STEPS or len(reads) < len(calls):
         return False
-    first, *later = calls
-    same = all(_equal(first.state, call.state) for call in later)
-    return same and not all(_equal([first.read], [call.read]) for call in later)
-
-
-def _equal(some: list[Any], others: list[Any]) -> bool:
-    return len(some) == len(others) and all(map(torch.equal, some, others))
+    return not all(torch.equal(reads[0], read) for read in reads)

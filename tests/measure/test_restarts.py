@@ -68,3 +68,8 @@ def test_a_state_that_is_zero_all_the_way_is_handed_on() -> None:
 def test_one_sequence_that_is_read_several_times_is_none() -> None:
     way = lambda rnn, x: sum(rnn(x[:, 0]) for _ in range(4))  # noqa: E731
     assert not named(Loop(nn.GRUCell(4, 4), way))
+
+
+def test_a_state_that_is_data_is_none_that_begins_anew() -> None:
+    way = lambda rnn, x: sum(rnn(now, x[:, 0]) for now in x.unbind(1))  # noqa: E731
+    assert not named(Loop(nn.GRUCell(4, 4), way))
