@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.checkpoint import checkpoint
 
 from gradprobe.measure.live.watcher import Seen, Watcher
@@ -548,6 +549,21 @@ def test_what_a_program_s_own_loss_adds_up_is_compared() -> None:
     [step] = watched(train, deep=True)
     assert step.measurement
     assert (step.measurement.profile.further.added or 0) > 1e3
+
+
+def test_an_optimizer_of_gradprobe_s_own_is_none_of_the_program_s() -> None:
+    seen: list[str] = []
+
+    def train() -> None:
+        model = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 1))
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        handle = register_optimizer_step_post_hook(lambda o, *_: seen.append(type(o).__name__))
+        model(torch.randn(16, 2)).square().mean().backward()
+        optimizer.step()
+        handle.remove()
+
+    assert [step.step.kind for step in watched(train, deep=True)] == ["SGD"]
+    assert seen == ["SGD"]
 
 
 def test_a_program_s_output_of_which_no_unit_is_trained() -> None:

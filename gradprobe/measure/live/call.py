@@ -151,11 +151,12 @@ class Call:
         with suppress(Exception):  # a graph that cannot be gone through twice
             trained = [p for p in self.model.parameters() if p.requires_grad]
             added = times_compared(root, trained)
-        known = further(subject, profile, look, rate=None)
         # The subject's loss is linear: what it would be at equal outputs or of a fit says nothing,
         # and of a draw that is put out the program may take the density.
+        around = profile.around._replace(straight=0)
+        known = further(subject, replace(profile, around=around), look, rate=None)
         drawn = None if known.drawn and known.drawn[-1] else known.drawn
-        return known._replace(alike=None, linear=None, added=added, drawn=drawn)
+        return known._replace(alike=None, added=added, drawn=drawn)
 
     @property
     def _is_alone(self) -> bool:

@@ -238,7 +238,8 @@ class Watcher:
     # ---- the step
 
     def _after_init(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
-        self.counts.setdefault(optimizer, 0)
+        if not self._busy:
+            self.counts.setdefault(optimizer, 0)
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if not _closure(args, kwargs):
@@ -249,6 +250,8 @@ class Watcher:
             self._step(optimizer)
 
     def _step(self, optimizer: Optimizer) -> None:
+        if self._busy:  # a step of gradprobe's own
+            return
         number = self.counts[optimizer] = self.counts.get(optimizer, 0) + 1
         self._over = True
         if self.wants(number):
