@@ -84,3 +84,8 @@ def all_finite(*values: float | None) -> bool:
 def finite(value: float | None) -> float | None:
     """``value`` for JSON, which has no NaN and no infinity."""
     return value if value is not None and math.isfinite(value) else None
+
+
+def from_one(ratio: float | None) -> float:
+    """|ln ratio|: how far a reach or a decay is from 1; infinite where it is no positive number."""
+    return abs(math.log(ratio)) if ratio and 0 < ratio < math.inf else math.inf

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from gradprobe.measure.graph import names_of
 from gradprobe.measure.hooks import measure_hooked
+from gradprobe.measure.idle import uses_of, with_idle
 from gradprobe.measure.norms import extremes_of
 from gradprobe.measure.obstacles import without_alternation
 from gradprobe.measure.passes import ParameterNorms, Pass, RowPass
@@ -101,12 +102,13 @@ def profile_of(
     own = {row.module: _filled(parameters_of(row.module, f"{row.name}.")) for row in rows}
     with _no_collection():
         useless = _biases_before_norm(model, modules, result.parameters)
-        uses = {} if result.called is None else _uses_of(modules, result.called)
+        uses = {} if result.called is None else uses_of(modules, result.called)
         extremes = result.extremes
         if extremes is None:
             extremes = extremes_of((id(p), p) for _, p in parameters_of(model))
         parameters = _Parameters(result.parameters, useless, uses, extremes, result.unread)
-        return without_alternation(_profile(model, own, result, parameters, finite))
+        profile = without_alternation(_profile(model, own, result, parameters, finite))
+    return with_idle(profile, model)
 
 
 def _without_stray(result: Pass) -> list[RowPass]:
@@ -312,27 +314,6 @@ def _biases_before_norm(
         if bias is not None and weight and bias < 1e-3 * weight:
             useless.add(id(layer.bias))
     return useless
-
-
-def _uses_of(modules: list[nn.Module], called: set[nn.Module]) -> dict[int, Use]:
-    """By id, the parameters of modules that the forward pass did not call.
-
-    Those of an element of a list are idle where other elements of its class were called: an expert
-    that got no token.
-    """
-    inside = {m for a in modules if isinstance(a, nn.MultiheadAttention) for m in modules_of(a)}
-    lists = (nn.ParameterList, nn.ParameterDict)  # nobody calls them
-    holders = [m for m in modules if m._parameters and m not in inside and not isinstance(m, lists)]
-    used = {id(p) for m in (called | inside) for p in m._parameters.values()}
-    uses = {id(p): Use.UNCALLED for m in holders for p in m.parameters() if m not in called}
-    for module in modules:
-        if isinstance(module, nn.ModuleList):
-            elements = [element for element in module if element is not None]
-            awake = {type(e) for e in elements if not called.isdisjoint(modules_of(e))}
-            for element in elements:
-                if type(element) in awake and called.isdisjoint(modules_of(element)):
-                    uses |= {id(p): Use.IDLE for p in element.parameters()}
-    return {key: use for key, use in uses.items() if key not in used}
 
 
 @contextmanager

@@ -28,6 +28,10 @@ class RowStatus(StrEnum):
     NO_TENSOR = "no-tensor"  # it ran, and its output held no floating tensor
     NOT_RUN = "not-run"  # the forward pass never called it
     NON_FINITE = "non-finite"  # NaN or infinity in its output or in its gradient
+    IDLE = "idle"  # it ran, and the loss has a use for others of its list alone in this batch
+
+
+_SILENT = (RowStatus.NOT_RUN, RowStatus.IDLE)
 
 
 class Use(StrEnum):
@@ -177,8 +181,8 @@ class GradientProfile:
 
     @cached_property
     def ran(self) -> tuple[RowProfile, ...]:
-        """The rows of level 0 that the forward pass called."""
-        return tuple(r for r in self.rows if r.level == 0 and r.status is not RowStatus.NOT_RUN)
+        """The rows of level 0 that the forward pass called and that are not idle."""
+        return tuple(r for r in self.rows if r.level == 0 and r.status not in _SILENT)
 
     @cached_property
     def trunk(self) -> tuple[RowProfile, ...]:
@@ -203,8 +207,7 @@ class GradientProfile:
     @property
     def reach(self) -> float | None:
         """Gradient norm of the trunk's first row / that of its last; ``None`` where undefined."""
-        trunk = self.trunk
-        return self.reach_of(trunk[0]) if trunk else None
+        return self.reach_of(self.trunk[0]) if self.trunk else None
 
     @property
     def growth(self) -> float | None:
@@ -319,11 +322,6 @@ class GradientProfile:
         if not decay or decay == 1 or self.steps < 2:
             return None
         return -math.log(2) / math.log(decay)
-
-
-def from_one(ratio: float | None) -> float:
-    """|ln ratio|: how far a reach or a decay is from 1; infinite where it is no positive number."""
-    return abs(math.log(ratio)) if ratio and 0 < ratio < math.inf else math.inf
 
 
 def _in_training(rows: Sequence[RowProfile]) -> Sequence[RowProfile]:

@@ -262,9 +262,8 @@ def _steps(subject: Subject) -> Iterator[Subject]:
 
 
 def _zeros(profile: GradientProfile) -> set[str]:
-    rows = [row for row in profile.rows if not row.level]
-    weights = [p for row in rows for p in row.parameters if p.dimensions > 1]
-    cold_rows = {row.name for row in rows if row.gradient_norm == 0}
+    weights = [p for row in profile.ran for p in row.parameters if p.dimensions > 1]
+    cold_rows = {row.name for row in profile.ran if row.gradient_norm == 0}
     return cold_rows | {p.name for p in weights if p.gradient_norm == 0}
 
 

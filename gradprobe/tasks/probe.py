@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from gradprobe.errors import InputError, in_own_words
 from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
-from gradprobe.measure.profile import GradientProfile, from_one
+from gradprobe.measure.profile import GradientProfile
+from gradprobe.numbers import from_one
 from gradprobe.spec.network import ArchitectureSpec, CodeSpec, InitSpec, NetworkSpec
 from gradprobe.spec.options import (
     ALWAYS,

@@ -17,8 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gradprobe.errors import InputError
-from gradprobe.measure.profile import from_one
-from gradprobe.numbers import finite, number
+from gradprobe.numbers import finite, from_one, number
 from gradprobe.spec.sources.huggingface import PREFIX
 from gradprobe.spec.sources.stack import STACKS
 from gradprobe.tasks import versioned

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gradprobe.errors import GradprobeError
-from gradprobe.measure.profile import from_one
+from gradprobe.numbers import from_one
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.verdict.report import Report, Severity, Verdict
 

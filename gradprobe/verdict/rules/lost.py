@@ -193,17 +193,25 @@ def all_frozen(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
 
 
 def idle(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
-    """Modules that were not called in this batch, while others like them in the same list were.
+    """Modules that have no part in this batch, while others in the same list have.
 
-    An expert of a mixture that got no token has no gradient now and may have one with the next
-    batch; if a larger batch leaves it idle too, the router starves it. A layer that the loop over a
-    list leaves out looks the same, and never learns.
+    They were not called, or nothing of the loss comes back to them: an expert of a mixture that got
+    no token or a gate of zero, the head of a detector for a scale at which no object stands. They
+    have no gradient now and may have one with the next batch; if a larger batch leaves them idle
+    too, the router starves the expert. A layer that the loop over a list leaves out looks the same,
+    and never learns.
     """
     parameters = [(row, p) for row, p in _lost(profile) if p.use is Use.IDLE]
     if parameters:
         message = f"not called in this batch, and its siblings were: {_by_module(parameters)}"
         advice = "an expert without a token: try a larger batch; a layer: see that it is called"
         yield Clue(message, advice, parameters[0][0])
+    rows = [row for row in profile.rows if row.status is RowStatus.IDLE and row.parameters]
+    if rows:
+        names = listed(row.name for row in rows)
+        message = f"the loss takes nothing of it in this batch, and of its siblings: {names}"
+        advice = "nothing to do, if other batches reach it: try a larger one"
+        yield Clue(message, advice, rows[0])
 
 
 def cut_draw(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
