@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
-from torch.utils.checkpoint import checkpoint
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
 from gradprobe.measure.live.watcher import Seen, Watcher
 from gradprobe.spec.options import JudgeOptions, ProbeOptions
@@ -390,6 +391,50 @@ def test_no_hook_is_left() -> None:
     assert watched(train)[0].measurement
     assert (len(module._global_forward_hooks), torch.autograd.backward) == before
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_watchers_that_stop_in_any_order_leave_torch_as_it_was() -> None:
+    def torchs() -> tuple[Any, ...]:
+        apply = vars(CheckpointFunction).get("apply")
+        return torch.autograd.backward, torch.amp.GradScaler.scale, Optimizer.__init__, apply
+
+    before = torchs()
+    models = stack(), stack()
+    optimizers = [torch.optim.SGD(model.parameters(), 0.1) for model in models]
+    measured: list[list[int]] = [[], []]
+    watchers = [
+        Watcher(
+            partial(lambda every, n: n % every == 0, every),
+            partial(lambda own, s: own.append(s.step.number) if s.measurement else None, own),
+            only=model,
+        )
+        for every, model, own in zip((3, 2), models, measured, strict=True)
+    ]
+    for watcher in watchers:
+        watcher.__enter__()
+    for _ in range(6):
+        losses = [model(batch()[0]).sum() for model in models]
+        for loss, optimizer in zip(losses, optimizers, strict=True):
+            loss.backward()
+            optimizer.step()
+    for watcher in watchers:
+        watcher.__exit__()
+    assert measured == [[3, 6], [2, 4, 6]]
+    assert torchs() == before
+
+
+def test_what_one_watcher_runs_is_no_call_for_another() -> None:
+    calls: list[int] = []
+    model = stack()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    options = ProbeOptions(deep=True)
+    with (
+        Watcher(lambda n: n == 1, lambda _: None, options),
+        Watcher(lambda n: n == 1, lambda _: calls.append(len(other._calls))) as other,
+    ):
+        model(batch()[0]).sum().backward()
+        optimizer.step()
+    assert calls == [1]
 
 
 def test_a_model_that_is_its_own_row() -> None:

@@ -25,6 +25,7 @@ from torch.optim import optimizer as optimizers
 from gradprobe.errors import InputError
 from gradprobe.measure.checkpoints import without_reentrant
 from gradprobe.measure.live.call import Call
+from gradprobe.measure.live.shared import Listeners, Shared
 from gradprobe.measure.measurement import Measurement, Step
 from gradprobe.measure.passes import failed
 from gradprobe.measure.undisturbed import eager
@@ -33,6 +34,12 @@ from gradprobe.model.rows import Row, find_rows
 from gradprobe.model.sharded import class_of
 from gradprobe.model.tensors import walk
 from gradprobe.spec.options import ProbeOptions
+
+_EAGER, _PLAIN = Shared(eager), Shared(without_reentrant)
+_INIT = Listeners(Optimizer, "__init__", after=True)
+_BACKWARD = Listeners(torch.autograd, "backward")
+_SCALE = Listeners(torch.amp.GradScaler, "scale", after=True)
+_AT_WORK: set[int] = set()  # threads that run passes of gradprobe's own
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,6 @@ class Watcher:
         self._over = False  # a step was taken since the last forward pass
         self._inside: list[Call | None] = []  # the calls that run now; None: of no outermost module
         self._thread = threading.get_ident()
-        self._busy = False
         self._undo, self._armed, self._until_forgotten = ExitStack(), ExitStack(), ExitStack()
         self._is_armed = False
 
@@ -91,7 +97,7 @@ class Watcher:
         )
         for handle in handles:
             self._undo.callback(handle.remove)
-        self._wrap(self._undo, Optimizer, "__init__", after=self._after_init)
+        self._undo.enter_context(_INIT.with_one(self._after_init))
         self._arm()
         return self
 
@@ -109,36 +115,14 @@ class Watcher:
         elif not self._is_armed:
             self._is_armed = True
             self._armed.callback(setattr, self, "_is_armed", False)
-            self._armed.enter_context(eager())  # what is compiled calls no hooks
+            self._armed.enter_context(_EAGER())  # what is compiled calls no hooks
             for handle in (
                 modules.register_module_forward_pre_hook(self._begin),
                 modules.register_module_forward_hook(self._end, with_kwargs=True, always_call=True),
             ):
                 self._armed.callback(handle.remove)
-            self._wrap(self._armed, torch.autograd, "backward", self._before_backward)
-            self._wrap(self._armed, torch.amp.GradScaler, "scale", after=self._after_scale)
-
-    def _wrap(
-        self,
-        undo: ExitStack,
-        owner: Any,
-        name: str,
-        before: Callable[..., None] | None = None,
-        after: Callable[..., None] | None = None,
-    ) -> None:
-        """Call ``before`` or ``after`` with the arguments of a function that takes no hooks."""
-        original = getattr(owner, name)
-
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            if before:
-                before(*args, **kwargs)
-            result = original(*args, **kwargs)
-            if after:
-                after(*args, **kwargs)
-            return result
-
-        setattr(owner, name, wrapper)
-        undo.callback(setattr, owner, name, original)
+            self._armed.enter_context(_BACKWARD.with_one(self._before_backward))
+            self._armed.enter_context(_SCALE.with_one(self._after_scale))
 
     def sight(self) -> str:
         """What was seen since the last step, in words."""
@@ -187,7 +171,7 @@ class Watcher:
                 self._without_rows = self._without_rows or error.message
                 return None
         if not self._calls:
-            self._until_forgotten.enter_context(without_reentrant())
+            self._until_forgotten.enter_context(_PLAIN())
         call = Call(model, self._rows[model], ranks_of(module))
         self._calls.append(call)
         return call
@@ -225,12 +209,17 @@ class Watcher:
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
-        """What runs meanwhile is gradprobe's own."""
-        self._busy = True
+        """What runs meanwhile is gradprobe's own, for the other watchers as well."""
+        thread = threading.get_ident()
+        _AT_WORK.add(thread)
         try:
             yield
         finally:
-            self._busy = False
+            _AT_WORK.discard(thread)
+
+    @property
+    def _busy(self) -> bool:
+        return threading.get_ident() in _AT_WORK
 
     def _after_scale(self, scaler: torch.amp.GradScaler, *_: Any) -> None:
         self._scale = scaler.get_scale() if scaler.is_enabled() else None
