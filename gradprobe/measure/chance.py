@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -74,7 +74,7 @@ def not_read(subject: Subject, names: Collection[str]) -> set[str]:
     before = _loss(copied)
     if not math.isfinite(before) or before == _loss(mixed(copied, subject.seed)):
         return set()
-    return {name for name in owned if _is_idle(copied, name, owned[name])}
+    return _idle(copied, owned)
 
 
 def dead_ends(subject: Subject, groups: Sequence[Collection[str]]) -> set[str]:
@@ -89,16 +89,21 @@ def dead_ends(subject: Subject, groups: Sequence[Collection[str]]) -> set[str]:
     _draw([p for p in copied.model.parameters() if not bool(p.any())], subject.seed)
     weights = named_parameters(copied)
     named = [[name for name in group if name in weights] for group in groups]
-    chosen = [(names, [weights[name] for name in names]) for names in named if names]
-    idle = [names for names, own in chosen if _is_idle(copied, names[0], own)]
-    return {name for names in idle for name in names}
+    chosen = {names[0]: names for names in named if names}
+    idle = _idle(copied, {first: [weights[n] for n in chosen[first]] for first in chosen})
+    return {name for first in idle for name in chosen[first]}
 
 
-def _is_idle(subject: Subject, name: str, parameters: Iterable[nn.Parameter]) -> bool:
-    """Whether the loss stays the same, but for rounding, where these are drawn anew, large."""
-    before = _loss(subject)
-    _draw(parameters, derive(subject.seed, name), times=_FAR)
-    return math.isclose(_loss(subject), before, rel_tol=_SAME)
+def _idle(subject: Subject, owned: Mapping[str, Iterable[nn.Parameter]]) -> set[str]:
+    """Those whose parameters, drawn anew and large, leave the loss the same but for rounding."""
+    before, idle = _loss(subject), set()
+    for name, parameters in owned.items():
+        _draw(parameters, derive(subject.seed, name), times=_FAR)
+        after = _loss(subject)
+        if math.isclose(after, before, rel_tol=_SAME):
+            idle.add(name)
+        before = after
+    return idle
 
 
 def reading_what_moves(subject: Subject, names: Collection[str]) -> set[str]:
