@@ -37,3 +37,10 @@ def without_reentrant() -> Iterator[list[bool]]:
         del torchs.CheckpointFunction.apply
         if outer:
             torchs.CheckpointFunction.apply = outer  # type: ignore[method-assign]
+
+
+@contextmanager
+def keeping_graph() -> Iterator[None]:
+    """Meanwhile what runs has a graph that can be asked, whatever the caller's mode is."""
+    with torch.inference_mode(False), torch.enable_grad(), without_reentrant():
+        yield

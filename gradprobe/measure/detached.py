@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gradprobe.measure.again import output_of
-from gradprobe.measure.checkpoints import without_reentrant
+from gradprobe.measure.checkpoints import keeping_graph
 from gradprobe.measure.graph import Reads
 from gradprobe.measure.passes import RowPass
 from gradprobe.measure.recorder import Recorder
@@ -62,7 +62,7 @@ def detached(subject: Subject, names: Sequence[str]) -> tuple[str, int] | None:
     rows = [row for row in subject.rows if row.name in names]
     if not rows:
         return None
-    with torch.inference_mode(False), torch.enable_grad(), without_reentrant():
+    with keeping_graph():
         usual = _read(subject, rows, 1.0)
         for row in rows[:_MODULES]:
             larger = _read(subject, [row], _LARGER)  # alone: one in front would reach its input too

@@ -17,7 +17,7 @@ from torch.autograd.graph import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradprobe.measure.again import output_of
-from gradprobe.measure.checkpoints import without_reentrant
+from gradprobe.measure.checkpoints import keeping_graph
 from gradprobe.measure.graph import kind_of
 from gradprobe.measure.passes import gradients_of, scalar
 from gradprobe.measure.profile import GradientProfile, RowStatus
@@ -55,9 +55,7 @@ def first_nan(subject: Subject) -> FirstNan | None:
     try:
         with (
             undisturbed(subject.model),
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            without_reentrant(),
+            keeping_graph(),
             torch.autograd.set_detect_anomaly(True, check_nan=False),
         ):
             return _first(subject)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from gradprobe.measure.again import output_of
-from gradprobe.measure.checkpoints import without_reentrant
+from gradprobe.measure.checkpoints import keeping_graph
 from gradprobe.measure.draws import Draws, noting_samples
 from gradprobe.measure.passes import scalar
 from gradprobe.measure.penalties import Penalties
@@ -22,9 +20,7 @@ def with_followed(known: Further, subject: Subject) -> Further:
         return known
     with (
         undisturbed(subject.model),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        without_reentrant(),
+        keeping_graph(),
         Draws() as draws,
         Penalties() as penalties,
         noting_samples(draws),

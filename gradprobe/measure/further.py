@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 
 from gradprobe.measure.again import output_of, standing_at
-from gradprobe.measure.checkpoints import without_reentrant
+from gradprobe.measure.checkpoints import keeping_graph
 from gradprobe.measure.graph import is_weight
 from gradprobe.measure.norms import norms
 from gradprobe.measure.passes import edge_of, gradients_of, scalar
@@ -97,7 +97,7 @@ def further_of(subject: Subject, seen: Glance) -> Further:
 def further_alone(subject: Subject, bends: bool) -> Further:
     """The same by a forward pass of its own; nothing of a model that cannot be run again."""
     try:
-        with torch.inference_mode(False), torch.enable_grad(), without_reentrant():
+        with keeping_graph():
             with undisturbed(subject.model):
                 seen = glance(subject, output_of(subject), bends)
             return further_of(subject, seen)

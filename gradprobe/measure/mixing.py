@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from gradprobe.measure.checkpoints import without_reentrant
+from gradprobe.measure.checkpoints import keeping_graph
 from gradprobe.measure.graph import kind_of, saved
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.seeds import derive, reseed_all, signs
@@ -59,10 +59,10 @@ def _mixing(subject: Subject, arguments: Any) -> float | None:
         leaves.append(tensor.detach().clone().requires_grad_())
         return leaves[-1].clone()
 
-    with undisturbed(subject.model), torch.inference_mode(False), torch.enable_grad():
+    with undisturbed(subject.model), keeping_graph():
         reseed_all(derive(subject.seed, "forward"))
         args, kwargs = map_tensors(leaf, arguments)
-        with without_reentrant(), _embeddings(subject.model, [] if leaves else [leaf]):
+        with _embeddings(subject.model, [] if leaves else [leaf]):
             output = first_tensor(subject.model(*args, **kwargs))
             if output is None or not _by_sample(output, leaves):
                 return None

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gradprobe.measure.checkpoints import without_reentrant
+from gradprobe.measure.checkpoints import keeping_graph
 from gradprobe.measure.measurement import LEARNED, STEPS, Course, Outcome, Trial
 from gradprobe.measure.objective import Objective, Samples, objective, of_constant, time_first
 from gradprobe.measure.optimizers import OPTIMIZERS, gradients_of
@@ -97,7 +97,7 @@ class _NoBarError(Exception):
 def _training(own: Mapping[nn.Parameter, Tensor]) -> Iterator[None]:
     """Copies stand in for the weights meanwhile, so that these are never written."""
     try:
-        with torch.inference_mode(False), torch.enable_grad(), without_reentrant():
+        with keeping_graph():
             for parameter, values in own.items():
                 parameter.data = values.clone()
             yield

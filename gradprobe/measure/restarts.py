@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.measure.again import output_of
-from gradprobe.measure.checkpoints import without_reentrant
+from gradprobe.measure.checkpoints import keeping_graph
 from gradprobe.measure.recorder import Hook
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.streamed import Streamed
@@ -39,9 +39,7 @@ def restarted(subject: Subject) -> tuple[str, int] | None:
     calls: dict[str, list[_Call]] = {name: [] for name in cells}
     with (
         undisturbed(subject.model),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        without_reentrant(),
+        keeping_graph(),
         ExitStack() as hooks,
     ):
         for name, cell in cells.items():

@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from gradprobe.measure.again import output_of, standing_at
 from gradprobe.measure.blocks.chain import as_leaf
-from gradprobe.measure.checkpoints import without_reentrant
+from gradprobe.measure.checkpoints import keeping_graph
 from gradprobe.measure.further import Glance, further_of, glance
 from gradprobe.measure.highways import Crossings
 from gradprobe.measure.measurement import SecondLook
@@ -69,7 +69,7 @@ def second_look(subject: Subject, step: float = STEP, bends: bool = False) -> Se
         ModelError: a forward or backward pass raised.
     """
     weights = weights_of(subject.model)
-    with torch.inference_mode(False), torch.enable_grad(), without_reentrant(), model_errors():
+    with keeping_graph(), model_errors():
         try:
             first = first_pass(subject, weights, bends)
         except RuntimeError:  # a model that sets itself what requires a gradient

@@ -21,7 +21,7 @@ from gradprobe.measure.chance import (
     other_tries,
     reading_what_moves,
 )
-from gradprobe.measure.checkpoints import without_reentrant
+from gradprobe.measure.checkpoints import keeping_graph
 from gradprobe.measure.one_pass import measure
 from gradprobe.measure.passes import gradients_of, model_errors
 from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowStatus, Use
@@ -208,7 +208,7 @@ def with_still_zero(profile: GradientProfile, subject: Subject) -> GradientProfi
                     break
             in_memory = not any(p.is_meta for p in subject.model.parameters())
             if hidden and in_memory:
-                with torch.inference_mode(False), torch.enable_grad(), without_reentrant():
+                with keeping_graph():
                     hidden -= reading_what_moves(subject, hidden)
             rest = hidden - first if in_memory else set()
             unread = not_read(subject, rest) if rest else set()
@@ -269,7 +269,7 @@ def _zeros(profile: GradientProfile) -> set[str]:
 
 def _stepped(subject: Subject) -> Subject:
     """The same with a copy of the model after one step of gradient descent."""
-    with torch.inference_mode(False), torch.enable_grad(), without_reentrant(), model_errors():
+    with keeping_graph(), model_errors():
         if isinstance(subject.model, Streamed):
             reseed_all(derive(subject.seed, "forward"))
             replay = Replay(subject.model, subject.args[0], subject.loss)
