@@ -23,14 +23,15 @@ _Recurrent = (nn.RNNCellBase, nn.RNNBase)
 
 class _Call(NamedTuple):
     read: Tensor | None  # the one step that it reads, if it is one
-    anew: bool  # whether its state is left out, or zeros that follow from nothing
+    anew: bool  # whether its state is left out, or zeros that the model makes itself
 
 
 def restarted(subject: Subject) -> tuple[str, int] | None:
     """The recurrent layer that reads several steps, one in each call, always from a state of zeros.
 
     With the number of its calls. Another state that is the same each time may be data, as of a
-    graph's nodes. One more pass, where there is a recurrent layer.
+    graph's nodes; so may one that the model is given, as of agents at the first step of a game.
+    One more pass, where there is a recurrent layer.
     """
     named = subject.model.named_modules()
     cells = {name: module for name, module in named if isinstance(module, _Recurrent)}
@@ -42,25 +43,33 @@ def restarted(subject: Subject) -> tuple[str, int] | None:
         keeping_graph(),
         ExitStack() as hooks,
     ):
+        given: set[int] = set()  # where what the model is called with lies in memory
+        note = Hook(lambda model, *arguments: given.update(map(_place, tensors_in(arguments))))
+        handle = subject.model.register_forward_pre_hook(note, with_kwargs=True)
+        hooks.callback(handle.remove)
         for name, cell in cells.items():
-            note = Hook(partial(_note, calls[name]))
+            note = Hook(partial(_note, calls[name], given))
             handle = cell.register_forward_pre_hook(note, with_kwargs=True)
             hooks.callback(handle.remove)
         output_of(subject)
     return next(((name, len(c)) for name, c in calls.items() if _begin_anew(c)), None)
 
 
-def _note(calls: list[_Call], module: Any, args: Any, kwargs: Any) -> None:
+def _note(calls: list[_Call], given: set[int], module: Any, args: Any, kwargs: Any) -> None:
     if not torch.is_grad_enabled():
         return
-    given = dict(zip(("input", "hx"), args, strict=False)) | kwargs
-    read, state = given["input"], list(tensors_in(given.get("hx")))
+    named = dict(zip(("input", "hx"), args, strict=False)) | kwargs
+    read, state = named["input"], list(tensors_in(named.get("hx")))
     if isinstance(module, nn.RNNBase):
         batched = isinstance(read, Tensor) and read.dim() == 3
         one = isinstance(read, Tensor) and read.shape[int(batched and module.batch_first)] == 1
         read = read if one else None
-    anew = not any(s.grad_fn is not None or bool(s.any()) for s in state)
+    anew = not any(s.grad_fn is not None or _place(s) in given or bool(s.any()) for s in state)
     calls.append(_Call(None if read is None else read.detach().clone(), anew))
+
+
+def _place(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else id(tensor)
 
 
 def _begin_anew(calls: list[_Call]) -> bool:

@@ -73,3 +73,16 @@ def test_one_sequence_that_is_read_several_times_is_none() -> None:
 def test_a_state_that_is_data_is_none_that_begins_anew() -> None:
     way = lambda rnn, x: sum(rnn(now, x[:, 0]) for now in x.unbind(1))  # noqa: E731
     assert not named(Loop(nn.GRUCell(4, 4), way))
+
+
+def test_a_state_that_the_model_is_given_is_none_that_begins_anew() -> None:
+    class Agents(Loop):
+        def forward(self, x: Tensor, states: Tensor) -> Tensor:
+            pairs = zip(x.unbind(1), states.unbind(1), strict=True)
+            return self.head(torch.stack([self.rnn(now, state) for now, state in pairs], 1))
+
+    model = Agents(nn.GRUCell(4, 4), lambda rnn, x: x)
+    states = torch.zeros(16, 5, 4)
+    loss = lambda o: o.square().mean()  # noqa: E731
+    report = gradprobe.probe(model, (SEQUENCE, states), loss=loss, deep=True)
+    assert "GP208" not in {finding.rule for finding in report.findings}
