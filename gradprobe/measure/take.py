@@ -28,7 +28,7 @@ from gradprobe.measure.obstacles import obstacle
 from gradprobe.measure.one_pass import measure
 from gradprobe.measure.passes import model_errors
 from gradprobe.measure.precision import precision
-from gradprobe.measure.profile import GradientProfile
+from gradprobe.measure.profile import GradientProfile, RowStatus
 from gradprobe.measure.ranks import agreed
 from gradprobe.measure.restarts import restarted
 from gradprobe.measure.second_look import immovable, second_look
@@ -37,6 +37,7 @@ from gradprobe.measure.surroundings import Further
 from gradprobe.measure.undisturbed import alone, undisturbed
 from gradprobe.measure.zeros import behind_zeros, with_still_zero
 from gradprobe.model.build import Network
+from gradprobe.model.seeds import derive
 from gradprobe.model.streamed import Streamed
 from gradprobe.model.subject import Subject
 from gradprobe.spec.network import CheckSpec
@@ -44,6 +45,7 @@ from gradprobe.spec.options import ProbeOptions
 from gradprobe.theory.moments import Moments
 
 _SECOND_LOOK = 4  # times the weights: they, their gradient, the moved ones, and the gradient there
+_DRAWS = 3  # that are tried where one has left layers out
 _SHOWN = ("seed", "batch_size", "dtype", "device", "loss", "data", "level", "deep")
 
 
@@ -61,7 +63,7 @@ def take(subject: Subject, options: ProbeOptions, check: CheckSpec | None = None
         hint = "--loss cross_entropy, mse, or a function of your own"
         raise InputError("--lr: the projection is linear, so no step is too large", hint=hint)
     with alone(subject):
-        profile = _profile(subject, options)
+        subject, profile = _at_a_telling_draw(subject, options)
         with behind_zeros(profile, subject, lambda: _profile(subject, options)) as profile:
             if options.by != "position":
                 profile = _with_columns(with_first_nan(profile, subject), subject, options)
@@ -109,6 +111,24 @@ def take_paths(subject: Subject, max_paths: int | None = None) -> PathProfile:
     first = measure(subject).trunk[0].name
     with running(subject):
         return expand(subject, first, max_paths)
+
+
+def _at_a_telling_draw(subject: Subject, options: ProbeOptions) -> tuple[Subject, GradientProfile]:
+    """The subject and its profile; at another draw where this one leaves layers out.
+
+    A layer drop may take all layers of a decoder, which alone reads the encoder: no gradient gets
+    from the end to the start then.
+    """
+    profile = _profile(subject, options)
+    left_out = any(r.parameters and r.status is RowStatus.NOT_RUN for r in profile.rows)
+    if profile.reach is not None or not left_out or not subject.model.training:
+        return subject, profile
+    for number in range(_DRAWS):
+        other = replace(subject, seed=derive(subject.seed, f"draw/{number}"))
+        seen = _profile(other, options)
+        if seen.reach is not None:
+            return other, seen
+    return subject, profile
 
 
 def _profile(subject: Subject, options: ProbeOptions) -> GradientProfile:

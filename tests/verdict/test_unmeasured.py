@@ -240,3 +240,27 @@ def test_the_smallest_reach_there_is_has_a_gain_that_mends_it() -> None:
     findings, verdict = diagnose(profile(row("0", 5e-324), row("1", 1.0)), THRESHOLDS)
     assert verdict is Verdict.VANISHING
     assert findings[0].cures[0].number > 1e300
+
+
+class LayerDrop(nn.Module):
+    """A decoder alone reads the encoder, and drops all of its layers at every fourth draw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder, self.start, self.head = network(), nn.Linear(5, 3), nn.Linear(3, 2)
+        self.layers = nn.ModuleList(nn.Linear(3, 3) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        memory, y = self.encoder(x), self.start(x.flip(0))
+        for layer in self.layers:
+            if not self.training or torch.rand(()) < 0.5:
+                y = y + layer(y + memory)
+        out: Tensor = self.head(y)
+        return out
+
+
+def test_where_layer_drop_takes_all_layers_another_draw_is_measured() -> None:
+    reports = [gradprobe.probe(LayerDrop(), X, seed=seed) for seed in range(8)]
+    assert {str(report.verdict) for report in reports} == {"healthy"}
+    assert all(report.reach for report in reports)
