@@ -68,8 +68,9 @@ def _torchvision(name: str) -> Callable[..., nn.Module]:
     def make(**arguments: Any) -> nn.Module:
         model: nn.Module = models.get_model(name, **none, **arguments)
         model.default_cfg = {"input_size": _sizes(models, name)}  # type: ignore[assignment]
-        if models.get_model_builder(name).__module__.startswith("torchvision.models.detection."):
-            model.example_input_array = _scenes()  # type: ignore[assignment]
+        family = models.get_model_builder(name).__module__.split(".")[2:3]
+        if given := _GIVEN.get("".join(family)):
+            model.example_input_array = given()  # type: ignore[assignment]
         return model
 
     return make
@@ -90,6 +91,22 @@ def _scenes() -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     draw = torch.Generator().manual_seed(0)
     images = [torch.rand(3, _SIDE, _SIDE, generator=draw) for _ in range(2)]
     return images, [dict(target), dict(target)]
+
+
+def _frames() -> tuple[Tensor, Tensor]:
+    """Two images each, between which an optical flow is."""
+    import torch
+
+    draw = torch.Generator().manual_seed(0)
+    first, second = torch.rand(2, 2, 3, _SIDE, _SIDE, generator=draw) * 2 - 1
+    return first, second
+
+
+# What a family of torchvision is called with, where that is not one tensor.
+_GIVEN: dict[str, Callable[[], tuple[Any, ...]]] = {
+    "detection": _scenes,
+    "optical_flow": _frames,
+}
 
 
 def _sizes(models: Any, name: str) -> tuple[int, ...] | None:

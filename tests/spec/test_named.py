@@ -69,6 +69,13 @@ def test_a_detector_gets_images_and_what_is_to_be_found_in_them(
     assert report["config"]["inputs"] == "Scenes.example_input_array"
 
 
+def test_an_optical_flow_is_between_two_images(
+    answer: Callable[..., dict], installed: Path
+) -> None:
+    report = answer("probe", "torchvision:flow", HERE)
+    assert report["config"]["inputs"] == "Flow.example_input_array"
+
+
 @pytest.mark.parametrize(
     "words",
     [
