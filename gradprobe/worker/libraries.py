@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _BYTES_PER_WEIGHT = 8  # itself and its gradient, in float32
-_SIDE, _OBJECTS = 320, 6  # of an image for a detector; in it
+_SIDE = 320  # of an image for a detector
+_OBJECTS = (0.07, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)  # in it, by their own sides
 _FRAMES = 16  # of a video, about which torchvision's metadata says nothing
 
 
@@ -77,16 +78,16 @@ def _torchvision(name: str) -> Callable[..., nn.Module]:
 
 
 def _scenes() -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Two images with an object at each scale of a detector's anchors, 0.2 to 0.95 of a side."""
+    """Two images with an object at each scale of a detector's anchors, in one corner."""
     import torch
 
-    half = torch.linspace(0.1, 0.475, _OBJECTS)[:, None] * _SIDE
-    boxes = _SIDE / 2 + torch.cat([-half, -half, half, half], 1)
+    sides = torch.tensor(_OBJECTS)[:, None] * _SIDE
+    boxes = torch.cat([torch.zeros(len(sides), 2), sides, sides], 1)
     target = {
         "boxes": boxes,
-        "labels": torch.ones(_OBJECTS, dtype=torch.int64),
-        "masks": torch.ones(_OBJECTS, _SIDE, _SIDE, dtype=torch.uint8),
-        "keypoints": torch.tensor([_SIDE / 2, _SIDE / 2, 1.0]).repeat(_OBJECTS, 17, 1),
+        "labels": torch.ones(len(sides), dtype=torch.int64),
+        "masks": torch.ones(len(sides), _SIDE, _SIDE, dtype=torch.uint8),
+        "keypoints": torch.tensor([1.0, 1.0, 1.0]).repeat(len(sides), 17, 1),
     }
     draw = torch.Generator().manual_seed(0)
     images = [torch.rand(3, _SIDE, _SIDE, generator=draw) for _ in range(2)]
