@@ -245,7 +245,10 @@ def test_an_option_is_two_files_and_in_check_three(tmp_path: Path) -> None:
     keyword, passed = "    deep: bool\n", "deep=self.deep,"
     check = "    deep: bool = option(  # two more passes\n"
     fine = '    fine: bool = option(False, Shown("The leaves too."))\n'
-    profile, key = "profile = _profile(subject, options)\n", '    "deep": Reader.boolean,\n'
+    profile, key = (
+        "subject, profile = _at_a_telling_draw(subject, options)\n",
+        '    "deep": Reader.boolean,\n',
+    )
     leaves = 'options = replace(options, level="leaves") if options.fine else options\n        '
     edits = {
         "spec/options.py": [

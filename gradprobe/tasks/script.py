@@ -102,8 +102,8 @@ def run_script(script: Script, finish: Finish, options: ProbeOptions) -> int:
 
     run = _Run(script, finish)
     watcher = Watcher(lambda number: number in script.steps, run.look, options)
-    compiler.set_stance("force_eager")  # what is compiled calls no hooks
-    with _aside() as run.back, watcher, run.stopping(watcher):
+    eager = compiler.set_stance("force_eager")  # what is compiled calls no hooks
+    with eager, _aside() as run.back, watcher, run.stopping(watcher):
         try:
             _execute(script)
         except _Stop:
