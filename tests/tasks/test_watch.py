@@ -179,7 +179,7 @@ def test_a_second_training_is_not_watched_twice(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "transformers", stub)
     monkeypatch.delitem(sys.modules, "gradprobe.integrations.transformers", raising=False)
     module: Any = import_module("gradprobe.integrations.transformers")
-    monkeypatch.delitem(sys.modules, "gradprobe.integrations.transformers")
+    sys.modules.pop("gradprobe.integrations.transformers")
     module.watch = lambda **options: SimpleNamespace(close=lambda: closed.append(1))
     closed: list[int] = []
     callback = module.GradientReport(every=1)
