@@ -80,6 +80,8 @@ def measured(name: str) -> dict[str, Any]:
 
 def kind_of(reason: str) -> str:
     """The reason without what tells one model's from another's."""
+    if "allocate memory" in reason:
+        return f"over {ALL_MEMORY / 2**30:.0f} GiB"
     head, failed, what = reason.partition(" failed")
     return f"{head.split(' ')[0]}{failed}{what}" if failed else reason
 
