@@ -74,7 +74,7 @@ def not_read(subject: Subject, names: Collection[str]) -> set[str]:
     before = _loss(copied)
     if not math.isfinite(before) or before == _loss(mixed(copied, subject.seed)):
         return set()
-    return _idle(copied, owned)
+    return _idle(copied, owned, before)
 
 
 def dead_ends(subject: Subject, groups: Sequence[Collection[str]]) -> set[str]:
@@ -90,13 +90,14 @@ def dead_ends(subject: Subject, groups: Sequence[Collection[str]]) -> set[str]:
     weights = named_parameters(copied)
     named = [[name for name in group if name in weights] for group in groups]
     chosen = {names[0]: names for names in named if names}
-    idle = _idle(copied, {first: [weights[n] for n in chosen[first]] for first in chosen})
+    owned = {first: [weights[n] for n in chosen[first]] for first in chosen}
+    idle = _idle(copied, owned, _loss(copied))
     return {name for first in idle for name in chosen[first]}
 
 
-def _idle(subject: Subject, owned: Mapping[str, Iterable[nn.Parameter]]) -> set[str]:
-    """Those whose parameters, drawn anew and large, leave the loss the same but for rounding."""
-    before, idle = _loss(subject), set()
+def _idle(subject: Subject, owned: Mapping[str, Iterable[nn.Parameter]], before: float) -> set[str]:
+    """Those whose parameters, drawn anew and large, leave the loss ``before`` but for rounding."""
+    idle = set()
     for name, parameters in owned.items():
         _draw(parameters, derive(subject.seed, name), times=_FAR)
         after = _loss(subject)

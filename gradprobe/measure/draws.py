@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.distributions import Distribution, Transform
-from torch.overrides import TorchFunctionMode
 
+from gradprobe.measure.follower import MOST, Follower
 from gradprobe.model.tensors import tensors_in, walk
 
-_MOST = 10_000  # nodes behind a tensor that are looked at
 # What begins the name of a function that multiplies by a matrix of weights.
 _WEIGHING = tuple("linear bilinear conv matmul mm bmm addmm baddbmm einsum gru lstm rnn".split())
 # What puts two things beside each other, or one on the other: a skip, and no density.
@@ -28,7 +27,7 @@ class _Draw:
     def __init__(self, by: str, origins: Collection[Node]) -> None:
         self.by = by
         self.origins = set(origins)
-        self.behind = set(islice(walk(origins), _MOST))
+        self.behind = set(islice(walk(origins), MOST))
         self.leaves = {id(getattr(node, "variable", None)) for node in self.behind}
         self.readers: list[tuple[Node | None, int]] = []  # what weights make of it; a weight's id
         self.sound = False
@@ -37,11 +36,11 @@ class _Draw:
         """Whether a gradient at ``tensor`` gets to what made the draw, or was before it."""
         if tensor.grad_fn is None:
             return False
-        follows = not self.origins.isdisjoint(islice(walk([tensor.grad_fn]), _MOST))
+        follows = not self.origins.isdisjoint(islice(walk([tensor.grad_fn]), MOST))
         return follows or tensor.grad_fn in self.behind
 
 
-class Draws(TorchFunctionMode):
+class Draws(Follower[list[_Draw]]):
     """Follows draws from one function of torch to the next, until weights read them.
 
     A draw is sound where a gradient gets to what it was drawn from past it: straight through, or by
@@ -50,10 +49,8 @@ class Draws(TorchFunctionMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(torch.normal)
         self.draws: list[_Draw] = []
-        # By id, what follows from a draw, kept so that no other tensor gets its id.
-        self.following: dict[int, tuple[Tensor, list[_Draw]]] = {}
 
     def found(
         self, output: Any, loss: Tensor, names: Mapping[int, str]
@@ -74,31 +71,19 @@ class Draws(TorchFunctionMode):
             self.draws.append(_Draw(by, nodes))
             self.following[id(value)] = value, [self.draws[-1]]
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func is torch.normal:
-            result = result.detach()  # its gradient is 0, whatever comes
-            self.note("torch.normal()", list(tensors_in([args, kwargs])), result)
-        elif self.following and torch.is_grad_enabled():
-            tensors = list(tensors_in([args, kwargs]))
-            drawn = [x for x in tensors if id(x) in self.following]
-            if drawn:
-                name = getattr(func, "__name__", "").strip("_")
-                self._follow(
-                    name, drawn, [x for x in tensors if id(x) not in self.following], result
-                )
+    def begin(self, result: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
+        result = result.detach()  # its gradient is 0, whatever comes
+        self.note("torch.normal()", list(tensors_in([args, kwargs])), result)
         return result
 
-    def _follow(self, name: str, drawn: list[Tensor], others: list[Tensor], result: Any) -> None:
-        draws = list(dict.fromkeys(d for x in drawn for d in self.following[id(x)][1]))
+    def follow(self, name: str, followed: list[Tensor], others: list[Tensor], result: Any) -> None:
+        draws = list(dict.fromkeys(d for x in followed for d in self.following[id(x)][1]))
         weights = [x for x in others if isinstance(x, nn.Parameter) and x.dim() > 1]
         made = next((x.grad_fn for x in tensors_in(result) if x.grad_fn is not None), None)
         if weights and name.startswith(_WEIGHING):
             for draw in draws:
                 back = not draw.leaves.isdisjoint(map(id, weights))
-                draw.sound |= back or any(map(draw.is_met_by, drawn))
+                draw.sound |= back or any(map(draw.is_met_by, followed))
                 draw.readers.append((made, id(weights[0])))
             return
         if not name.startswith(_BESIDE):

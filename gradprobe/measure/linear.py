@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gradprobe.measure.again import output_of
+from gradprobe.measure.checkpoints import keeping_graph
 from gradprobe.measure.graph import behind_shapes, kind_of
 from gradprobe.measure.passes import scalar
 from gradprobe.measure.undisturbed import undisturbed
@@ -41,7 +42,7 @@ def linear_share(subject: Subject, layers: int) -> float | None:
         return None
     if isinstance(subject.model, Streamed) or not inputs[0].is_floating_point():
         return None
-    with undisturbed(subject.model), torch.inference_mode(False), torch.enable_grad():
+    with undisturbed(subject.model), keeping_graph():
         output = output_of(subject)
         end = _ENDS.get(kind_of(behind_shapes(output.grad_fn)))
         x = inputs[0].detach().flatten(1)

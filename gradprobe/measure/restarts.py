@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from gradprobe.measure.again import output_of
 from gradprobe.measure.checkpoints import keeping_graph
-from gradprobe.measure.recorder import Hook
+from gradprobe.measure.recorder import Recorder
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.streamed import Streamed
 from gradprobe.model.subject import Subject
@@ -38,21 +37,17 @@ def restarted(subject: Subject) -> tuple[str, int] | None:
     if not cells or isinstance(subject.model, Streamed):
         return None
     calls: dict[str, list[_Call]] = {name: [] for name in cells}
-    with (
-        undisturbed(subject.model),
-        keeping_graph(),
-        ExitStack() as hooks,
-    ):
-        given: set[int] = set()  # where what the model is called with lies in memory
-        note = Hook(lambda model, *arguments: given.update(map(_place, tensors_in(arguments))))
-        handle = subject.model.register_forward_pre_hook(note, with_kwargs=True)
-        hooks.callback(handle.remove)
+    given: set[int] = set()  # where what the model is called with lies in memory
+    with undisturbed(subject.model), keeping_graph(), Recorder(()) as recorder:
+        recorder.before_calls(subject.model, partial(_remember, given))
         for name, cell in cells.items():
-            note = Hook(partial(_note, calls[name], given))
-            handle = cell.register_forward_pre_hook(note, with_kwargs=True)
-            hooks.callback(handle.remove)
+            recorder.before_calls(cell, partial(_note, calls[name], given))
         output_of(subject)
     return next(((name, len(c)) for name, c in calls.items() if _begin_anew(c)), None)
+
+
+def _remember(given: set[int], model: nn.Module, *arguments: Any) -> None:
+    given.update(map(_place, tensors_in(arguments)))
 
 
 def _note(calls: list[_Call], given: set[int], module: Any, args: Any, kwargs: Any) -> None:

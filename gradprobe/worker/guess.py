@@ -49,7 +49,8 @@ def guess(model: nn.Module, seed: int, batch_size: int | None = None) -> Guess |
             shape = spec.shape if batch_size is None else (batch_size, *spec.shape[1:])
             spec = replace(spec, shape=shape)
             inputs = draw(spec, 0, seed)
-            if _runs(model, inputs[:most]):
+            is_new = most is not None or len(inputs) > 2
+            if is_new and _runs(model, inputs[:most]):
                 return Guess(inputs, f"--input {text_of(spec)}, by {by}", own=False)
     return None
 

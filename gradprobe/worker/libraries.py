@@ -69,8 +69,7 @@ def _torchvision(name: str) -> Callable[..., nn.Module]:
     def make(**arguments: Any) -> nn.Module:
         model: nn.Module = models.get_model(name, **none, **arguments)
         model.default_cfg = {"input_size": _sizes(models, name)}  # type: ignore[assignment]
-        family = models.get_model_builder(name).__module__.split(".")[2:3]
-        if given := _GIVEN.get("".join(family)):
+        if given := _GIVEN.get(_family(models, name)):
             model.example_input_array = given()  # type: ignore[assignment]
         return model
 
@@ -119,8 +118,13 @@ def _sizes(models: Any, name: str) -> tuple[int, ...] | None:
     if not size:
         return None
     height, width = (size * 2)[:2]
-    is_video = models.get_model_builder(name).__module__.startswith("torchvision.models.video")
-    return (3, *([_FRAMES] if is_video else []), height, width)
+    return (3, *([_FRAMES] if _family(models, name) == "video" else []), height, width)
+
+
+def _family(models: Any, name: str) -> str:
+    """The folder of its builder, as ``detection``, or the file: those of images have no folder."""
+    module: str = models.get_model_builder(name).__module__
+    return module.removeprefix("torchvision.models.").partition(".")[0]
 
 
 def _require(library: str, name: str, names: Sequence[str]) -> None:

@@ -80,10 +80,10 @@ class Call:
             ModelError: the backward pass raised.
         """
         profile = self._profile(root, scale)
-        profile = self._with_precision(profile, root, scale, options)
         subject = self._subject(root, scale, options)
+        profile = self._with_precision(profile, subject, scale, options)
         look, no_look = None, None
-        with self._as_called(), self._behind_zeros(profile, subject, root, scale, options) as seen:
+        with self._as_called(), self._behind_zeros(profile, subject, scale, options) as seen:
             if options.deep:
                 look, no_look = look_again(subject, seen)
                 seen = replace(seen, further=self._further(subject, seen, look, root))
@@ -121,12 +121,7 @@ class Call:
 
     @contextmanager
     def _behind_zeros(
-        self,
-        profile: GradientProfile,
-        subject: Subject,
-        root: Tensor,
-        scale: float,
-        options: ProbeOptions,
+        self, profile: GradientProfile, subject: Subject, scale: float, options: ProbeOptions
     ) -> Iterator[GradientProfile]:
         """Meanwhile what is zero at this step alone is drawn at random, where a copy has room."""
         size = sum(p.nbytes for p in self.model.parameters())
@@ -136,7 +131,7 @@ class Call:
 
         def again() -> GradientProfile:
             seen = replace(with_still_zero(measure(subject), subject), idiom=profile.idiom)
-            return self._with_precision(seen, root, scale, options)
+            return self._with_precision(seen, subject, scale, options)
 
         with behind_zeros(with_still_zero(profile, subject), subject, again) as seen:
             yield seen
@@ -164,7 +159,7 @@ class Call:
         return self.outputs.ranks is None and not any(map(is_sharded, self.model.parameters()))
 
     def _with_precision(
-        self, profile: GradientProfile, root: Tensor, scale: float, options: ProbeOptions
+        self, profile: GradientProfile, subject: Subject, scale: float, options: ProbeOptions
     ) -> GradientProfile:
         """With what small dtypes lose: on request, and where float16 is used without a scale."""
         half = self.autocast is not None and self.autocast[1] is torch.float16
@@ -174,7 +169,7 @@ class Call:
             profile = replace(profile, smallest_gradient=torch.finfo(torch.float16).tiny)
         if not (options.precision or profile.is_half):
             return profile
-        return with_precision(profile, self._subject(root, scale, options), options.precision)
+        return with_precision(profile, subject, options.precision)
 
     def _subject(self, root: Tensor, scale: float, options: ProbeOptions) -> Subject:
         """The call as a subject: its loss is linear, with the gradients of the program's own."""

@@ -227,8 +227,7 @@ def cut_draw(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         reader = weight.rpartition(".")[0] or "the weights"
         message = f"no gradient gets from {reader} to what its input is drawn from: {by}"
         advice = "rsample() in place of sample(), or mean + std * torch.randn_like(std)"
-        inside = (r for r in profile.ran if f"{reader}.".startswith(f"{r.module}."))
-        yield Clue(message, advice, next(inside, None), 0.0)
+        yield Clue(message, advice, _around(profile, reader), 0.0)
 
 
 def restarted(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -241,9 +240,8 @@ def restarted(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     if profile.further.restarted:
         name, steps = profile.further.restarted
         message = f"no state goes from step to step: all {steps} calls of {name} begin with the "
-        inside = (r for r in profile.ran if f"{name}.".startswith(f"{r.module}."))
         advice = "hand the state on, made once in front of the loop: y, state = rnn(x, state)"
-        yield Clue(f"{message}same state", advice, next(inside, None), 0.0)
+        yield Clue(f"{message}same state", advice, _around(profile, name), 0.0)
 
 
 def constant_derivative(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -256,6 +254,12 @@ def constant_derivative(profile: GradientProfile, limits: Thresholds) -> Iterato
     if profile.further.constant_derivative:
         message = "a derivative of the network in the loss is a constant there: it trains nothing"
         yield Clue(message, "torch.autograd.grad(…, create_graph=True)", None, 0.0)
+
+
+def _around(profile: GradientProfile, path: str) -> RowProfile | None:
+    """The row that a module is, or stands in."""
+    rows = (row for row in profile.ran if f"{path}.".startswith(f"{row.module}."))
+    return next(rows, None)
 
 
 def _lost(profile: GradientProfile) -> Iterator[Owned]:
