@@ -44,6 +44,7 @@ _SILENT = frozenset(
     "torch::autograd::AccumulateGrad T Add View UnsafeView Relu Gelu Transpose Permute".split()
 )
 _LINEAR = frozenset(("Addmm", "Mm"))
+_BATCHED = ("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm")
 _LAYERS = _LINEAR | {"Convolution", "MkldnnConvolution"}
 
 
@@ -124,6 +125,9 @@ class Graph:
         elif kind in ("NativeLayerNorm", "NativeGroupNorm"):
             size = min(_normalised(node), around.least_normalised or sys.maxsize)
             around = around._replace(least_normalised=size)
+        elif kind in _BATCHED:
+            size = min(_values_a_channel(node), around.least_batched or sys.maxsize)
+            around = around._replace(least_batched=size)
         if kind.startswith(ATTENDING) and self.looked_at < _CASCADE:
             self.looked_at += 1
             entropies = (around.entropy, entropy_of(node, heads=2, queries=64))
@@ -218,6 +222,12 @@ def _normalised(node: Any) -> int:
     if kind_of(node) == "NativeLayerNorm":
         return math.prod(node._saved_normalized_shape)
     return int(node._saved_C * node._saved_HxW // node._saved_group)
+
+
+def _values_a_channel(node: Any) -> int:
+    """Of how many numbers a BatchNorm takes the mean; very many in eval mode, or where unknown."""
+    x = saved(node, "input")
+    return x.numel() // x.shape[1] if x is not None and node._saved_training else sys.maxsize
 
 
 def unowned(output: Tensor | None, model: nn.Module, inputs: Collection[Tensor]) -> tuple[str, ...]:

@@ -57,6 +57,7 @@ class Surroundings(NamedTuple):
     entropy: float | None = None  # the least of an attention's, ÷ that of equal weights
     softmax_of_one: bool = False  # behind the last weights, over a single number
     least_normalised: int | None = None  # elements of which a normalisation takes the mean
+    least_batched: int | None = None  # values a channel of which a BatchNorm takes the mean
     steps: tuple[str, ...] = ()  # functions with a slope of zero: round, sign, floor
     softmax_between: int = 0  # softmaxes whose output goes straight into a linear layer
     masked: bool = False  # a softmax over -inf alone

@@ -181,6 +181,7 @@ FAULTS: dict[str, tuple[GradientProfile, dict[str, object]]] = {
     "GP713": (around(idle_norms=("blocks.1.bn",)), {}),
     "GP714": (around(entropy=0.02), {}),
     "GP715": (around(least_normalised=2), {}),
+    "GP615": (around(least_batched=2), {}),
     "GP717": (around(losses=(LossProfile("BinaryCrossEntropyWithLogits", "Addmm", True),)), {}),
     "GP716": (around(dropped=(0.6, 64)), {}),
     "GP718": (around(kink="ReLU"), {}),

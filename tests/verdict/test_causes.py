@@ -104,6 +104,10 @@ def ce(output: Tensor) -> Tensor:
     return F.cross_entropy(output, LABELS)
 
 
+def of_few(output: Tensor) -> Tensor:
+    return F.cross_entropy(output, LABELS[: len(output)])
+
+
 def mse(output: Tensor) -> Tensor:
     return F.mse_loss(output, TARGETS[:, : output.shape[1]])
 
@@ -488,6 +492,7 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
     drop = [nn.Dropout(0.5)] if faulty else []
     words = torch.arange(192).reshape(32, 6) % 40
     share = 0.95 if faulty else 0.5
+    few = 2 if faulty else 4
     added = 1e3 if faulty else 1e-2
     unbent = [nn.Identity, partial(nn.BatchNorm1d, 16)] if faulty else [nn.ReLU, nn.Tanh]
     products, corners = X[:, :4] * X[:, 4:], X.sign() * (torch.arange(8) < 2)
@@ -671,6 +676,11 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(normed(pooled(), nn.GroupNorm(4 if faulty else 2, 8)), IMAGES, ce),
             Case(Reader(end), SEQUENCE, mse),
         ],
+        "GP615": [
+            Case(normed(mlp(), nn.BatchNorm1d(16)), X[:few], of_few),
+            Case(normed(pooled(), nn.BatchNorm2d(8)), IMAGES[:few], of_few),
+            Case(normed(mlp(), nn.GroupNorm(2, 16)), X[:2], of_few),
+        ][: 2 if faulty else None],
         "GP716": [
             Case(mlp(lambda: nn.Sequential(nn.Tanh(), nn.Dropout(share))), X, ce),
             Case(cnn(partial(nn.Dropout2d, share)), IMAGES, ce),

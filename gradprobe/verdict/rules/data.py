@@ -280,6 +280,19 @@ def linear_limit(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]
         yield Clue(message, advice, None, share, _LINEAR)
 
 
+def two_values(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
+    """A BatchNorm over two values a channel, which are 1 and -1 behind it whatever goes in.
+
+    So it is in a batch of two behind a linear layer or a global pool. What it puts out says only
+    which of the two is larger, and where they are near each other the gradient grows beyond bounds.
+    """
+    size = profile.around.least_batched
+    if size is not None and size <= 2:
+        message = "a BatchNorm over two values a channel: they are 1 and -1 whatever goes in"
+        advice = "a larger batch (--batch-size 8), or nn.GroupNorm, which needs none"
+        yield Clue(message, advice, None, float(size))
+
+
 _WEAK = Verdict.WEAK
 
 RULES = (
@@ -297,4 +310,5 @@ RULES = (
     Rule("GP612", "dropped-output", Severity.WARNING, dropped_output, _WEAK),
     Rule("GP613", "drowned", Severity.WARNING, drowned, _WEAK),
     Rule("GP614", "linear-limit", Severity.WARNING, linear_limit, _WEAK),
+    Rule("GP615", "two-values", Severity.WARNING, two_values),
 )
