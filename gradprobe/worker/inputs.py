@@ -44,6 +44,7 @@ def inputs_of(model: nn.Module, request: Request, note: Note) -> Guess | tuple[A
     if guessed is None:
         shown = f"{type(model).__name__}.forward{signature or '(...)'}"
         hint = "--input shape=32,64/dtype=float32, --inputs package.module:function or --data FILE"
+        hint += "; in a configuration's [[targets]] inputs = {shape = [32, 64]}"
         raise InputError(f"{shown} needs inputs: none are given, and no guess fits", hint=hint)
     return guessed
 
