@@ -203,7 +203,7 @@ def with_still_zero(profile: GradientProfile, subject: Subject) -> GradientProfi
         with undisturbed(subject.model):
             steps = _steps(subject) if any(p.wakes_up for p in parameters) else ()
             for other in chain(steps, other_tries(subject)):
-                hidden &= _zeros(measure(other))
+                hidden &= _zeros_among(hidden, other)
                 if not hidden:
                     break
             in_memory = not any(p.is_meta for p in subject.model.parameters())
@@ -265,6 +265,21 @@ def _zeros(profile: GradientProfile) -> set[str]:
     weights = [p for row in profile.ran for p in row.parameters if p.dimensions > 1]
     cold_rows = {row.name for row in profile.ran if row.gradient_norm == 0}
     return cold_rows | {p.name for p in weights if p.gradient_norm == 0}
+
+
+def _zeros_among(names: set[str], subject: Subject) -> set[str]:
+    """Those of the names whose gradient is zero for this subject.
+
+    Where they are all weights, the backward pass ends at the first of them.
+    """
+    weights = {name: p for name, p in named_parameters(subject).items() if not p.is_meta}
+    if not names <= weights.keys():
+        return _zeros(measure(subject))
+    asked = sorted(names)
+    with keeping_graph():
+        gradients = gradients_of(loss_again(subject), [weights[name] for name in asked])
+    pairs = zip(asked, gradients, strict=True)
+    return {name for name, g in pairs if g is not None and not bool(g.to_dense().any())}
 
 
 def _stepped(subject: Subject) -> Subject:
