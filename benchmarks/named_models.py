@@ -9,7 +9,7 @@ random weights, fed by the library's metadata, one pass. Larger ones (weights an
 2 GiB) are counted apart. They come in a fixed random order, each in a process of its own with so
 many seconds of a core; a line is added to the file as soon as one is done, and what is there is not
 probed again, so that a run that was cut off goes on, and its beginning is a sample. The whole takes
-hours; ``named_models.jsonl`` holds what was reached so far, on busy machines.
+hours; ``named_models.jsonl`` holds all of it (timm 1.0.31, torchvision 0.29.1).
 """
 
 from __future__ import annotations
