@@ -17,7 +17,7 @@ from gradprobe.measure.recorder import Recorder
 from gradprobe.model.on_demand import Drawn, Listener, heard_by
 from gradprobe.model.rows import Row, modules_of
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import first_tensor, nodes_behind, tensors_in
+from gradprobe.model.tensors import first_tensor, in_float64, nodes_behind, tensors_in
 
 ATTENDING = ("Softmax", "SafeSoftmax", "ScaledDotProduct")  # nodes that may be attention
 _HEADS = 8  # of one sample, that are looked at
@@ -102,7 +102,7 @@ def _weights_of(node: Any, heads: int, queries: int) -> Tensor | None:
 
 
 def _entropy(weights: Tensor) -> float | None:
-    weights = weights.detach().double()
+    weights = in_float64(weights.detach())
     entropy = torch.special.entr(weights).sum(-1)
     # The keys that some head looks at: of those that none does, a mask may be the reason.
     keys = (weights > 0).sum(-1).amax(0).double()
@@ -121,6 +121,6 @@ def similarity(tensor: Tensor) -> float | None:
     if tensor.dim() != 3 or tensor.shape[1] < 2:
         return None
     tokens = tensor.shape[1]
-    unit = nn.functional.normalize(tensor.detach().double(), dim=-1)
+    unit = nn.functional.normalize(in_float64(tensor.detach()), dim=-1)
     pairs = unit.sum(1).square().sum(-1) - unit.square().sum((1, 2))
     return float(pairs.mean()) / (tokens * (tokens - 1))

@@ -32,7 +32,7 @@ from gradprobe.measure.states import Loops
 from gradprobe.measure.surroundings import UNKNOWN, Surroundings
 from gradprobe.model.rows import parameters_of
 from gradprobe.model.sharded import is_sharded
-from gradprobe.model.tensors import first_tensor, named_tensors, nodes_behind, walk
+from gradprobe.model.tensors import first_tensor, in_float64, named_tensors, nodes_behind, walk
 
 _FLAT = 0.01  # from an end of a sigmoid's range, 0 to 1; of tanh's at the same share
 _SAMPLE = 1 << 16  # elements of an activation that are looked at
@@ -311,7 +311,7 @@ def of_input(around: Surroundings, module: nn.Module, x: Tensor) -> Surroundings
         return around
     if x.layout is not torch.strided:  # which features are 0 everywhere does not say their size
         return around
-    x = x.detach().double()
+    x = in_float64(x.detach())
     rms = float(x.square().mean().sqrt())
     spread = None
     if x.dim() == 2 and x.shape[1] > 1:

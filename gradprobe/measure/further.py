@@ -26,7 +26,7 @@ from gradprobe.measure.terms import times_compared
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.seeds import derive
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import nodes_behind, tensors_in, with_tensor
+from gradprobe.model.tensors import in_float64, nodes_behind, tensors_in, with_tensor
 
 _STEP = 0.003  # along the gradient, of the norm of all weights
 _LARGER = 1.5  # times a loop's weights: some hundred steps of Adam at 1e-3 move them as far
@@ -191,7 +191,8 @@ def _alike_at(
         return None, 0.0
     if gradient is None:
         return None, 0.0
-    rows = gradient.double().flatten(1) if gradient.dim() > 1 else gradient.double()[:, None]
+    rows = in_float64(gradient)
+    rows = rows.flatten(1) if rows.dim() > 1 else rows[:, None]
     total = float(rows.square().sum())
     if total <= 0:
         return None, 0.0

@@ -227,5 +227,5 @@ def left_by_dropout(node: Node, kind: str) -> tuple[float, int] | None:
     most = rows.max() if rows.numel() else 0
     if (kind == "Mul" and not most > 1) or not bool(((rows == 0) | (rows == most)).all()):
         return None
-    left = float((rows != 0).double().sum(1).mean())
+    left = float((rows != 0).float().sum(1).mean())
     return (left, rows.shape[1]) if left < rows.shape[1] else None  # all of them: a scale

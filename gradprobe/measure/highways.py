@@ -27,7 +27,7 @@ from gradprobe.measure.recorder import Arguments, Recorder
 from gradprobe.model.rows import Row
 from gradprobe.model.seeds import derive, signs
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import first_tensor, tensors_in, with_tensor
+from gradprobe.model.tensors import first_tensor, in_float64, tensors_in, with_tensor
 
 _PENDING = 4  # rows whose skip may go around them
 
@@ -48,9 +48,10 @@ class _Crossing(NamedTuple):
             for at, v in self.instead.items():
                 hooks.callback(at[0].register_prehook(partial(_replaced, at[1], v)).remove)
             backs = torch.autograd.grad(self.along, edges, retain_graph=True, allow_unused=True)
-        pairs = [(b.double(), h) for b, h in zip(backs, self.landed, strict=True) if b is not None]
+        landed = [in_float64(way) for way in self.landed]
+        pairs = [(in_float64(b), h) for b, h in zip(backs, landed, strict=True) if b is not None]
         product = sum(float((back * way).sum()) for back, way in pairs)
-        energy = sum(float(way.double().square().sum()) for way in self.landed)
+        energy = sum(float(way.square().sum()) for way in landed)
         if not energy:
             return 0.0
         if self.share is None:
@@ -163,7 +164,7 @@ class Crossings(Recorder):
         output = edge_at(y)
         [v] = self._directions(row, [y])
         way = shortcut(v, output, end) if output is not None else None
-        size = float(v.double().square().sum())
+        size = float(in_float64(v).square().sum())
         return None if way is None else _Crossing(_along([y], [v]), (end,), (way,), None, size)
 
     def _directions(self, row: Row, outputs: list[Tensor]) -> list[Tensor]:

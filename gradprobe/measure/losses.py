@@ -20,7 +20,7 @@ from gradprobe.measure.graph import (
     signed,
 )
 from gradprobe.measure.surroundings import LossProfile
-from gradprobe.model.tensors import nodes_behind
+from gradprobe.model.tensors import in_float64, nodes_behind
 
 _UNIT = 1e-3  # how far from 1 the length of a unit vector may be
 _NO_SUM = 0.1  # the logarithm of a sum of probabilities, which should be 0
@@ -129,7 +129,7 @@ def _is_divergence(node: Node, before: Node) -> bool:
     shares = saved(factor, "self") if constants else None
     if {kind_of(node), kind_of(before)} != {"Sub", "Mul"} or shares is None or not shares.dim():
         return False
-    sums = shares.double().sum(-1)
+    sums = in_float64(shares).sum(-1)
     return shares.shape[-1] > 1 and bool((shares >= 0).all() and ((sums - 1).abs() < _NO_SUM).all())
 
 
@@ -169,7 +169,7 @@ def _target(node: Node, sub: Node, output: Tensor | None) -> Tensor | None:
 def _distance(told: LossProfile, target: Tensor | None, output: Tensor | None) -> LossProfile:
     if target is None or output is None or not target.numel() or target.requires_grad:
         return told
-    target, output = target.detach().double(), output.detach().double()
+    target, output = in_float64(target.detach()), in_float64(output.detach())
     low, high = RANGES.get(told.after, (-math.inf, math.inf))
     variance = float(target.var(unbiased=False))
     error = float((output - target).square().mean()) if output.shape == target.shape else math.nan

@@ -15,7 +15,7 @@ from gradprobe.measure.graph import kind_of, saved
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.seeds import derive, reseed_all, signs
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import first_tensor, map_tensors, tensors_in, walk
+from gradprobe.model.tensors import first_tensor, in_float64, map_tensors, tensors_in, walk
 
 _FEW = 3  # samples are enough to mix
 
@@ -110,7 +110,7 @@ def _is_of_a_graph(node: Node, size: int) -> bool:
 def _elsewhere(gradients: list[Tensor], size: int) -> float | None:
     squares = torch.zeros(size, dtype=torch.float64, device="cpu")
     for gradient in gradients:
-        squares += gradient.detach().double().reshape(size, -1).square().sum(1).cpu()
+        squares += in_float64(gradient.detach()).reshape(size, -1).square().sum(1).cpu()
     total = float(squares.sum())
     own = float(squares[size // 2])
     return ((total - own) / total) ** 0.5 if total > 0 else None

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.model.sharded import is_sharded, of_all_parts, part_of, spread_of, whole
-from gradprobe.model.tensors import real, stored
+from gradprobe.model.tensors import in_float64, real, stored
 
 # Where a norm can be trusted, and the scale that brings what lies outside into it. In float32,
 # below 1e-13 squares of elements that count fall under 1.2e-38 and are lost; above 1e18 they pass
@@ -169,7 +169,7 @@ def _chunked(flat: Tensor) -> float:
     parts = [torch.linalg.vector_norm(flat[:whole].view(-1, _CHUNK), dim=1)] if whole else []
     if whole < flat.numel() or not parts:
         parts.append(torch.linalg.vector_norm(flat[whole:])[None])
-    return float(torch.linalg.vector_norm(torch.cat(parts), dtype=torch.float64))
+    return float(torch.linalg.vector_norm(in_float64(torch.cat(parts))))
 
 
 def activation_stats(tensors: Sequence[Tensor]) -> list[ActivationStats]:
@@ -232,7 +232,7 @@ def _stats(stacked: Tensor) -> list[ActivationStats | None]:
         1 - _mean(nonzero),
         lost,
     ]
-    rows = torch.stack([column.double() for column in columns], 1).tolist()
+    rows = torch.stack([in_float64(column) for column in columns], 1).tolist()
     high = _SAFE[torch.float32][1]
     return [
         ActivationStats(rms, d if batch > 1 else None, zeros) if rms < high and not bad else None
@@ -242,7 +242,7 @@ def _stats(stacked: Tensor) -> list[ActivationStats | None]:
 
 def _exact_stats(tensor: Tensor) -> ActivationStats:
     """The same for one tensor of any shape, in float64, two passes."""
-    x = tensor.double()
+    x = in_float64(tensor)
     if not x.numel():
         return ActivationStats(0.0, None, 0.0)
     zeros = float((x == 0).double().mean())

@@ -17,7 +17,7 @@ from gradprobe.measure.optimizers import gradients_of
 from gradprobe.measure.passes import scalar
 from gradprobe.model.seeds import derive
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import map_tensors, real, tensors_in
+from gradprobe.model.tensors import in_float64, map_tensors, real, tensors_in
 
 CLASSES = 10
 
@@ -138,7 +138,7 @@ class Samples(NamedTuple):
         flat = [t.detach().movedim(axis, 0).reshape(number, -1) for t in of_samples]
         if not flat:
             return cls(number, axis, torch.zeros(number, dtype=torch.long, device="cpu"))
-        rows = torch.cat([real(t.cpu()).flatten(1).double() for t in flat], 1)
+        rows = torch.cat([in_float64(real(t.cpu()).flatten(1)) for t in flat], 1)
         return cls(number, axis, torch.unique(rows, dim=0, return_inverse=True)[1])
 
     def axis_of(self, output: Tensor) -> int | None:
@@ -174,7 +174,7 @@ class _DrawnLabels:
         logits = flat.new_zeros(len(flat), matrix.shape[1])
         for block in torch.split(flat, _BLOCK, 1):
             logits = logits + block @ matrix[: block.shape[1]]
-        right = float((logits.argmax(1) == labels).double().mean())
+        right = int((logits.argmax(1) == labels).sum()) / len(labels)
         return F.cross_entropy(logits, labels), right if len(labels) >= _ENOUGH else 0.0
 
     def _draw(self, flat: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ from gradprobe.measure.passes import Pass, RowPass
 from gradprobe.measure.profile import RowStatus
 from gradprobe.model.ranks import Ranks
 from gradprobe.model.sharded import part_of
-from gradprobe.model.tensors import tensors_in
+from gradprobe.model.tensors import in_float64, tensors_in
 
 T = TypeVar("T")
 _ALIKE = 1e-6  # relative; up to here two processes have the same output, and not two parts of one
@@ -219,7 +219,7 @@ def _mean(parts: _Parts, read: Callable[[_Row], float | None]) -> float | None:
 
 def _dependence(output: Tensor, ranks: Ranks) -> float:
     """The variance across all samples ÷ the mean square, averaged over the features."""
-    x = output.double()
+    x = in_float64(output)
     own = x.mean(0)
     mean = ranks.mean(own)
     variance = ranks.mean((x - own).square().mean(0) + (own - mean).square())

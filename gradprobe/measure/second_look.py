@@ -32,7 +32,7 @@ from gradprobe.measure.small_step import STEP, moved_against, parts_of
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.sharded import is_sharded
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import first_tensor, tensors_in
+from gradprobe.model.tensors import first_tensor, in_float64, tensors_in
 
 _COARSE = 1e-4  # a dtype's relative spacing, above which the step drowns in rounding
 
@@ -195,12 +195,12 @@ def lower_quartile(values: Sequence[float]) -> float | None:
 
 def likeness(a: Tensor, b: Tensor) -> float:
     """1 - ‖a - b‖ / (‖a‖ + ‖b‖): of two gradients, not both zero."""
-    lengths = [_length(part.double() for part in parts_of(x)) for x in (a, b)]
+    lengths = [_length(in_float64(part) for part in parts_of(x)) for x in (a, b)]
     most = max(lengths)
     if not math.isfinite(most):
         return math.nan
     pairs = zip(parts_of(a), parts_of(b), strict=True)
-    apart = _length(x.double() / most - y.double() / most for x, y in pairs)
+    apart = _length(in_float64(x) / most - in_float64(y) / most for x, y in pairs)
     return 1 - apart / (sum(lengths) / most)
 
 

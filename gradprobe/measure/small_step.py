@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gradprobe.measure.norms import norms
+from gradprobe.model.tensors import in_float64
 
 # Of each weight's RMS singular value; benchmarks/trainability/steps.py compares others.
 STEP = 0.003
@@ -87,7 +88,7 @@ def lengths_of(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -
 def _orthogonal(weight: Tensor, gradient: Tensor, lengths: float) -> bool:
     """Whether the two are at a right angle, by far more than two random tensors are."""
     parts = zip(parts_of(weight), parts_of(gradient), strict=True)
-    product = math.fsum(float((w.double() * g.double()).sum()) for w, g in parts)
+    product = math.fsum(float((in_float64(w) * in_float64(g)).sum()) for w, g in parts)
     return abs(product) < _RIGHT_ANGLE * lengths / math.sqrt(weight.numel())
 
 
@@ -97,7 +98,7 @@ def moved_by(weight: Tensor, gradient: Tensor, factor: float) -> Tensor:
     parts = zip(parts_of(moved), parts_of(weight), parts_of(gradient), strict=True)
     for new, old, slope in parts:
         # In float64: a gradient of 1e-40 and 1 ÷ its norm are both at float32's end.
-        new.copy_(old.double() - slope.double() * factor)
+        new.copy_(in_float64(old) - in_float64(slope) * factor)
     return moved
 
 

@@ -16,7 +16,7 @@ from torch.autograd.graph import Node
 
 from gradprobe.measure.graph import behind_shapes, kind_of, next_behind, saved, weight_behind
 from gradprobe.measure.surroundings import StateProfile
-from gradprobe.model.tensors import walk
+from gradprobe.model.tensors import in_float64, walk
 
 _LOOP = 3  # as many uses of one weight may be steps of a loop
 _STEPS = 64  # steps that are looked at, the first and the last among them
@@ -96,4 +96,4 @@ def _growth_over(uses: list[_Use]) -> float | None:
 
 
 def _rms(x: Tensor | None) -> float | None:
-    return None if x is None else float(x.double().square().mean().sqrt())
+    return None if x is None else float(in_float64(x).square().mean().sqrt())

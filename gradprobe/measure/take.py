@@ -40,6 +40,7 @@ from gradprobe.model.build import Network
 from gradprobe.model.seeds import derive
 from gradprobe.model.streamed import Streamed
 from gradprobe.model.subject import Subject
+from gradprobe.model.tensors import in_float64
 from gradprobe.spec.network import CheckSpec
 from gradprobe.spec.options import ProbeOptions
 from gradprobe.theory.moments import Moments
@@ -218,7 +219,7 @@ def _moments(x: Tensor) -> Moments | None:
     """What theory is told of data: the moments over samples and features, as if all were alike."""
     if not x.is_floating_point() or x.shape[0] < 2:
         return None
-    flat = x.double().flatten(1)
+    flat = in_float64(x).flatten(1)
     size, width = flat.shape
     squares, total = float(flat.square().sum()), float(flat.sum(0).square().sum())
     product = (total - squares) / (size * (size - 1) * width)

@@ -11,6 +11,14 @@ from torch import Tensor
 from torch.autograd.graph import Node
 from torch.utils._pytree import tree_leaves, tree_map
 
+_WITHOUT_FLOAT64 = ("mps",)  # kinds of devices
+
+
+def in_float64(tensor: Tensor) -> Tensor:
+    """The tensor in float64, on the processor where its own device has no such numbers."""
+    here = tensor.cpu() if tensor.device.type in _WITHOUT_FLOAT64 else tensor
+    return here.double()
+
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
     """Every tensor in nested lists, tuples, mappings, dataclasses and what pytree knows beside."""

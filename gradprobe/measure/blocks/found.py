@@ -20,7 +20,7 @@ from gradprobe.model.repeats import children_of, holds_weights
 from gradprobe.model.rows import Row
 from gradprobe.model.seeds import derive, reseed, signs
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import first_tensor, fresh
+from gradprobe.model.tensors import first_tensor, fresh, in_float64
 
 RESIDUAL = 0.5  # how far a block's highway, tr(J)/n, may lie from 1 where it has a skip
 TRACES = 2  # random vectors: tr(J)/n of thousands of elements needs no more
@@ -62,7 +62,7 @@ def has_skip(element: Element, x: Tensor, seed: int) -> bool:
         out = element.run(leaf.clone(), seed)
     for _ in range(TRACES):
         v = signs(x.shape, generator).to(x)
-        traces.append(float((v * pulled(out, leaf, v)).double().mean()))
+        traces.append(float(in_float64(v * pulled(out, leaf, v)).mean()))
     return abs(sum(traces) / TRACES - 1) < RESIDUAL
 
 

@@ -32,6 +32,7 @@ from gradprobe.model.on_demand import held
 from gradprobe.model.repeats import holds_weights
 from gradprobe.model.seeds import derive, signs
 from gradprobe.model.subject import Subject
+from gradprobe.model.tensors import in_float64
 
 EXACT_FEATURES = 64  # up to so many the Jacobian is taken apart basis vector by basis vector
 PROBES = 32  # random ±1 vectors for larger ones
@@ -96,7 +97,7 @@ def jacobian(element: Element, x: Tensor, seed: int) -> JacobianProfile:
     samples = []
     for _ in range(PROBES):
         v = signs(x.shape, generator).to(x)
-        back, v = pulled(out, leaf, v).double(), v.double()
+        back, v = in_float64(pulled(out, leaf, v)), in_float64(v)
         parts = (v * back, (back - scale * v).square(), back.square())
         samples.append(torch.stack([part.flatten(1).mean(1) for part in parts]))
     highway_, branch_, gain_ = _estimates(torch.stack(samples), coupled)
@@ -123,7 +124,7 @@ def _basis_pullbacks(element: Element, x: Tensor, seed: int) -> Tensor:
             v[i, :, start + i] = 1
         with torch.enable_grad():
             back = pulled(element.run(leaf.clone(), seed), leaf, v.view(leaf.shape))
-        pullbacks.append(back.reshape(count, batch, features).double())
+        pullbacks.append(in_float64(back.reshape(count, batch, features)))
     return torch.cat(pullbacks)
 
 
@@ -233,7 +234,7 @@ def profile_of(
     (leaf, arriving), (branch, skip, total) = ends, parts.gradients
     gradients = [arriving, skip, branch, total, skip + branch - total]
     sizes = norms([t.contiguous() for t in gradients])
-    a, b = skip.double().flatten(), branch.double().flatten()
+    a, b = in_float64(skip).flatten(), in_float64(branch).flatten()
     rms = [stats.rms for stats in activation_stats([t.detach() for t in (leaf, *parts.outputs)])]
     return BlockProfile(
         name=name,

@@ -30,7 +30,7 @@ from gradprobe.model.repeats import children_of
 from gradprobe.model.rows import Row
 from gradprobe.model.seeds import derive, reseed, signs
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import first_tensor, fresh, tensors_in
+from gradprobe.model.tensors import first_tensor, fresh, in_float64, tensors_in
 
 _CHUNK = 1 << 22  # elements of the groups that go through a block at once
 
@@ -160,7 +160,7 @@ def _highway(call: _Call, seed: int) -> float:
     generator = torch.Generator().manual_seed(derive(seed, f"highway/{call.name}"))
     v = signs(torch.Size((TRACES, *call.like.shape)), generator).to(call.like)
     back = _vjp_of(call.output, call.input, v)
-    return 0.0 if back is None else float((v * back).double().mean())
+    return 0.0 if back is None else float(in_float64(v * back).mean())
 
 
 def _split_back(block: _Call, groups: Tensor, max_paths: int | None) -> Tensor:
