@@ -240,7 +240,8 @@ def restarted(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     if profile.further.restarted:
         name, steps = profile.further.restarted
         message = f"no state goes from step to step: all {steps} calls of {name} begin with the "
-        advice = "hand the state on, made once in front of the loop: y, state = rnn(x, state)"
+        advice = "make the state once, in front of the loop, and hand it on: "
+        advice += "y, state = rnn(x, state), of a cell state = cell(x, state)"
         yield Clue(f"{message}same state", advice, _around(profile, name), 0.0)
 
 
