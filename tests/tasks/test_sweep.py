@@ -462,6 +462,13 @@ def test_the_edge_of_chaos_is_between_its_sides(run: Callable[..., Result]) -> N
     assert reach[30, "3"] > reach[20, "3"] > 10
 
 
+def test_a_zero_of_the_map_has_no_sign(run: Callable[..., Result]) -> None:
+    done = run(
+        "sweep", "residual", "--depth", "1,4", "--gain", "0.01,0.1", "--width", "8", "--seed", "3"
+    )
+    assert done.out.count(" 0.0") == 4
+
+
 # ---- the text, from sweeps made by hand
 
 
