@@ -242,7 +242,7 @@ def _cell(point: Point, width: int) -> tuple[str, str]:
     reach = point.reach
     if reach is None or not math.isfinite(reach):
         return f"{'NaN' if point.verdict is Verdict.NON_FINITE else '-':>{width}}", BAD
-    text = "-inf" if reach == 0 else f"{round(math.log10(reach), 1) + 0.0:.1f}"  # of -0.0 that makes 0
+    text = "-inf" if reach == 0 else f"{math.log10(reach):z.1f}"  # z takes the sign off -0.0
     return f"{text:>{width}}", VERDICT_COLOURS.get(point.verdict, BAD)
 
 
