@@ -132,9 +132,10 @@ def _mean_highway(profile: GradientProfile, highways: Mapping[str, float]) -> fl
 def _lost_inputs(profile: GradientProfile) -> float:
     """Decades of input dependence lost where the last weights of the trunk are.
 
-    Pooling behind them makes random inputs look alike.
+    Pooling behind them makes random inputs look alike. What puts out nothing but zeros is not
+    asked: it is a branch that starts at zero, or dead.
     """
-    trunk = profile.trunk
+    trunk = [row for row in profile.trunk if row.activation_rms != 0] or profile.trunk
     weighted = {row.module for row in trunk if row.parameters}
     top = next((row for row in reversed(trunk) if row.module in weighted), trunk[-1])
     return -math.log10(top.input_dependence) if top.input_dependence else CAPS.lost_inputs

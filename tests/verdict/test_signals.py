@@ -134,6 +134,14 @@ def test_inputs_are_lost_at_the_last_row_of_the_trunk() -> None:
     assert found.lost_inputs == pytest.approx(3)
 
 
+def test_a_branch_that_starts_at_zero_has_lost_no_inputs() -> None:
+    zero = row("branch", input_dependence=0.0, activation_rms=0.0)
+    rows = [row("0"), row("1", input_dependence=1e-2), zero, row("head")]
+    found = signals(profile(*rows), 1.0, {})
+    assert found is not None
+    assert found.lost_inputs == pytest.approx(2)
+
+
 def test_signals_end_at_their_caps() -> None:
     rows = [row(str(i), 1e-300 ** (1 - i / 999)) for i in range(1000)]
     rows[-1] = rows[-1]._replace(input_dependence=0.0, activation_rms=1e30)
