@@ -70,14 +70,19 @@ def moved_against(
 
 
 def lengths_of(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Lengths:
-    """How long a step is of each weight that a step can move."""
+    """How long a step is of each weight that a step can move.
+
+    What the largest product of a weight's norm and its gradient's rounds away is no gradient but
+    rounding: that of a scale in front of a norm, say.
+    """
     names = [name for name in weights if name in gradients]
     sizes = norms([weights[name].detach() for name in names])
     lengths = norms([gradients[name] for name in names])
+    most = max((a * b for a, b in zip(sizes, lengths, strict=True)), default=0.0)
     whole: dict[str, float] = {}
     falls: dict[str, float] = {}
     for name, size, length in zip(names, sizes, lengths, strict=True):
-        if size and length:
+        if size * length > most * torch.finfo(weights[name].dtype).eps:
             unit = size / math.sqrt(min(len(weights[name]), weights[name][0].numel()))
             whole[name] = unit / length
             if _orthogonal(weights[name].detach(), gradients[name], size * length):

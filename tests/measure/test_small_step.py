@@ -89,3 +89,27 @@ def test_a_sensitive_gradient_is_told_from_a_shattered_one(
     coherence = second_look(module_subject(deep(depth), torch.randn(8, 3, 16, 16))).coherence
     assert coherence is not None
     assert least < coherence < most
+
+
+class Mixed(nn.Module):
+    """The stream and its own start, mixed in front of a norm that takes their scale out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(12, 9), nn.Linear(9, 5)
+        self.shares = nn.Parameter(torch.tensor([[1.0, 0.5]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return self.head(nn.functional.normalize(x * self.shares[0, 0] + x * self.shares[0, 1]))
+
+
+def test_a_gradient_that_is_rounding_has_no_say() -> None:
+    torch.manual_seed(0)
+    model, x = Mixed(), torch.randn(32, 12)
+    weights, gradients = gradients_of(model, x)
+    assert 0 < gradients["shares"].norm() < 1e-6 * gradients["head.weight"].norm()
+    assert set(moved_against(weights, gradients, STEP).weights) == {"first.weight", "head.weight"}
+    coherence = second_look(module_subject(model, x)).coherence
+    assert coherence is not None
+    assert coherence > 0.95
