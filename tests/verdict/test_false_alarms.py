@@ -577,3 +577,29 @@ def test_a_prompt_for_a_frozen_network_is_judged_by_the_rows_behind_it() -> None
     report = gradprobe.probe(Prompted(), torch.arange(24).view(4, 6) % 9)
     assert not alarms(report)
     assert report.profile.reach
+
+
+class Iterated(nn.Module):
+    """An equilibrium that is sought from zero: the first call of a layer without a bias gives 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.inner = nn.Linear(8, 16), nn.Linear(16, 16, bias=False)
+        self.norm, self.outer = nn.LayerNorm(16), nn.Linear(16, 16, bias=False)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        z = torch.zeros_like(x)
+        for _ in range(4):
+            z = x + self.outer(self.norm(self.inner(z).relu()))
+        return self.head(z)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_the_first_step_from_a_state_of_zeros_is_not_dead(deep: bool) -> None:
+    report = gradprobe.probe(Iterated(), batch(16, 8), deep=deep)
+    assert report.profile.rows[1].gradient_norm == 0
+    assert report.healthy
+    assert alarms(report) == []

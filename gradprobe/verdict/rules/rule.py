@@ -152,12 +152,21 @@ def cut_row(profile: GradientProfile) -> RowProfile | None:
         if profile.still_zero is None:
             cut = row.gradient_norm == 0 and bool(after.gradient_norm) and not sleeping
         else:
-            cut = row.name in profile.still_zero
+            cut = row.name in profile.still_zero and not _starts_at_zero(profile, row)
         if cut and after.gradient_norm and after.gradient_norm < underflow(profile):
             return None
         if cut:
             return after
     return None
+
+
+def _starts_at_zero(profile: GradientProfile, row: RowProfile) -> bool:
+    """Whether it is a first call that gives nothing but zeros, of a state of zeros.
+
+    Later calls of the same module get a gradient.
+    """
+    later = [other for other in profile.ran if other.module == row.module and other.call > row.call]
+    return row.activation_rms == 0 and any(other.gradient_norm for other in later)
 
 
 def _neighbours(rows: Sequence[RowProfile]) -> Iterator[tuple[RowProfile, RowProfile]]:
