@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.measure.checkpoints import keeping_graph
-from gradprobe.measure.measurement import LEARNED, STEPS, Course, Outcome, Trial
+from gradprobe.measure.measurement import LEARNED, NO_BETTER, STEPS, Course, Outcome, Trial
 from gradprobe.measure.objective import Objective, Samples, objective, of_constant, time_first
 from gradprobe.measure.optimizers import OPTIMIZERS, gradients_of
 from gradprobe.measure.passes import failed, scalar
@@ -37,6 +37,9 @@ SAMPLES = 16  # of a batch that is drawn
 SOUNDING = 10  # steps after which a rate goes on only if it is on its way
 KNOWN = 0.9  # share of the labels that are right, which is as good
 
+# Steps of Adam, where no rate came below what a constant output gets by the user's own loss: a
+# codebook of which one code is taken at first needed 70, and a decoder with attention 100.
+AT_LENGTH = 4 * STEPS
 _PACE = SOUNDING / STEPS  # of the way to the bar, in logarithms, is done after the sounding
 _MOVED = 0.99  # of the first loss of drawn labels: above it after the sounding, a rate does nothing
 _SECOND_CHANCES = 2  # rates of one optimizer that are taken up again
@@ -56,8 +59,9 @@ def overfit(subject: Subject, seconds: float | None = None) -> Trial:
     Learned is what has a tenth of its first loss, or nine labels of ten right; by the user's own
     loss, what has a tenth of what the best constant output gets. Each rate gets ten steps; it goes
     on to sixty if it is on its way, and the two best of the others do if none got there, so that
-    there are 310 steps at most. Twice the same subject gives twice the same trial, unless time cuts
-    it.
+    there are 310 steps at most. Before it fails by the user's own loss, Adam has 240 at each of its
+    rates to come below a constant output. Twice the same subject gives twice the same trial, unless
+    time cuts it.
 
     Args:
         seconds: after which no further step is taken; ``None``: there is no bound.
@@ -81,6 +85,8 @@ def overfit(subject: Subject, seconds: float | None = None) -> Trial:
                 subject, objective(subject, samples), own, baseline, deadline, count(1)
             )
             courses, cut = _search(runner)
+            if baseline is not None and Trial(courses, cut=cut, baseline=baseline).failed:
+                courses, cut = _at_length(runner, courses)
         except _NoBarError as error:
             return Trial(reason=str(error))
         except Exception as error:
@@ -151,6 +157,22 @@ def _search(run: _Runner) -> tuple[tuple[Course, ...], bool]:
     return tuple(courses), False
 
 
+def _at_length(run: _Runner, courses: Sequence[Course]) -> tuple[tuple[Course, ...], bool]:
+    """The courses, those of Adam once more and longer until one is better than a constant output.
+
+    Some begin with a plateau: of a codebook one code is taken at first, and an attention that looks
+    at everything alike has yet to find its place.
+    """
+    longer = list(courses)
+    for place, course in enumerate(courses):
+        if course.optimizer == "Adam":
+            longer[place] = run("Adam", course.rate, patient=True, most=AT_LENGTH)
+            cut = longer[place].outcome is Outcome.CUT
+            if cut or not Trial(tuple(longer), baseline=run.baseline).failed:
+                return tuple(longer), cut
+    return tuple(longer), False
+
+
 def _ends(course: Course) -> bool:
     return course.outcome in (Outcome.LEARNED, Outcome.CUT)
 
@@ -176,7 +198,15 @@ class _Runner(NamedTuple):
     deadline: float  # on the monotonic clock
     taken: Iterator[int]  # how many steps with the next one
 
-    def __call__(self, optimizer: str, rate: float, patient: bool = False) -> Course:
+    @property
+    def most(self) -> int:
+        """How many steps there may be."""
+        longer = 0 if self.baseline is None else len(RATES["Adam"]) * (AT_LENGTH + 1)
+        return MOST_STEPS + longer
+
+    def __call__(
+        self, optimizer: str, rate: float, patient: bool = False, most: int = STEPS
+    ) -> Course:
         for parameter, values in self.own.items():
             parameter.data.copy_(values)
         weights = list(self.own)
@@ -185,10 +215,10 @@ class _Runner(NamedTuple):
         with undisturbed(self.subject.model):
             reseed_all(derive(self.subject.seed, "forward"))
             while True:
-                tell(Step(next(self.taken), MOST_STEPS, unit="step"))
+                tell(Step(next(self.taken), self.most, unit="step"))
                 loss, right = self._pass()
                 losses.append(loss.item())
-                outcome = self._outcome(losses, right, patient)
+                outcome = self._outcome(losses, right, patient, most)
                 if outcome is not None:
                     return Course(optimizer, rate, tuple(losses), outcome)
                 gradients = gradients_of(loss, weights)
@@ -200,7 +230,9 @@ class _Runner(NamedTuple):
         args, kwargs = fresh((self.subject.args, dict(self.subject.kwargs)))
         return self.objective(self.subject.model(*args, **kwargs))
 
-    def _outcome(self, losses: list[float], right: float, patient: bool) -> Outcome | None:
+    def _outcome(
+        self, losses: list[float], right: float, patient: bool, most: int
+    ) -> Outcome | None:
         """What became of the steps so far; ``None``: they go on."""
         first, last, steps = losses[0], losses[-1], len(losses) - 1
         if first <= 0:
@@ -208,10 +240,10 @@ class _Runner(NamedTuple):
         bar = LEARNED * (first if self.baseline is None else self.baseline)
         if steps and (last < bar or right >= KNOWN):
             return Outcome.LEARNED
-        shot = steps >= _SHOT and last >= max(_DIVERGED * first, *losses)
+        shot = most == STEPS and steps >= _SHOT and last >= max(_DIVERGED * first, *losses)
         if shot or not math.isfinite(last):
             return Outcome.DIVERGED
-        over = steps == STEPS
+        over = steps == most or (steps > STEPS and last < NO_BETTER * min(first, bar / LEARNED))
         if steps == SOUNDING and not patient:
             over = min(losses[-3:]) > first * (bar / first) ** _PACE
         if over:

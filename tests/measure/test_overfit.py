@@ -16,9 +16,17 @@ from torch import Tensor, nn
 import gradprobe
 from gradprobe.measure import objective
 from gradprobe.measure import overfit as overfitting
-from gradprobe.measure.measurement import Course, Outcome
+from gradprobe.measure.measurement import NO_BETTER, Course, Outcome
 from gradprobe.measure.optimizers import adam
-from gradprobe.measure.overfit import LEARNED, RATES, SAMPLES, SOUNDING, STEPS, overfit
+from gradprobe.measure.overfit import (
+    AT_LENGTH,
+    LEARNED,
+    RATES,
+    SAMPLES,
+    SOUNDING,
+    STEPS,
+    overfit,
+)
 from gradprobe.model.make import make, module_subject
 from gradprobe.spec.options import Limits, ProbeOptions
 from gradprobe.spec.sources.yaml import parse_any
@@ -196,6 +204,29 @@ def test_what_is_on_its_way_by_the_own_loss_has_not_failed() -> None:
     assert trial.best
     assert 0.1 < trial.best.losses[-1] / trial.best.losses[0] < 0.5
     assert trial.learned is None
+    assert not trial.failed
+    assert not trial.cut
+
+
+class Plateau(nn.Module):
+    """y = x · Π w, which is flat near 0: Adam moves each w by about its rate at every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.full((12,), 0.15, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.w.prod()
+
+
+def test_a_plateau_at_what_a_constant_output_gets_is_crossed() -> None:
+    """Of the first loss all is left after sixty steps of Adam at 0.01, and 5 % after a hundred."""
+    x = torch.linspace(-1, 1, 16, dtype=torch.float64)[:, None]
+    trial = overfit(module_subject(Plateau(), x, lambda output: F.mse_loss(output, x)))
+    assert trial.baseline == pytest.approx(float(x.square().mean()))
+    longer = courses(trial)["Adam", 0.01]
+    assert STEPS < longer.steps < AT_LENGTH
+    assert longer.losses[STEPS] > NO_BETTER * longer.losses[0] > longer.losses[-1]
     assert not trial.failed
     assert not trial.cut
 

@@ -194,9 +194,10 @@ def does_not_learn(trial: Trial) -> Iterator[Clue]:
     Ten steps were taken at each of seven rates, and up to sixty at the most promising; learned
     would have been a tenth of the first loss, or nine labels of ten right. By a loss of your own
     the best rate stays within 3 % of what an output gets that is the same for every sample, or
-    above it; what falls further, and not to a tenth, is no finding. Where the prediction says that
-    the network fails, that finding stands, with its cause. This one stands where it says otherwise
-    and the trial was asked for (`probe --overfit`), or loss and data are your own.
+    above it, in 240 steps of Adam too; what falls further, and not to a tenth, is no finding. Where
+    the prediction says that the network fails, that finding stands, with its cause. This one stands
+    where it says otherwise and the trial was asked for (`probe --overfit`), or loss and data are
+    your own.
 
     Look at what the prediction does not see: the loss and its labels, inputs that are alike or far
     from 1, an output that is squashed before the loss.
