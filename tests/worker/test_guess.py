@@ -56,6 +56,8 @@ class Two(nn.Linear):
         (Image(), "--input shape=8,1,28,28, by Conv2d 0"),
         (nn.Sequential(nn.Linear(7, 2)), "--input shape=32,7, by Linear 0"),
         (nn.LSTM(6, 4), "--input shape=8,16,6, by LSTM"),
+        (nn.Linear(7, 2).double(), "--input shape=32,7/dtype=float64, by Linear"),
+        (nn.Linear(7, 2).bfloat16(), "--input shape=32,7/dtype=bfloat16, by Linear"),
         (nn.TransformerEncoderLayer(8, 2), "--input shape=8,16,8, by MultiheadAttention self_attn"),
         (Fours(7, 2), "--input shape=32,7, by Fours"),
         (Lit(5, 2), "Lit.example_input_array"),
