@@ -142,6 +142,20 @@ def test_a_failure_stands_at_the_users_line(run: Run, folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_target_that_is_not_there_stands_where_the_configuration_names_it(
+    run: Run, folder: Path
+) -> None:
+    (folder / "gradprobe.toml").write_text(
+        'deep = false\n[[targets]]\ntarget = "mymodel:Dep"\npath = "src"\n'
+        '[[targets]]\ntarget = "nothing:Deep"\n'
+    )
+    ended = run("check", "--allow-code", "--config", "gradprobe.toml")
+    assert ended.code == 2
+    found = [line.partition(": ")[0] for line in ended.out.splitlines()]
+    assert found[:2] == ["gradprobe.toml:2:1", "gradprobe.toml:5:1"]
+
+
+@pytest.mark.slow
 def test_a_hugging_face_configuration(run: Run, folder: Path) -> None:
     pytest.importorskip("transformers")
     (folder / "conf").mkdir()
@@ -160,7 +174,7 @@ def test_a_hugging_face_configuration(run: Run, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("targets = 3", "expected tables"),
+        ("targets = 3", r"expected tables: \[\[targets\]\]"),
         ("[[targets]]\npath = 'src'", "'target' is missing"),
         ("[[targets]]\ntarget = 'a:b'\ninput = 3", "unknown key 'input'"),
         ("[[targets]]\ntarget = 'a:b'\ninputs = {shape = []}", "inputs: a shape"),

@@ -27,7 +27,8 @@ def read_entries(reader: Reader, keys: list[str], value: Any) -> tuple[Entry, ..
         InputError: one has no target, or a key or a value that does not fit; names the line.
     """
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        reader.fail("targets: expected tables: [[tool.gradprobe.targets]]", keys)
+        header = ".".join(filter(None, (reader.section, "targets")))
+        reader.fail(f"targets: expected tables: [[{header}]]", keys)
     lines = [i + 1 for i, line in enumerate(reader.text.splitlines()) if _HEADER.match(line)]
     entries: list[Entry] = []
     for index, item in enumerate(value):

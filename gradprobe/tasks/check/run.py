@@ -21,7 +21,7 @@ from gradprobe.tasks.check.ignore import matches
 from gradprobe.tasks.check.job import Done, Job, measure
 from gradprobe.tasks.check.result import CheckResult, Diagnostic, Outcome, with_fingerprints
 from gradprobe.tasks.check.shard import split
-from gradprobe.tasks.check.target import Target, read, shown_place
+from gradprobe.tasks.check.target import Target, names_network, read, shown_place
 from gradprobe.verdict.diagnose import diagnose_seeds
 from gradprobe.verdict.judge import judge, versions
 from gradprobe.verdict.report import Finding, Report, Severity
@@ -84,7 +84,8 @@ def check(
         try:
             targets.append(read(path, options_of(_folder(path)), entry, run.allow_code))
         except InputError as error:
-            outcomes.append(_failed(path, Failure.of(error), elsewhere=entry is not None))
+            place = entry.place if entry and names_network(entry.target) else None
+            outcomes.append(_failed(path, Failure.of(error), place, elsewhere=entry is not None))
     if not outcomes and not run.shard:  # what is not read here may have what an option is for
         run.require(targets)
     outcomes += map(_outcome, targets, _measured(targets, run, warn, track))
@@ -173,9 +174,10 @@ def _outcome(target: Target, replies: Sequence[Reply]) -> Outcome:
     if failures and lines is None and failures[0].exit_code is ExitCode.USAGE:
         failures[0] = failures[0]._replace(message="a link out of the tree to no spec", hint="")
     if failures:
-        return _failed(target.path, failures[0], lines or [], target.spec is not None)
+        elsewhere = target.spec is not None
+        return _failed(target.path, failures[0], target.place, lines or [], elsewhere)
     measurements = [reply.measurement for reply in replies if reply.measurement]
-    place = next((reply.origin.place for reply in replies if reply.origin), None)
+    place = next((reply.origin.place for reply in replies if reply.origin), target.place)
     source = _Source(target.path, lines or []) if place is None else _Source.of(place)
     options = target.options
     ignores = [
@@ -292,14 +294,19 @@ def _folder(path: str) -> Path:
 
 
 def _failed(
-    path: str, failure: Failure, lines: Sequence[str] = (), elsewhere: bool = False
+    path: str,
+    failure: Failure,
+    named: Place | None = None,
+    lines: Sequence[str] = (),
+    elsewhere: bool = False,
 ) -> Outcome:
     """The outcome of a target that has no measurement: the failure is its one diagnostic.
 
+    ``named``: where the configuration names it, for a failure without a place of its own.
     ``elsewhere``: it is shown in the file that it names, which is not the target's own.
     """
     rule = BY_NAME["invalid" if failure.exit_code is ExitCode.USAGE else "failed"]
-    place = failure.place
+    place = failure.place or named
     excerpt = located("", place, lines).excerpt if place and not elsewhere else failure.excerpt
     diagnostic = Diagnostic(
         shown_place(place).file if place and elsewhere else path,

@@ -45,6 +45,7 @@ class Target(NamedTuple):
     options: CheckOptions
     spec: CodeSpec | ArchitectureSpec | None = None  # None: ``data`` is a spec
     tree: str = "."  # the folder whose files code is remembered by
+    place: Place | None = None  # where the configuration names code
 
     @property
     def name(self) -> str:
@@ -74,12 +75,12 @@ def read(name: str, options: CheckOptions, entry: Entry | None, allow_code: bool
     tree = entry.folder if entry else "."
     spec = _of_entry(entry) if entry else load_target(name)
     if isinstance(spec, CodeSpec) and not allow_code and not _is_installed(spec, options.loss):
-        place = entry.place if entry else None
-        raise InputError(f"this target runs code: {spec.target}", place=place, hint=ALLOW)
+        raise InputError(f"this target runs code: {spec.target}", hint=ALLOW)
     if isinstance(spec, NetworkSpec):  # of JSON, or of a package that adds a prefix
         data = read_bytes(name) if _is_json(name) else render_target(spec).encode()
         return Target(name, data, options)
-    return Target(name, _identity(spec, tree), options, spec, tree)
+    place = entry.place if entry and isinstance(spec, CodeSpec) else None
+    return Target(name, _identity(spec, tree), options, spec, tree, place)
 
 
 def _is_installed(spec: CodeSpec, loss: str | None) -> bool:
