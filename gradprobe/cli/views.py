@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gradprobe._version import __version__
 from gradprobe.measure.blocks.profile import BlockProfile, PathProfile
+from gradprobe.measure.measurement import Step
 from gradprobe.render import json
 from gradprobe.render.block import block_steps
 from gradprobe.render.canvas import Style
@@ -83,11 +84,11 @@ def of_comparison(reports: Sequence[Report], everything: bool) -> Views:
     )
 
 
-def of_steps(reports: Sequence[Report], everything: bool) -> Views:
+def of_steps(steps: Sequence[Step], reports: Sequence[Report], everything: bool) -> Views:
     """The steps of a training script; one alone is a report."""
     alone = of_report(reports[0], everything) if len(reports) == 1 else None
     views = alone or of_comparison(reports, everything)
-    return views._replace(text=lambda style: render_steps(reports, style, everything))
+    return views._replace(text=lambda style: render_steps(steps, reports, style, everything))
 
 
 def of_differences(differences: Sequence[Difference], everything: bool) -> Views:

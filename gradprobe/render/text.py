@@ -44,13 +44,19 @@ def render_report(report: Report, style: Style | None = None, *, everything: boo
     parts += training_lines(report, style)
     parts += trial_lines(report, style, everything)
     parts += seeds_lines(report, style)
+    return paint([*parts, *finding_lines(report, style, everything)], style)
+
+
+def finding_lines(report: Report, style: Style, everything: bool) -> list[Text]:
+    """The gravest findings, or all of them, an empty line before each."""
+    lines: list[Text] = []
     shown = len(report.findings) if everything else MOST_FINDINGS
     for finding in report.findings[:shown]:
-        parts += [Text(""), *_finding(finding, report.profile.unit, style)]
+        lines += [Text(""), *_finding(finding, report.profile.unit, style)]
     if rest := report.findings[shown:]:
         line = more([f"{finding.rule} {finding.name}" for finding in rest])
-        parts += [Text(""), *(Text(part, style=FAINT) for part in wrapped(line, style, 0))]
-    return paint(parts, style)
+        lines += [Text(""), *(Text(part, style=FAINT) for part in wrapped(line, style, 0))]
+    return lines
 
 
 def theory_lines(report: Report, style: Style) -> list[str]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gradprobe.measure.live.watcher import Seen, Watcher
 
 _GONE = "another process of the job has ended: torchrun's last lines say which was the first"
+_FIRST = "what follows the script is the script's own: gradprobe's options stand before it"
 _COMPILED = r"Using `torch.compile\(module\)` when there are global hooks"
 
 # What Python itself does not say of a script.
@@ -110,12 +111,16 @@ def run_script(script: Script, finish: Finish, options: ProbeOptions) -> int:
             pass
         except SystemExit as error:
             if error.code and not run.seen:
-                raise run.nothing(f"it exited with {error.code}") from error
+                hint = _FIRST if error.code == 2 and script.arguments else ""
+                raise run.nothing(f"it exited with {error.code}", hint) from error
         except BaseException as error:
             if run.code is None:
                 traceback.print_exception(_own(error))
                 raise run.nothing(f"{type(error).__name__}: {first_line(error)}") from error
-        return run.end("it ended") if run.code is None else run.code
+        code = run.end("it ended") if run.code is None else run.code
+    if run.failed:
+        raise run.failed
+    return code
 
 
 class _Stop(BaseException):
@@ -134,6 +139,7 @@ class _Run:
         self.unwritten: InputError | None = None  # why the batch is not in its file
         self.taken: list[int] = []  # how many steps, by optimizer
         self.code: int | None = None  # the exit code, once the last step was seen
+        self.failed: Exception | None = None  # why what was seen could not be shown
         self.back: Callable[[], None] = _nothing  # gives standard output back
         self.watcher: Watcher | None = None
 
@@ -151,6 +157,8 @@ class _Run:
             if not self.seen:
                 self._keep(seen)
             name = f"{self.script.target}, step {step.number}"
+            if chosen is None and self.watcher and len(self.watcher.counts) > 1:
+                name += f" of {step.kind} ({step.optimizer})"
             self.seen.append(step)
             self.reports.append(judge(seen.measurement, name, JudgeOptions()))
         counts = list(self.watcher.counts.values()) if self.watcher else []
@@ -200,7 +208,13 @@ class _Run:
         if not self.seen:
             raise self.nothing("it ended")
         self.back()
-        self.code = self.finish(self.seen, self.reports)
+        order = sorted(zip(self.seen, self.reports, strict=True), key=lambda pair: pair[0][1::-1])
+        self.seen, self.reports = [step for step, _ in order], [report for _, report in order]
+        try:
+            self.code = self.finish(self.seen, self.reports)
+        except Exception as error:  # it is none of the script's
+            self.failed, self.code = error, int(ExitCode.USAGE)
+            return self.code
         for why in self._missed(how) if rank_of_script() == "0" else ():
             print(f"gradprobe: {self.script.target}: not all is shown: {why}", file=sys.stderr)
         if self.unwritten:
@@ -208,7 +222,7 @@ class _Run:
             self.code = max(self.code, int(ExitCode.USAGE))
         return self.code
 
-    def nothing(self, what: str) -> ModelError:
+    def nothing(self, what: str, hint: str = "") -> ModelError:
         """Why there is nothing to show."""
         where = self.script.target
         if (os.environ.get("WORLD_SIZE") or "1") != "1":
@@ -217,8 +231,7 @@ class _Run:
             return ModelError(f"{where}: nothing was measured: {missed[0]}")
         seen = self.watcher.sight() if self.watcher else ""
         message = f"{where}: {what} before an optimizer of torch.optim took a step; seen: {seen}"
-        hint = _GONE if " by peer" in message else ""
-        return ModelError(message, hint=hint)
+        return ModelError(message, hint=_GONE if " by peer" in message else hint)
 
     def _missed(self, what: str) -> list[str]:
         """Why some of what was asked for is not shown, where a step was taken at all."""

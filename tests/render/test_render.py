@@ -22,6 +22,7 @@ from rich.cells import cell_len
 from rich.color import Color
 from rich.color_triplet import ColorTriplet
 
+from gradprobe.measure.measurement import Step
 from gradprobe.measure.profile import RowStatus
 from gradprobe.numbers import count as counted
 from gradprobe.numbers import fraction, number, plural
@@ -43,6 +44,7 @@ from gradprobe.render.compare import render_comparison
 from gradprobe.render.json import render_comparison as json_comparison
 from gradprobe.render.json import render_report as json_report
 from gradprobe.render.rules import render_rule, render_rules
+from gradprobe.render.steps import render_steps
 from gradprobe.render.sweep import render_sweep
 from gradprobe.render.text import render_report
 from gradprobe.tasks.curves import Point, Sweep
@@ -317,6 +319,8 @@ def test_no_line_is_wider_than_the_width_and_nothing_is_obeyed(width: int, look:
     sound(render_comparison(COMPARED, style), style)
     sound(render_comparison([REPORTS["hostile"], REPORTS["statuses"]], style), style)
     sound(render_comparison(VERDICTS, style, everything=True), style)
+    steps = [Step(number, 0, "SGD", 1) for number, _ in enumerate(VERDICTS, 1)]
+    sound(render_steps(steps, VERDICTS, style, everything=True), style)
     sound(render_rules(RULES, style), style)
     for rule in RULES:
         sound(render_rule(rule, style), style)
@@ -348,6 +352,16 @@ def test_any_report_is_rendered_soundly(
     sound(render_report(made, style), style)
     sound(render_comparison([made, REPORTS["one row"]], style), style)
     json_report(made)
+
+
+def test_steps_side_by_side_say_each_finding_where_it_is_first() -> None:
+    later = replace(REPORTS["vanishing"], findings=(VANISHING, USELESS))
+    steps = [Step(1, 0, "SGD", 1), Step(1, 1, "SGD", 1), Step(5, 0, "SGD", 1)]
+    reports = [REPORTS["vanishing"], REPORTS["residual"], later]
+    text = render_steps(steps, reports, PLAIN_80, everything=False)
+    _, _, below = text.partition("\nplain\n")
+    said = [line for line in below.splitlines() if line.startswith("GP") or line == "plain"]
+    assert [line[:5] for line in said] == [VANISHING.rule, "plain", USELESS.rule]
 
 
 @pytest.mark.parametrize("look", STYLES)

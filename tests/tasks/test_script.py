@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from helpers import clients
+from helpers.handmade import chain, report
 from helpers.places import ROOT
 
 SLOW = pytest.mark.slow
@@ -131,6 +132,38 @@ def test_several_steps_are_columns_and_the_script_runs_until_the_last(tmp_path: 
     assert "step 2 ['a']" not in done.stderr
 
 
+TWO = (
+    NET
+    + """
+head = nn.Linear(2, 2)
+of_net, of_head = torch.optim.SGD(net.parameters(), 0.1), torch.optim.Adam(head.parameters())
+for step in range(3):
+    nn.functional.cross_entropy(head(net(x).detach()), y).backward()
+    of_head.step()
+    nn.functional.cross_entropy(head(net(x)), y).backward()
+    of_net.step()
+"""
+)
+
+
+@SLOW
+def test_of_several_optimizers_a_report_says_which_and_whose_steps_stand_together(
+    tmp_path: Path,
+) -> None:
+    done = run(tmp_path, TWO, "--steps", "1,2", "--format", "json", "--no-deep")
+    assert done.returncode == 0, done.stderr
+    titles = [report["target"].partition(", ")[2] for report in json.loads(done.stdout)["reports"]]
+    assert titles == [f"step {n} of {of}" for of in ("SGD (0)", "Adam (1)") for n in (1, 2)]
+
+
+@SLOW
+def test_what_cannot_be_written_is_no_fault_of_the_scripts(tmp_path: Path) -> None:
+    done = run(tmp_path, PLAIN, "-o", "missing/report.txt")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("gradprobe: error: cannot write missing/")
+    assert "Traceback" not in done.stderr
+
+
 @SLOW
 @pytest.mark.parametrize(
     ("text", "rows"),
@@ -208,6 +241,14 @@ def test_a_script_without_a_step_ends_in_3(text: str, said: str, tmp_path: Path)
 
 
 @SLOW
+def test_an_option_behind_the_script_is_told_where_it_belongs(tmp_path: Path) -> None:
+    text = "import argparse; argparse.ArgumentParser().parse_args()"
+    done = run(tmp_path, text, arguments=("--steps", "1,2"))
+    assert done.returncode == 3
+    assert done.stderr.endswith("gradprobe's options stand before it\n")
+
+
+@SLOW
 def test_a_module_runs_as_python_m_does(tmp_path: Path) -> None:
     (tmp_path / "pkg").mkdir()
     (tmp_path / "pkg" / "__init__.py").touch()
@@ -239,6 +280,7 @@ def test_a_step_that_never_came_is_said(capfd: pytest.CaptureFixture[str], tmp_p
     assert other.endswith("measured: --optimizer 3: there are 1, counted from 0")
     some = ended(1, 9)
     some.seen.append(Step(1, 0, "SGD", 1))
+    some.reports.append(report(chain(1.0)))
     assert (some.end(), capfd.readouterr().err) == (0, "")  # in the middle of its step
     assert some.end("it ended") == 0
     said = "gradprobe: json.tool: not all is shown: it ended after 5 steps, before step 9\n"

@@ -45,7 +45,7 @@ def probe(
     initialisations, shows a typical one, and says whether its verdict is that of the others.
 
     package.module:name is a Python class, a function that builds a model, or a model. It is run in
-    a process of its own and needs --input, --inputs or --data.
+    a process of its own; its inputs are guessed without --input, --inputs or --data.
     """
     several = o.seeds_of(seeds, seed)
     spec, options = o.loaded(target, about, replace(options, seed=seed or 0), given)

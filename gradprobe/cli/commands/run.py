@@ -27,7 +27,7 @@ _DEEP = Shown("Judge by the chance of training, or by reach.", ("--deep/--no-dee
 @flattened()
 def run(
     script: Annotated[str, typer.Argument(help="A training script, or with -m a module.")],
-    arguments: Annotated[list[str] | None, typer.Argument(help="The script's own.")] = None,
+    arguments: Annotated[list[str] | None, typer.Argument(help="All that follows it.")] = None,
     *,
     module: Annotated[bool, typer.Option("-m", help="Run a module, as python -m does.")] = False,
     steps: Annotated[str, typer.Option(help="Look at these.", metavar="LIST")] = "1",
@@ -44,14 +44,15 @@ def run(
 
     It is the script's own model, weights, batch, loss and precision; the script stays as it is:
     gradprobe run train.py --epochs 3. What it prints goes to standard error. Several optimizers
-    have a report each. --steps 1,10,100 goes on, and shows a column a step.
+    have a report each. --steps 1,10,100 goes on, and shows a column a step. Options stand before
+    the script, what follows it is its own.
     """
 
     def finish(seen: Sequence[Step], reports: Sequence[Report]) -> int:
         if rank_of_script() == "0":  # one process speaks
             for line in facts(seen):
                 say(line)
-            output.publish(of_steps(reports, output.everything))
+            output.publish(of_steps(seen, reports, output.everything))
         return ended(output.exit_code(reports))
 
     own = tuple(arguments or ())
