@@ -23,6 +23,7 @@ STEP = 0.003
 CHANGE = 0.3  # of the output's spread: the most by which scale-invariant weights may change it
 SHORTEST = 0.01  # of the step: shorter ones drown in the rounding of float32
 _RIGHT_ANGLE = 0.05  # of the cosine that two random directions have
+_FEW = 16  # numbers; a matrix with so small a gradient is far from the loss
 _PART = 1 << 20  # numbers of a weight that are compared at once
 
 
@@ -72,8 +73,8 @@ def moved_against(
 def lengths_of(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Lengths:
     """How long a step is of each weight that a step can move.
 
-    What the largest product of a weight's norm and its gradient's rounds away is no gradient but
-    rounding: that of a scale in front of a norm, say.
+    The gradient of a few numbers in front of a norm that takes their scale out is a long sum that
+    comes to 0: what is left is rounding, of the largest product of a weight and its gradient.
     """
     names = [name for name in weights if name in gradients]
     sizes = norms([weights[name].detach() for name in names])
@@ -82,7 +83,9 @@ def lengths_of(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -
     whole: dict[str, float] = {}
     falls: dict[str, float] = {}
     for name, size, length in zip(names, sizes, lengths, strict=True):
-        if size * length > most * torch.finfo(weights[name].dtype).eps:
+        few = weights[name].numel() <= _FEW
+        least = most * torch.finfo(weights[name].dtype).eps if few else 0.0
+        if size * length > least:
             unit = size / math.sqrt(min(len(weights[name]), weights[name][0].numel()))
             whole[name] = unit / length
             if _orthogonal(weights[name].detach(), gradients[name], size * length):
