@@ -168,6 +168,12 @@ def test_the_hooks_file_is_one(tmp_path: Path) -> None:
     assert subprocess.run(command, env=ENVIRONMENT, check=False).returncode == 0
 
 
+@pytest.mark.parametrize("name", ["net.yaml", "gradprobe.toml", "src/model.py", "config.json"])
+def test_the_hooks_run_where_a_file_changes_that_a_target_is_made_of(name: str) -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
+    assert all(re.search(hook["files"], name) for hook in hooks)
+
+
 def everything_but_gradprobe(folder: Path) -> Path:
     """The packages that the tests have, by links: none is installed twice."""
     folder.mkdir()
