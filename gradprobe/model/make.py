@@ -240,12 +240,21 @@ def _takes_target(loss: Loss) -> bool:
     return len([p for p in needed if p.kind is not p.VAR_POSITIONAL]) == 2
 
 
-def _check_trainable(model: nn.Module) -> None:
-    from torch.nn.parameter import is_lazy
+def check_is_module(model: object) -> None:
+    """Refuse what the caller has taken for a module.
 
+    Raises:
+        InputError: it is none.
+    """
     if not isinstance(model, nn.Module):
         hint = "of an exported program take program.module(); gradprobe.load gives a spec"
         raise InputError(f"the model is no nn.Module but a {type(model).__name__}", hint=hint)
+
+
+def _check_trainable(model: nn.Module) -> None:
+    from torch.nn.parameter import is_lazy
+
+    check_is_module(model)
     parameters = list(model.parameters())
     if any(is_lazy(p) for p in parameters):
         raise InputError("the model has lazy layers: run it once, so that they know their sizes")

@@ -52,7 +52,7 @@ def watch(
         What stops watching at the end of ``with``, or by ``close()``; its ``reports`` are there.
 
     Raises:
-        InputError: ``every`` is below 1, or the file cannot be written.
+        InputError: ``every`` is below 1, the file cannot be written, or the model is no module.
     """
     if every < 1:
         raise InputError(f"every: {every} is not a number of steps")
@@ -76,7 +76,10 @@ class Watch:
 
     def __post_init__(self) -> None:
         from gradprobe.measure.live.watcher import Watcher
+        from gradprobe.model.make import check_is_module
 
+        if self.model is not None:
+            check_is_module(self.model)
         self.reports: list[Report] = []
         self._watcher = Watcher(self._wants, self._look, self.options, self.model).__enter__()
 

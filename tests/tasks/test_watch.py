@@ -103,6 +103,11 @@ def test_only_the_model_that_is_named() -> None:
     assert watch.reports[0].profile.parameters == 10
 
 
+def test_what_is_watched_is_a_module() -> None:
+    with pytest.raises(InputError, match=r"the model is no nn\.Module but a function"):
+        gradprobe.watch(lambda x: x)  # type: ignore[arg-type]
+
+
 def test_every_is_a_number_of_steps() -> None:
     with pytest.raises(InputError, match="every"):
         gradprobe.watch(every=0)
