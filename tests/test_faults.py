@@ -168,6 +168,29 @@ def half(scale: float) -> Network:
     return Network(mlp().half(), X.half(), lambda o: ce(o.float()) * scale)
 
 
+def clamped(output: Tensor, faulty: bool) -> Tensor:
+    return output.clamp(1e-4, 1).log() if faulty else F.log_softmax(output, 1)
+
+
+def overlap(center: Tensor, faulty: bool) -> Tensor:
+    """Of intervals of length 1, one of which lies far off; a GIoU takes the gap from it."""
+    apart = 1 - (center - TARGETS[:, 0] - 9).abs()
+    both = apart.clamp(min=0)
+    return both / (2 - both) - (0 if faulty else (-apart).clamp(min=0) / (2 - apart))
+
+
+def pointed(faulty: bool) -> Callable[[Own, Tensor], Tensor]:
+    """Reads a picture at points, in pixels or from -1 to 1."""
+
+    def of(self: Own, x: Tensor) -> Tensor:
+        points = torch.tanh(self.b(torch.tanh(self.a(x)))).view(-1, 2, 2, 2)
+        points = 4 + 2 * points if faulty else points
+        pictures = F.grid_sample(x.view(-1, 2, 2, 2), points, align_corners=False)
+        return self.c(F.relu(pictures.flatten(1)))
+
+    return of
+
+
 def held(output: Tensor, faulty: bool) -> Tensor:
     return output[:, :1].detach() if faulty else output[:, :1]
 
@@ -339,6 +362,21 @@ NETWORKS: dict[str, Callable[[bool], Network]] = {
     "some classes are never predicted": lambda bad: Network(
         mlp(2, nn.Tanh, *last(bad, nn.ReLU())), X, ce
     ),
+    "every probability is 1/2 or more": lambda bad: Network(
+        mlp(2, nn.Tanh, *last(bad, nn.ReLU()), nn.Sigmoid()),
+        X,
+        lambda o: F.binary_cross_entropy(o, (TARGETS > 0).float()),
+    ),
+    "the loss stays where a clamp keeps it": lambda bad: Network(
+        mlp(), X, lambda o: -clamped(o, bad)[torch.arange(64), LABELS].mean()
+    ),
+    "the loss is tiny and the network learns nothing of it": lambda bad: Network(
+        mlp(), X, lambda o: mse(o, TARGETS * (1e-4 if bad else 1))
+    ),
+    "the boxes never move, the IoU stays 0": lambda bad: Network(
+        mlp(out=1), X, lambda o: 1 - overlap(o[:, 0], bad).mean()
+    ),
+    "`grid_sample` gives zeros": lambda bad: Network(Own(pointed(bad)), X, ce),
     "the regression never leaves 0 to 1": lambda bad: Network(
         mlp(2, nn.Tanh, *last(bad, nn.Sigmoid())), X, mse
     ),
@@ -378,6 +416,11 @@ NETWORKS: dict[str, Callable[[bool], Network]] = {
     ),
     "a layer puts out the same number whatever goes in": lambda bad: Network(
         normed(8 if bad else 2), X, ce
+    ),
+    "it does not learn with batches of two": lambda bad: Network(
+        nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 4)),
+        X[: 2 if bad else 16],
+        ce,
     ),
     "with BatchNorm or without, it is the same": lambda bad: Network(batchnormed(not bad), X, ce),
     "one of the outputs never moves": lambda bad: Network(

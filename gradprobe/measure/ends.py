@@ -26,6 +26,7 @@ from gradprobe.measure.graph import (
     signed,
     weight_behind,
 )
+from gradprobe.measure.held_back import ENDING, below_zero, held_back
 from gradprobe.measure.losses import RANGES, losses, tail
 from gradprobe.measure.norms import shares_near
 from gradprobe.measure.states import Loops
@@ -87,7 +88,7 @@ class Graph:
         kinds = list(map(kind_of, loops.nodes))
         silent = _SILENT if "Softmax" in kinds else _SILENT | _LINEAR
         for node, kind in zip(loops.nodes, kinds, strict=True):
-            if kind not in silent:
+            if kind not in silent or node in self.behind:
                 self._note(node, kind)
         for kind, results in self.curved.items():
             low, high = RANGES[kind]
@@ -122,6 +123,15 @@ class Graph:
             around = _with_softmax(around, node, node in self.tail)
         elif kind in _STEPS:
             around = around._replace(steps=tuple(dict.fromkeys((*around.steps, kind.lower()))))
+        elif kind in ENDING or (kind == "Relu" and node in self.behind):
+            if self.looked_at < _CASCADE:
+                self.looked_at += 1
+                pairs = (around.ended, (ENDING.get(kind, "relu"), held_back(node, kind)))
+                ended = max((p for p in pairs if p), key=lambda p: p[1])
+                around = around._replace(ended=ended)
+        elif kind == "Log":
+            share = max(around.below_zero, below_zero(next_behind(node)))
+            around = around._replace(below_zero=share)
         elif kind in ("NativeLayerNorm", "NativeGroupNorm"):
             size = min(_normalised(node), around.least_normalised or sys.maxsize)
             around = around._replace(least_normalised=size)

@@ -31,8 +31,9 @@ RANGES = {
     "Tanh": (-1.0, 1.0),
     "Relu": (0.0, math.inf),
 }
+_BINARY = "BinaryCrossEntropy"
 _DISTANCES = frozenset(("MseLoss", "SmoothL1Loss", "HuberLoss"))
-_COMPARING = (*_DISTANCES, "Sub", "Rsub")
+_COMPARING = (*_DISTANCES, "Sub", "Rsub", "Mul")
 _CROSS_ENTROPIES: dict[str, Callable[..., Tensor]] = {
     "NllLoss": F.nll_loss,
     "NllLoss2D": F.nll_loss,
@@ -55,8 +56,12 @@ def losses(loss: Tensor, output: Tensor | None) -> Iterator[LossProfile]:
         elif kind == "LogSoftmax":  # a cross entropy, also one that is written out
             told = told._replace(kind="CrossEntropy", normalised=True)
             yield told._replace(least=_least(told, node))
+        elif kind == "Logsumexp" and told.after == "Softmax":  # as Categorical(logits=…) has it
+            yield told._replace(kind="CrossEntropy", normalised=True)
         elif kind in _CROSS_ENTROPIES:
-            yield _cross_entropy(told, node)
+            yield _cross_entropy(_of_logits(told, after), node)
+        elif kind == "Log" and (of_logits := _of_logits(told, after)).after in RANGES:
+            yield of_logits
         elif kind == "CtcLoss":
             yield told._replace(raw=_is_no_logarithm(saved(node, "log_probs")))
         elif kind in _DISTANCES:
@@ -71,10 +76,22 @@ def losses(loss: Tensor, output: Tensor | None) -> Iterator[LossProfile]:
             yield told._replace(raw=_is_raw(scores, output))
 
 
+def _of_logits(told: LossProfile, after: Node | None) -> LossProfile:
+    """Of the logarithm of a sigmoid or softmax, the cross entropy of what goes into that."""
+    kind = {"Sigmoid": f"{_BINARY}WithLogits", "Softmax": "CrossEntropy"}.get(told.after)
+    if kind is None or told.kind not in (_BINARY, "Log"):
+        return told
+    inner, normalised = behind_shapes(next_behind(after)), False
+    if kind_of(inner) == "LogSoftmax":
+        inner, normalised = behind_shapes(next_behind(inner)), True
+    normalised = normalised or kind == "CrossEntropy"
+    return told._replace(kind=kind, after=_kind_behind(inner), normalised=normalised)
+
+
 def _cross_entropy(told: LossProfile, node: Node) -> LossProfile:
     """Also the share of the targets that are no probability, and whether the scores are none."""
     scores, target = saved(node, "self"), saved(node, "target")
-    told = told._replace(times_guess=_times_guess(told.kind, node))
+    told = told._replace(times_guess=_times_guess(kind_of(node), node))
     if scores is None or target is None or not scores.numel():
         return told
     if "Nll" not in told.kind:
@@ -148,8 +165,12 @@ def _is_broadcast(node: Node, output: Tensor | None) -> bool:
         return False
     sides = [n for n, _ in node.next_functions]
     one_is_data = len(sides) == 2 and (sides[0] is None) != (sides[1] is None)
-    compared = saved(node, "self")
+    compared = saved(node, "self") if kind_of(node) in _DISTANCES else None
     shape = node._input_metadata[0].shape if compared is None else compared.shape
+    data = saved(node, "other")
+    data = saved(node, "self") if data is None else data  # what a product takes the output times
+    if kind_of(node) == "Mul" and (data is None or data.numel() != size):
+        return False
     own = behind_shapes(sides[0] or sides[1]) is behind_shapes(output.grad_fn)
     return one_is_data and own and tuple(shape) == (size, size)
 
@@ -181,6 +202,7 @@ def _distance(told: LossProfile, target: Tensor | None, output: Tensor | None) -
     return told._replace(
         times_guess=error / variance if variance and math.isfinite(error) else None,
         target_rms=float(target.square().mean().sqrt()),
+        target_spread=math.sqrt(variance),
         outside=outside,
     )
 

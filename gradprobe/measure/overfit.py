@@ -50,6 +50,8 @@ MOST_STEPS = sum(
 _SHOT = 5  # steps in which Adam, whose first ones are large whatever the gradient, may overshoot
 _DIVERGED = 10.0  # times the first loss
 _CONSTANT_DOES = 1e-3  # of the first loss: a constant output with less knows the batch itself
+# The least share of a loss that float32 holds well as its change; and of a change, what is none.
+_SEEN, _STAYS = 1e-4, 1e-6
 _MEMORY = 4  # times the weights: a copy, the gradient and Adam's two averages
 
 
@@ -139,6 +141,10 @@ def _baseline(subject: Subject, samples: Samples) -> float | None:
 # ---- the rates
 
 
+def _squares(gradients: Sequence[Tensor | None]) -> float:
+    return sum(float(g.detach().double().square().sum()) for g in gradients if g is not None)
+
+
 def _search(run: _Runner) -> tuple[tuple[Course, ...], bool]:
     """The courses, and whether time cut them short."""
     courses: list[Course] = []
@@ -212,17 +218,22 @@ class _Runner(NamedTuple):
         weights = list(self.own)
         step = OPTIMIZERS[optimizer](weights, rate)
         losses: list[float] = []
+        foretold = 0.0  # how much lower the gradient says that the second loss is
         with undisturbed(self.subject.model):
             reseed_all(derive(self.subject.seed, "forward"))
             while True:
                 tell(Step(next(self.taken), self.most, unit="step"))
                 loss, right = self._pass()
                 losses.append(loss.item())
+                if len(losses) > SOUNDING and max(losses) - min(losses) < _STAYS * foretold:
+                    raise _NoBarError("the loss stays as it is, whatever its gradient does")
                 outcome = self._outcome(losses, right, patient, most)
                 if outcome is not None:
                     return Course(optimizer, rate, tuple(losses), outcome)
                 gradients = gradients_of(loss, weights)
                 del loss
+                if len(losses) == 1 and rate * _squares(gradients) > _SEEN * losses[0]:
+                    foretold = rate * _squares(gradients)
                 with torch.no_grad():
                     step(gradients)
 

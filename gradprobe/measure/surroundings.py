@@ -21,6 +21,7 @@ class LossProfile(NamedTuple):
     times_guess: float | None = None
     broadcast: bool = False  # each output is compared with the target of every sample
     target_rms: float | None = None
+    target_spread: float | None = None  # their standard deviation
     outside: float = 0.0
     raw: bool = False  # a loss on log-probabilities gets what adds up to no probability
     least: float = 0.0  # the loss cannot fall below, as its logits lie between -1 and 1
@@ -59,6 +60,9 @@ class Surroundings(NamedTuple):
     least_normalised: int | None = None  # elements of which a normalisation takes the mean
     least_batched: int | None = None  # values a channel of which a BatchNorm takes the mean
     steps: tuple[str, ...] = ()  # functions with a slope of zero: round, sign, floor
+    # The function that passes the least on, as it is at an end, and the share that it holds back
+    ended: tuple[str, float] | None = None
+    below_zero: float = 0.0  # of what a clamp in front of a logarithm gets, the share below 0
     softmax_between: int = 0  # softmaxes whose output goes straight into a linear layer
     masked: bool = False  # a softmax over -inf alone
     dropped: tuple[float, int] | None = None  # a dropout's units that a sample keeps, of how many

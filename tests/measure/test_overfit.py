@@ -116,6 +116,18 @@ def test_a_loss_without_a_bar_is_no_trial() -> None:
     assert not trial.failed
 
 
+@pytest.mark.parametrize("detached", [True, False])
+def test_a_loss_that_stays_whatever_its_gradient_does_says_nothing(detached: bool) -> None:
+    """As that of a policy, whose old probabilities are those of this pass without a gradient."""
+    module, x = Scalar(), torch.ones(4, 1, dtype=torch.float64)
+
+    def ratio(output: Tensor) -> Tensor:
+        return (output - (output.detach() if detached else 0) + 1).mean()
+
+    trial = overfit(module_subject(module, (x,), loss=ratio))
+    assert ("stays as it is" in (trial.reason or "")) == detached
+
+
 def test_a_loss_that_no_weight_leads_to_does_not_fall() -> None:
     trial = overfit(module_subject(Scalar(), X, lambda output: output.detach().sum()))
     assert trial.failed

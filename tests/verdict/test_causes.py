@@ -456,6 +456,22 @@ def connected(logarithm: bool) -> Callable[[Tensor], Tensor]:
     return loss
 
 
+def chance(shares: Tensor) -> Tensor:
+    return F.binary_cross_entropy(shares, TARGETS.round())
+
+
+def written_log(shares: Tensor) -> Tensor:
+    return -shares.clamp(1e-6, 1).log()[torch.arange(32), LABELS].mean()
+
+
+def clamped_log(raw: bool) -> Callable[[Tensor], Tensor]:
+    return lambda output: written_log(output if raw else output.softmax(1))
+
+
+def policy(logits: Tensor) -> Tensor:
+    return -torch.distributions.Categorical(logits=logits).log_prob(LABELS).mean()
+
+
 def numpy_copy(x: Tensor) -> Tensor:
     return torch.from_numpy(x.detach().numpy().copy())
 
@@ -470,7 +486,7 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
     raw = 255.0 if faulty else 1.0
     soft = [nn.Softmax(1)] if faulty else []
     relu = [nn.ReLU()] if faulty else []
-    off = 50.0 if faulty else 1.0
+    off, tiny = (50.0, 1e-4) if faulty else (1.0, 0.1)
     one = nn.Softmax(1) if faulty else nn.Sigmoid()
     low = TARGETS * 2 - 1 if faulty else TARGETS
     between = nn.Softmax if faulty else nn.Tanh
@@ -530,11 +546,13 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(lowered(mlp(nn.ReLU, *relu)), X, mse),
             Case(lowered(cnn(nn.ReLU, *relu)), IMAGES, mse),
             Case(lowered(Reader(F.relu if faulty else lambda x: x)), SEQUENCE, mse),
+            *(Case(make(), x, clamped_log(faulty)) for make, x in ((mlp, X), (cnn, IMAGES))),
         ],
         "GP606": [
             Case(weights_only(mlp(), large), X, ce),
             Case(mlp(), X, written_out(TARGETS * off)),
             Case(Reader(), SEQUENCE, lambda o: F.mse_loss(o, TARGETS * off)),
+            Case(mlp(), X, lambda o: F.mse_loss(o, 1 + TARGETS * tiny)),
             Case(
                 Tied(9.0 if faulty else 0.02),
                 words,
@@ -548,7 +566,7 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
                     + F.mse_loss(o[:, -1, 0], 1 + 0.05 * torch.arange(len(o)) / len(o))
                 ),
             ),
-        ][: 4 if faulty else None],
+        ][: 5 if faulty else None],
         "GP607": half(1e-5 if faulty else 1.0, mlp(), cnn(), Functional(False)),
         "GP608": [
             Case(mlp(nn.ReLU, nn.Softmax(0 if faulty else 1)), X, written_out(TARGETS.softmax(1))),
@@ -565,6 +583,14 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(mlp(nn.ReLU, *soft), X, ce),
             Case(cnn(nn.ReLU, *soft), IMAGES, ce),
             Case(Reader(lambda x: F.softmax(x, 1) if faulty else x), SEQUENCE, ce),
+            Case(mlp(nn.ReLU, *soft), X, policy),
+            Case(mlp(nn.ReLU, *soft, nn.Sigmoid()), X, chance),
+            Case(cnn(nn.ReLU, *soft, nn.Softmax(1)), IMAGES, written_log),
+            Case(
+                Reader(torch.sigmoid),
+                SEQUENCE,
+                lambda o: chance(o.sigmoid() if faulty else o),
+            ),
             *(Case(make(), x, nll) for make, x in ((mlp, X), (cnn, IMAGES), (Reader, SEQUENCE))),
             Case(mlp(nn.ReLU, nn.LogSoftmax(0 if faulty else 1)), X, raw_nll),
             Case(cnn(), IMAGES, connected(not faulty)),
@@ -618,6 +644,8 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             ),
         ],
         "GP703": [
+            Case(mlp(nn.Tanh, *relu, nn.Sigmoid()), X, chance),
+            Case(cnn(nn.Tanh, *relu, nn.Softmax(1)), IMAGES, written_log),
             Case(mlp(nn.Tanh, *relu), X, ce),
             Case(cnn(nn.Tanh, *relu), IMAGES, ce),
             Case(Reader(F.relu if faulty else lambda x: x), SEQUENCE, ce),
@@ -661,6 +689,7 @@ def cases(faulty: bool) -> dict[str, list[Case]]:
             Case(cnn(out=1), IMAGES, quiet(nn.SmoothL1Loss(), shaped)),
             Case(Reader(out=1), SEQUENCE, lambda o: ((shaped - o) ** 2).mean()),
             Case(mlp(nn.Tanh, out=1), X, lambda o: (o - shaped).abs().mean()),
+            Case(mlp(out=1), X, lambda o: (F.softplus(o) - o * shaped).mean()),
         ],
         "GP712": [
             *(Case(Two(how, faulty), X, mse) for how in ("round", "clamp", "detach")),
@@ -932,6 +961,105 @@ def test_a_loss_on_what_is_rounded_is_dead_by_the_rounding() -> None:
     [dead] = look(Case(mlp(), X, lambda o: mse(o.sigmoid().round()))).findings[:1]
     assert (dead.rule, "round()" in dead.message) == ("GP201", True)
     assert "(h.round() - h).detach()" in dead.advice
+
+
+def test_weights_that_are_binarised_are_dead_by_their_sign() -> None:
+    class Binary(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(x, self.weight.sign()) / 4
+
+    model = nn.Sequential(Binary(8, 16), nn.ReLU(), Binary(16, 4))
+    told = [f for f in look(Case(model, X, ce)).findings if f.rule == "GP201"]
+    assert [("sign()" in f.message, "(h.sign() - h)" in f.advice) for f in told] == [
+        (True, True)
+    ] * 2
+
+
+class Pointed(nn.Module):
+    """Reads a picture at points that it is told."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.points, self.head, self.scale = nn.Linear(8, 8), nn.Linear(4, 4), scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        points = torch.tanh(self.points(x)).view(-1, 2, 2, 2) + (self.scale - 1)
+        pictures = F.grid_sample(IMAGES, points * self.scale, align_corners=False)
+        return self.head(F.relu(pictures.flatten(1)))
+
+
+def overlap(width: float) -> Callable[[Tensor], Tensor]:
+    """1 less the overlap of two intervals, as of boxes in a detector."""
+    return lambda output: (
+        1 - (width - (output[:, :1] - TARGETS[:, :1] - 9).abs()).clamp(min=0).mean()
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "reason", "advice"),
+    [
+        (Pointed(9.0), ce, "grid_sample() reads are outside -1 to 1", "2 * pixel / (size - 1) - 1"),
+        (mlp(), overlap(1.0), "100 % of what a clamp() gets is beyond its end", "GIoU"),
+        (
+            mlp(nn.Tanh, Calls(lambda x: (x + 9).clamp(0, 1)), nn.Linear(4, 4)),
+            ce,
+            "a clamp() gets",
+            "widen it",
+        ),
+        (mlp(), lambda o: F.relu(o.square() - 99).mean(), "a relu() gets", "softplus"),
+        (mlp(), lambda o: (o - o + 1).square().mean(), "no gradient on", "without detach()"),
+    ],
+    ids=["grid", "boxes", "between", "hinge", "itself"],
+)
+def test_what_holds_a_whole_gradient_back_is_named(
+    model: nn.Module, loss: Callable[[Tensor], Tensor], reason: str, advice: str
+) -> None:
+    [dead] = [f for f in look(Case(model, X, loss)).findings if f.rule == "GP201"]
+    assert reason in dead.message
+    assert advice in dead.advice
+
+
+def test_a_clamp_elsewhere_is_not_why_a_rectifier_is_dead() -> None:
+    model = mlp(nn.ReLU)
+    model[2].bias.data.fill_(-99)
+    told = look(Case(model, X, lambda o: ce(o) + (1 - o.square()).clamp(max=0).mean())).findings
+    [dead] = [f for f in told if f.rule == "GP201"]
+    assert "a dead ReLU" in dead.message
+
+
+def test_targets_that_are_hardly_apart_are_to_be_scaled() -> None:
+    told = look(Case(mlp(), X, lambda o: F.mse_loss(o, 1 + TARGETS * 1e-4))).findings
+    [far] = [f for f in told if f.rule == "GP606"]
+    assert "the targets are not scaled: a standard deviation of" in far.message
+    assert "y.std()" in far.advice
+    told = look(Case(weights_only(mlp(), lambda w: w.mul_(200)), X, ce)).findings
+    assert not any("targets" in f.message for f in told if f.rule == "GP606")
+
+
+def test_a_bias_that_closes_a_gate_is_what_saturates_it() -> None:
+    model = mlp(nn.Sigmoid)
+    model[2].bias.data.fill_(-12)
+    [flat] = [f for f in look(Case(model, X, ce)).findings if f.rule == "GP603"]
+    assert flat.advice.startswith("nn.init.zeros_(model[2].bias) (with it: healthy")
+
+
+def test_a_branch_with_a_small_factor_does_not_lose_the_gradient_behind_the_trunk() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.head = nn.Linear(8, 16), nn.Linear(16, 4)
+            self.layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(4))
+            self.scale = nn.Parameter(torch.full((4, 16), 1e-5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            for layer, scale in zip(self.layers, self.scale, strict=True):
+                x = x + scale * F.gelu(layer(F.layer_norm(x, (16,))))
+            return self.head(x)
+
+    assert "GP605" not in {f.rule for f in look(Case(Scaled(), X, ce)).findings}
 
 
 def test_the_scales_of_norms_that_are_zero_are_named_and_no_relu() -> None:

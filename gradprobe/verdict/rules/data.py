@@ -11,15 +11,15 @@ from gradprobe.numbers import fraction, number
 from gradprobe.verdict.advice import at, cures
 from gradprobe.verdict.report import Severity, Verdict
 from gradprobe.verdict.rules.rule import Clue, Rule, Thresholds, at_output
+from gradprobe.verdict.rules.targets import GUESS, LARGE, unscaled
 
-_LARGE = 20.0  # RMS of inputs and of targets; sound ones had 4.5 at most, faulty ones 56 or more
 # Tuned on 600 labelled networks that train; 6 of 600 others get an alarm (false_alarms.py).
 _FLAT = 0.83  # share of a sigmoid's outputs; without a skip sound ones had 0 to 0.81, faulty 0.85
+_SHIFT = 4.0  # RMS of a bias: a sigmoid's slope there is 0.02; torch's inits have 0.6 at most
 _SILENT = 0.15  # share of samples; sound 0.1 at most, faulty 0.2 or more
 # Factor across what stands behind the trunk: 3e-4 in front of the heads of BEiT and EVA, which
 # are drawn at 1e-3 of the usual size; faulty ones 1e-6.
 _BEHIND = 1e-4
-_GUESS = 1e4  # times the loss of a constant guess; sound but for a few up to 6,495, faulty 40,000
 # The same where the output's weights are the embedding's: 32 still learnt quickly, 137 did not.
 _TIED = 40.0
 _TOO_LARGE = ": the output has the weights of the embedding, which are too large for it"
@@ -64,11 +64,11 @@ def unscaled_inputs(profile: GradientProfile, limits: Thresholds) -> Iterator[Cl
     and tanh flat, let the largest feature drown the others, and make each step overshoot.
     """
     rms, spread = profile.around.input_rms, profile.around.input_spread
-    if rms is not None and math.isfinite(rms) and rms > _LARGE:
+    if rms is not None and math.isfinite(rms) and rms > LARGE:
         message = f"the inputs are not scaled: RMS {number(rms)} where the first weights read them"
         if spread is not None and spread > 10:
             message += f", features apart by a factor of {number(spread)}"
-        yield Clue(message, cures("scale"), next(iter(profile.ran), None), rms, _LARGE)
+        yield Clue(message, cures("scale"), next(iter(profile.ran), None), rms, LARGE)
 
 
 def flat(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -80,24 +80,37 @@ def flat(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     if share >= _FLAT:
         message = f"saturated: {fraction(share)} of a {kind.lower()}'s outputs are flat"
         rows = profile.trunk
-        large = (profile.around.input_rms or 0.0) > _LARGE
-        advice = cures(*["scale"] * large, at("gain", rows, 0.1), at("norm", rows))
+        large = (profile.around.input_rms or 0.0) > LARGE
+        scale, shifts = ["scale"] * large, _shifts(profile)
+        advice = cures(*scale, *shifts, at("gain", rows, 0.1), at("norm", rows))
         yield Clue(message, advice, None, share, _FLAT)
+
+
+def _shifts(profile: GradientProfile) -> tuple[Cure, ...]:
+    """A cure of biases that alone bring a sigmoid to an end of its range."""
+    biases = [p for row in profile.ran for p in row.parameters if p.is_bias]
+    large = tuple(p.name for p in biases if (p.norm or 0.0) / math.sqrt(p.size) > _SHIFT)
+    return (Cure("zero bias", large),) if large else ()
 
 
 def silent_samples(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     """Samples whose gradient is there at the output and exactly zero behind the last weights.
 
     A saturated sigmoid, a ReLU or a clamp at the output holds it back: nothing is learnt from them.
+    So does a clamp in front of a logarithm, of what is no probability and may be below 0.
     """
-    share = profile.around.silent
-    if share is not None and share >= _SILENT:
+    share, below = profile.around.silent, profile.around.below_zero
+    if below >= _SILENT:
+        message = f"{fraction(below)} of what a clamp in front of a logarithm gets is below 0"
+        advice = "probabilities go into a logarithm: F.log_softmax, or logits and F.cross_entropy"
+        yield Clue(f"{message}: no gradient passes", advice, at_output(profile), below, _SILENT)
+    elif share is not None and share >= _SILENT:
         message = f"{fraction(share)} of the samples lose their gradient behind the last weights"
         names = {"Relu": "ReLU", "Sigmoid": "Sigmoid", "Tanh": "Tanh"}
         last = [names[loss.after] for loss in profile.around.losses if loss.after in names]
         off = "take the activation or the clamp off the output, or scale the inputs"
-        advice = cures(Cure("drop", of=last[0]), "scale") if last else off
-        yield Clue(message, advice, None, share, _SILENT)
+        mends = cures(Cure("drop", of=last[0]), "scale") if last else off
+        yield Clue(message, mends, None, share, _SILENT)
 
 
 def lost_behind(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -107,7 +120,12 @@ def lost_behind(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     where the trunk ends.
     """
     output, trunk = profile.around.output_norm, profile.trunk
-    end = trunk[-1].gradient_norm if trunk else None
+    # The last row may be a branch with a small factor, which a skip goes around.
+    end = (
+        max((r.gradient_norm or 0.0 for r in trunk), default=0.0)
+        if trunk and trunk[-1].gradient_norm
+        else 0.0
+    )
     if output and end and math.isfinite(output) and end / output < _BEHIND:
         message = f"the gradient shrinks to {number(end / output)} of itself behind the trunk"
         head = [row for row in profile.ran if row.parameters][-1:]
@@ -124,26 +142,17 @@ def far_off(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     init of an embedding makes logits of √width instead of 1: draw it at 0.02.
     """
     losses = profile.around.losses
-    rms = max((loss.target_rms or 0.0 for loss in losses), default=0.0)
-    bars = [_TIED if profile.around.tied and loss.target_rms is None else _GUESS for loss in losses]
-    ratios = [loss.times_guess or 0.0 for loss in losses]
-    if rms > _LARGE:
-        yield _unscaled_targets(rms, max(ratios))
+    if told := unscaled(losses):
+        yield told
         return
+    bars = [_TIED if profile.around.tied and loss.target_rms is None else GUESS for loss in losses]
+    ratios = [loss.times_guess or 0.0 for loss in losses]
     above = [pair for pair in zip(ratios, bars, strict=True) if pair[0] > pair[1]]
     if above:
         ratio, bar = max(above)
         blamed = _TOO_LARGE if bar == _TIED else ""
         message = f"the loss starts at {number(ratio)} times that of a constant guess{blamed}"
         yield Clue(message, _smaller(profile, bar == _TIED), None, ratio, bar)
-
-
-def _unscaled_targets(rms: float, times: float) -> Clue:
-    """Targets that are too large, with the loss ÷ that of a constant guess where there is one."""
-    loss = f"the loss {number(times)} times that of a constant guess; a usual step overshoots"
-    message = f"the targets are not scaled: RMS {number(rms)}" + (f", and {loss}" if times else "")
-    advice = "scale the targets: y = (y - y.mean()) / y.std(); or a far smaller learning rate"
-    return Clue(message, advice, None, rms, _LARGE)
 
 
 def _smaller(profile: GradientProfile, tied: bool) -> str | tuple[Cure, ...]:

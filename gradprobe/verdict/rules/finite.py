@@ -29,6 +29,7 @@ def non_finite(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
 _BACKWARD = cures("near zero", "float64")
 _MASK = "leave a key unmasked in each row, or mask with -1e9 in place of -inf"
 _ALONE = "a softmax over -inf alone, as of a sample that is all padding"
+_HOLES = "look at the data: a missing value, or a division by a standard deviation of 0"
 _ROOT = "a square root or a norm at 0"
 
 # By torch's name of an operation: what it is then, and what mends it.
@@ -87,7 +88,7 @@ def _parameters(profile: GradientProfile) -> Iterator[Clue]:
 
 def _input(profile: GradientProfile) -> Iterator[Clue]:
     if not profile.input_finite:
-        yield Clue("the input holds NaN or infinity", "look at the data", None, math.nan)
+        yield Clue("the input holds NaN or infinity", _HOLES, None, math.nan)
 
 
 def _outputs(profile: GradientProfile) -> Iterator[Clue]:

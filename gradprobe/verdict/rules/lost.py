@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from gradprobe.measure.measurement import Cure
 from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile, RowStatus, Use
-from gradprobe.verdict.advice import at, cures
 from gradprobe.verdict.report import Severity, Verdict
 from gradprobe.verdict.rules.rule import (
     Clue,
@@ -19,6 +17,7 @@ from gradprobe.verdict.rules.rule import (
     ran,
     underflow,
 )
+from gradprobe.verdict.rules.zero import NO_LOSS, end_of, scales_of, slope_of, step_of, wakes
 
 Owned = tuple[RowProfile | None, ParameterProfile]  # a parameter, with its row if it has one
 
@@ -31,48 +30,17 @@ def dead(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     A smaller learning rate does not help: the init, the biases or the activation must change.
     What is zero in one batch or at one draw alone, as behind a dropped path, is not dead.
     """
-    rows, cut, step = ran(profile), cut_row(profile), _step(profile)
+    rows, cut, step = ran(profile), cut_row(profile), step_of(profile)
     if rows and rows[-1].gradient_norm == 0:
-        reason, advice = step or ("", "look at the loss: a constant, or saturated")
+        reason, advice = step or end_of(profile) or ("", NO_LOSS)
         message = f"the loss passes no gradient on to row {rows[-1].name}"
         yield Clue(f"{message}: {reason}" if reason else message, advice, rows[-1], 0.0)
     elif cut:
-        rectifier = "a dead ReLU, " if "ReLU" in cut.contains else ""
-        zero = f"{rectifier}its outputs are all zero"
-        reason = zero if cut.zero_fraction == 1 else "its slope is zero"
-        reason, wake = step or _scales(profile) or (reason, _wake(profile, cut))
+        told = step or scales_of(profile) or (None if cut.zero_fraction == 1 else end_of(profile))
+        reason, wake = told or (slope_of(cut), wakes(profile, cut))
         yield Clue(f"no gradient passes row {cut.name}: {reason}", wake, cut, 0.0)
     else:
         yield from _stuck(profile)
-
-
-def _step(profile: GradientProfile) -> tuple[str, str] | None:
-    """That a function with steps has no slope, and what to do, where there is one."""
-    steps = profile.around.steps
-    if not steps:
-        return None
-    reason = f"the slope of {listed(f'{step}()' for step in steps)} is zero"
-    return reason, f"pass the gradient straight through: h + (h.{steps[0]}() - h).detach()"
-
-
-def _scales(profile: GradientProfile) -> tuple[str, str] | None:
-    """That the scales of norms are zero and stay so, as an init of all vectors with zeros does."""
-    scales = [p for row in profile.ran for p in row.parameters if p.dimensions == 1]
-    names = [p.name for p in scales if not p.is_bias and p.norm == 0 and p.gradient_norm == 0]
-    if not names:
-        return None
-    return f"all-zero scales, {listed(names)}", "set them to 1: nn.init.ones_(norm.weight)"
-
-
-def _wake(profile: GradientProfile, row: RowProfile) -> tuple[Cure, ...]:
-    """What brings a dead row back: it dies of what stands in front of it."""
-    before = profile.ran[: profile.ran.index(row) + 1]
-    [front] = [r for r in before if r.parameters][-1:] or [row]
-    biases = tuple(p.name for p in front.parameters if p.dimensions == 1 and p.norm)
-    negative = any(p.high is not None and p.high <= 0 for p in front.parameters)
-    zero_bias = [Cure("zero bias", biases[:1])] if biases else []
-    draw = [at("draw", [front])] if negative else []
-    return cures(*draw, *zero_bias, Cure("leaky", of="ReLU"), at("norm", [front]))
 
 
 def _stuck(profile: GradientProfile) -> Iterator[Clue]:
@@ -87,7 +55,9 @@ def _stuck(profile: GradientProfile) -> Iterator[Clue]:
         if stuck:
             message = f"exactly zero gradient: {listed(p.name for p in stuck)}"
             advice = "its inputs or its outputs are zero for every sample: look for a dead ReLU"
-            if profile.around.entropy is not None:
+            if step := step_of(profile):
+                message, advice = f"{message}: {step[0]}", step[1]
+            elif profile.around.entropy is not None:
                 advice += (
                     ", or an attention mask the wrong way round, which leaves the padding alone"
                 )
@@ -150,7 +120,7 @@ _CUT = {
     False: (
         "the graph is cut",
         "look for detach(), .data, no_grad() or argmax between them and the loss, or for an "
-        "output that nothing reads",
+        "output that nothing reads; straight through a codebook or threshold: z + (q - z).detach()",
     ),
     True: (
         "the graph is cut by a reentrant checkpoint whose inputs require no gradient",
