@@ -10,7 +10,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
@@ -132,6 +132,7 @@ class _Run:
 
     def __init__(self, script: Script, finish: Finish) -> None:
         self.script, self.finish = script, finish
+        self.folder = os.getcwd()  # a script may go elsewhere, and names of files count from here
         self.last = max(script.steps)
         self.seen: list[Step] = []
         self.reports: list[Report] = []
@@ -170,7 +171,8 @@ class _Run:
 
         if self.script.inputs is not None and rank_of_script() == "0":
             try:
-                save_call(self.script.inputs, seen.args, seen.kwargs)
+                with chdir(self.folder):
+                    save_call(self.script.inputs, seen.args, seen.kwargs)
             except InputError as error:  # the report comes first
                 self.unwritten = error
 
@@ -211,7 +213,8 @@ class _Run:
         order = sorted(zip(self.seen, self.reports, strict=True), key=lambda pair: pair[0][1::-1])
         self.seen, self.reports = [step for step, _ in order], [report for _, report in order]
         try:
-            self.code = self.finish(self.seen, self.reports)
+            with chdir(self.folder):
+                self.code = self.finish(self.seen, self.reports)
         except Exception as error:  # it is none of the script's
             self.failed, self.code = error, int(ExitCode.USAGE)
             return self.code

@@ -157,6 +157,17 @@ def test_of_several_optimizers_a_report_says_which_and_whose_steps_stand_togethe
 
 
 @SLOW
+def test_files_lie_where_the_command_was_given_also_of_a_script_that_goes_elsewhere(
+    tmp_path: Path,
+) -> None:
+    away = "import os; os.mkdir('away'); os.chdir('away')\n"
+    done = run(tmp_path, away + PLAIN, "-o", "out.txt", "--emit-inputs", "batch.safetensors")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} >= {"out.txt", "batch.safetensors"}
+    assert not list((tmp_path / "away").iterdir())
+
+
+@SLOW
 def test_what_cannot_be_written_is_no_fault_of_the_scripts(tmp_path: Path) -> None:
     done = run(tmp_path, PLAIN, "-o", "missing/report.txt")
     assert done.returncode == 2
