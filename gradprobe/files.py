@@ -98,7 +98,7 @@ def near_file(
         ]
     except (OSError, ValueError):
         beside = []
-    near = {Path(name).stem: str(path.with_name(name)) for name in beside if name != path.name}
+    near = {Path(name).stem: str(path.parent / name) for name in beside if name != path.name}
     return suggested(path.stem, {word: word for word in others} | near)
 
 

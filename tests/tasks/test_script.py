@@ -308,6 +308,9 @@ def test_what_cannot_be_run_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no script") as missing:
         Script(str(tmp_path / "my_train.py"))
     assert missing.value.hint == f"did you mean '{tmp_path / 'my train.py'}'?"
+    for nameless in (".", ""):
+        with pytest.raises(InputError, match="no script"):
+            Script(nameless)
     for module in ("absent", "absent.train", ".train"):
         with pytest.raises(InputError, match=f"no module '{module}'"):
             Script(module, is_module=True)
