@@ -193,6 +193,12 @@ def behind_shapes(node: Node | None) -> Node | None:
     return node
 
 
+def behind_constant(node: Node | None) -> Node | None:
+    """``node``, or what a constant is added to there, as 1e-8 is in front of a logarithm."""
+    adds = node is not None and kind_of(node) == "Add" and len(nodes_behind(node)) < 2
+    return next_behind(node) if adds else node
+
+
 def weight_behind(node: Node | None) -> nn.Parameter | None:
     """The parameter that ``node`` hands on, its shape aside."""
     weight = getattr(behind_shapes(node), "variable", None)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from gradprobe.measure.graph import kind_of, saved
+from gradprobe.measure.graph import behind_constant, kind_of, saved
 
 # Nodes that pass nothing on beyond their ends, by what they are called.
 ENDING = dict.fromkeys(("Clamp", "ClampMin", "ClampMax"), "clamp")
@@ -39,5 +39,6 @@ def _beyond(x: Tensor, low: Any, high: Any) -> Tensor:
 
 def below_zero(node: Node | None) -> float:
     """The share of what a clamp gets that is below 0, where one is what a logarithm reads."""
+    node = behind_constant(node)
     x = saved(node, "self") if node is not None and kind_of(node) in ("Clamp", "ClampMin") else None
     return float((x < 0).double().mean()) if x is not None and x.numel() else 0.0

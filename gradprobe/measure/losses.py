@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from gradprobe.measure.graph import (
+    behind_constant,
     behind_shapes,
     is_weight,
     kind_of,
@@ -47,6 +48,7 @@ def losses(loss: Tensor, output: Tensor | None) -> Iterator[LossProfile]:
     for node in tail(loss.grad_fn):
         kind = kind_of(node)
         before = next_behind(node)
+        before = behind_constant(before) if kind == "Log" else before
         after, normalised = behind_shapes(before), False
         if kind_of(after) == "LogSoftmax":
             after, normalised = behind_shapes(next_behind(after)), True

@@ -461,7 +461,7 @@ def chance(shares: Tensor) -> Tensor:
 
 
 def written_log(shares: Tensor) -> Tensor:
-    return -shares.clamp(1e-6, 1).log()[torch.arange(32), LABELS].mean()
+    return -(shares.clamp(1e-6, 1) + 1e-9).log()[torch.arange(32), LABELS].mean()
 
 
 def clamped_log(raw: bool) -> Callable[[Tensor], Tensor]:
