@@ -27,7 +27,7 @@ def held_back(node: Any, kind: str) -> float:
         x = saved(node, "self")
         low, high = (getattr(node, f"_saved_{end}", None) for end in ("min", "max"))
         out = None if x is None else _beyond(x, low, high)
-    return float(out.double().mean()) if out is not None and out.numel() else 0.0
+    return float(out.float().mean()) if out is not None and out.numel() else 0.0
 
 
 def _beyond(x: Tensor, low: Any, high: Any) -> Tensor:
@@ -41,4 +41,4 @@ def below_zero(node: Node | None) -> float:
     """The share of what a clamp gets that is below 0, where one is what a logarithm reads."""
     node = behind_constant(node)
     x = saved(node, "self") if node is not None and kind_of(node) in ("Clamp", "ClampMin") else None
-    return float((x < 0).double().mean()) if x is not None and x.numel() else 0.0
+    return float((x < 0).float().mean()) if x is not None and x.numel() else 0.0

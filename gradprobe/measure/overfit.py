@@ -27,7 +27,7 @@ from gradprobe.measure.progress import Step, tell
 from gradprobe.measure.undisturbed import alone, undisturbed
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import fresh, map_tensors, tensors_in
+from gradprobe.model.tensors import fresh, in_float64, map_tensors, tensors_in
 
 RATES: Mapping[str, Sequence[float]] = {
     "SGD": (0.1, 0.03, 0.01, 0.003, 0.001),
@@ -142,7 +142,7 @@ def _baseline(subject: Subject, samples: Samples) -> float | None:
 
 
 def _squares(gradients: Sequence[Tensor | None]) -> float:
-    return sum(float(g.detach().double().square().sum()) for g in gradients if g is not None)
+    return sum(float(in_float64(g.detach()).square().sum()) for g in gradients if g is not None)
 
 
 def _search(run: _Runner) -> tuple[tuple[Course, ...], bool]:
