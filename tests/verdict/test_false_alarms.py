@@ -603,3 +603,32 @@ def test_the_first_step_from_a_state_of_zeros_is_not_dead(deep: bool) -> None:
     assert report.profile.rows[1].gradient_norm == 0
     assert report.healthy
     assert alarms(report) == []
+
+
+class GatedBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, width)
+        self.gate = nn.Sequential(nn.Linear(width, 4), nn.ReLU(), nn.Linear(4, width), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(x) * self.gate(x)
+
+
+def gated_blocks(*off: int) -> nn.Module:
+    """Four blocks, in which the units of these gates are off."""
+    torch.manual_seed(0)
+    blocks = nn.Sequential(*(GatedBlock(16) for _ in range(4)))
+    for index in off:
+        nn.init.constant_(blocks[index].gate[0].bias, -99.0)
+    return nn.Sequential(nn.Linear(8, 16), blocks, nn.Linear(16, 4))
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_gate_that_is_off_in_one_block_of_many_does_not_fail(deep: bool) -> None:
+    report = gradprobe.probe(gated_blocks(2), batch(16, 8), deep=deep)
+    [alarm] = alarms(report)
+    assert alarm.startswith("GP204 exactly zero gradient, and not in the other blocks: 1.2.gate.0")
+    assert report.healthy
+    for off in ((0, 1, 2), (0, 1, 2, 3)):
+        assert "GP201" in alarms(gradprobe.probe(gated_blocks(*off), batch(16, 8), deep=deep))[0]

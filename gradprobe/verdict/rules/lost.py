@@ -15,8 +15,8 @@ from gradprobe.verdict.rules.rule import (
     listed,
     owners,
     ran,
-    underflow,
 )
+from gradprobe.verdict.rules.stuck import of_a_state, off_everywhere, off_in_some
 from gradprobe.verdict.rules.zero import NO_LOSS, end_of, scales_of, slope_of, step_of, wakes
 
 Owned = tuple[RowProfile | None, ParameterProfile]  # a parameter, with its row if it has one
@@ -45,28 +45,14 @@ def dead(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
 
 def _stuck(profile: GradientProfile) -> Iterator[Clue]:
     """Rows that get a gradient of which exactly nothing arrives at a weight."""
-    for row in profile.rows:
-        if row.level or not row.gradient_norm or row.gradient_norm < underflow(profile):
-            continue
-        weights = [p for p in row.parameters if p.dimensions > 1 and not _of_a_state(p)]
-        stuck = [p for p in weights if p.gradient_norm == 0]
-        if profile.still_zero is not None or any(p.wakes_up for p in row.parameters):
-            stuck = [p for p in stuck if p.name in (profile.still_zero or ())]
-        if stuck:
-            message = f"exactly zero gradient: {listed(p.name for p in stuck)}"
-            advice = "its inputs or its outputs are zero for every sample: look for a dead ReLU"
-            if step := step_of(profile):
-                message, advice = f"{message}: {step[0]}", step[1]
-            elif profile.around.entropy is not None:
-                advice += (
-                    ", or an attention mask the wrong way round, which leaves the padding alone"
-                )
-            yield Clue(message, advice, row, 0.0)
-
-
-def _of_a_state(parameter: ParameterProfile) -> bool:
-    """Whether it is what a recurrent layer's state goes through, which is 0 at the first step."""
-    return parameter.name.rpartition(".")[2].startswith("weight_hh")
+    for row, names in off_everywhere(profile):
+        message = f"exactly zero gradient: {listed(names)}"
+        advice = "its inputs or its outputs are zero for every sample: look for a dead ReLU"
+        if step := step_of(profile):
+            message, advice = f"{message}: {step[0]}", step[1]
+        elif profile.around.entropy is not None:
+            advice += ", or an attention mask the wrong way round, which leaves the padding alone"
+        yield Clue(message, advice, row, 0.0)
 
 
 def disconnected(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
@@ -110,7 +96,7 @@ def unused(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     by_name = {p.name: (row, p) for row, own in owners(profile) for p in own}
     unread = [by_name[name] for name in profile.not_read if name in by_name]
     told = parameters + ends
-    unread = [(row, p) for row, p in unread if not _of_a_state(p) and (row, p) not in told] + ends
+    unread = [(row, p) for row, p in unread if not of_a_state(p) and (row, p) not in told] + ends
     advice = "nothing to do, if what they put out is meant to be thrown away"
     yield from _without_gradient(unread, "the loss does not depend on them", advice)
 
@@ -169,7 +155,7 @@ def idle(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     no token or a gate of zero, the head of a detector for a scale at which no object stands. They
     have no gradient now and may have one with the next batch; if a larger batch leaves them idle
     too, the router starves the expert. A layer that the loop over a list leaves out looks the same,
-    and never learns.
+    and never learns. Or all ReLU units of a part of a block are off, and not in most other blocks.
     """
     parameters = [(row, p) for row, p in _lost(profile) if p.use is Use.IDLE]
     if parameters:
@@ -182,6 +168,15 @@ def idle(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
         message = f"the loss takes nothing of it in this batch, and of its siblings: {names}"
         advice = "nothing to do, if other batches reach it: try a larger one"
         yield Clue(message, advice, rows[0])
+    if not cut_row(profile):
+        yield from _off_by_chance(profile)
+
+
+def _off_by_chance(profile: GradientProfile) -> Iterator[Clue]:
+    for row, names in off_in_some(profile):
+        message = f"exactly zero gradient, and not in the other blocks: {listed(names)}"
+        advice = "its ReLU units are off for every sample: more of them, or another draw"
+        yield Clue(message, advice, row, 0.0)
 
 
 def cut_draw(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
