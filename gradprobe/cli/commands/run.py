@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -12,7 +13,7 @@ from gradprobe.cli.output import OutputOptions, say
 from gradprobe.cli.views import of_steps
 from gradprobe.measure.measurement import Step
 from gradprobe.render.steps import facts
-from gradprobe.spec.options import ProbeOptions, Shown, option
+from gradprobe.spec.options import Limits, ProbeOptions, Shown, option
 from gradprobe.tasks.script import Script, run_script, steps_in
 from gradprobe.verdict.report import Report
 from gradprobe.worker.torchrun import ended, rank_of_script
@@ -20,7 +21,7 @@ from gradprobe.worker.torchrun import ended, rank_of_script
 # What follows the script is the script's own.
 CONTEXT = {"allow_interspersed_args": False}
 
-_FIELDS = "rows precision deep limits"
+_FIELDS = "rows precision deep"
 _DEEP = Shown("Judge by the chance of training, or by reach.", ("--deep/--no-deep",))
 
 
@@ -38,6 +39,7 @@ def run(
         str | None, typer.Option(help="Keep the batch for --data.", metavar="FILE.safetensors")
     ] = None,
     options: Annotated[ProbeOptions, Fields(_FIELDS, {"deep": option(True, _DEEP)})],
+    limits: Annotated[Limits, Fields("memory")],
     output: OutputOptions,
 ) -> int:
     """Run a training script to its first optimizer step, and show that.
@@ -57,4 +59,4 @@ def run(
 
     own = tuple(arguments or ())
     program = Script(script, own, module, steps_in(steps), optimizer, emit_inputs)
-    return run_script(program, finish, options)
+    return run_script(program, finish, replace(options, limits=limits))
