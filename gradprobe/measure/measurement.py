@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import NamedTuple
@@ -122,9 +123,14 @@ class Trial(NamedTuple):
 
     @property
     def only_adam(self) -> bool:
-        """Whether Adam learned, and SGD is not even on its way."""
+        """Whether Adam learned, and SGD is not even on its way, nor was before it left it."""
         adams = self.learned is not None and self.learned.optimizer == "Adam"
-        return adams and self._stuck("SGD")
+        return adams and self._stuck("SGD") and not self._was_on_its_way("SGD")
+
+    def _was_on_its_way(self, optimizer: str) -> bool:
+        """Whether it came to half of what a constant output gets, by the user's own loss."""
+        lowest = (min(c.losses) for c in self.courses if c.optimizer == optimizer and c.losses)
+        return self.baseline is not None and min(lowest, default=math.inf) < self.baseline / 2
 
     def _stuck(self, *optimizers: str) -> bool:
         """Whether none learned; by the user's own loss, whether none is better than a constant."""

@@ -53,6 +53,12 @@ def test_a_first_loss_far_above_a_constants_is_the_advice_of_a_trial_that_fails(
         assert bool(told) == (trial is far)
 
 
+def test_what_sgd_lost_again_is_not_for_adam_alone() -> None:
+    lost = Course("SGD", 0.03, (2.3, 0.7, 2.3), Outcome.SLOW)
+    assert not Trial((lost, ADAM), 16, own=True, baseline=2.3).only_adam
+    assert Trial((SLOW, ADAM), 16, own=True, baseline=2.1).only_adam
+
+
 @pytest.mark.parametrize(
     ("reach", "trial", "verdict", "fails"),
     [
