@@ -20,8 +20,6 @@ from gradprobe.worker.torchrun import ended, rank_of_script
 
 # What follows the script is the script's own.
 CONTEXT = {"allow_interspersed_args": False}
-
-_FIELDS = "rows precision deep"
 _DEEP = Shown("Judge by the chance of training, or by reach.", ("--deep/--no-deep",))
 
 
@@ -38,7 +36,7 @@ def run(
     emit_inputs: Annotated[
         str | None, typer.Option(help="Keep the batch for --data.", metavar="FILE.safetensors")
     ] = None,
-    options: Annotated[ProbeOptions, Fields(_FIELDS, {"deep": option(True, _DEEP)})],
+    options: Annotated[ProbeOptions, Fields("rows precision deep", {"deep": option(True, _DEEP)})],
     limits: Annotated[Limits, Fields("memory")],
     output: OutputOptions,
 ) -> int:
