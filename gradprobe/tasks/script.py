@@ -210,8 +210,9 @@ class _Run:
         if not self.seen:
             raise self.nothing("it ended")
         self.back()
-        order = sorted(zip(self.seen, self.reports, strict=True), key=lambda pair: pair[0][1::-1])
-        self.seen, self.reports = [step for step, _ in order], [report for _, report in order]
+        pairs = list(zip(self.seen, self.reports, strict=True))
+        pairs.sort(key=lambda pair: (pair[0].optimizer, pair[0].number))
+        self.seen, self.reports = [step for step, _ in pairs], [report for _, report in pairs]
         try:
             with chdir(self.folder):
                 self.code = self.finish(self.seen, self.reports)

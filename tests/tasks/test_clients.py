@@ -182,7 +182,7 @@ def test_the_norms_are_autograds_and_the_results_the_scripts_own(
     assert len(reports) == (4 if text is GAN else 2)
     for index, report in enumerate(reports):
         if text is GAN:
-            step, net = 2 * (index // 2) * 2 + index % 2, index % 2
+            step, net = 4 * (index % 2) + index // 2, index // 2
         else:
             step, net = (1, 3)[index] * per_step - 1, 0
         rows = {
