@@ -48,10 +48,10 @@ class _Crossing(NamedTuple):
             for at, v in self.instead.items():
                 hooks.callback(at[0].register_prehook(partial(_replaced, at[1], v)).remove)
             backs = torch.autograd.grad(self.along, edges, retain_graph=True, allow_unused=True)
-        landed = [in_float64(way) for way in self.landed]
-        pairs = [(in_float64(b), h) for b, h in zip(backs, landed, strict=True) if b is not None]
-        product = sum(float((back * way).sum()) for back, way in pairs)
-        energy = sum(float(way.square().sum()) for way in landed)
+        product = energy = 0.0
+        for back, way in zip(backs, map(in_float64, self.landed), strict=True):
+            product += 0.0 if back is None else float((in_float64(back) * way).sum())
+            energy += float(way.square().sum())
         if not energy:
             return 0.0
         if self.share is None:

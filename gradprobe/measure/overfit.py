@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from gradprobe.measure.checkpoints import keeping_graph
 from gradprobe.measure.measurement import LEARNED, NO_BETTER, STEPS, Course, Outcome, Trial
+from gradprobe.measure.norms import norms
 from gradprobe.measure.objective import Objective, Samples, objective, of_constant, time_first
 from gradprobe.measure.optimizers import OPTIMIZERS, gradients_of
 from gradprobe.measure.passes import failed, scalar
@@ -27,7 +28,7 @@ from gradprobe.measure.progress import Step, tell
 from gradprobe.measure.undisturbed import alone, undisturbed
 from gradprobe.model.seeds import derive, reseed_all
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import fresh, in_float64, map_tensors, tensors_in
+from gradprobe.model.tensors import fresh, map_tensors, tensors_in
 
 RATES: Mapping[str, Sequence[float]] = {
     "SGD": (0.1, 0.03, 0.01, 0.003, 0.001),
@@ -141,10 +142,6 @@ def _baseline(subject: Subject, samples: Samples) -> float | None:
 # ---- the rates
 
 
-def _squares(gradients: Sequence[Tensor | None]) -> float:
-    return sum(float(in_float64(g.detach()).square().sum()) for g in gradients if g is not None)
-
-
 def _search(run: _Runner) -> tuple[tuple[Course, ...], bool]:
     """The courses, and whether time cut them short."""
     courses: list[Course] = []
@@ -232,8 +229,9 @@ class _Runner(NamedTuple):
                     return Course(optimizer, rate, tuple(losses), outcome)
                 gradients = gradients_of(loss, weights)
                 del loss
-                if len(losses) == 1 and rate * _squares(gradients) > _SEEN * losses[0]:
-                    foretold = rate * _squares(gradients)
+                if len(losses) == 1:
+                    fall = rate * math.hypot(*norms([g for g in gradients if g is not None])) ** 2
+                    foretold = fall if fall > _SEEN * losses[0] else 0.0
                 with torch.no_grad():
                     step(gradients)
 

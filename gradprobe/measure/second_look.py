@@ -32,7 +32,7 @@ from gradprobe.measure.small_step import STEP, moved_against, parts_of
 from gradprobe.measure.undisturbed import undisturbed
 from gradprobe.model.sharded import is_sharded
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import first_tensor, in_float64, tensors_in
+from gradprobe.model.tensors import first_tensor, in_float64, tensors_in, word_of
 
 _COARSE = 1e-4  # a dtype's relative spacing, above which the step drowns in rounding
 
@@ -43,7 +43,7 @@ def immovable(model: nn.Module) -> str | None:
         return "sharded weights are not moved"
     dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
     coarse = [d for d in dtypes if torch.finfo(d).eps > _COARSE]
-    names = sorted(str(d).removeprefix("torch.") for d in coarse)
+    names = sorted(word_of(d) for d in coarse)
     return f"{names[0]} is too coarse for a step of {STEP:g}" if names else None
 
 

@@ -28,7 +28,7 @@ from gradprobe.model.sharded import class_of
 from gradprobe.model.spread import WHOLE_WEIGHTS, sharded
 from gradprobe.model.streamed import streamed
 from gradprobe.model.subject import Loss, Subject, batch_and_labels, subject_of
-from gradprobe.model.tensors import beside, first_tensor, placed, tensors_in
+from gradprobe.model.tensors import beside, first_tensor, placed, tensors_in, word_of
 from gradprobe.model.weights import load_weights
 from gradprobe.spec.network import ArchitectureSpec, Idiom, NetworkSpec
 from gradprobe.spec.options import (
@@ -106,7 +106,7 @@ def _layers(
         work=network.work,
         drawn=batch is None,
         own_loss=drawn.labels is not None and loss != "projection",
-        told={"batch_size": size, "dtype": _word(dtype), "loss": loss, **loaded},
+        told={"batch_size": size, "dtype": word_of(dtype), "loss": loss, **loaded},
     )
 
 
@@ -157,7 +157,7 @@ def _architecture(spec: ArchitectureSpec, options: ProbeOptions, streams: bool) 
         idiom=Idiom("config", settings=transformers.settings_of(model)),
         told={
             "batch_size": size,
-            "dtype": _word(dtype),
+            "dtype": word_of(dtype),
             "loss": loss,
             "mode": spec.mode or MODES[0],
             **loaded,
@@ -202,7 +202,7 @@ def module_subject(
         criterion=loss if isinstance(loss, nn.Module) else None,
         own_loss=word == "custom" or (labels is not None and word in ("cross_entropy", "mse")),
         idiom=Idiom("code", classes_of(model, [row.name for row in subject.rows])),
-        told={"dtype": _word(parameter.dtype), "device": str(parameter.device), "loss": word},
+        told={"dtype": word_of(parameter.dtype), "device": str(parameter.device), "loss": word},
     )
 
 
@@ -323,7 +323,3 @@ def dtype_of(name: str | None) -> torch.dtype:
     """The dtype called ``name``; ``None``: float32."""
     dtype: torch.dtype = getattr(torch, name or "float32")
     return dtype
-
-
-def _word(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -20,6 +20,11 @@ def in_float64(tensor: Tensor) -> Tensor:
     return here.double()
 
 
+def word_of(dtype: torch.dtype) -> str:
+    """``float32``, as options have it."""
+    return str(dtype).removeprefix("torch.")
+
+
 def tensors_in(value: Any) -> Iterator[Tensor]:
     """Every tensor in nested lists, tuples, mappings, dataclasses and what pytree knows beside."""
     if isinstance(value, Tensor):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gradprobe.measure.undisturbed import undisturbed
-from gradprobe.model.tensors import fresh, tensors_in
+from gradprobe.model.tensors import fresh, tensors_in, word_of
 from gradprobe.spec.network import TensorSpec
 from gradprobe.spec.vocabulary import TENSOR_DTYPES
 from gradprobe.worker.drawn import draw
@@ -122,7 +122,7 @@ def _first_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def _specs_of(layer: nn.Module) -> Iterator[TensorSpec]:
     """Tensors that a layer may take, the likeliest first, in the precision of its weights."""
-    own = next((str(p.dtype).removeprefix("torch.") for p in layer.parameters()), "")
+    own = next((word_of(p.dtype) for p in layer.parameters()), "")
     for spec in _shapes_of(layer):
         fits = spec.dtype == "float32" and own in TENSOR_DTYPES
         yield replace(spec, dtype=own) if fits else spec

@@ -29,7 +29,7 @@ from gradprobe.model.ranks import Ranks
 from gradprobe.model.rows import Row
 from gradprobe.model.sharded import class_of, is_sharded
 from gradprobe.model.subject import Subject
-from gradprobe.model.tensors import map_tensors, tensors_in
+from gradprobe.model.tensors import map_tensors, tensors_in, word_of
 from gradprobe.spec.network import CheckSpec, Idiom
 from gradprobe.spec.options import ProbeOptions
 
@@ -95,7 +95,7 @@ class Call:
             name=class_of(self.model).__name__,
             check=CheckSpec(),
             config={
-                "dtype": str(dtype).removeprefix("torch."),
+                "dtype": word_of(dtype),
                 "device": str(parameter.device),
                 "loss": "custom",
                 "deep": options.deep,

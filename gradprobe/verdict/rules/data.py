@@ -121,11 +121,8 @@ def lost_behind(profile: GradientProfile, limits: Thresholds) -> Iterator[Clue]:
     """
     output, trunk = profile.around.output_norm, profile.trunk
     # The last row may be a branch with a small factor, which a skip goes around.
-    end = (
-        max((r.gradient_norm or 0.0 for r in trunk), default=0.0)
-        if trunk and trunk[-1].gradient_norm
-        else 0.0
-    )
+    sizes = [row.gradient_norm or 0.0 for row in trunk]
+    end = max(sizes) if sizes and sizes[-1] else 0.0
     if output and end and math.isfinite(output) and end / output < _BEHIND:
         message = f"the gradient shrinks to {number(end / output)} of itself behind the trunk"
         head = [row for row in profile.ran if row.parameters][-1:]

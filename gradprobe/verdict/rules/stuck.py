@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from gradprobe.measure.profile import GradientProfile, ParameterProfile, RowProfile
@@ -29,10 +30,15 @@ def of_a_state(parameter: ParameterProfile) -> bool:
 
 
 def _stuck(profile: GradientProfile, by_chance: bool) -> Iterator[Named]:
-    by_row = [(row, _stuck_in(profile, row)) for row in profile.rows]
-    stuck = {name for _, names in by_row for name in names}
+    by_row = [(row, names) for row in profile.rows if (names := _stuck_in(profile, row))]
+    if not by_row:
+        return
+    asked = {p.name for row in profile.ran for p in row.parameters if p.gradient_norm is not None}
+    every = Counter(map(_place_in_block, asked))
+    off = Counter(map(_place_in_block, {name for _, names in by_row for name in names}))
+    lucky = {at for at in every if at and every[at] - off[at] >= max(2, every[at] / 2)}
     for row, names in by_row:
-        chosen = [name for name in names if _by_chance(profile, name, stuck) is by_chance]
+        chosen = [name for name in names if (_place_in_block(name) in lucky) is by_chance]
         if chosen:
             yield row, chosen
 
@@ -45,13 +51,6 @@ def _stuck_in(profile: GradientProfile, row: RowProfile) -> list[str]:
     if profile.still_zero is not None or any(p.wakes_up for p in row.parameters):
         stuck = [name for name in stuck if name in (profile.still_zero or ())]
     return stuck
-
-
-def _by_chance(profile: GradientProfile, name: str, stuck: set[str]) -> bool:
-    place = _place_in_block(name)
-    parameters = (p for row in profile.ran for p in row.parameters if p.gradient_norm is not None)
-    alike = {p.name for p in parameters if place and _place_in_block(p.name) == place}
-    return len(alike - stuck) >= max(2, len(alike) / 2)
 
 
 def _place_in_block(name: str) -> str:
